@@ -1,0 +1,62 @@
+"""What ``overhead.py`` measures against: train and score stand-alone networks in plain PyTorch.
+
+Written for speed on a CPU: decoded images in memory, whole batches cropped and flipped at once, channels last, one
+optimiser step for all tensors, BatchNorm statistics tracked only where they are recomputed, no gradients for scoring.
+Nothing is shared between networks, cut out, merged or sent; only what it takes to train is here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class BareLoop:
+    """Images (N, 3, H, W) as uint8 with int64 labels, and how to train on them."""
+
+    train: tuple[Tensor, Tensor]
+    val: tuple[Tensor, Tensor]
+    batch_size: int
+    bn_images: int
+    crop: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    grad_clip: float
+
+    def __call__(self, network: nn.Module) -> float:
+        """One epoch of SGD, then BatchNorm statistics, then the accuracy on the validation images."""
+        network = network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.track_running_stats = False
+        weights = list(network.parameters())
+        sgd = torch.optim.SGD(weights, self.lr, self.momentum, weight_decay=self.weight_decay, foreach=True)
+        for index in torch.randperm(len(self.train[0])).split(self.batch_size)[: len(self.train[0]) // self.batch_size]:
+            sgd.zero_grad(set_to_none=True)
+            loss = F.cross_entropy(network(_pixels(self._augmented(self.train[0][index]))), self.train[1][index])
+            loss.backward()
+            nn.utils.clip_grad_norm_(weights, self.grad_clip, foreach=True)
+            sgd.step()
+        for norm in norms:
+            norm.track_running_stats, norm.momentum = True, None  # a cumulative average
+        with torch.inference_mode():
+            for images in self.train[0][: self.bn_images].split(self.batch_size):
+                network(_pixels(images))
+            network.eval()
+            batches = zip(*(part.split(self.batch_size) for part in self.val), strict=True)
+            return sum(int((network(_pixels(x)).argmax(1) == y).sum()) for x, y in batches) / len(self.val[0])
+
+    def _augmented(self, images: Tensor) -> Tensor:
+        n, size, crop = len(images), images.shape[-1], self.crop
+        windows = F.pad(images, (crop,) * 4).unfold(2, size, 1).unfold(3, size, 1)
+        cropped = windows[torch.arange(n), :, *torch.randint(2 * crop + 1, (2, n))]
+        return torch.where((torch.rand(n) < 0.5)[:, None, None, None], cropped.flip(3), cropped)
+
+
+def _pixels(images: Tensor) -> Tensor:
+    return images.to(torch.float32, memory_format=torch.channels_last).div_(127.5).sub_(1.0)

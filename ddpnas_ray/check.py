@@ -1,0 +1,286 @@
+"""Try everything on two batches and tell what a search will cost: ``python -m ddpnas_ray.check``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ddpnas_ray.commandline import OK, Parser, add_config_options, guarded
+from ddpnas_ray.config import load
+from ddpnas_ray.core.bounds import architectures_by_round, planned_epochs
+from ddpnas_ray.core.errors import GenotypeError, ResourceError
+from ddpnas_ray.core.types import Plan, initial_state
+from ddpnas_ray.reporting.progress import duration
+
+if TYPE_CHECKING:
+    from ddpnas_ray.execution.trainer import Trainer
+    from ddpnas_ray.job import Job
+
+DESCRIPTION = """\
+Run the entire pipeline on two batches of your data (sampling, training, scoring, merging, pruning, checkpoint, decoding)
+and print what a full search will cost: time on 1, 2, 4 and 8 workers, memory, traffic and disk. Takes under a minute.
+
+With --genotype: print the exact params and macs of the deploy network of an architecture, as JSON.
+
+examples:
+  python -m ddpnas_ray.check
+  python -m ddpnas_ray.check --set data.name=folder --set data.path=photos --set data.image_size=32
+  python -m ddpnas_ray.check --genotype darts_v2.json --channels 36 --cells 20 --image-size 32 --classes 10 --stem auto
+"""
+BUDGET_S = 30.0  # no further architecture is tried after this
+WORKERS = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a full search needs.
+
+    Args:
+        architectures: N of every epoch.
+        architecture_s: Mean time of one architecture-epoch on this machine.
+        worker_bytes: Peak memory of one worker.
+        traffic_bytes: Through the object store, over the whole search.
+        disk_bytes: Checkpoints and final weights.
+    """
+
+    architectures: tuple[int, ...]
+    architecture_s: float
+    worker_bytes: int
+    traffic_bytes: int
+    disk_bytes: int
+
+    def seconds(self, workers: int) -> float:
+        """Time of the search: each epoch waits for its last architecture."""
+        return sum(-(-n // workers) for n in self.architectures) * self.architecture_s
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = Parser(prog="ddpnas check", description=DESCRIPTION)
+    add_config_options(p)
+    p.add_argument("--json", action="store_true", help="print the estimate as one JSON object")
+    g = p.add_argument_group("counting a genotype's network")
+    g.add_argument("--genotype", metavar="FILE", help='JSON: {"normal": [["sep_conv_3x3", 0], ...], "normal_concat": ...}')
+    g.add_argument("--channels", type=int, default=36, help="initial channels of the deploy network (default 36)")
+    g.add_argument("--cells", type=int, default=20, help="cells of the deploy network (default 20)")
+    g.add_argument("--image-size", type=int, default=32, help="side in pixels (default 32)")
+    g.add_argument("--classes", type=int, default=10, help="number of classes (default 10)")
+    g.add_argument("--input-channels", type=int, default=3, help="colour channels (default 3)")
+    g.add_argument("--stem", choices=("auto", "cifar", "imagenet"), default="auto", help="auto: imagenet from 128 px on")
+    return p
+
+
+@guarded
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    p = parser()
+    args = p.parse_args(argv)
+    if args.genotype:
+        for name in ("channels", "cells", "image_size", "classes", "input_channels"):
+            if getattr(args, name) < 1:
+                p.error(f"--{name.replace('_', '-')} is {getattr(args, name)}; at least 1 is needed")
+        print(json.dumps(count_genotype(args)))
+        return OK
+    from ddpnas_ray.job import Job
+
+    job = Job.prepare(load(args.config, args.overrides))
+    estimate, notes = try_out(job)
+    if args.json:
+        values = dataclasses.asdict(estimate) | {"seconds": {w: round(estimate.seconds(w), 1) for w in WORKERS}}
+        print(json.dumps(values))
+    else:
+        print("\n".join(notes + report(job, estimate)))
+    return OK
+
+
+def count_genotype(args: argparse.Namespace) -> dict[str, int]:
+    """Exact params and macs of a genotype's deploy network.
+
+    Raises:
+        GenotypeError: The file cannot be read, or does not describe a cell.
+    """
+    from ddpnas_ray.spaces.base import Target, resolve_stem
+    from ddpnas_ray.spaces.cell import encode, make
+
+    try:
+        genotype = json.loads(Path(args.genotype).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or f"is not valid JSON: {error}"
+        raise GenotypeError(f"{args.genotype}: {reason}; a file with the keys normal and reduce is needed") from error
+    try:
+        alpha_E = encode(genotype)
+    except GenotypeError as error:
+        raise GenotypeError(f"{args.genotype}: {error}") from error
+    target = Target(
+        cells=args.cells,
+        channels=args.channels,
+        image_size=args.image_size,
+        classes=args.classes,
+        stem=resolve_stem(args.stem, args.image_size),
+        input_channels=args.input_channels,
+    )
+    spec = make(nodes=len(genotype["normal"]) // 2)
+    return {name: cost(target)(alpha_E) for name, cost in spec.costs.items()}
+
+
+def try_out(job: Job) -> tuple[Estimate, list[str]]:
+    """Run the pipeline on two training and two validation batches, and extrapolate.
+
+    Returns:
+        The estimate, and a line about each thing that worked.
+
+    Raises:
+        ResourceError: GPUs were asked for and this machine has none.
+    """
+    import torch
+
+    from ddpnas_ray.execution import checkpoint
+    from ddpnas_ray.execution.local import LocalExecutor
+    from ddpnas_ray.execution.trainer import Trainer
+    from ddpnas_ray.nn.weights import split_shared
+    from ddpnas_ray.storage import Folder
+
+    config, space = job.config, job.spec.space
+    gpus = config.execution.gpus_per_worker
+    if gpus and not torch.cuda.is_available():
+        raise ResourceError(f"execution.gpus_per_worker is {gpus:g}, and this machine has no GPU; set it to 0 or null")
+    device = "cuda" if gpus != 0 and torch.cuda.is_available() else "cpu"
+    whole = Trainer(spec=job.spec, data=job.data, config=config.training, seed=config.seed, device=device)
+    batch = config.training.batch_size
+    two = dataclasses.replace(job.data, train=_first(job.data.train, 2 * batch), val=_first(job.data.val, 2 * batch))
+    trainer = dataclasses.replace(whole, data=two)
+    executor, strategy = LocalExecutor(trainer), job.strategy()
+    state = initial_state(space, config.seed)
+    if (plan := strategy.ask(state, space)) is None:
+        raise GenotypeError(f"space {space.name!r}: nothing can be pruned with keep_per_group={config.pruning.keep_per_group}")
+
+    start = time.monotonic()
+    results = executor.evaluate(plan.requests[:1])
+    fitting = int(BUDGET_S / max(time.monotonic() - start, 1e-6))
+    results += executor.evaluate(plan.requests[1 : max(2, fitting)])
+    tried = Plan(plan.requests[: len(results)])
+    state = strategy.tell(state, space, tried, results)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint.save(Folder.open(folder), state, executor.weights())
+        checkpoint_bytes = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
+        assert checkpoint.restore(Folder.open(folder)) is not None
+    alpha_E = job.spec.argmax(state.theta_EK, state.live_EK)
+    costs = ", ".join(f"{value:,} {name}" for name, value in job.costs(alpha_E).items())
+
+    tensors, supernet = trainer.supernet()
+    shared, owns = split_shared([supernet.pieces(request.alpha_E) for request in plan.requests])
+    own_bytes = 4 * float(np.mean([own.size for own in owns]))
+    pruning = config.pruning
+    rounds = architectures_by_round(space, pruning.keep_per_group)
+    architectures = tuple(n for n in rounds for _ in range(pruning.epochs_per_round))
+    traffic = sum((1 + n) * 4 * shared.size + 2 * n * own_bytes for n in architectures)
+    weights_bytes = sum(tensor.nbytes for tensor in tensors.values())
+    estimate = Estimate(
+        architectures=architectures,
+        architecture_s=_architecture_seconds(whole, trainer, tried),
+        worker_bytes=_peak_bytes(device),
+        traffic_bytes=int(traffic),
+        disk_bytes=checkpoint.KEPT * checkpoint_bytes + weights_bytes,
+    )
+    data = job.data
+    notes = [
+        f"data       {len(data.train):,} training and {len(data.val):,} validation images, {len(data.classes)} classes, "
+        f"{data.channels}x{data.image_size}x{data.image_size}",
+        f"space      {space.name}: {space.shape[0]} edges, up to {space.shape[1]} candidates; supernet "
+        f"{weights_bytes / 4:,.0f} weights ({_bytes(weights_bytes)})",
+        f"trained    {len(results)} of {len(plan.requests)} architectures of an epoch on 2 batches of {batch} ({device}): "
+        f"mean score {np.mean([r.score for r in results]):.3f} (val); merged, saved, restored, decoded",
+        f"a network  {costs} ({job.target})",
+    ]
+    return estimate, notes
+
+
+def report(job: Job, estimate: Estimate) -> list[str]:
+    """The estimate for people."""
+    epochs = planned_epochs(job.spec.space, job.config.pruning.keep_per_group, job.config.pruning.epochs_per_round)
+    times = ", ".join(f"{duration(estimate.seconds(w))} on {w}" for w in WORKERS)
+    return [
+        f"a search   {sum(estimate.architectures)} architecture-epochs in {epochs} epochs, "
+        f"{estimate.architecture_s:.1f} s each on this machine",
+        f"time       {times} worker(s) like this one, with the barrier at each epoch's end",
+        f"memory     {_bytes(estimate.worker_bytes)} a worker at most",
+        f"traffic    {_bytes(estimate.traffic_bytes)} through the object store, in all",
+        f"disk       {_bytes(estimate.disk_bytes)} in the run directory",
+    ]
+
+
+def _architecture_seconds(whole: Trainer, two: Trainer, tried: Plan) -> float:
+    """Mean time of an architecture-epoch on all data, from the times of single batches."""
+    from ddpnas_ray.data.batches import epoch_order
+    from ddpnas_ray.nn.training import accuracy, fixed_threads, train_epoch
+    from ddpnas_ray.nn.weights import Layout, Piece, Weights, bind
+
+    import torch
+
+    config = whole.config
+    steps = len(epoch_order(len(whole.data.train), config.batch_size, whole.seed, 0))
+    scoring = -(-len(whole.data.val) // config.batch_size) + config.bn_images / config.batch_size
+    seconds = []
+    start = time.monotonic()
+    for request in tried.requests[:4]:
+        network = whole.spec.build(request.alpha_E, whole.inputs)
+        tensors = {name: p.detach().numpy() for name, p in network.named_parameters()}
+        layout = Layout.of(Piece(name, tensor.shape) for name, tensor in tensors.items())
+        with fixed_threads(config.threads):
+            parameter = bind(network, layout, torch.from_numpy(Weights(tensors).flat).to(whole.device))
+            network.to(whole.device)
+            parts = []
+            for run in (
+                lambda: train_epoch(network, parameter, two.training_batches(0), config, 1e-4),
+                lambda: accuracy(network, two.validation_batches(), config),
+            ):
+                before = time.perf_counter()
+                run()
+                parts.append(time.perf_counter() - before)
+        train_batches = len(epoch_order(len(two.data.train), config.batch_size, two.seed, 0))
+        val_batches = -(-len(two.data.val) // config.batch_size)
+        seconds.append(parts[0] / train_batches * steps + parts[1] / val_batches * scoring)
+        if time.monotonic() - start > BUDGET_S / 2:
+            break
+    return float(np.mean(seconds))
+
+
+def _first(split: Any, n: int) -> Any:
+    """The first ``n`` images of a split, decoded."""
+    from ddpnas_ray.data.images import DecodedImages, Split
+
+    indices = np.arange(min(n, len(split)))
+    return Split(DecodedImages(split.images.gather(indices)), split.labels_N[indices])
+
+
+def _peak_bytes(device: str) -> int:
+    import resource
+
+    import torch
+
+    if device == "cuda":
+        return int(torch.cuda.max_memory_reserved())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}" if count < 100 else f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.3g} TiB"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

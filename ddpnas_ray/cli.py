@@ -1,0 +1,39 @@
+"""The console script ``ddpnas``: the commands as sub-commands."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from ddpnas_ray import __version__
+from ddpnas_ray.commandline import BAD_INPUT, OK
+from ddpnas_ray.core.errors import did_you_mean
+
+COMMANDS = {
+    "search": "search for an architecture",
+    "check": "run everything on two batches, and tell what a search will cost; count a genotype's network",
+    "report": "print what a finished search found, or verify its files",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Pass on to the command that the first word names; returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: ddpnas COMMAND [options]\n\ncommands:")
+        for name, meaning in COMMANDS.items():
+            print(f"  {name:<10} {meaning}")
+        print("\n`ddpnas COMMAND --help` tells more; `python -m ddpnas_ray.COMMAND` is the same.")
+        return OK
+    if words[0] == "--version":
+        print(__version__)
+        return OK
+    if words[0] not in COMMANDS:
+        print(f"ddpnas: {words[0]} is no command{did_you_mean(words[0], COMMANDS)}", file=sys.stderr)
+        return BAD_INPUT
+    return int(importlib.import_module(f"ddpnas_ray.{words[0]}").main(words[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""What the commands have in common: one-line errors, exit codes, and options that mean the same everywhere."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from ddpnas_ray.core.errors import BadInput, DdpnasError
+
+OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors take one line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"{self.prog}: {message}; see --help\n")
+
+
+def guarded(command: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
+    """Turn a command's errors into one line on stderr and an exit code: 2 bad input, 1 failure, 130 Ctrl-C."""
+
+    def main(argv: Sequence[str] | None = None) -> int:
+        logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+        try:
+            return command(argv)
+        except DdpnasError as error:
+            kind = "" if isinstance(error, BadInput) else "failed: "
+            print(f"{type(error).__name__}: {kind}{' '.join(str(error).split())}", file=sys.stderr)
+            return error.exit_code
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return INTERRUPTED
+        except BrokenPipeError:
+            sys.stderr.close()
+            return FAILED
+
+    main.__doc__ = command.__doc__
+    return main
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """``--config`` and ``--set``."""
+    parser.add_argument("--config", metavar="FILE", help="YAML file; default: the packaged digits quick start")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="override one key, as often as wanted: --set pruning.gamma=0.8",
+    )
+
+
+def seconds(text: str) -> float:
+    """``90``, ``45s``, ``30m``, ``1.5h`` -> seconds.
+
+    Example:
+        >>> seconds("1.5h")
+        5400.0
+    """
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([smh]?)", text.strip())
+    if not match or float(match[1]) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration; examples: 90s, 30m, 1.5h")
+    return float(match[1]) * {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}[match[2]]

@@ -1,0 +1,279 @@
+"""Read, override and check a configuration. Each section is defined beside the code that it configures."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib.resources
+import inspect
+import re
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from annotated_types import Ge, Lt
+
+from ddpnas_ray.core.errors import ConfigError, did_you_mean
+from ddpnas_ray.data.config import DataConfig
+from ddpnas_ray.execution.base import ExecutionConfig
+from ddpnas_ray.nn.training_config import TrainingConfig
+from ddpnas_ray.spaces.base import TargetConfig, find_space
+from ddpnas_ray.strategies.pruning import PruningConfig
+
+DEFAULT = "the packaged digits quick start"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpaceConfig:
+    """Section ``space``: its name, and the keyword arguments of the function that makes it."""
+
+    name: str = "cell"
+    """A built-in space, or module:function of your own"""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationConfig:
+    """Section ``evaluation``: where scores come from."""
+
+    kind: Literal["supernet"] = "supernet"
+    """supernet: train with shared weights and validate"""
+    metric: Literal["accuracy"] = "accuracy"
+    """What is validated; higher is better, a fraction"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchConfig:
+    """A whole experiment. Everything but ``execution`` can change the result."""
+
+    space: SpaceConfig = SpaceConfig()
+    data: DataConfig = DataConfig()
+    strategy: Literal["pruning"] = "pruning"
+    """Who proposes architectures; names the section used"""
+    pruning: PruningConfig = PruningConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    target: TargetConfig = TargetConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+    seed: Annotated[int, Ge(0), Lt(2**32)] = 0
+    """Keys every random draw: equal seeds give equal results"""
+
+
+def load(path: str | None, overrides: Sequence[str] = ()) -> SearchConfig:
+    """Read a YAML file and apply ``section.key=value`` overrides.
+
+    Args:
+        path: The file; None reads the packaged digits quick start.
+        overrides: Values are YAML: ``pruning.gamma=0.8``, ``data.path=null``.
+
+    Raises:
+        ConfigError: The file cannot be read, or a key or value is not allowed.
+    """
+    source = path or DEFAULT
+    values = parse(read_text(path), source)
+    for override in overrides:
+        set_key(values, override)
+    return check(values, source)
+
+
+def read_text(path: str | None) -> str:
+    """The text of a configuration file, or of the packaged default."""
+    if path is None:
+        return (importlib.resources.files("ddpnas_ray") / "digits.yaml").read_text(encoding="utf-8")
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; --config takes a YAML file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is no UTF-8 text; --config takes a YAML file") from error
+
+
+def parse(text: str, source: str) -> dict[str, Any]:
+    """YAML text -> nested dictionaries."""
+    try:
+        values = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" line {where.line + 1}:" if where else ""
+        raise ConfigError(f"{source}:{line} is not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source}: sections such as 'training: {{lr: 0.025}}' are needed, got a {type(values).__name__}")
+    return values
+
+
+def set_key(values: dict[str, Any], override: str) -> None:
+    """Apply one ``section.key=value``, in place."""
+    key, equals, text = override.partition("=")
+    *sections, last = key.strip().split(".")
+    if not equals or not last:
+        raise ConfigError(f"--set {override}: section.key=value is needed, such as --set pruning.gamma=0.8")
+    for section in sections:
+        below = values.setdefault(section, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"--set {override}: {section} is a value, not a section")
+        values = below
+    try:
+        values[last] = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: {text!r} is not a YAML value") from error
+
+
+def check(values: Mapping[str, Any], source: str) -> SearchConfig:
+    """Nested dictionaries -> a checked configuration with every default filled in."""
+    values = dict(values)
+    space = values.pop("space", None)
+    config: SearchConfig = _build(SearchConfig, values, source, "")
+    config = dataclasses.replace(config, space=_check_space({} if space is None else space, source))
+    if config.training.merge == "sequential" and config.execution.backend != "local":
+        raise ConfigError(
+            f"{source}: training.merge: sequential needs execution.backend=local: each architecture waits for the one before"
+        )
+    return config
+
+
+def to_dict(config: SearchConfig) -> dict[str, Any]:
+    """The resolved configuration as plain dictionaries, as ``config.yaml`` holds it."""
+    values = dataclasses.asdict(dataclasses.replace(config, space=SpaceConfig()))
+    values["space"] = {"name": config.space.name, **config.space.options}
+    return typing.cast(dict[str, Any], _plain(values))
+
+
+def dump(config: SearchConfig) -> str:
+    """The resolved configuration as YAML."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, default_flow_style=None, width=120)
+
+
+def differing_keys(old: SearchConfig, new: SearchConfig) -> list[str]:
+    """Dotted keys whose values differ between two configurations."""
+    a, b = dict(_flat(to_dict(old))), dict(_flat(to_dict(new)))
+    return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+
+
+def describe() -> Iterator[tuple[str, str, str]]:
+    """Every key with its default and meaning, for ``--help``."""
+    for section in dataclasses.fields(SearchConfig):
+        if section.name == "space":
+            yield "space.name", "cell", "a built-in space, or module:function of your own; its options follow as keys"
+        elif dataclasses.is_dataclass(section.default):
+            docs = _field_docs(type(section.default))
+            for key in dataclasses.fields(section.default):
+                yield f"{section.name}.{key.name}", _show(key.default), docs.get(key.name, "")
+        else:
+            yield section.name, _show(section.default), _field_docs(SearchConfig).get(section.name, "")
+
+
+def _check_space(values: Any, source: str) -> SpaceConfig:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source}: space: a section such as {{name: cell}} is needed, got {values!r}")
+    options = dict(values)
+    name = options.pop("name", "cell")
+    if not isinstance(name, str):
+        raise ConfigError(f"{source}: space.name: a name is needed, got {name!r}")
+    make = find_space(name)
+    parameters = inspect.signature(make).parameters
+    hints = typing.get_type_hints(make, include_extras=True)
+    for key in options:
+        if key not in parameters:
+            hint = did_you_mean(key, parameters)
+            raise ConfigError(f"{source}: space.{key} is not an option of space {name!r}{hint}")
+    resolved = {}
+    for key, parameter in parameters.items():
+        if key not in options and parameter.default is inspect.Parameter.empty:
+            raise ConfigError(f"{source}: space.{key} is missing; space {name!r} needs it")
+        value = options.get(key, parameter.default)
+        resolved[key] = _validate(hints.get(key, Any), value, source, f"space.{key}")
+    return SpaceConfig(name=name, options=resolved)
+
+
+def _build(cls: Any, values: Any, source: str, prefix: str) -> Any:
+    """A section from its dictionary; unknown keys first, since a typo is the likeliest mistake."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source}: {prefix.rstrip('.')}: a section with keys is needed, got {values!r}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for key in values:
+        if key not in fields:
+            allowed = [f"{prefix}{name}" for name in fields]
+            raise ConfigError(f"{source}: {prefix}{key} is not a key{did_you_mean(f'{prefix}{key}', allowed)}")
+    built = {}
+    for key, value in values.items():
+        if dataclasses.is_dataclass(hints[key]):
+            built[key] = _build(hints[key], {} if value is None else value, source, f"{prefix}{key}.")
+        else:
+            built[key] = _validate(hints[key], value, source, f"{prefix}{key}")
+    return cls(**built)
+
+
+def _validate(hint: Any, value: Any, source: str, key: str) -> Any:
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(hint).validate_python(_tuples(value), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{source}: {key} is {value!r}; {_lower_first(first['msg'])}") from None
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(v) for key, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _show(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _field_docs(cls: type) -> dict[str, str]:
+    """The string literal under each field of a dataclass."""
+    body = ast.parse(inspect.getsource(cls)).body[0]
+    docs: dict[str, str] = {}
+    assert isinstance(body, ast.ClassDef)
+    for before, after in zip(body.body, body.body[1:], strict=False):
+        if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name) and isinstance(after, ast.Expr):
+            docs[before.target.id] = " ".join(str(ast.literal_eval(after.value)).split())
+    return docs
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 numbers (``3e-4`` is a float), and no key twice."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"),
+    list("-+0123456789."),
+)
+_Loader.yaml_implicit_resolvers = {
+    # Integers win over the float pattern above, which matches them too.
+    first: sorted(resolvers, key=lambda r: r[0] != "tag:yaml.org,2002:int")
+    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
+}

@@ -1,0 +1,57 @@
+"""Which operations may go, and which one goes (Alg. 1, lines 11-14; Sec. 3.2).
+
+Axes: E edges, K candidates.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ddpnas_ray.core.types import GROUPS, BoolArray, FloatArray, SearchSpace
+
+
+def prunable(theta_EK: FloatArray, live_EK: BoolArray, space: SearchSpace, keep_per_group: int) -> BoolArray:
+    """The live operations that pruning may take.
+
+    Alg. 1 stops at K = 1, Sec. 3.2 keeps one operation of each group. The reading taken (docs/deviations.md): the
+    ``keep_per_group`` likeliest *generable* operations of each group are reserved, so ``none`` of the cell space always goes.
+
+    Args:
+        theta_EK: The distribution, shape (E, K).
+        live_EK: Operations not pruned yet, shape (E, K).
+        space: Groups and generability.
+        keep_per_group: How many operations of each group stay to the end.
+
+    Returns:
+        Mask of shape (E, K).
+    """
+    reserved_EK = np.zeros(space.shape, dtype=bool)
+    for group in GROUPS:
+        candidate_EK = live_EK & space.generable_EK & space.group_EK(group)
+        order_EK = np.argsort(np.where(candidate_EK, -theta_EK, np.inf), axis=1, kind="stable")
+        rank_EK = np.argsort(order_EK, axis=1, kind="stable")
+        reserved_EK |= candidate_EK & (rank_EK < keep_per_group)
+    return live_EK & ~reserved_EK
+
+
+def prune(
+    theta_EK: FloatArray, live_EK: BoolArray, visited_EK: BoolArray, space: SearchSpace, keep_per_group: int
+) -> BoolArray:
+    """Take the least likely prunable operation from every edge that has one (Alg. 1, lines 11-14).
+
+    Args:
+        theta_EK: theta_{l+1}, shape (E, K).
+        live_EK: Operations not pruned yet, shape (E, K).
+        visited_EK: Operations that had a score this round, shape (E, K); others stay.
+        space: Groups and generability.
+        keep_per_group: How many operations of each group stay to the end.
+
+    Returns:
+        What is live afterwards, shape (E, K). Ties take the smaller index.
+    """
+    candidate_EK = prunable(theta_EK, live_EK, space, keep_per_group) & visited_EK
+    edges = np.flatnonzero(candidate_EK.any(axis=1))
+    after_EK = live_EK.copy()
+    after_EK[edges, np.where(candidate_EK, theta_EK, np.inf)[edges].argmin(axis=1)] = False
+    return after_EK
+

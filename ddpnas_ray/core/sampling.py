@@ -1,0 +1,59 @@
+"""Disjoint sampling (Sec. 3.2, Alg. 1 line 3) and the keyed random generators of the whole search.
+
+Axes: N architectures, E edges, K candidates.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ddpnas_ray.core.types import BoolArray, FloatArray, IntArray
+
+
+def rng_for(*key: int) -> np.random.Generator:
+    """A generator that depends on its key alone, so that order, restarts and the number of workers cannot matter.
+
+    Example:
+        >>> bool(rng_for(0, 3, 1).random() == rng_for(0, 3, 1).random())
+        True
+    """
+    return np.random.default_rng(np.random.SeedSequence(key[0], spawn_key=key[1:]))
+
+
+def disjoint_sample(theta_EK: FloatArray, live_EK: BoolArray, rng: np.random.Generator) -> IntArray:
+    """Draw architectures so that each edge uses its live operations equally often (reading 2 and 3 of the design).
+
+    Each edge draws an order of its live operations without replacement with probabilities theta (Gumbel top-k);
+    architecture n takes the n-th entry of every edge. An edge with fewer than N live operations draws such orders one
+    after the other until it has N entries, so that its counts differ by at most one.
+
+    Args:
+        theta_EK: Probabilities, shape (E, K).
+        live_EK: What may be drawn, shape (E, K); every edge has at least one.
+        rng: Source of the draws.
+
+    Returns:
+        The architectures, shape (N, E), with N the most live operations on any edge.
+
+    Example:
+        >>> theta_EK = np.full((2, 3), 1 / 3)
+        >>> alphas_NE = disjoint_sample(theta_EK, np.ones((2, 3), dtype=bool), np.random.default_rng(0))
+        >>> np.sort(alphas_NE, axis=0)
+        array([[0, 0],
+               [1, 1],
+               [2, 2]])
+    """
+    live_E = live_EK.sum(axis=1)
+    if not live_E.all():
+        raise ValueError(f"edge {int(live_E.argmin())} has no live operation to draw")
+    n = int(live_E.max())
+    # A live operation whose theta underflowed to 0 is drawn last rather than never.
+    log_theta_EK = np.log(np.maximum(theta_EK, np.finfo(np.float64).tiny))
+    log_theta_EK[~live_EK] = -np.inf
+    orders = []
+    for _ in range(-(-n // int(live_E.min()))):
+        orders.append(np.argsort(-(log_theta_EK + rng.gumbel(size=theta_EK.shape)), axis=1, kind="stable"))
+    alphas_NE = np.empty((n, len(live_E)), dtype=np.int64)
+    for e, live in enumerate(live_E):
+        alphas_NE[:, e] = np.concatenate([order[e, :live] for order in orders])[:n]
+    return alphas_NE

@@ -1,0 +1,290 @@
+"""The values the algorithm works on: spaces, the search state, one epoch's plan and its results.
+
+Axes: E edges, K candidates of the widest edge, N architectures of an epoch, R rounds so far.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+IntArray: TypeAlias = npt.NDArray[np.int64]
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+
+Group = Literal["parameter", "non_parameter"]
+GROUPS: tuple[Group, ...] = ("parameter", "non_parameter")
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """A candidate operation (the paper's o).
+
+    Args:
+        name: The field's name for it, such as ``sep_conv_3x3``.
+        group: O_p or O_n of Sec. 3.2; pruning keeps ``keep_per_group`` operations of each.
+        generable: Whether a final network may contain it by choice. ``none`` of the cell space is sampled and
+            scored like the rest but never kept.
+    """
+
+    name: str
+    group: Group
+    generable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A place where one operation is chosen: (i, j) in the paper's cells, a layer in chain-structured spaces."""
+
+    name: str
+    candidates: tuple[Op, ...]
+
+
+def every_edge_active(alpha_E: IntArray) -> BoolArray:
+    """The gate of spaces without conditional edges."""
+    return np.ones(len(alpha_E), dtype=bool)
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """What can be chosen, and nothing about how it computes.
+
+    Args:
+        name: The space's name.
+        edges: The E edges; edges may have different numbers of candidates ("ragged").
+        blocks: Sets of edge indices that are chosen together when a network is generated (a layer; a cell's node with
+            its inputs). Every edge is in exactly one block.
+        gate: Maps alpha_E to a mask of the edges that take part in that architecture. An edge that does not take part
+            records no visit.
+
+    Raises:
+        ValueError: An edge without (generable) candidates, two edges of one name, or blocks that are no partition of the edges.
+
+    Example:
+        >>> conv, skip = Op("conv", "parameter"), Op("skip", "non_parameter")
+        >>> space = SearchSpace("tiny", (Edge("a", (conv, skip)), Edge("b", (conv,))), ((0,), (1,)))
+        >>> space.exists_EK
+        array([[ True,  True],
+               [ True, False]])
+    """
+
+    name: str
+    edges: tuple[Edge, ...]
+    blocks: tuple[tuple[int, ...], ...]
+    gate: Callable[[IntArray], BoolArray] = every_edge_active
+
+    def __post_init__(self) -> None:
+        names = [edge.name for edge in self.edges]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"space {self.name!r}: edge names must be unique and at least one, got {names}")
+        for edge in self.edges:
+            ops = [op.name for op in edge.candidates]
+            if not ops or len(set(ops)) != len(ops):
+                raise ValueError(f"space {self.name!r}: edge {edge.name!r} needs unique candidates, got {ops}")
+            if not any(op.generable for op in edge.candidates):
+                raise ValueError(f"space {self.name!r}: edge {edge.name!r} has no generable candidate, so none could stay")
+        if sorted(e for block in self.blocks for e in block) != list(range(len(self.edges))):
+            raise ValueError(f"space {self.name!r}: blocks must name each of the {len(self.edges)} edges exactly once")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(E, K)."""
+        return len(self.edges), max(len(edge.candidates) for edge in self.edges)
+
+    @cached_property
+    def exists_EK(self) -> BoolArray:
+        """Which entries of an (E, K) array are real candidates; the rest is padding."""
+        return self._mask(lambda op: True)
+
+    @cached_property
+    def generable_EK(self) -> BoolArray:
+        """Which candidates a generated network may contain."""
+        return self._mask(lambda op: op.generable)
+
+    def group_EK(self, group: Group) -> BoolArray:
+        """Which candidates belong to ``group``."""
+        return self._mask(lambda op: op.group == group)
+
+    def active(self, alpha_E: IntArray) -> BoolArray:
+        """Which edges take part in an architecture, shape (E,)."""
+        return self.gate(alpha_E)
+
+    def op(self, edge: int, index: int) -> Op:
+        """The candidate that ``alpha_E[edge] == index`` chooses."""
+        return self.edges[edge].candidates[index]
+
+    def _mask(self, condition: Callable[[Op], bool]) -> BoolArray:
+        mask = np.zeros(self.shape, dtype=bool)
+        for e, edge in enumerate(self.edges):
+            mask[e, : len(edge.candidates)] = [condition(op) for op in edge.candidates]
+        mask.setflags(write=False)
+        return mask
+
+
+def each_edge_alone(edges: Sequence[Edge]) -> tuple[tuple[int, ...], ...]:
+    """Blocks of a space whose edges are chosen independently."""
+    return tuple((e,) for e in range(len(edges)))
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """An additive cost: ``base`` and one entry an edge and candidate.
+
+    Args:
+        base: What every network of the target costs (stem, preprocessing, classifier).
+        entries_EK: What each choice adds, int64, shape (E, K); 0 in the padding.
+    """
+
+    base: int
+    entries_EK: IntArray
+
+    def __call__(self, alpha_E: IntArray) -> int:
+        """The cost of one architecture, exact."""
+        return self.base + int(self.entries_EK[np.arange(len(alpha_E)), alpha_E].sum())
+
+
+@dataclass(frozen=True, slots=True)
+class EvalRequest:
+    """One architecture to train for an epoch and score.
+
+    Args:
+        round: l, from 0.
+        epoch: t, global, from 0; keys the order of the training images.
+        architecture: Index within the epoch.
+        alpha_E: The chosen candidate of every edge, shape (E,).
+        lr: Learning rate of this epoch, the same for all its architectures.
+        train: False scores the inherited weights without training.
+    """
+
+    round: int
+    epoch: int
+    architecture: int
+    alpha_E: IntArray
+    lr: float
+    train: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class EvalResult:
+    """What one architecture's evaluation found.
+
+    Args:
+        score: Validation score, higher is better, a fraction in [-1, 1]; NaN where ``ok`` is False.
+        loss: Mean training loss of the epoch; NaN where nothing finite was seen.
+        ok: False when the loss or the score was not finite: the weights were not merged.
+        seconds: Wall time of training and scoring.
+        worker: Who did it; never part of the fingerprint.
+        node: Where; never part of the fingerprint.
+    """
+
+    score: float
+    loss: float
+    ok: bool = True
+    seconds: float = 0.0
+    worker: str = "local"
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One epoch's architectures, in order."""
+
+    requests: tuple[EvalRequest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A request and its result as they are recorded; ``score`` is the value that entered P (Eq. 2)."""
+
+    round: int
+    epoch: int
+    architecture: int
+    alpha_E: tuple[int, ...]
+    split: str
+    score: float
+    loss: float
+    trained: bool
+    ok: bool
+    seconds: float
+    worker: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """What one round decided; a row an edge and operation of ``theta.parquet``. All arrays have shape (E, K)."""
+
+    round: int
+    theta_EK: FloatArray
+    utility_EK: FloatArray
+    momentum_EK: FloatArray
+    live_EK: BoolArray
+    pruned_at_EK: IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class SearchState:
+    """Everything the strategy knows between two epochs. A checkpoint is this value and the weights.
+
+    Args:
+        seed: Keys every draw of the search.
+        round: l: rounds finished.
+        epoch: t: epochs finished, over the whole search.
+        theta_EK: The distribution; rows sum to 1 over existing candidates, padding is 0.
+        momentum_EK: V of Eq. 4.
+        live_EK: Candidates not pruned yet.
+        pruned_at_EK: The round that pruned a candidate, -1 where none did.
+        score_sum_EK: P of Eq. 2, summed over the running round.
+        visits_EK: How many scores are in that sum.
+        evaluations: Every recorded evaluation, in order.
+        history: One record a finished round.
+    """
+
+    seed: int
+    round: int
+    epoch: int
+    theta_EK: FloatArray
+    momentum_EK: FloatArray
+    live_EK: BoolArray
+    pruned_at_EK: IntArray
+    score_sum_EK: FloatArray
+    visits_EK: IntArray
+    evaluations: tuple[Evaluation, ...] = field(default=(), repr=False)
+    history: tuple[RoundRecord, ...] = field(default=(), repr=False)
+
+    def round_is_full(self, epochs_per_round: int) -> bool:
+        """Whether the running round has had its T epochs (Alg. 1, line 2)."""
+        return self.epoch >= (self.round + 1) * epochs_per_round
+
+
+def initial_state(space: SearchSpace, seed: int) -> SearchState:
+    """theta uniform over each edge's candidates, V_0 zero (Sec. 3.2), nothing pruned."""
+    exists_EK = space.exists_EK
+    return SearchState(
+        seed=seed,
+        round=0,
+        epoch=0,
+        theta_EK=exists_EK / exists_EK.sum(axis=1, keepdims=True),
+        momentum_EK=np.zeros(space.shape),
+        live_EK=exists_EK.copy(),
+        pruned_at_EK=np.full(space.shape, -1, dtype=np.int64),
+        score_sum_EK=np.zeros(space.shape),
+        visits_EK=np.zeros(space.shape, dtype=np.int64),
+    )
+
+
+def expectation(alpha_E: IntArray, theta_EK: FloatArray, space: SearchSpace) -> float:
+    """E[alpha] of Eq. 9: the mean over edges of theta at the chosen operation, summed exactly in edge order.
+
+    An edge whose chosen operation is not generable (``none`` of the cell space: the edge is left out) adds 0.
+    """
+    chosen = [
+        float(theta_EK[e, k]) if space.op(e, int(k)).generable else 0.0 for e, k in enumerate(alpha_E)
+    ]
+    return math.fsum(chosen) / len(chosen)

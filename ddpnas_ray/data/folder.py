@@ -1,0 +1,111 @@
+"""Image files in a folder a class: ``root/class/*.jpg``, or ``root/train/class/*.jpg`` beside ``val`` and ``test``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ddpnas_ray.core.errors import ConfigError, DataError
+from ddpnas_ray.data.config import DataConfig
+from ddpnas_ray.data.raw import RawSplit, SplitName
+
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
+SPLIT_FOLDERS: dict[SplitName, tuple[str, ...]] = {
+    "train": ("train",),
+    "val": ("val", "valid", "validation"),
+    "test": ("test",),
+}
+
+
+def read(config: DataConfig, wanted: Sequence[SplitName]) -> dict[SplitName, RawSplit]:
+    """List the files of the wanted splits; those that do not exist are left out.
+
+    Classes are the folders in alphabetical order; files are searched for in folders below them too. Hidden files and
+    files that are no images by their ending are passed over.
+
+    Raises:
+        ConfigError: ``data.path`` is not set.
+        DataError: A folder does not exist, or has no class folders, or a class has no images.
+    """
+    if config.path is None:
+        raise ConfigError("data.name=folder needs data.path, a folder with one folder of images for each class")
+    root = Path(config.path).expanduser()
+    if not root.is_dir():
+        raise DataError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}; set data.path")
+    beside = _has_split_folders(root)
+    own = {"val": config.val_path, "test": config.test_path}
+    splits: dict[SplitName, RawSplit] = {}
+    for name in wanted:
+        if name == "train":
+            splits[name] = _read_classes(root / "train" if beside else root, every_class=True)
+        elif (path := own[name]) is not None:
+            splits[name] = _read_classes(Path(path).expanduser())
+        elif beside and (found := next((root / f for f in SPLIT_FOLDERS[name] if (root / f).is_dir()), None)):
+            splits[name] = _read_classes(found)
+    return splits
+
+
+def _has_split_folders(root: Path) -> bool:
+    """Whether ``root/train`` is the training split, and not a class of that name (as of vehicles)."""
+    folders = {folder.name for folder in _folders(root)}
+    if not folders <= {name for names in SPLIT_FOLDERS.values() for name in names}:
+        train = root / "train"
+        return (
+            "train" in folders and bool(_folders(train)) and not any(_is_image(path.name) for path in train.iterdir())
+        )
+    if folders and "train" not in folders:
+        raise DataError(
+            f"{root}: has {', '.join(sorted(folders))} but no folder 'train'; set data.path to the training images"
+        )
+    return bool(folders)
+
+
+def _read_classes(root: Path, *, every_class: bool = False) -> RawSplit:
+    if not root.is_dir():
+        raise DataError(f"{root}: not a folder; images are expected at {root / 'CLASS' / 'NAME.png'}")
+    folders = _folders(root)
+    if not folders:
+        loose = len(_files(root))
+        raise DataError(
+            f"{root}: no class folders ({loose} images lie directly in it); "
+            f"images are expected at {root / 'CLASS' / 'NAME.png'}"
+        )
+    files: list[str] = []
+    labels: list[int] = []
+    for number, folder in enumerate(folders):
+        found = _files(folder)
+        if every_class and not found:
+            raise DataError(
+                f"{folder}: no images in this class folder; add some ({', '.join(sorted(SUFFIXES))}) or remove it"
+            )
+        files += found
+        labels += [number] * len(found)
+    return RawSplit(
+        sources=files,
+        labels=np.array(labels, dtype=np.int64),
+        classes=tuple(folder.name for folder in folders),
+        origin=str(root),
+    )
+
+
+def _folders(root: Path) -> list[Path]:
+    try:
+        kept = [path for path in root.iterdir() if not path.name.startswith((".", "__MACOSX")) and path.is_dir()]
+    except OSError as error:
+        raise DataError(f"{root}: cannot be read ({error.strerror or error})") from None
+    return sorted(kept, key=lambda path: path.name)
+
+
+def _files(folder: Path) -> list[str]:
+    files = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files += [os.path.join(parent, name) for name in names if _is_image(name)]
+    return sorted(files)
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES

@@ -1,0 +1,107 @@
+"""Hugging Face data sets: a name on the hub, a folder of ``save_to_disk``, or one that ``load_dataset`` can read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ddpnas_ray.core.errors import ConfigError, DataError
+from ddpnas_ray.data.config import DataConfig
+from ddpnas_ray.data.network import why_unreachable
+from ddpnas_ray.data.raw import RawSplit, SplitName
+from ddpnas_ray.data.tables import RowNames, choose_columns, features_of, raw_split
+
+SPLITS: dict[SplitName, tuple[str, ...]] = {
+    "train": ("train",),
+    "val": ("validation", "valid", "val"),
+    "test": ("test",),
+}
+
+
+def read(config: DataConfig, wanted: Sequence[SplitName]) -> dict[SplitName, RawSplit]:
+    """Read the wanted splits; those that do not exist are left out.
+
+    Raises:
+        ConfigError: ``data.path`` is not set.
+        DataError: No such data set, the hub cannot be reached, no split of that name, or no such columns.
+    """
+    if config.path is None:
+        raise ConfigError("data.name=huggingface needs data.path, a name on the hub (owner/name) or a local folder")
+    loaded = _load(config.path, "data.path")
+    own = {"val": config.val_path, "test": config.test_path}
+    splits: dict[SplitName, RawSplit] = {}
+    for name in wanted:
+        if name != "train" and (path := own[name]) is not None:
+            mine = _load(path, f"data.{name}_path")
+            only = next(iter(mine)) if len(mine) == 1 else None
+            found = next((key for key in SPLITS[name] if key in mine), only)
+            if found is None:
+                raise DataError(f"{path}: has no split {' or '.join(SPLITS[name])}; it has {', '.join(mine)}")
+            splits[name] = _read_split(mine[found], config, f"{path} ({found})")
+        elif found := next((key for key in SPLITS[name] if key in loaded), None):
+            splits[name] = _read_split(loaded[found], config, f"{config.path} ({found})")
+        elif name == "train":
+            raise DataError(f"{config.path}: has no split train; it has {', '.join(loaded)}")
+    return splits
+
+
+def _load(path: str, key: str) -> dict[str, Any]:
+    """Every split of a data set, memory-mapped, by name; a data set without splits is ``train``."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError(f"data.name=huggingface needs the package datasets ({error}); pip install datasets") from None
+    local = Path(path).expanduser()
+    if not local.exists() and (local.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1):
+        raise DataError(f"{path}: no such folder; set {key}")
+    try:
+        if (local / "dataset_dict.json").is_file() or (local / "state.json").is_file():
+            loaded = datasets.load_from_disk(str(local))
+        elif local.exists():
+            loaded = datasets.load_dataset(str(local))
+        else:
+            with _offline_where_unreachable(path, key):
+                loaded = datasets.load_dataset(path)
+    except DataError:
+        raise
+    except Exception as error:  # FileNotFoundError, ValueError, DatasetNotFoundError, ArrowInvalid, ...
+        why = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise DataError(f"{path}: cannot be loaded as a Hugging Face data set ({why})") from None
+    return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+
+
+@contextmanager
+def _offline_where_unreachable(name: str, key: str) -> Iterator[None]:
+    """Where the hub does not answer, look in the local cache at once: the library would try for half a minute first."""
+    import datasets.config
+    import huggingface_hub.constants
+
+    reason = why_unreachable(huggingface_hub.constants.ENDPOINT)
+    if reason is None:
+        yield
+        return
+    modules: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
+    before = [module.HF_HUB_OFFLINE for module in modules]
+    try:
+        for module in modules:
+            module.HF_HUB_OFFLINE = True
+        yield
+    except Exception:  # ConnectionError, OfflineModeIsEnabled, DatasetNotFoundError, ...
+        raise DataError(
+            f"{name}: not a local folder, not in the local cache, and {huggingface_hub.constants.ENDPOINT} cannot be "
+            f"reached ({reason}); on a machine with network, load_dataset({name!r}).save_to_disk(FOLDER), "
+            f"then set {key} to a copy of that folder"
+        ) from None
+    finally:
+        for module, value in zip(modules, before, strict=True):
+            module.HF_HUB_OFFLINE = value
+
+
+def _read_split(dataset: Any, config: DataConfig, origin: str) -> RawSplit:
+    schema = dataset.features.arrow_schema
+    image, label = choose_columns(schema, features_of(schema), config, origin)
+    table = dataset.select_columns([image, label]).with_format("arrow")[:]
+    names = RowNames(files=(origin,), starts=(0,), total=len(table))
+    return raw_split(table, image, label, features_of(schema), origin, names=names, base=Path())

@@ -1,0 +1,159 @@
+"""Sets of images of one shape: held as pixels, or decoded by a few threads whenever they are gathered.
+
+Axes: N images, C channels, H height, W width. Pixels are uint8, 0 to 255.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Generic, Protocol, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from ddpnas_ray.core.types import IntArray
+from ddpnas_ray.data.decoding import ByteArray, ImageSource, fit_image, open_image, read_source, source_name
+
+MAX_THREADS = 8
+Item_co = TypeVar("Item_co", covariant=True)
+Result = TypeVar("Result")
+
+
+class Images(Protocol):
+    """A set of images of one size, readable in any order."""
+
+    def __len__(self) -> int: ...
+
+    def gather(self, indices: npt.ArrayLike) -> ByteArray:
+        """The images at ``indices``, in that order: a fresh contiguous uint8 array of shape (n, C, H, W)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodedImages:
+    """Images held as pixels; never written to, so the array may be a read-only view of shared memory.
+
+    Args:
+        pixels_NCHW: uint8, shape (N, C, H, W).
+
+    Raises:
+        ValueError: Another type or number of axes.
+
+    Example:
+        >>> DecodedImages(np.zeros((5, 1, 8, 8), dtype=np.uint8)).gather([3, 0]).shape
+        (2, 1, 8, 8)
+    """
+
+    pixels_NCHW: ByteArray
+
+    def __post_init__(self) -> None:
+        pixels = self.pixels_NCHW
+        if pixels.dtype != np.uint8 or pixels.ndim != 4:
+            raise ValueError(f"pixels must be uint8 of shape (N, C, H, W), got {pixels.dtype} of shape {pixels.shape}")
+        view = pixels.view()
+        view.setflags(write=False)
+        object.__setattr__(self, "pixels_NCHW", view)
+
+    def __len__(self) -> int:
+        return len(self.pixels_NCHW)
+
+    def gather(self, indices: npt.ArrayLike) -> ByteArray:
+        """See :class:`Images`."""
+        return np.take(self.pixels_NCHW, np.asarray(indices, dtype=np.int64), axis=0)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DecodedImages, (self.pixels_NCHW,)  # by way of __post_init__: what a pickle brings back is read-only too
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedImages:
+    """Images decoded whenever they are gathered, for sets that do not fit in memory as pixels.
+
+    Args:
+        sources: Encoded bytes, paths or arrays. Paths must be readable on every machine this value is sent to.
+        channels: 1 or 3; other images are converted.
+        image_size: Side in pixels; other images are resized and cropped.
+        names: What to call each image in an error; by default its path or number.
+
+    Raises:
+        DataError: From ``gather``: an image cannot be read; its name is given.
+    """
+
+    sources: Sequence[ImageSource]
+    channels: int
+    image_size: int
+    names: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def gather(self, indices: npt.ArrayLike) -> ByteArray:
+        """See :class:`Images`."""
+        wanted = np.asarray(indices, dtype=np.int64)
+        out_NCHW = np.empty((len(wanted), self.channels, self.image_size, self.image_size), dtype=np.uint8)
+
+        def decode(start: int, stop: int) -> None:
+            for i in range(start, stop):
+                index = int(wanted[i])
+                name = source_name(self.sources, self.names, index)
+                image = open_image(read_source(self.sources[index], name), name)
+                out_NCHW[i] = fit_image(image, channels=self.channels, image_size=self.image_size)
+
+        for _ in in_chunks(decode, len(wanted), chunk=max(1, -(-len(wanted) // thread_count()))):
+            pass
+        return out_NCHW
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picked(Sequence[Item_co], Generic[Item_co]):
+    """``base[indices[0]], base[indices[1]], ...`` without a copy, so that splits share what they were cut from.
+
+    Example:
+        >>> list(Picked("abcd", np.array([3, 0])))
+        ['d', 'a']
+    """
+
+    base: Sequence[Item_co]
+    indices: IntArray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, index: int) -> Item_co: ...
+    @overload
+    def __getitem__(self, index: slice) -> Picked[Item_co]: ...
+    def __getitem__(self, index: int | slice) -> Item_co | Picked[Item_co]:
+        if isinstance(index, slice):
+            return Picked(self.base, self.indices[index])
+        return self.base[int(self.indices[index])]
+
+
+def in_chunks(work: Callable[[int, int], Result], count: int, *, chunk: int) -> Iterator[Result]:
+    """Yield ``work(start, stop)`` over ``range(count)`` in order, computed by a small pool of threads.
+
+    Example:
+        >>> list(in_chunks(lambda start, stop: (start, stop), 5, chunk=2))
+        [(0, 2), (2, 4), (4, 5)]
+    """
+    bounds = [(start, min(start + chunk, count)) for start in range(0, count, chunk)]
+    if len(bounds) <= 1 or thread_count() == 1:
+        yield from (work(start, stop) for start, stop in bounds)
+    else:
+        yield from _pool(os.getpid()).map(lambda pair: work(*pair), bounds)
+
+
+@cache
+def thread_count() -> int:
+    """Threads that decode: the cores this process may use, at most eight."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MAX_THREADS, cores))
+
+
+@cache
+def _pool(process: int) -> ThreadPoolExecutor:  # one a process: threads do not survive a fork
+    return ThreadPoolExecutor(thread_count(), thread_name_prefix="ddpnas-decode")

@@ -1,0 +1,115 @@
+"""What every kind of data set is read into, before anything is decoded, and how labels become class numbers.
+
+Axes: N images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ddpnas_ray.core.errors import DataError
+from ddpnas_ray.core.types import IntArray
+from ddpnas_ray.data.decoding import ImageSource, source_name
+
+SplitName = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RawSplit:
+    """One split as it is stored.
+
+    Args:
+        sources: The N images: encoded bytes, paths, or uint8 arrays of shape (H, W) or (H, W, 3).
+        labels: The N labels: integers, or strings.
+        classes: The class that each integer label means, where the data set says so. None: labels are class names.
+        origin: The file or folder, for errors.
+        names: What to call each image in an error; by default its path or number.
+    """
+
+    sources: Sequence[ImageSource]
+    labels: IntArray | Sequence[str]
+    classes: tuple[str, ...] | None
+    origin: str
+    names: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def name(self, index: int) -> str:
+        """What to call an image in an error."""
+        return source_name(self.sources, self.names, index)
+
+
+def class_names(raw: RawSplit) -> tuple[str, ...]:
+    """The classes of a training split: as declared, else its distinct labels in order.
+
+    Integer labels are ordered as numbers, and need neither start at 0 nor be consecutive.
+
+    Raises:
+        DataError: There is no image.
+
+    Example:
+        >>> class_names(RawSplit(sources=[b""] * 3, labels=np.array([10, 2, 10]), classes=None, origin="here"))
+        ('2', '10')
+    """
+    if len(raw) == 0:
+        raise DataError(f"{raw.origin}: no images")
+    if raw.classes is not None:
+        return raw.classes
+    if isinstance(raw.labels, np.ndarray):
+        return tuple(str(label) for label in np.unique(raw.labels))
+    return tuple(sorted(set(raw.labels)))
+
+
+def class_numbers(raw: RawSplit, train: RawSplit) -> IntArray:
+    """The class number of every image, shape (N,), in the numbering of the training split.
+
+    Classes are matched by name. Integer labels without declared classes are names of their own ("7"), or numbers of
+    the training split's declared classes where it has some.
+
+    Args:
+        raw: Any split; ``train`` itself too.
+        train: The training split, which has the say about classes.
+
+    Raises:
+        DataError: A label that its own class list or the training split does not know; the first image that has it is
+            named.
+    """
+    classes = class_names(train)
+    number = {name: index for index, name in enumerate(classes)}
+    if isinstance(raw.labels, np.ndarray):
+        declared = raw.classes if raw.classes is not None else train.classes
+        if declared is not None and len(raw):
+            outside_N = (raw.labels < 0) | (raw.labels >= len(declared))
+            if outside_N.any():
+                first = int(outside_N.argmax())
+                raise DataError(
+                    f"{raw.origin}: more labels than classes: {raw.name(first)} has label {raw.labels[first]}, "
+                    f"but there are {len(declared)} class names (0 to {len(declared) - 1}); "
+                    "drop such rows, or correct the class names"
+                )
+        values, inverse_N = np.unique(raw.labels, return_inverse=True)
+        names = [declared[value] if declared is not None else str(value) for value in values.tolist()]
+    else:
+        names = sorted(set(raw.labels))
+        position = {name: index for index, name in enumerate(names)}
+        inverse_N = np.fromiter((position[label] for label in raw.labels), dtype=np.int64, count=len(raw.labels))
+    numbers = np.array([number.get(name, -1) for name in names], dtype=np.int64)
+    labels_N = numbers[inverse_N] if len(raw) else np.empty(0, dtype=np.int64)
+    if (labels_N < 0).any():
+        first = int((labels_N < 0).argmax())
+        unknown = [name for name in names if name not in number]
+        raise DataError(
+            f"{raw.origin}: {raw.name(first)} is of class {names[int(inverse_N[first])]!r}, "
+            f"which the training data does not have; it has {_listed(classes)}; unknown in all: {_listed(unknown)}"
+        )
+    return labels_N
+
+
+def _listed(names: Sequence[str], most: int = 10) -> str:
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

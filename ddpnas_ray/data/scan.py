@@ -1,0 +1,132 @@
+"""The one pass over a split's images when a data set is opened: hash, check the shape, decode where pixels are kept.
+
+Axes: N images, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ddpnas_ray.core.errors import DataError
+from ddpnas_ray.core.types import IntArray
+from ddpnas_ray.data.decoding import ImageSource, fit_image, native_shape, open_image, read_source, source_name
+from ddpnas_ray.data.pixels import DecodedImages, EncodedImages, Images, in_chunks
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 256  # images a task
+PROGRESS_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """The shape that all images of a data set get.
+
+    Args:
+        channels: 1 or 3.
+        image_size: Side in pixels.
+        convert_channels: The configuration asks for these channels, so that other images are converted, not refused.
+        resize: The configuration asks for this size, so that other images are resized, not refused.
+    """
+
+    channels: int
+    image_size: int
+    convert_channels: bool
+    resize: bool
+
+
+def shape_of(source: ImageSource, name: str, *, channels: int | None, image_size: int | None) -> Shape:
+    """The shape that the configuration asks for, else that of the first training image (``source``)."""
+    native_channels, height, width = native_shape(open_image(read_source(source, name), name, load=False))
+    return Shape(
+        channels=native_channels if channels is None else channels,
+        image_size=min(height, width) if image_size is None else image_size,
+        convert_channels=channels is not None,
+        resize=image_size is not None,
+    )
+
+
+def scan(
+    sources: Sequence[ImageSource], names: Sequence[str] | None, *, shape: Shape, decode: bool, what: str
+) -> tuple[Images, bytes]:
+    """Read every image once.
+
+    Args:
+        sources: The N images.
+        names: What to call them in errors.
+        shape: The shape they are to have.
+        decode: Keep pixels; otherwise only headers are looked at, and images are decoded when gathered.
+        what: "training", "validation" or "test", for errors and progress.
+
+    Returns:
+        The images, and the SHA-256 of what is stored of each, one after the other (32 bytes each).
+
+    Raises:
+        DataError: An image is damaged, or its shape differs and nothing says to convert or resize.
+    """
+    count = len(sources)
+    side = shape.image_size
+    pixels_NCHW = np.empty((count, shape.channels, side, side), dtype=np.uint8) if decode else None
+    natives = np.empty((count, 3), dtype=np.int64)
+
+    def work(start: int, stop: int) -> bytes:
+        digests = bytearray()
+        for i in range(start, stop):
+            name = source_name(sources, names, i)
+            stored = read_source(sources[i], name)
+            content = stored if isinstance(stored, bytes) else stored.tobytes()
+            digests += hashlib.sha256(content).digest()
+            image = open_image(stored, name, load=decode)
+            natives[i] = native_shape(image)
+            if pixels_NCHW is not None:
+                pixels_NCHW[i] = fit_image(image, channels=shape.channels, image_size=side)
+        return bytes(digests)
+
+    digests, started, told = bytearray(), time.monotonic(), time.monotonic()
+    for part in in_chunks(work, count, chunk=CHUNK):
+        digests += part
+        if time.monotonic() - told > PROGRESS_S:
+            told = time.monotonic()
+            done = len(digests) // 32
+            logger.info("%s images: %d of %d read in %.0f s", what, done, count, told - started)
+    _check_channels(natives, shape, what)
+    _check_sizes(natives, shape, what)
+    if pixels_NCHW is not None:
+        return DecodedImages(pixels_NCHW), bytes(digests)
+    return EncodedImages(sources, shape.channels, side, names), bytes(digests)
+
+
+def _check_channels(natives: IntArray, shape: Shape, what: str) -> None:
+    found = Counter(natives[:, 0].tolist())
+    if shape.convert_channels or set(found) <= {shape.channels}:
+        return
+    if len(found) == 1:
+        raise DataError(
+            f"{what} images have {min(found)} channel(s), training images {shape.channels}; "
+            "set data.channels=1 or data.channels=3 to convert both"
+        )
+    raise DataError(
+        f"{what} images mix {found[1]} grey and {found[3]} colour ones; set data.channels=1 or data.channels=3"
+    )
+
+
+def _check_sizes(natives: IntArray, shape: Shape, what: str) -> None:
+    found = Counter((width, height) for _, height, width in natives.tolist())
+    side = shape.image_size
+    if shape.resize or set(found) <= {(side, side)}:
+        return
+    common = found.most_common(4)
+    if len(found) > 1:
+        given = "of several sizes: " + ", ".join(f"{width}x{height} ({n} images)" for (width, height), n in common)
+        given += f" and {len(found) - 4} more sizes" if len(found) > 4 else ""
+    else:
+        given = f"{common[0][0][0]}x{common[0][0][1]}"
+    expected = "not square" if what == "training" and len(found) == 1 else f"not all {side}x{side}"
+    raise DataError(f"{what} images are {given}, {expected}; set data.image_size={min(common[0][0])} to resize them")

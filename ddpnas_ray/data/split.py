@@ -1,0 +1,103 @@
+"""Stratified splits and subsets, drawn by seed and class alone.
+
+Axes: N images, C classes. Index arrays are ascending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ddpnas_ray.core.errors import DataError
+from ddpnas_ray.core.sampling import rng_for
+from ddpnas_ray.core.types import IntArray
+
+SPLIT_KEY = 0x53504C49  # what a draw is for is part of its key, so no two purposes share a draw
+LIMIT_KEY = 0x4C494D49
+
+
+def stratified_split(
+    labels_N: IntArray, classes: Sequence[str], *, val_fraction: float, seed: int, origin: str
+) -> tuple[IntArray, IntArray]:
+    """Hold out the same share of every class, at least one image of each.
+
+    A class's draw depends on the seed, the class's number and its images' order, not on other classes.
+
+    Args:
+        labels_N: Class numbers, shape (N,).
+        classes: The C class names.
+        val_fraction: Share held out, in (0, 1); of a class of n images round(n * val_fraction) are.
+        seed: Keys the draw.
+        origin: Where the data is, for errors.
+
+    Returns:
+        The training and the validation indices, both ascending; together they are ``range(N)``.
+
+    Raises:
+        DataError: A class of fewer than 2 images, or one that would keep no training image.
+
+    Example:
+        >>> train, val = stratified_split(np.array([0, 0, 1, 1]), ["a", "b"], val_fraction=0.5, seed=0, origin="here")
+        >>> len(train), len(val)
+        (2, 2)
+    """
+    train, val = [], []
+    for number, name in enumerate(classes):
+        members = np.flatnonzero(labels_N == number)
+        if len(members) < 2:
+            raise DataError(
+                f"{origin}: class {name!r} has {_images(len(members))}; to hold out validation images every class "
+                "needs at least 2: add images, drop the class, or set data.val_path"
+            )
+        held_out = max(1, round(len(members) * val_fraction))
+        if held_out == len(members):
+            raise DataError(
+                f"{origin}: data.val_fraction={val_fraction:g} leaves class {name!r} ({_images(len(members))}) none to "
+                f"train on; set at most {(len(members) - 1) / len(members):.2g}, or add images"
+            )
+        order = rng_for(seed, SPLIT_KEY, number).permutation(members)
+        val.append(order[:held_out])
+        train.append(order[held_out:])
+    return np.sort(np.concatenate(train)), np.sort(np.concatenate(val))
+
+
+def stratified_subset(labels_N: IntArray, limit: int | None, *, seed: int, key: str) -> IntArray:
+    """Draw ``limit`` images with the classes in proportion (largest remainders), at least one of each class present.
+
+    Args:
+        labels_N: Class numbers, shape (N,).
+        limit: How many; None or N and more: all.
+        seed: Keys the draw.
+        key: The configuration key that set the limit, for errors.
+
+    Returns:
+        Indices into ``labels_N``, ascending.
+
+    Raises:
+        DataError: The limit is smaller than the number of classes present.
+
+    Example:
+        >>> stratified_subset(np.array([0, 0, 0, 0, 1, 1]), 3, seed=0, key="data.train_limit").shape
+        (3,)
+    """
+    if limit is None or limit >= len(labels_N):
+        return np.arange(len(labels_N))
+    present, counts_C = np.unique(labels_N, return_counts=True)
+    if limit < len(present):
+        raise DataError(f"{key}={limit} is less than one image for each of the {len(present)} classes; raise it")
+    share_C = limit * counts_C / len(labels_N)
+    taken_C = np.maximum(1, np.floor(share_C).astype(np.int64))
+    while taken_C.sum() < limit:
+        taken_C[np.argmax(share_C - taken_C)] += 1
+    while taken_C.sum() > limit:  # small classes were raised to 1
+        taken_C[np.argmax(np.where(taken_C > 1, taken_C - share_C, -np.inf))] -= 1
+    chosen = [
+        rng_for(seed, LIMIT_KEY, int(number)).permutation(np.flatnonzero(labels_N == number))[:taken]
+        for number, taken in zip(present, taken_C, strict=True)
+    ]
+    return np.sort(np.concatenate(chosen))
+
+
+def _images(count: int) -> str:
+    return f"{count} image" if count == 1 else f"{count} images"

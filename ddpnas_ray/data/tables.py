@@ -1,0 +1,204 @@
+"""Images and labels in the columns of an Arrow table: what Parquet files and Hugging Face data sets have in common."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+
+from ddpnas_ray.core.errors import DataError, did_you_mean
+from ddpnas_ray.core.types import IntArray
+from ddpnas_ray.data.config import DataConfig
+from ddpnas_ray.data.decoding import ImageSource
+from ddpnas_ray.data.pixels import Picked
+from ddpnas_ray.data.raw import RawSplit
+
+Features: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""Hugging Face's description of each column: ``{"label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}``."""
+
+
+def choose_columns(schema: Any, features: Features, config: DataConfig, origin: str) -> tuple[str, str]:
+    """The image and the label column: those that the configuration names, else the only ones that can be.
+
+    Args:
+        schema: Arrow schema of the table.
+        features: Hugging Face's description of the columns, where there is one; of several possible label columns
+            the only ClassLabel is taken.
+        config: Gives ``image_column`` and ``label_column``.
+        origin: The file, for errors.
+
+    Raises:
+        DataError: There is no such column, it cannot hold what it is to hold, or there are several.
+    """
+    image = _choose("image_column", config.image_column, [f.name for f in schema if _is_image(f.type)], schema, origin)
+    able = [f.name for f in schema if _is_label(f.type) and f.name != image]
+    declared = [name for name in able if features.get(name, {}).get("_type") == "ClassLabel"]
+    if config.label_column is None and len(declared) == 1:
+        return image, declared[0]
+    return image, _choose("label_column", config.label_column, able, schema, origin)
+
+
+def raw_split(
+    table: Any, image: str, label: str, features: Features, origin: str, *, names: Sequence[str], base: Path
+) -> RawSplit:
+    """Images and labels out of a table.
+
+    Args:
+        table: Arrow table.
+        image: Name of the image column.
+        label: Name of the label column.
+        features: Hugging Face's description of the columns.
+        origin: The file or folder, for errors.
+        names: What to call the rows in errors.
+        base: Where paths start from, in rows that hold no bytes but the path of an image.
+
+    Raises:
+        DataError: A row has no label, or no image.
+    """
+    classes = features.get(label, {}).get("names")
+    return RawSplit(
+        sources=_sources(table.column(image), image, names, base),
+        labels=_labels(table.column(label), label, names),
+        classes=None if classes is None else tuple(str(name) for name in classes),
+        origin=origin,
+        names=names,
+    )
+
+
+def features_of(schema: Any) -> Features:
+    """Hugging Face's description of the columns in a schema's metadata; empty where there is none."""
+    try:
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+    except (TypeError, KeyError, ValueError):
+        return {}
+    return {name: value for name, value in features.items() if isinstance(value, dict)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrowBytes(Sequence[bytes]):
+    """A column of encoded images as a sequence; its buffers pickle without a copy, so workers on a node share them."""
+
+    column: Any
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
+        if isinstance(index, slice):
+            return Picked(self, np.arange(len(self))[index])
+        value: bytes = self.column[index].as_py()
+        return value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowNames(Sequence[str]):
+    """``"FILE, row R"`` for the rows of several files read one after the other.
+
+    Example:
+        >>> RowNames(files=("a.parquet", "b.parquet"), starts=(0, 3), total=5)[4]
+        'b.parquet, row 1'
+    """
+
+    files: tuple[str, ...]
+    starts: tuple[int, ...]
+    total: int
+
+    def __len__(self) -> int:
+        return self.total
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return Picked(self, np.arange(len(self))[index])
+        file = bisect_right(self.starts, index) - 1
+        return f"{self.files[file]}, row {index - self.starts[file]}"
+
+
+def _choose(key: str, asked: str | None, able: list[str], schema: Any, origin: str) -> str:
+    what = "images (bytes)" if key == "image_column" else "labels (integers or strings)"
+    columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
+    if asked is not None:
+        if asked not in schema.names:
+            raise DataError(f"{origin}: no column {asked!r} (data.{key}){did_you_mean(asked, schema.names)}")
+        if asked not in able:
+            raise DataError(f"{origin}: data.{key}={asked} cannot hold {what}; its columns are {columns}")
+        return asked
+    if len(able) != 1:
+        found = f"{len(able)} columns ({', '.join(able)}) could hold" if able else "no column holds"
+        way_out = f"set data.{key} to one of them" if able else f"its columns are {columns}"
+        raise DataError(f"{origin}: {found} {what}; {way_out}")
+    return able[0]
+
+
+def _is_image(kind: Any) -> bool:
+    from pyarrow import types
+
+    if types.is_struct(kind):
+        index = kind.get_field_index("bytes")
+        return index >= 0 and _is_image(kind.field(index).type)
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
+
+
+def _is_label(kind: Any) -> bool:
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        return _is_label(kind.value_type)
+    return bool(types.is_integer(kind) or types.is_boolean(kind) or _is_string(kind))
+
+
+def _is_string(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
+def _labels(column: Any, label: str, names: Sequence[str]) -> IntArray | list[str]:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if column.null_count:
+        first = int(column.is_null().to_numpy().argmax())
+        raise DataError(
+            f"{names[first]}: no label (column {label!r} has {column.null_count} nulls); drop the rows without one"
+        )
+    if _is_string(column.type):
+        strings: list[str] = column.to_pylist()
+        return strings
+    labels_N: IntArray = column.cast(pa.int64()).to_numpy().astype(np.int64)
+    return labels_N
+
+
+def _sources(column: Any, image: str, names: Sequence[str], base: Path) -> Sequence[ImageSource]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    struct = pa.types.is_struct(column.type)
+    stored = pc.struct_field(column, "bytes") if struct else column
+    stored = stored.cast(pa.large_binary())  # 64-bit offsets: plain ones end at 2 GiB
+    if not stored.null_count:
+        return ArrowBytes(stored)
+    has_path = struct and column.type.get_field_index("path") >= 0
+    paths = pc.struct_field(column, "path").to_pylist() if has_path else [None] * len(column)
+    sources: list[ImageSource] = []
+    for row, (value, path) in enumerate(zip(stored.to_pylist(), paths, strict=True)):
+        if value is not None:
+            sources.append(value)
+        elif path is not None:
+            sources.append(base / path)
+        else:
+            raise DataError(f"{names[row]}: no image (column {image!r} is null); drop the rows without one")
+    return sources

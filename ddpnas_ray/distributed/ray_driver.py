@@ -1,0 +1,182 @@
+"""A whole search as one named, restartable actor; and the cluster it runs on.
+
+The actor holds the strategy's state and the weights. When its process dies, Ray starts it again and invokes ``run``
+again, which goes on from the newest checkpoint. It is not detached: it ends with the command, so that a killed command
+never leaves a second writer behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ddpnas_ray import job as jobs
+from ddpnas_ray.core.errors import DdpnasError, ResourceError
+from ddpnas_ray.execution.base import ExecutionConfig
+from ddpnas_ray.execution.ray_pool import RayPool, fitting_workers
+from ddpnas_ray.execution.trainer import Trainer
+from ddpnas_ray.reporting.progress import Progress
+from ddpnas_ray.storage import Folder
+
+
+class Driver:
+    """The loop of a search. Threaded: ``status`` answers while ``run`` blocks.
+
+    Args:
+        out: The run directory; it exists, and the command holds its lock.
+        time_limit_s: See ``job.run``.
+    """
+
+    def __init__(self, out: str, time_limit_s: float | None) -> None:
+        self._out, self._time_limit_s = out, time_limit_s
+        self._stop = threading.Event()
+        self._progress: Progress | None = None
+        self._pool: RayPool | None = None
+
+    def __repr__(self) -> str:
+        return "ddpnas-driver"
+
+    def run(self, job: jobs.Job) -> dict[str, Any] | None:
+        """Search to the end, or until stopped; idempotent, since it starts from the newest checkpoint.
+
+        Args:
+            job: What to search. The command owns the object, so that it is there for a restarted driver too.
+
+        Returns:
+            The content of ``result.json``; None when stopped before the end.
+        """
+        logging.basicConfig(level=logging.WARNING)
+        config, pruning = job.config.execution, job.config.pruning
+        progress = Progress(job.spec.space, pruning.keep_per_group, pruning.epochs_per_round)
+        self._progress = progress
+        workers, gpus = fitting_workers(config)
+        if (config.workers or 0) > workers:
+            progress.note = f"{workers} of {config.workers} workers fit"
+        self._pool = RayPool(_trainer(job, gpus), config, workers=workers, gpus_per_worker=gpus)
+        progress.workers = self._pool.worker_names
+        try:
+            return jobs.run(
+                job,
+                Folder.open(self._out),
+                self._pool,
+                progress,
+                time_limit_s=self._time_limit_s,
+                stop=self._stop,
+            )
+        finally:
+            self._pool.close()
+
+    def status(self) -> dict[str, Any]:
+        """The progress of this moment, in milliseconds."""
+        now = {"phase": "starting", "note": "", "workers": 0} if self._progress is None else self._progress.snapshot()
+        return now | {"driver_pid": os.getpid()}
+
+    def worker_pids(self) -> dict[str, int]:
+        """Process ids of the workers, by name; empty before they are ready."""
+        return self._pool.worker_pids() if self._pool is not None else {}
+
+    def stop(self) -> None:
+        """End before the next epoch."""
+        self._stop.set()
+
+
+@dataclass(frozen=True)
+class Search:
+    """A running search: its driver actor, the pending result, and the object that a restarted driver reads again."""
+
+    driver: Any
+    result: Any
+    job_ref: Any
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether it has ended, after at most ``timeout_s``."""
+        return bool(ray.wait([self.result], timeout=timeout_s)[0])
+
+    def status(self, timeout_s: float = 2.0) -> dict[str, Any] | None:
+        """The driver's progress; None while it does not answer (it is starting, or being restarted)."""
+        try:
+            status: dict[str, Any] = ray.get(self.driver.status.remote(), timeout=timeout_s)
+        except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError):
+            return None
+        return status
+
+    def outcome(self) -> dict[str, Any] | None:
+        """What ``Driver.run`` returned.
+
+        Raises:
+            DdpnasError: What ended the search.
+        """
+        try:
+            outcome: dict[str, Any] | None = ray.get(self.result)
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, DdpnasError):
+                raise error.cause from None
+            raise
+        return outcome
+
+
+def start(job: jobs.Job, folder: Folder, time_limit_s: float | None = None) -> Search:
+    """Start a search in the connected cluster.
+
+    With a local run directory the driver is pinned to this node, where the directory is; with a URI it may move.
+    """
+    here = ray.get_runtime_context().get_node_id()
+    options: dict[str, Any] = {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
+    run_id = hashlib.sha256(f"{folder.path} {os.getpid()}".encode()).hexdigest()[:8]
+    actor_class = ray.remote(Driver).options(
+        name=f"ddpnas-{run_id}",
+        num_cpus=0,
+        max_concurrency=4,
+        max_restarts=-1,
+        max_task_retries=-1,
+        **(options if folder.is_local else {}),
+    )
+    job_ref = ray.put(job)
+    driver = actor_class.remote(folder.path if folder.is_local else folder.uri, time_limit_s)
+    return Search(driver, driver.run.remote(job_ref), job_ref)
+
+
+@contextmanager
+def cluster(address: str | None, config: ExecutionConfig) -> Iterator[str]:
+    """Connect to a running cluster, or start one on this machine for as long as the block lasts.
+
+    Args:
+        address: ``auto`` or ``host:port`` of a running cluster; None starts one unless ``RAY_ADDRESS`` is set.
+        config: Sizes the cluster that is started.
+
+    Yields:
+        Where to look: the dashboard's address, or an empty string.
+
+    Raises:
+        ResourceError: There is no cluster at that address.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "ddpnas"}
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        if address:
+            context = ray.init(address=address, **common)
+        else:
+            cores = os.cpu_count() or 1
+            context = ray.init(address="local", num_cpus=max(cores, (config.workers or 0) + 1), **common)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ResourceError(f"Ray: {address or 'local cluster'}: {reason}; leave --address out to start one here") from error
+    try:
+        yield context.dashboard_url or ""
+    finally:
+        ray.shutdown()
+
+
+def _trainer(job: jobs.Job, gpus_per_worker: float) -> Trainer:
+    device = "cuda" if gpus_per_worker else "cpu"
+    return Trainer(spec=job.spec, data=job.data, config=job.config.training, seed=job.config.seed, device=device)

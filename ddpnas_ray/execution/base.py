@@ -1,0 +1,68 @@
+"""What an executor is: it trains and scores architectures, and owns the shared weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from annotated_types import Ge, Gt
+
+from ddpnas_ray.core.types import EvalRequest, EvalResult
+
+OnResult = Callable[[EvalRequest, EvalResult], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionConfig:
+    """Section ``execution``: where the work is done. No key here can change the result."""
+
+    backend: Literal["ray", "local"] = "ray"
+    """ray: concurrent workers on this machine or a cluster; local: in this process, the reference"""
+    workers: Annotated[int, Ge(1)] | None = None
+    """Worker actors; null: one a GPU, or one a CPU where there is no GPU"""
+    gpus_per_worker: Annotated[float, Ge(0.0)] | None = None
+    """GPUs of one worker, fractions allowed; null: 1 where there are GPUs, else 0"""
+    cpus_per_worker: Annotated[float, Gt(0.0)] = 1.0
+    """CPUs that Ray reserves for one worker"""
+    retry_deadline_s: Annotated[float, Gt(0.0)] = 120.0
+    """How long one architecture is retried after lost workers, nodes or objects"""
+    max_crashes: Annotated[int, Ge(1)] = 3
+    """Deaths of a worker on living nodes, by one architecture, that end the search"""
+
+
+class Executor(Protocol):
+    """Trains and scores. Equal requests on equal weights give bit-equal results from every executor (on one CPU model)."""
+
+    def evaluate(self, requests: Sequence[EvalRequest], on_result: OnResult | None = None) -> list[EvalResult]:
+        """Evaluate one epoch's architectures and merge what they learned into the shared weights.
+
+        Args:
+            requests: The architectures; all start from the same weights.
+            on_result: Told each result as it comes, in any order.
+
+        Returns:
+            One result a request, in request order. An architecture whose loss was not finite has ``ok`` False.
+
+        Raises:
+            WorkerLostError: An architecture could not be evaluated before the deadline.
+        """
+        ...
+
+    def weights(self) -> Mapping[str, npt.NDArray[np.float32]]:
+        """The shared weights by name; views, valid until the next ``evaluate``."""
+        ...
+
+    def load_weights(self, tensors: Mapping[str, npt.NDArray[np.float32]]) -> None:
+        """Replace the shared weights."""
+        ...
+
+    def close(self) -> None:
+        """Give back workers and memory."""
+        ...
+
+
+def ignore_result(request: EvalRequest, result: EvalResult) -> None:
+    """The listener of those who do not listen."""

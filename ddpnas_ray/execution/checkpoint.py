@@ -1,0 +1,109 @@
+"""Save and restore a search: one folder an epoch, sealed by the SHA-256 of each of its files. No pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from ddpnas_ray.core.types import RoundRecord, SearchState
+from ddpnas_ray.rundir import evaluations_table, json_file, read_evaluations
+from ddpnas_ray.storage import Folder
+
+log = logging.getLogger(__name__)
+
+KEPT = 3
+Float32Array = npt.NDArray[np.float32]
+_STATE = ("theta_EK", "momentum_EK", "live_EK", "pruned_at_EK", "score_sum_EK", "visits_EK")
+_HISTORY = ("theta_EK", "utility_EK", "momentum_EK", "live_EK", "pruned_at_EK")
+
+
+def save(checkpoints: Folder, state: SearchState, tensors: Mapping[str, Float32Array]) -> None:
+    """Write ``ckpt-<epochs finished>`` and drop the oldest beyond three.
+
+    ``DONE`` comes last and names the SHA-256 of every file: a checkpoint without it, or one that disagrees with it, does
+    not count.
+
+    Args:
+        checkpoints: The folder of all checkpoints.
+        state: The strategy's state.
+        tensors: The shared weights by name.
+
+    Raises:
+        RunDirError: It cannot be written; older checkpoints are intact.
+    """
+    folder = checkpoints / f"ckpt-{state.epoch}"
+    if checkpoints.has(f"ckpt-{state.epoch}"):
+        folder.delete()  # a damaged one of an earlier attempt
+    folder.make()
+    arrays: dict[str, npt.NDArray[np.generic]] = {f"weights/{name}": tensor for name, tensor in tensors.items()}
+    arrays |= {f"state/{name}": getattr(state, name) for name in _STATE}
+    for record in state.history:
+        arrays |= {f"history/{record.round}/{name}": getattr(record, name) for name in _HISTORY}
+    files = {
+        "state.json": json_file({"seed": state.seed, "round": state.round, "epoch": state.epoch}),
+        "arrays.safetensors": bytes(save_tensors({name: np.ascontiguousarray(a) for name, a in arrays.items()})),
+        "evaluations.parquet": evaluations_table(state.evaluations),
+    }
+    for name, data in files.items():
+        folder.write(name, data)
+    folder.write("DONE", json_file({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}))
+    epochs = _epochs(checkpoints)
+    later = [epoch for epoch in epochs if epoch > state.epoch]  # damaged ones that a resume fell back from
+    for epoch in later + [epoch for epoch in epochs if epoch <= state.epoch][KEPT:]:
+        (checkpoints / f"ckpt-{epoch}").delete()
+
+
+def restore(checkpoints: Folder) -> tuple[SearchState, dict[str, Float32Array]] | None:
+    """The newest checkpoint whose files agree with its DONE; a damaged one falls back to the one before, saying so.
+
+    Returns:
+        The state and the weights; None where no epoch was ever saved.
+    """
+    for epoch in _epochs(checkpoints):
+        folder = checkpoints / f"ckpt-{epoch}"
+        try:
+            return _read(folder)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            log.warning("%s is damaged (%s): falling back to the one before", folder.uri, error)
+    return None
+
+
+def newest_epoch(checkpoints: Folder) -> int:
+    """Epochs finished in the newest sealed checkpoint, 0 where there is none; its files are not verified."""
+    sealed = [epoch for epoch in _epochs(checkpoints) if (checkpoints / f"ckpt-{epoch}").has("DONE")]
+    return max(sealed, default=0)
+
+
+def _read(folder: Folder) -> tuple[SearchState, dict[str, Float32Array]]:
+    if not folder.has("DONE"):
+        raise ValueError("it was not finished")
+    files = {}
+    for name, digest in json.loads(folder.read("DONE")).items():
+        files[name] = folder.read(name)
+        if hashlib.sha256(files[name]).hexdigest() != digest:
+            raise ValueError(f"{name} does not have the SHA-256 that DONE names")
+    scalars = json.loads(files["state.json"])
+    arrays = load_tensors(files["arrays.safetensors"])
+    rounds = sorted({int(name.split("/")[1]) for name in arrays if name.startswith("history/")})
+    state = SearchState(
+        **scalars,
+        **{name: arrays[f"state/{name}"] for name in _STATE},
+        evaluations=read_evaluations(files["evaluations.parquet"]),
+        history=tuple(RoundRecord(r, **{name: arrays[f"history/{r}/{name}"] for name in _HISTORY}) for r in rounds),
+    )
+    prefix = "weights/"
+    return state, {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+
+
+def _epochs(checkpoints: Folder) -> list[int]:
+    """Epochs of all checkpoint folders, newest first."""
+    names = [name.removeprefix("ckpt-") for name in checkpoints.names() if name.startswith("ckpt-")]
+    return sorted((int(name) for name in names if name.isdigit()), reverse=True)

@@ -1,0 +1,53 @@
+"""The reference executor: one architecture after the other, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ddpnas_ray.core.types import EvalRequest, EvalResult
+from ddpnas_ray.execution.base import OnResult, ignore_result
+from ddpnas_ray.execution.trainer import Trainer
+from ddpnas_ray.nn.weights import Float32Array, Weights, joined, split_shared
+
+
+class LocalExecutor:
+    """Trains in process.
+
+    Args:
+        trainer: Trains any architecture.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        tensors, self._supernet = trainer.supernet()
+        self._weights = Weights(tensors)
+
+    def evaluate(self, requests: Sequence[EvalRequest], on_result: OnResult | None = None) -> list[EvalResult]:
+        """See ``Executor``. Under ``training.merge: sequential`` each architecture inherits from the one before."""
+        on_result = on_result or ignore_result
+        sequential = self._trainer.config.merge == "sequential"
+        shared, owns = split_shared([self._supernet.pieces(request.alpha_E) for request in requests])
+        results, learned = [], []
+        for request, own in zip(requests, owns, strict=True):
+            layout = joined(shared, own)
+            result, flat = self._trainer.train_and_score(request, layout, self._weights.cut(layout))
+            if result.ok and request.train:
+                learned.append((layout, flat))
+            if sequential:
+                self._weights.merge(learned)
+                learned = []
+            results.append(result)
+            on_result(request, result)
+        self._weights.merge(learned)
+        return results
+
+    def weights(self) -> Mapping[str, Float32Array]:
+        """See ``Executor``."""
+        return self._weights.tensors
+
+    def load_weights(self, tensors: Mapping[str, Float32Array]) -> None:
+        """See ``Executor``."""
+        self._weights = Weights(tensors)
+
+    def close(self) -> None:
+        """Nothing to give back."""

@@ -1,0 +1,306 @@
+"""The executor on Ray: long-lived worker actors, fed one architecture at a time, longest first.
+
+The pool runs in the driver. Weights travel as flat arrays through the object store: down, one object with the pieces
+that all architectures of the epoch share and one an architecture with its own; up, one an architecture. Merging waits
+until all are in and goes in architecture order, so the result does not depend on who finished when.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+from ray.exceptions import (
+    GetTimeoutError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RaySystemError,
+    WorkerCrashedError,
+)
+
+from ddpnas_ray.core.errors import ResourceError, WorkerLostError
+from ddpnas_ray.core.types import EvalRequest, EvalResult
+from ddpnas_ray.execution.base import ExecutionConfig, OnResult, ignore_result
+from ddpnas_ray.execution.failures import Attempts, Decision, backoff_s, decide
+from ddpnas_ray.execution.trainer import Trainer
+from ddpnas_ray.nn.weights import Float32Array, Layout, Weights, joined, split_shared
+
+log = logging.getLogger(__name__)
+
+READY_DEADLINE_S = 180.0  # importing torch on a cold disk takes its time
+WORKER_LOST = (RayActorError, NodeDiedError, OutOfMemoryError, WorkerCrashedError)
+INFRASTRUCTURE = (*WORKER_LOST, ObjectLostError, RaySystemError, GetTimeoutError)
+Shared = tuple[Layout, Float32Array]
+
+
+class Worker:
+    """One process that trains architectures; it keeps nothing between two of them."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return self._name
+
+    def ready(self, trainer: Trainer) -> tuple[str, int]:
+        """Node id and process id, once everything that training needs has been imported and fetched."""
+        return ray.get_runtime_context().get_node_id(), os.getpid()
+
+    def evaluate(
+        self, trainer: Trainer, request: EvalRequest, shared: Shared, own: Layout, flat_own: Float32Array
+    ) -> tuple[EvalResult, Float32Array]:
+        """Train and score one architecture from its slice; returns the new slice.
+
+        ``trainer`` comes with every call, so that a restarted process needs no second set-up; its images are views of
+        the node's object store.
+        """
+        import numpy as np
+
+        layout, flat_shared = shared
+        flat = np.concatenate([flat_shared, flat_own])
+        result, learned = trainer.train_and_score(request, joined(layout, own), flat)
+        node = ray.get_runtime_context().get_node_id()
+        return replace(result, worker=f"{self._name}/{os.getpid()}", node=node), learned
+
+
+@dataclass
+class _Member:
+    """A worker as the pool sees it. ``probe`` is the pending answer that says it lives (again)."""
+
+    name: str
+    actor: Any
+    node: str = ""
+    ready: bool = False
+    failures: int = 0
+    probe: Any = None
+    probe_at_s: float = 0.0
+
+
+class RayPool:
+    """Trains on Ray actors.
+
+    Args:
+        trainer: Trains any architecture; sent to every worker once.
+        config: Number and size of the workers, and how long to retry.
+        gpus_per_worker: Resolved number of GPUs of one worker.
+        workers: Resolved number of workers.
+
+    Raises:
+        ResourceError: Not even one worker fits into the cluster.
+    """
+
+    def __init__(self, trainer: Trainer, config: ExecutionConfig, *, workers: int, gpus_per_worker: float) -> None:
+        self._config = config
+        self._effort = trainer.spec.effort
+        self._inputs = trainer.inputs
+        self._trainer_ref = ray.put(trainer)
+        tensors, self._supernet = trainer.supernet()
+        self._weights = Weights(tensors)
+        self.bytes_moved = 0
+        self.retries = 0
+        actor_class = ray.remote(Worker).options(
+            num_cpus=config.cpus_per_worker,
+            num_gpus=gpus_per_worker,
+            max_restarts=-1,
+            max_task_retries=0,
+            scheduling_strategy="SPREAD",
+        )
+        names = [f"ddpnas-worker-{i}" for i in range(workers)]
+        self._members = [_Member(name, actor_class.remote(name)) for name in names]
+        self._await_members(workers, gpus_per_worker)
+
+    @property
+    def worker_names(self) -> tuple[str, ...]:
+        """The workers that are ready."""
+        return tuple(member.name for member in self._members if member.ready)
+
+    def worker_pids(self) -> dict[str, int]:
+        """Process ids of the ready workers, by name."""
+        return {m.name: ray.get(m.actor.ready.remote(self._trainer_ref))[1] for m in self._members if m.ready}
+
+    def evaluate(self, requests: Sequence[EvalRequest], on_result: OnResult | None = None) -> list[EvalResult]:
+        """See ``Executor``."""
+        on_result = on_result or ignore_result
+        shared, owns = split_shared([self._supernet.pieces(request.alpha_E) for request in requests])
+        shared_ref = self._put((shared, self._weights.cut(shared)))
+        own_refs = [self._put(self._weights.cut(own)) for own in owns]
+        todo = sorted(range(len(requests)), key=lambda i: -self._effort(requests[i].alpha_E, self._inputs))
+        attempts = [Attempts() for _ in requests]
+        avoid: dict[int, str] = {}
+        answers: dict[int, tuple[EvalResult, Float32Array]] = {}
+        running: dict[Any, tuple[int, _Member]] = {}
+        nobody_since_s: float | None = None
+
+        while len(answers) < len(requests):
+            busy = {member.name for _, member in running.values()}
+            for member in [m for m in self._members if m.ready and m.name not in busy]:
+                if (i := self._next(todo, member, avoid)) is None:
+                    continue
+                todo.remove(i)
+                call = member.actor.evaluate.options(name=f"r{requests[i].round} e{requests[i].epoch} arch {i}")
+                running[call.remote(self._trainer_ref, requests[i], shared_ref, owns[i], own_refs[i])] = (i, member)
+            self._probe_lost()
+            nobody_since_s = self._nobody(running, nobody_since_s)
+            probes = {m.probe: m for m in self._members if m.probe is not None}
+            done, _ = ray.wait([*running, *probes], num_returns=1, timeout=0.25)
+            for ref in done:
+                if ref in probes:
+                    self._probed(probes[ref])
+                    continue
+                i, member = running.pop(ref)
+                try:
+                    result, learned = ray.get(ref)
+                except INFRASTRUCTURE as error:
+                    attempts[i] = self._lost(requests[i], owns[i], shared, member, error, attempts[i])
+                    avoid[i] = member.name
+                    todo.insert(0, i)
+                    continue
+                self.bytes_moved += learned.nbytes
+                answers[i] = (result, learned)
+                on_result(requests[i], result)
+
+        self._weights.merge(
+            [
+                (joined(shared, own), answers[i][1])
+                for i, own in enumerate(owns)
+                if answers[i][0].ok and requests[i].train
+            ]
+        )
+        return [answers[i][0] for i in range(len(requests))]
+
+    def weights(self) -> Mapping[str, Float32Array]:
+        """See ``Executor``."""
+        return self._weights.tensors
+
+    def load_weights(self, tensors: Mapping[str, Float32Array]) -> None:
+        """See ``Executor``."""
+        self._weights = Weights(tensors)
+
+    def close(self) -> None:
+        """End the workers."""
+        for member in self._members:
+            ray.kill(member.actor, no_restart=True)
+        self._members = []
+
+    def _put(self, value: Any) -> Any:
+        self.bytes_moved += (value[1] if isinstance(value, tuple) else value).nbytes
+        return ray.put(value)
+
+    def _next(self, todo: Sequence[int], member: _Member, avoid: Mapping[int, str]) -> int | None:
+        """The longest architecture left, one that this member has just lost only if nobody else is there."""
+        others = any(m.ready for m in self._members if m is not member)
+        return next((i for i in todo if not (others and avoid.get(i) == member.name)), None)
+
+    def _lost(
+        self, request: EvalRequest, own: Layout, shared: Layout, member: _Member, error: Exception, before: Attempts
+    ) -> Attempts:
+        """Note a failure; raise when it is one too many."""
+        now_s = time.monotonic()
+        worker_died = isinstance(error, WORKER_LOST)
+        after = before.after(now_s, node_alive=_node_alive(member.node), worker_died=worker_died)
+        if worker_died:
+            member.ready, member.failures = False, member.failures + 1
+            member.probe_at_s = now_s + backoff_s(member.failures)
+        self.retries += 1
+        what = f"architecture {request.architecture} of round {request.round}, epoch {request.epoch}"
+        if decide(after, now_s, self._config) is Decision.FAIL:
+            mebibytes = 4 * (shared.size + own.size) / 2**20
+            raise WorkerLostError(
+                f"{what} could not be evaluated: its worker died {after.crashes} times on living nodes, {after.failures} "
+                f"failures in all ({type(error).__name__}); alpha={[int(k) for k in request.alpha_E]}, weights "
+                f"{mebibytes:.1f} MiB plus activations; give workers more memory (fewer workers, smaller "
+                "training.batch_size), then --resume"
+            ) from error
+        log.warning("%s was lost with %s (%s); it is evaluated again", what, member.name, type(error).__name__)
+        return after
+
+    def _probe_lost(self) -> None:
+        for member in self._members:
+            if not member.ready and member.probe is None and time.monotonic() >= member.probe_at_s:
+                member.probe = member.actor.ready.remote(self._trainer_ref)
+
+    def _probed(self, member: _Member) -> None:
+        try:
+            member.node, _ = ray.get(member.probe)
+            member.ready, member.failures = True, 0
+        except INFRASTRUCTURE:
+            member.failures += 1
+            member.probe_at_s = time.monotonic() + backoff_s(member.failures)
+        member.probe = None
+
+    def _nobody(self, running: Mapping[Any, object], since_s: float | None) -> float | None:
+        """Since when no worker has been there at all; raises when that is too long."""
+        if running or any(member.ready for member in self._members):
+            return None
+        now_s = time.monotonic()
+        since_s = now_s if since_s is None else since_s
+        if now_s - since_s > self._config.retry_deadline_s:
+            raise WorkerLostError(
+                f"no worker came back within {self._config.retry_deadline_s:g} s; every finished epoch is saved: "
+                "look at the nodes (ray status), then --resume"
+            )
+        return since_s
+
+    def _await_members(self, workers: int, gpus_per_worker: float) -> None:
+        """Wait until every worker has answered; never silently, and never for ever."""
+        deadline_s = time.monotonic() + READY_DEADLINE_S
+        while not all(member.ready for member in self._members):
+            self._probe_lost()
+            probes = {m.probe: m for m in self._members if m.probe is not None}
+            if probes:
+                done, _ = ray.wait(list(probes), num_returns=1, timeout=0.5)
+                for ref in done:
+                    self._probed(probes[ref])
+            else:
+                time.sleep(0.05)
+            if time.monotonic() > deadline_s:
+                break
+        ready = [member for member in self._members if member.ready]
+        if not ready:
+            self.close()
+            raise ResourceError(
+                f"execution: none of {workers} workers ({self._config.cpus_per_worker:g} CPU, {gpus_per_worker:g} GPU each) "
+                f"started within {READY_DEADLINE_S:g} s; available: {_resources(ray.available_resources())}"
+            )
+        if len(ready) < workers:
+            log.warning("only %d of %d workers started; going on with them", len(ready), workers)
+
+
+def fitting_workers(config: ExecutionConfig) -> tuple[int, float]:
+    """How many workers to start in the connected cluster, and how many GPUs each gets.
+
+    Returns:
+        Number of workers and GPUs of one worker.
+
+    Raises:
+        ResourceError: GPUs were asked for and there are none, or not one worker fits.
+    """
+    total = ray.cluster_resources()
+    gpus = config.gpus_per_worker if config.gpus_per_worker is not None else float(total.get("GPU", 0) > 0)
+    fit = int(total.get("CPU", 0) // config.cpus_per_worker)
+    if gpus:
+        fit = min(fit, int(total.get("GPU", 0) / gpus + 1e-9))
+    if fit < 1:
+        raise ResourceError(
+            f"execution: one worker needs {config.cpus_per_worker:g} CPU and {gpus:g} GPU; the cluster has "
+            f"{_resources(total)}; set execution.gpus_per_worker=0 or execution.cpus_per_worker"
+        )
+    workers = config.workers or fit
+    if workers > fit:
+        log.warning("%d workers were asked for, %d fit into %s", workers, fit, _resources(total))
+    return min(workers, fit), gpus
+
+
+def _node_alive(node_id: str) -> bool:
+    return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
+
+
+def _resources(resources: Mapping[str, float]) -> str:
+    return f"{resources.get('CPU', 0):g} CPU, {resources.get('GPU', 0):g} GPU"

@@ -1,0 +1,79 @@
+"""The DARTS operations, in the forms that searching and deploying use.
+
+Search form: BatchNorm without affine parameters, and one after pooling. Deploy form: affine BatchNorm, none after pooling
+(DARTS; design row 10 and section 4). ``none`` has no module: a chosen ``none`` is simply not computed.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddpnas_ray.costs.convnet import CONVOLUTIONS
+
+
+def build_op(name: str, channels: int, stride: int, *, affine: bool) -> nn.Module:
+    """One candidate operation on an edge.
+
+    Args:
+        name: One of ``costs.convnet.CELL_OPS`` except ``none``.
+        channels: C, the same in and out.
+        stride: 1, or 2 on the edges of a reduction cell that start at its inputs.
+        affine: True builds the deploy form, False the search form.
+
+    Returns:
+        A module (B, C, H, W) -> (B, C, ceil(H / stride), ceil(W / stride)).
+    """
+    if name == "skip_connect":
+        return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine=affine)
+    if name == "max_pool_3x3":
+        return _pool(nn.MaxPool2d(3, stride, padding=1), channels, affine)
+    if name == "avg_pool_3x3":
+        return _pool(nn.AvgPool2d(3, stride, padding=1, count_include_pad=False), channels, affine)
+    kernel, dilation, repeats = CONVOLUTIONS[name]
+    strides = (stride, *(1,) * (repeats - 1))
+    return nn.Sequential(*(m for s in strides for m in _separable(channels, kernel, s, dilation, affine)))
+
+
+class ReLUConvBN(nn.Sequential):
+    """ReLU, 1x1 convolution, BatchNorm: brings a cell's inputs to its width."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, affine: bool) -> None:
+        super().__init__(
+            nn.ReLU(), nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels, affine=affine)
+        )
+
+
+class FactorizedReduce(nn.Module):
+    """Halve the resolution by two stride-2 1x1 convolutions, the second on the image shifted by one pixel.
+
+    Odd sizes are padded by one row and column for the shifted half, so that both halves have ceil(H / 2) rows.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, affine: bool) -> None:
+        super().__init__()
+        self.conv_1 = nn.Conv2d(in_channels, out_channels // 2, 1, stride=2, bias=False)
+        self.conv_2 = nn.Conv2d(in_channels, out_channels - out_channels // 2, 1, stride=2, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels, affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, ceil(H / 2), ceil(W / 2))."""
+        x = F.relu(x)
+        odd_h, odd_w = x.shape[2] % 2, x.shape[3] % 2
+        shifted = F.pad(x, (0, odd_w, 0, odd_h)) if odd_h or odd_w else x
+        return self.bn(torch.cat([self.conv_1(x), self.conv_2(shifted[:, :, 1:, 1:])], dim=1))
+
+
+def _separable(channels: int, kernel: int, stride: int, dilation: int, affine: bool) -> list[nn.Module]:
+    padding = dilation * (kernel - 1) // 2
+    return [
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False),
+        nn.Conv2d(channels, channels, 1, bias=False),
+        nn.BatchNorm2d(channels, affine=affine),
+    ]
+
+
+def _pool(pool: nn.Module, channels: int, affine: bool) -> nn.Module:
+    return pool if affine else nn.Sequential(pool, nn.BatchNorm2d(channels, affine=False))

@@ -1,0 +1,179 @@
+"""What a running search is doing: counted where it runs, shown where somebody looks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+import numpy as np
+
+from ddpnas_ray.core.bounds import architectures_by_round
+from ddpnas_ray.core.types import EvalRequest, EvalResult, SearchSpace, SearchState
+
+
+class Progress:
+    """Counts a search. Safe to read from another thread.
+
+    Args:
+        space: What is searched.
+        keep_per_group: Operations of each group that stay.
+        epochs_per_round: T.
+    """
+
+    def __init__(self, space: SearchSpace, keep_per_group: int, epochs_per_round: int) -> None:
+        self._lock = threading.Lock()
+        self._plan = [n for n in architectures_by_round(space, keep_per_group) for _ in range(epochs_per_round)]
+        self._rounds = len(self._plan) // epochs_per_round
+        self._total = int(space.exists_EK.sum())
+        self._state: SearchState | None = None
+        self._scores: list[float] = []
+        self._best = float("nan")
+        self._start = time.monotonic()
+        self._done_before = 0
+        self.workers: tuple[str, ...] = ()
+        self.note = ""
+
+    def start(self, state: SearchState) -> None:
+        """A search begins or goes on from a checkpoint."""
+        with self._lock:
+            self._start, self._done_before = time.monotonic(), len(state.evaluations)
+            self._best = max((row.score for row in state.evaluations), default=float("nan"))
+        self.epoch_done(state)
+
+    def result_in(self, request: EvalRequest, result: EvalResult) -> None:
+        """One architecture has been scored."""
+        with self._lock:
+            if result.ok:
+                self._scores.append(result.score)
+                self._best = float(np.fmax(self._best, result.score))
+
+    def epoch_done(self, state: SearchState) -> None:
+        """An epoch has been merged and saved."""
+        with self._lock:
+            self._state, self._scores = state, []
+
+    def snapshot(self) -> dict[str, Any]:
+        """The numbers of this moment, plain values: rounds and epochs from 1, seconds, scores as fractions."""
+        with self._lock:
+            state, scores = self._state, list(self._scores)
+            best, elapsed = self._best, time.monotonic() - self._start
+        if state is None:
+            return {"phase": "starting", "note": self.note, "workers": len(self.workers)}
+        done = len(state.evaluations) + len(scores)
+        total = max(sum(self._plan), done)
+        last = [row.score for row in state.evaluations if row.epoch == state.epoch - 1]
+        shown = scores or last
+        fresh = done - self._done_before
+        return {
+            "phase": "searching",
+            "round": min(state.round + 1, self._rounds),
+            "rounds": self._rounds,
+            "epoch": min(state.epoch + 1, len(self._plan)),
+            "epochs": len(self._plan),
+            "epochs_done": state.epoch,
+            "done": len(scores),
+            "of": self._plan[min(state.epoch, len(self._plan) - 1)],
+            "architecture_epochs": done,
+            "architecture_epochs_planned": total,
+            "best": None if np.isnan(best) else round(best, 4),
+            "mean": round(float(np.mean(shown)), 4) if shown else None,
+            "candidates_left": int(state.live_EK.sum()),
+            "candidates": self._total,
+            "seconds": round(elapsed, 1),
+            "seconds_left": round(elapsed / fresh * (total - done), 1) if fresh else None,
+            "workers": len(self.workers),
+            "note": self.note,
+        }
+
+
+@dataclass
+class Display:
+    """Shows snapshots: a live panel on a terminal, otherwise a plain line an epoch.
+
+    Args:
+        title: What is being searched.
+        live: Whether there is a terminal to draw on (stderr).
+        lines: Where plain lines go.
+    """
+
+    title: str
+    live: bool
+    lines: TextIO
+    _shown: int = field(default=-1, init=False)
+    _live: Any = field(default=None, init=False)
+
+    def __enter__(self) -> Display:
+        if self.live:
+            from rich.console import Console
+            from rich.live import Live
+
+            self._live = Live(console=Console(stderr=True), refresh_per_second=4, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, now: Mapping[str, Any]) -> None:
+        """Show a snapshot; without a terminal only what finished an epoch is printed."""
+        if self._live is not None:
+            self._live.update(_panel(self.title, now))
+        elif now["phase"] == "searching":
+            finished = now["architecture_epochs"] - now["done"]
+            if finished != self._shown and (finished or self._shown < 0):
+                self._shown = finished
+                print(line(now), file=self.lines, flush=True)
+
+
+def line(now: Mapping[str, Any]) -> str:
+    """A snapshot as one plain line."""
+    left = "" if now["seconds_left"] is None else f", {duration(now['seconds_left'])} left"
+    scores = "" if now["best"] is None else f", mean {now['mean']:.3f}, best {now['best']:.3f}"
+    note = f" ({now['note']})" if now["note"] else ""
+    return (
+        f"{now['epochs_done']}/{now['epochs']} epochs, round {now['round']}/{now['rounds']}: "
+        f"{now['architecture_epochs']}/{now['architecture_epochs_planned']} architecture-epochs, "
+        f"{now['candidates_left']}/{now['candidates']} candidates{scores}{left}{note}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people.
+
+    Example:
+        >>> duration(59.6), duration(3725)
+        ('1m00s', '1h02m')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    return f"{whole // 60}m{whole % 60:02d}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def _panel(title: str, now: Mapping[str, Any]) -> Any:
+    from rich.panel import Panel
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    if now["phase"] != "searching":
+        table.add_row("starting", now.get("note") or "")
+        return Panel(table, title=title)
+    total, done = now["architecture_epochs_planned"], now["architecture_epochs"]
+    left = "..." if now["seconds_left"] is None else duration(now["seconds_left"])
+    table.add_row("round", f"{now['round']}/{now['rounds']}", "epoch", f"{now['epoch']}/{now['epochs']}")
+    table.add_row("architectures", f"{now['done']}/{now['of']} of this epoch", "in all", f"{done}/{total}")
+    if now["best"] is not None:
+        table.add_row("best score (val)", f"{now['best']:.3f}", "mean", f"{now['mean']:.3f}")
+    table.add_row("candidates left", f"{now['candidates_left']}/{now['candidates']}", "workers", str(now["workers"]))
+    table.add_row("elapsed", duration(now["seconds"]), "left", left)
+    if now["note"]:
+        table.add_row("note", now["note"])
+    outer = Table.grid()
+    outer.add_row(ProgressBar(total=total, completed=done, width=60))
+    outer.add_row(table)
+    return Panel(outer, title=title)

@@ -1,0 +1,382 @@
+"""A run directory: what lies in it, who may write to it, how it is read back, and its fingerprint.
+
+A run directory stands alone: `report` and `generate` need nothing else. Neither torch nor ray is imported here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import json
+import math
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from ddpnas_ray.core.errors import RunDirError
+from ddpnas_ray.core.types import CostTable, Edge, Evaluation, FloatArray, IntArray, Op, RoundRecord, SearchSpace
+from ddpnas_ray.storage import Folder, writing
+
+SCHEMA_VERSION = 1
+EVALUATIONS = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("epoch", pa.int32()),
+        ("architecture", pa.int32()),
+        ("alpha", pa.list_(pa.int16())),
+        ("split", pa.string()),
+        ("score", pa.float64()),
+        ("loss", pa.float64()),
+        ("trained", pa.bool_()),
+        ("ok", pa.bool_()),
+        ("seconds", pa.float64()),
+        ("worker", pa.string()),
+        ("node", pa.string()),
+    ]
+)
+THETA = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("edge", pa.string()),
+        ("operation", pa.string()),
+        ("theta", pa.float64()),
+        ("utility", pa.float64()),
+        ("momentum", pa.float64()),
+        ("live", pa.bool_()),
+        ("pruned_at", pa.int32()),
+    ]
+)
+
+
+def create(out: str, files: Mapping[str, bytes]) -> Folder:
+    """Make a new run directory that appears whole, by rename.
+
+    Args:
+        out: Where: absent, or an empty folder.
+        files: Its first files.
+
+    Raises:
+        RunDirError: It exists and is not empty, or cannot be written.
+    """
+    folder = Folder.open(out)
+    refuse_existing(folder)
+    if not folder.is_local:
+        for name, data in files.items():
+            folder.write(name, data)
+        return folder
+    target = Path(folder.path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with writing(out):
+        try:
+            temporary.mkdir(parents=True)
+            for name, data in files.items():
+                Folder.open(str(temporary)).write(name, data)
+            os.replace(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def refuse_existing(folder: Folder) -> None:
+    """Raise where a new run would meet somebody's files.
+
+    Raises:
+        RunDirError: The folder is not empty, or a file of that name exists.
+    """
+    if folder.is_local and Path(folder.path).is_file():
+        raise RunDirError(f"{folder.uri}: is a file; --out needs a new folder")
+    if names := folder.names():
+        way_out = "add --resume to go on with that run, or choose another --out"
+        raise RunDirError(
+            f"{folder.uri}: exists and is not empty ({len(names)} entries, such as {names[0]}); "
+            + (way_out if "config.yaml" in names else "choose another --out")
+        )
+
+
+def existing(out: str) -> Folder:
+    """The folder of a run that was started.
+
+    Raises:
+        RunDirError: There is no run.
+    """
+    folder = Folder.open(out)
+    if not folder.has("config.yaml"):
+        raise RunDirError(f"{out}: is no run directory (no config.yaml there); give the folder that search wrote with --out")
+    return folder
+
+
+@contextmanager
+def locked(folder: Folder) -> Iterator[None]:
+    """Be the only writer. The operating system gives a local lock back when its process ends, however it ends.
+
+    On an object store the lock is a file that names host and process; one left behind by a dead process of this host is
+    taken over.
+
+    Raises:
+        RunDirError: Another process writes to the run.
+    """
+    me = {"host": socket.gethostname(), "pid": os.getpid(), "start": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    if not folder.is_local:
+        _refuse_remote_lock(folder)
+        folder.write("LOCK", json.dumps(me).encode())
+        try:
+            yield
+        finally:
+            folder.filesystem.delete_file(f"{folder.path}/LOCK")
+        return
+    path = Path(folder.path) / "LOCK"
+    with writing(folder.uri):
+        descriptor = _lock_file(path, folder.uri)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps(me).encode())
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _lock_file(path: Path, uri: str) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise RunDirError(f"{uri}: {_holder(path.read_bytes())} writes to this run; wait for it, or end it") from None
+        # Whoever held the lock before may have removed the file between our open and our lock.
+        if path.exists() and os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            return descriptor
+        os.close(descriptor)
+
+
+def _refuse_remote_lock(folder: Folder) -> None:
+    if not folder.has("LOCK"):
+        return
+    content = folder.read("LOCK")
+    try:
+        holder = json.loads(content)
+        dead = holder["host"] == socket.gethostname() and not Path(f"/proc/{int(holder['pid'])}").exists()
+    except (ValueError, KeyError, TypeError):
+        dead = False
+    if not dead:
+        raise RunDirError(
+            f"{folder.uri}: {_holder(content)} writes to this run; wait for it, or remove LOCK there if it is gone"
+        )
+
+
+def _holder(content: bytes) -> str:
+    try:
+        holder = json.loads(content)
+        return f"process {holder['pid']} on {holder['host']} (since {holder['start']})"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def evaluations_table(evaluations: Iterable[Evaluation]) -> bytes:
+    """``evaluations.parquet``: a row an architecture-epoch, in order."""
+    rows = list(evaluations)
+    columns: dict[str, list[Any]] = {
+        name: [getattr(row, name) for row in rows] for name in EVALUATIONS.names if name != "alpha"
+    }
+    columns["alpha"] = [list(row.alpha_E) for row in rows]
+    return _parquet(pa.table({name: columns[name] for name in EVALUATIONS.names}, schema=EVALUATIONS))
+
+
+def read_evaluations(data: bytes) -> tuple[Evaluation, ...]:
+    """The rows of ``evaluations.parquet``."""
+    rows = pq.read_table(io.BytesIO(data), schema=EVALUATIONS).to_pylist()
+    return tuple(Evaluation(alpha_E=tuple(row.pop("alpha")), **row) for row in rows)
+
+
+def theta_table(history: Iterable[RoundRecord], space: SearchSpace) -> bytes:
+    """``theta.parquet``: a row a round, edge and operation."""
+    rows = [
+        {
+            "round": record.round,
+            "edge": edge.name,
+            "operation": op.name,
+            "theta": record.theta_EK[e, k],
+            "utility": record.utility_EK[e, k],
+            "momentum": record.momentum_EK[e, k],
+            "live": record.live_EK[e, k],
+            "pruned_at": record.pruned_at_EK[e, k],
+        }
+        for record in history
+        for e, edge in enumerate(space.edges)
+        for k, op in enumerate(edge.candidates)
+    ]
+    return _parquet(pa.Table.from_pylist(rows, schema=THETA))
+
+
+def space_json(space: SearchSpace, tables: Mapping[str, CostTable], target: Mapping[str, Any]) -> bytes:
+    """``space.json``: what was searched, with the additive cost of every choice in the target network."""
+    return json_file(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "name": space.name,
+            "edges": [
+                {
+                    "name": edge.name,
+                    "candidates": [
+                        {"name": op.name, "group": op.group, "generable": op.generable} for op in edge.candidates
+                    ],
+                }
+                for edge in space.edges
+            ],
+            "blocks": [list(block) for block in space.blocks],
+            "target": dict(target),
+            "costs": {
+                name: {"base": table.base, "entries": table.entries_EK.tolist()} for name, table in tables.items()
+            },
+        }
+    )
+
+
+def read_space(data: bytes) -> SearchSpace:
+    """The space of ``space.json``; its gate is not kept there."""
+    content = json.loads(data)
+    edges = tuple(
+        Edge(edge["name"], tuple(Op(op["name"], op["group"], op["generable"]) for op in edge["candidates"]))
+        for edge in content["edges"]
+    )
+    return SearchSpace(content["name"], edges, tuple(tuple(block) for block in content["blocks"]))
+
+
+def weights_file(tensors: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """``weights.safetensors``: the final supernet."""
+    return bytes(save_tensors({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}))
+
+
+def append_log(folder: Folder, event: str, **facts: Any) -> None:
+    """Add one line to ``log.jsonl``."""
+    line = json.dumps({"time": round(time.time(), 3), "event": event, **facts}) + "\n"
+    if folder.is_local:
+        with writing(folder.uri), open(Path(folder.path) / "log.jsonl", "a", encoding="utf-8") as file:
+            file.write(line)
+    else:  # object stores cannot append
+        before = folder.read("log.jsonl") if folder.has("log.jsonl") else b""
+        folder.write("log.jsonl", before + line.encode())
+
+
+# --- fingerprint ----------------------------------------------------------------------------------------------------
+
+
+def fingerprint(
+    theta_EK: FloatArray,
+    momentum_EK: FloatArray,
+    pruned_at_EK: IntArray,
+    evaluations: Iterable[Evaluation],
+    tensors: Mapping[str, npt.NDArray[Any]],
+) -> str:
+    """SHA-256 over all that a search decided and learned; equal for equal searches, however they ran.
+
+    Args:
+        theta_EK: Final distribution, shape (E, K), 0 in the padding.
+        momentum_EK: Final V, 0 in the padding.
+        pruned_at_EK: -1 where not pruned, and in the padding.
+        evaluations: In any order.
+        tensors: Supernet weights by name.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for array, kind in ((theta_EK, "<f8"), (momentum_EK, "<f8"), (pruned_at_EK, "<i8")):
+        digest.update(np.ascontiguousarray(array, dtype=kind).tobytes())
+    for row in sorted(evaluations, key=lambda row: (row.round, row.epoch, row.architecture)):
+        digest.update(np.array([row.round, row.epoch, row.architecture, *row.alpha_E], dtype="<i8").tobytes())
+        loss = math.nan if math.isnan(row.loss) else row.loss
+        digest.update(np.array([row.score, loss], dtype="<f8").tobytes())
+    for name in sorted(tensors):
+        tensor = np.ascontiguousarray(tensors[name])
+        digest.update(f"{name} {tensor.dtype.name} {tensor.shape}".encode())
+        digest.update(tensor.astype(tensor.dtype.newbyteorder("<"), copy=False).tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """A fingerprint as recorded and as its files give it."""
+
+    recorded: str
+    recomputed: str
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the files are what the search wrote."""
+        return self.recorded == self.recomputed
+
+
+def verify_fingerprint(folder: Folder) -> Recomputed:
+    """Recompute the fingerprint of a finished run from theta.parquet, evaluations.parquet and weights.safetensors.
+
+    Raises:
+        RunDirError: The run has not finished, or a file is missing or unreadable.
+    """
+    result = read_result(folder)
+    try:
+        space = read_space(folder.read("space.json"))
+        rows = pq.read_table(io.BytesIO(folder.read("theta.parquet"))).to_pylist()
+        evaluations = read_evaluations(folder.read("evaluations.parquet"))
+        tensors = load_tensors(folder.read("weights.safetensors"))
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise RunDirError(f"{folder.uri}: the run's files cannot be read: {error}") from error
+    theta_EK, momentum_EK = np.zeros(space.shape), np.zeros(space.shape)
+    pruned_at_EK = np.full(space.shape, -1, dtype=np.int64)
+    place = {
+        (edge.name, op.name): (e, k) for e, edge in enumerate(space.edges) for k, op in enumerate(edge.candidates)
+    }
+    last = max((row["round"] for row in rows), default=-1)
+    for row in rows:
+        if row["round"] == last:
+            at = place[row["edge"], row["operation"]]
+            theta_EK[at], momentum_EK[at], pruned_at_EK[at] = row["theta"], row["momentum"], row["pruned_at"]
+    return Recomputed(
+        str(result["fingerprint"]), fingerprint(theta_EK, momentum_EK, pruned_at_EK, evaluations, tensors)
+    )
+
+
+def read_result(folder: Folder) -> dict[str, Any]:
+    """``result.json`` of a finished run.
+
+    Raises:
+        RunDirError: The run has not finished, or the file is damaged.
+    """
+    if not folder.has("result.json"):
+        raise RunDirError(
+            f"{folder.uri}: this run has not finished; go on with: python -m ddpnas_ray.search --out {folder.uri} --resume"
+        )
+    try:
+        result: dict[str, Any] = json.loads(folder.read("result.json"))
+    except ValueError as error:
+        raise RunDirError(f"{folder.uri}: result.json is damaged: {error}") from error
+    return result
+
+
+def json_file(content: Mapping[str, Any]) -> bytes:
+    """A JSON file as we write them."""
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()

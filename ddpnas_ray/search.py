@@ -1,0 +1,202 @@
+"""Search for an architecture: ``python -m ddpnas_ray.search``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from ddpnas_ray import rundir
+from ddpnas_ray.commandline import INTERRUPTED, OK, Parser, add_config_options, guarded, seconds
+from ddpnas_ray.config import SearchConfig, check, describe, differing_keys, dump, load, parse, set_key
+from ddpnas_ray.core.errors import ResourceError, RunDirError
+from ddpnas_ray.reporting.progress import Display, Progress
+from ddpnas_ray.reporting.summary import summary
+from ddpnas_ray.storage import Folder
+
+DESCRIPTION = """\
+Search for a network architecture with DDPNAS: sample disjoint architectures that share one supernet's weights, train
+each for an epoch on a Ray worker, score it, and prune the least likely operation of every edge, round by round.
+
+examples:
+  python -m ddpnas_ray.search                                        digits, on this machine, about two minutes
+  python -m ddpnas_ray.search --config configs/cifar10_cell_cpu.yaml --set data.path=DIR --out runs/cifar
+  python -m ddpnas_ray.search --set data.name=folder --set data.path=photos --set data.image_size=32
+  python -m ddpnas_ray.search --out runs/cifar --resume              go on after a kill, on the same or another machine
+  python -m ddpnas_ray.search --address auto --out s3://bucket/run   on the Ray cluster that this machine belongs to
+
+Try `python -m ddpnas_ray.check` with the same options first: it runs everything on two batches and tells what a search
+will cost. The run directory holds the configuration, theta by round, every evaluation, checkpoints and the result.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = Parser(prog="ddpnas search", description=DESCRIPTION)
+    add_config_options(p)
+    p.add_argument("--out", metavar="DIR", default=None, help="run directory, local or a URI; default: runs/<space>-<data>-s<seed>")
+    p.add_argument("--resume", action="store_true", help="go on with the run in --out from its newest checkpoint")
+    p.add_argument("--address", metavar="HOST:PORT", help="a running Ray cluster, or auto; default: start one on this machine")
+    p.add_argument("--time-limit", metavar="TIME", type=seconds, help="stop cleanly between epochs before TIME (90s, 30m, 2h)")
+    p.add_argument("--json", action="store_true", help="print the result as one JSON object; progress goes to stderr")
+    p.add_argument("--keys", action="store_true", help="list every configuration key with its default and meaning, and exit")
+    p.epilog = "exit codes: 0 done, or time limit reached; 1 failure; 2 bad input; 130 Ctrl-C (finished epochs are saved)"
+    return p
+
+
+@guarded
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = parser().parse_args(argv)
+    if args.keys:
+        for key, default, meaning in describe():
+            print(f"{key:<28} {default:<10} {meaning}")
+        return OK
+    if args.resume:
+        return _resume(args)
+    config = load(args.config, args.overrides)
+    out = args.out or f"runs/{config.space.name}-{config.data.name}-s{config.seed}"
+    rundir.refuse_existing(Folder.open(out))
+    return _search(config, out, args)
+
+
+def _resume(args: argparse.Namespace) -> int:
+    if args.out is None:
+        raise RunDirError("--resume: which run? give its folder with --out")
+    folder = rundir.existing(args.out)
+    text = folder.read("config.yaml").decode()
+    saved = check(parse(text, f"{args.out}/config.yaml"), f"{args.out}/config.yaml")
+    if args.config:
+        config = load(args.config, args.overrides)
+    else:
+        values = parse(text, args.out)
+        for override in args.overrides:
+            set_key(values, override)
+        config = check(values, args.out)
+    changed = [key for key in differing_keys(saved, config) if not key.startswith("execution.") and key != "data.path"]
+    if changed:
+        raise RunDirError(
+            f"{args.out}: the run was started with other values of {', '.join(changed)}; only execution.* may change on "
+            "--resume: leave them out, or start a new run with another --out"
+        )
+    if folder.has("result.json"):
+        _print_result(rundir.read_result(folder), args)
+        return OK
+    return _search(config, args.out, args, resumed=folder)
+
+
+def _search(config: SearchConfig, out: str, args: argparse.Namespace, resumed: Folder | None = None) -> int:
+    from ddpnas_ray.job import Job
+
+    job = Job.prepare(config)
+    if resumed is not None:
+        _refuse_other_data(resumed, job.data.digest)
+    title = f"ddpnas search: {config.space.name} on {config.data.name}, seed {config.seed}"
+    display = Display(title, live=sys.stderr.isatty(), lines=sys.stderr if args.json else sys.stdout)
+    run = _on_ray if config.execution.backend == "ray" else _in_process
+    try:
+        result = run(job, out, args, display, resumed)
+    except KeyboardInterrupt:
+        folder = Folder.open(out)
+        if folder.has("config.yaml"):
+            print(f"interrupted; {_saved(folder)} saved. Go on with: {_resume_command(out)}", file=sys.stderr)
+        else:
+            print("interrupted before the search began; nothing was written", file=sys.stderr)
+        return INTERRUPTED
+    if result is None:
+        print(f"time limit reached; {_saved(Folder.open(out))} saved. Go on with: {_resume_command(out)}", file=sys.stderr)
+        return OK
+    _print_result(result, args, out)
+    return OK
+
+
+def _in_process(job: Any, out: str, args: argparse.Namespace, display: Display, resumed: Folder | None) -> Any:
+    import torch
+
+    from ddpnas_ray import job as jobs
+    from ddpnas_ray.execution.local import LocalExecutor
+    from ddpnas_ray.execution.trainer import Trainer
+
+    gpus = job.config.execution.gpus_per_worker
+    if gpus and not torch.cuda.is_available():
+        raise ResourceError(f"execution.gpus_per_worker is {gpus:g}, and this machine has no GPU; set it to 0 or null")
+    device = "cuda" if gpus != 0 and torch.cuda.is_available() else "cpu"
+    trainer = Trainer(spec=job.spec, data=job.data, config=job.config.training, seed=job.config.seed, device=device)
+    pruning = job.config.pruning
+    progress = Progress(job.spec.space, pruning.keep_per_group, pruning.epochs_per_round)
+    with _run_folder(job, out, resumed) as folder, display, _watching(progress, display):
+        return jobs.run(job, folder, LocalExecutor(trainer), progress, time_limit_s=args.time_limit)
+
+
+def _on_ray(job: Any, out: str, args: argparse.Namespace, display: Display, resumed: Folder | None) -> Any:
+    from ddpnas_ray.distributed import ray_driver
+
+    with ray_driver.cluster(args.address, job.config.execution) as dashboard:
+        workers, gpus = ray_driver.fitting_workers(job.config.execution)
+        with _run_folder(job, out, resumed) as folder:
+            where = f"dashboard http://{dashboard}" if dashboard else "no dashboard"
+            print(f"{out}: {workers} worker(s), {gpus:g} GPU each, {where}", file=display.lines, flush=True)
+            search = ray_driver.start(job, folder, args.time_limit)
+            with display:
+                while not search.wait(timeout_s=0.25):
+                    if (now := search.status()) is not None:
+                        display.show(now)
+            return search.outcome()
+
+
+@contextmanager
+def _run_folder(job: Any, out: str, resumed: Folder | None) -> Iterator[Folder]:
+    """The run directory, locked: a new one, or the one to go on with."""
+    folder = resumed or rundir.create(out, job.first_files(dump(job.config)))
+    with rundir.locked(folder):
+        yield folder
+
+
+@contextmanager
+def _watching(progress: Progress, display: Display) -> Iterator[None]:
+    """Show progress from a thread while this one works."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.25):
+            display.show(progress.snapshot())
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _refuse_other_data(folder: Folder, digest: str) -> None:
+    before = json.loads(folder.read("environment.json"))["data_digest"]
+    if before != digest:
+        raise RunDirError(
+            f"{folder.uri}: the data are not those that the run was started with (SHA-256 {digest[:12]}, then {before[:12]}); "
+            "point data.path at the same data, or start a new run with another --out"
+        )
+
+
+def _saved(folder: Folder) -> str:
+    from ddpnas_ray.execution.checkpoint import newest_epoch
+
+    epochs = newest_epoch(folder / "checkpoints")
+    return f"{epochs} epoch{'' if epochs == 1 else 's'} {'is' if epochs == 1 else 'are'}"
+
+
+def _resume_command(out: str) -> str:
+    return f"python -m ddpnas_ray.search --out {out} --resume"
+
+
+def _print_result(result: dict[str, Any], args: argparse.Namespace, out: str | None = None) -> None:
+    print(json.dumps(result) if args.json else summary(result, out or args.out))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

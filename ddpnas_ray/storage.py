@@ -1,0 +1,120 @@
+"""Folders on local disks and object stores alike, with writes that are whole or absent."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyarrow import fs
+
+from ddpnas_ray.core.errors import RunDirError
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder on any file system that Arrow knows.
+
+    Args:
+        filesystem: Arrow's file system.
+        path: The folder on it.
+        uri: What the user typed, for messages.
+    """
+
+    filesystem: Any
+    path: str
+    uri: str
+
+    @classmethod
+    def open(cls, uri: str) -> Folder:
+        """A local path, or a URI such as ``s3://bucket/runs/a``.
+
+        Raises:
+            RunDirError: The URI's scheme is unknown or its credentials are missing.
+        """
+        if "://" not in uri:
+            return cls(fs.LocalFileSystem(), str(Path(uri).absolute()), uri)
+        try:
+            filesystem, path = fs.FileSystem.from_uri(uri)
+        except (ValueError, OSError) as error:
+            raise RunDirError(f"{uri}: {error}; a local path or a URI such as s3://bucket/run is needed") from error
+        return cls(filesystem, path.rstrip("/"), uri)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies on a disk of this machine."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    def __truediv__(self, name: str) -> Folder:
+        return Folder(self.filesystem, f"{self.path}/{name}", f"{self.uri.rstrip('/')}/{name}")
+
+    def names(self) -> list[str]:
+        """What lies in it, sorted; nothing where it does not exist."""
+        selector = fs.FileSelector(self.path, allow_not_found=True)
+        return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+
+    def has(self, name: str) -> bool:
+        """Whether it holds a file or folder of that name."""
+        return bool(self.filesystem.get_file_info(f"{self.path}/{name}").type != fs.FileType.NotFound)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file."""
+        with self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
+            return bytes(stream.read())
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file: afterwards it is there in full, or as it was before.
+
+        Raises:
+            RunDirError: The disk is full, or the folder may not be written to.
+        """
+        with writing(self.uri):
+            if not self.is_local:
+                with self.filesystem.open_output_stream(f"{self.path}/{name}") as stream:
+                    stream.write(data)
+                return
+            target = Path(self.path) / name
+            temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+            try:
+                with open(temporary, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, target)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
+            _sync_folder(target.parent)
+
+    def make(self) -> None:
+        """Create it, and the folders above it."""
+        with writing(self.uri):
+            self.filesystem.create_dir(self.path, recursive=True)
+
+    def delete(self) -> None:
+        """Remove it and all it holds."""
+        self.filesystem.delete_dir(self.path)
+
+
+@contextmanager
+def writing(where: str) -> Iterator[None]:
+    """Turn the errors of a full or forbidden disk into one line for the user."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise RunDirError(f"{where}: {reason}; what was written before is intact; free space, then --resume") from error
+        raise RunDirError(f"{where}: cannot be written: {reason}; choose another --out, or correct its permissions") from error
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,57 @@
+"""Fixtures of all tests: real data where they lie, one Ray cluster, and a search small enough for seconds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Read by Ray at import: no token file in the home folder, no usage statistics.
+os.environ["RAY_AUTH_MODE"] = "disabled"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+ROOT = Path(__file__).parent.parent
+
+TINY = [  # a whole search of 33 architecture-epochs in seconds
+    "space.cells=2",
+    "space.nodes=2",
+    "space.channels=4",
+    "data.train_limit=64",
+    "data.val_limit=64",
+    "pruning.epochs_per_round=1",
+    "training.batch_size=32",
+    "training.bn_images=32",
+    "target.cells=3",
+    "target.channels=4",
+]
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real data sets; absent, the test is skipped, or fails under DDPNAS_REQUIRE_DATA=1."""
+    folder = Path(os.environ.get("DDPNAS_TEST_DATA", ROOT / ".." / "shared" / "data")).resolve()
+    if folder.is_dir():
+        return folder
+    reason = f"no test data at {folder}; set DDPNAS_TEST_DATA"
+    if os.environ.get("DDPNAS_REQUIRE_DATA") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One local cluster for the whole session; more logical CPUs than this machine may have."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=200 * 2**20,
+        log_to_driver=False,
+        namespace="ddpnas",
+    )
+    yield
+    ray.shutdown()

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddpnas_ray.core.errors import DataError
+from ddpnas_ray.data.split import stratified_split, stratified_subset
+
+seeds = st.integers(0, 2**32 - 1)
+class_counts = st.lists(st.integers(2, 40), min_size=1, max_size=6)
+
+
+def labels_of(counts: list[int], seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+
+
+def split(labels: np.ndarray, classes: int, seed: int, fraction: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+    return stratified_split(labels, [f"c{i}" for i in range(classes)], val_fraction=fraction, seed=seed, origin="here")
+
+
+@given(counts=class_counts, seed=seeds, fraction=st.floats(0.01, 0.5))
+def test_split_is_disjoint_complete_and_stratified(counts: list[int], seed: int, fraction: float) -> None:
+    labels = labels_of(counts, seed)
+    train, val = split(labels, len(counts), seed, fraction)
+    assert sorted([*train, *val]) == list(range(len(labels)))
+    held_out = np.bincount(labels[val], minlength=len(counts))
+    assert (np.abs(held_out - np.array(counts) * fraction) <= 1).all()
+    assert (held_out >= 1).all()
+
+
+@given(seed=seeds)
+def test_split_is_keyed_by_its_seed(seed: int) -> None:
+    labels = labels_of([30, 30], 0)
+    assert np.array_equal(split(labels, 2, seed)[1], split(labels, 2, seed)[1])
+    assert not np.array_equal(split(labels, 2, seed)[1], split(labels, 2, seed + 1)[1])
+
+
+def test_the_draw_of_a_class_does_not_depend_on_another_class() -> None:
+    labels = np.repeat([0, 1], [20, 20])
+    longer = np.repeat([0, 1], [20, 30])
+    assert np.array_equal(split(labels, 2, 5)[1][:10], split(longer, 2, 5)[1][:10])
+
+
+def test_a_class_of_one_image_cannot_be_split() -> None:
+    with pytest.raises(DataError, match=r"here: class 'c1' has 1 image; .* at least 2.*data.val_path"):
+        split(np.array([0, 0, 1]), 2, 0)
+
+
+def test_a_declared_class_without_images_cannot_be_split() -> None:
+    with pytest.raises(DataError, match="class 'c2' has 0 images"):
+        split(np.array([0, 0, 1, 1]), 3, 0)
+
+
+def test_a_fraction_that_takes_every_training_image_of_a_class_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"data.val_fraction=0.9 leaves class 'c1' \(3 images\) none .* at most 0.67"):
+        split(np.repeat([0, 1], [30, 3]), 2, 0, 0.9)
+
+
+@given(counts=class_counts, seed=seeds, data=st.data())
+def test_subset_has_the_asked_size_with_classes_in_proportion(
+    counts: list[int], seed: int, data: st.DataObject
+) -> None:
+    labels = labels_of(counts, seed)
+    limit = data.draw(st.integers(len(counts), len(labels)))
+    chosen = stratified_subset(labels, limit, seed=seed, key="data.train_limit")
+    taken = np.bincount(labels[chosen], minlength=len(counts))
+    share = limit * np.array(counts) / len(labels)
+    assert len(np.unique(chosen)) == len(chosen) == limit
+    assert (taken >= 1).all()
+    assert (taken <= np.maximum(1, np.ceil(share))).all()
+    if (share >= 1).all():
+        assert (np.abs(taken - share) < 1).all()
+    assert np.array_equal(chosen, stratified_subset(labels, limit, seed=seed, key="data.train_limit"))
+
+
+@pytest.mark.parametrize("limit", [None, 4, 100])
+def test_no_limit_or_a_large_one_takes_everything(limit: int | None) -> None:
+    assert stratified_subset(np.array([0, 1, 0, 1]), limit, seed=0, key="k").tolist() == [0, 1, 2, 3]
+
+
+def test_a_limit_below_the_number_of_classes_is_an_error() -> None:
+    with pytest.raises(DataError, match=r"data.val_limit=2 is less than one image for each of the 3 classes"):
+        stratified_subset(np.array([0, 1, 2, 2]), 2, seed=0, key="data.val_limit")

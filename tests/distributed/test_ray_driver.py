@@ -1,0 +1,98 @@
+"""A whole search on Ray: the driver actor, its status, and its survival."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddpnas_ray import job as jobs
+from ddpnas_ray import rundir
+from ddpnas_ray.config import dump, load
+from ddpnas_ray.execution.checkpoint import newest_epoch
+from ddpnas_ray.execution.local import LocalExecutor
+from ddpnas_ray.execution.trainer import Trainer
+from ddpnas_ray.reporting.progress import Progress
+from ddpnas_ray.storage import Folder
+from tests.conftest import TINY
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+
+def make_job(*overrides: str) -> jobs.Job:
+    return jobs.Job.prepare(load(None, [*TINY, "execution.workers=2", *overrides]))
+
+
+def new_run(job: jobs.Job, out: Path) -> Folder:
+    return rundir.create(str(out), job.first_files(dump(job.config)))
+
+
+def run_locally(job: jobs.Job, out: Path) -> dict[str, Any]:
+    trainer = Trainer(spec=job.spec, data=job.data, config=job.config.training, seed=job.config.seed)
+    progress = Progress(job.spec.space, 1, job.config.pruning.epochs_per_round)
+    result = jobs.run(job, new_run(job, out), LocalExecutor(trainer), progress)
+    assert result is not None
+    return result
+
+
+def run_on_ray(job: jobs.Job, folder: Folder, **options: Any) -> dict[str, Any] | None:
+    from ddpnas_ray.distributed import ray_driver
+
+    return ray_driver.start(job, folder, **options).outcome()
+
+
+@pytest.fixture(scope="module")
+def local_fingerprint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(run_locally(make_job(), tmp_path_factory.mktemp("local") / "run")["fingerprint"])
+
+
+def test_a_search_on_ray_has_the_fingerprint_of_the_local_one(local_fingerprint: str, tmp_path: Path) -> None:
+    folder = new_run(job := make_job(), tmp_path / "run")
+    result = run_on_ray(job, folder)
+    assert result is not None and result["fingerprint"] == local_fingerprint
+    assert result["architecture_epochs"] == 33 and result["workers"] == 2
+    found = rundir.verify_fingerprint(folder)
+    assert found.agrees and found.recomputed == local_fingerprint
+
+
+def test_another_seed_has_another_fingerprint(local_fingerprint: str, tmp_path: Path) -> None:
+    assert run_locally(make_job("seed=1"), tmp_path / "run")["fingerprint"] != local_fingerprint
+
+
+def test_stopped_by_its_time_limit_and_resumed_equals_never_stopped(local_fingerprint: str, tmp_path: Path) -> None:
+    folder = new_run(job := make_job(), tmp_path / "run")
+    assert run_on_ray(job, folder, time_limit_s=0.01) is None
+    assert newest_epoch(folder / "checkpoints") == 1, "at least one epoch is run"
+    result = run_on_ray(job, folder)
+    assert result is not None and result["fingerprint"] == local_fingerprint
+
+
+def test_the_driver_answers_while_it_searches_and_survives_its_own_death(
+    local_fingerprint: str, tmp_path: Path
+) -> None:
+    from ddpnas_ray.distributed import ray_driver
+
+    job = make_job()
+    folder = new_run(job, tmp_path / "run")
+    search = ray_driver.start(job, folder)
+    deadline = time.monotonic() + 60
+    while (now := search.status()) is None or now["phase"] != "searching" or now["epoch"] < 2:
+        assert time.monotonic() < deadline and not search.wait(0.05), now
+    assert now["candidates"] == 80 and now["workers"] == 2 and now["rounds"] == 6
+    os.kill(now["driver_pid"], signal.SIGKILL)
+    result = search.outcome()
+    assert result is not None and result["fingerprint"] == local_fingerprint
+    starts = [line for line in folder.read("log.jsonl").decode().splitlines() if '"event": "start"' in line]
+    assert len(starts) >= 2, "the driver went on from its checkpoint"
+
+
+def test_an_error_of_the_search_reaches_the_command(tmp_path: Path) -> None:
+    from ddpnas_ray.core.errors import DivergedError
+
+    job = make_job("training.lr=1.0e+30", "training.grad_clip=0")
+    with pytest.raises(DivergedError, match=r"lower training\.lr"):
+        run_on_ray(job, new_run(job, tmp_path / "run"))
