@@ -1,8 +1,7 @@
 """What ``overhead.py`` measures against: train and score stand-alone networks in plain PyTorch.
 
-Written for speed on a CPU: decoded images in memory, whole batches cropped and flipped at once, channels last, one
-optimiser step for all tensors, BatchNorm statistics tracked only where they are recomputed, no gradients for scoring.
-Nothing is shared between networks, cut out, merged or sent; only what it takes to train is here.
+Written for speed on a CPU: decoded images in memory, whole batches augmented at once, channels last, one optimiser step
+for all tensors, BatchNorm statistics tracked only where they are recomputed. Nothing is cut out, merged or sent.
 """
 
 from __future__ import annotations
@@ -30,13 +29,14 @@ class BareLoop:
 
     def __call__(self, network: nn.Module) -> float:
         """One epoch of SGD, then BatchNorm statistics, then the accuracy on the validation images."""
-        network = network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.train().to(memory_format=torch.channels_last)
         norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         for norm in norms:
             norm.track_running_stats = False
         weights = list(network.parameters())
         sgd = torch.optim.SGD(weights, self.lr, self.momentum, weight_decay=self.weight_decay, foreach=True)
-        for index in torch.randperm(len(self.train[0])).split(self.batch_size)[: len(self.train[0]) // self.batch_size]:
+        steps, size = len(self.train[0]) // self.batch_size, self.batch_size
+        for index in torch.randperm(len(self.train[0]))[: steps * size].split(size):
             sgd.zero_grad(set_to_none=True)
             loss = F.cross_entropy(network(_pixels(self._augmented(self.train[0][index]))), self.train[1][index])
             loss.backward()
@@ -45,16 +45,17 @@ class BareLoop:
         for norm in norms:
             norm.track_running_stats, norm.momentum = True, None  # a cumulative average
         with torch.inference_mode():
-            for images in self.train[0][: self.bn_images].split(self.batch_size):
+            for images in self.train[0][: self.bn_images].split(size):
                 network(_pixels(images))
             network.eval()
-            batches = zip(*(part.split(self.batch_size) for part in self.val), strict=True)
+            batches = zip(*(part.split(size) for part in self.val), strict=True)
             return sum(int((network(_pixels(x)).argmax(1) == y).sum()) for x, y in batches) / len(self.val[0])
 
     def _augmented(self, images: Tensor) -> Tensor:
         n, size, crop = len(images), images.shape[-1], self.crop
         windows = F.pad(images, (crop,) * 4).unfold(2, size, 1).unfold(3, size, 1)
-        cropped = windows[torch.arange(n), :, *torch.randint(2 * crop + 1, (2, n))]
+        top, left = torch.randint(2 * crop + 1, (2, n))
+        cropped = windows[torch.arange(n), :, top, left]
         return torch.where((torch.rand(n) < 0.5)[:, None, None, None], cropped.flip(3), cropped)
 
 

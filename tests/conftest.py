@@ -7,10 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Read by Ray at import: no token file in the home folder, no usage statistics.
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+# A busy machine must not fail a test, and a test must not pass by luck.
+settings.register_profile("ddpnas", deadline=None, derandomize=True)
+settings.load_profile("ddpnas")
 
 ROOT = Path(__file__).parent.parent
 

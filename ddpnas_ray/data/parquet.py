@@ -75,7 +75,9 @@ def _read_files(files: list[Path], config: DataConfig) -> RawSplit:
         for reading in files:
             if missing := {image, label} - set(pq.read_schema(reading).names):
                 raise DataError(f"{reading}: no column {missing.pop()!r}, which {files[0].name} has")
-            tables.append(pq.read_table(reading, columns=[image, label], partitioning=None))
+            with pq.ParquetFile(reading) as file:
+                # Without Arrow's threads, which can abort a process that ends soon after (see rundir.py).
+                tables.append(file.read(columns=[image, label], use_threads=False))
         table = pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{reading}: cannot be read as Parquet ({' '.join(str(error).split())})") from None

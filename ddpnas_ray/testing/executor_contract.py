@@ -58,7 +58,7 @@ class ExecutorContract:
         executor.load_weights(contract_trainer().supernet()[0])
         return executor
 
-    def test_it_starts_with_the_weights_of_the_seed(self, executor: Executor) -> None:
+    def test_its_weights_are_the_supernet_parameters(self, executor: Executor) -> None:
         first, _ = contract_trainer().supernet()
         assert list(executor.weights()) == list(first)
         assert all(tensor.dtype == np.float32 for tensor in executor.weights().values())

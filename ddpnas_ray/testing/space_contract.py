@@ -160,6 +160,24 @@ class SpaceContract:
                 assert own <= sampled, f"{name} ran and is not of {alpha_E.tolist()}"
             assert _kinds(ran) == _kinds(ran_alone), alpha_E.tolist()
 
+    def test_gradients_reach_what_was_sampled_and_nothing_else(self) -> None:
+        spec = self.make()
+        supernet: Any = self._supernet(spec)
+        x = self.batch(3, self.inputs.channels, self.inputs.image_size)
+        for alpha_E in self._alphas(spec):
+            supernet.zero_grad(set_to_none=True)
+            supernet(x, alpha_E).square().sum().backward()
+            sampled = {piece.name for piece in supernet.pieces(alpha_E)}
+            for name, parameter in supernet.named_parameters():
+                if name not in sampled:
+                    assert parameter.grad is None, f"{name} is not of {alpha_E.tolist()}"
+                    continue
+                unused = np.ones(parameter.shape, dtype=bool)
+                for piece in supernet.pieces(alpha_E):
+                    if piece.name == name:
+                        unused[... if piece.slices is None else piece.slices] = False
+                assert not parameter.grad.numpy()[unused].any(), f"{name}, {alpha_E.tolist()}"
+
     # --- merging ---
 
     def test_what_one_architecture_trained_is_taken_over_exactly(self) -> None:

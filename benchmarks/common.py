@@ -1,0 +1,41 @@
+"""What the benchmarks share: real images, the facts of the machine, and progress on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from ddpnas_ray.data.config import DataConfig
+from ddpnas_ray.data.images import ImageData, load_data
+from ddpnas_ray.job import environment
+
+ROOT = Path(__file__).resolve().parent.parent
+START_S = time.perf_counter()
+
+
+def cifar10(*, train: int, val: int, seed: int) -> ImageData:
+    """So many CIFAR-10 images, drawn by seed; ``DDPNAS_TEST_DATA`` says where the folder ``cifar10`` is."""
+    folder = Path(os.environ.get("DDPNAS_TEST_DATA", ROOT.parent / "shared" / "data")) / "cifar10"
+    return load_data(DataConfig(name="cifar10", path=str(folder), train_limit=train, val_limit=val), seed)
+
+
+def machine(seed: int, data: ImageData) -> str:
+    """Where and with what a number was measured, as a Markdown list."""
+    facts = environment(seed, data.digest)
+    gibibytes = facts["memory_bytes"] / 2**30
+    versions = ", ".join(f"{name} {facts['packages'][name]}" for name in ("torch", "ray", "numpy"))
+    lines = [
+        f"machine: {facts['cores']} cores, {facts['cpu']}, {gibibytes:.1f} GiB; {facts['platform']}",
+        f"software: Python {facts['python']}, {versions}; commit {facts['git_commit']}",
+        f"data: CIFAR-10, {len(data.train)} training and {len(data.val)} validation images, digest {data.digest[:12]}",
+        f"seed {seed}; {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC",
+        f"load average of the last 15 minutes, at the end: {os.getloadavg()[2]:.1f}",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def say(text: str) -> None:
+    """A line of progress on stderr, with the time since the start."""
+    print(f"[{time.perf_counter() - START_S:7.1f} s] {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,205 @@
+"""One search, run in every way that must not matter: are all fingerprints equal?
+
+Runs the real command in processes of its own: in process (`local`), on 1, 2 and 4 Ray workers, with a worker killed
+(SIGKILL), with the driver actor killed, with the whole process group killed and the run resumed, on a cluster of three
+nodes (`ray.cluster_utils.Cluster`) that loses one, and with another seed. Fingerprints are recomputed from the files by
+`python -m ddpnas_ray.report RUN --verify-fingerprint`. Exit code 0 only when they are as they must be.
+
+    python benchmarks/fingerprints.py [--set KEY=VALUE ...] [--folder DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddpnas_ray.core.types import Evaluation
+from ddpnas_ray.rundir import read_evaluations
+
+DEFAULT = ("space.cells=3", "space.channels=8", "pruning.epochs_per_round=1")
+CLUSTER = """
+import json, sys, time
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+cluster.wait_for_nodes()
+print(cluster.address, flush=True)
+for line in sys.stdin:
+    if line.strip() == "remove":
+        cluster.remove_node(nodes.pop(), allow_graceful=False)
+        print("removed", flush=True)
+cluster.shutdown()
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of running, and what came of it."""
+
+    way: str
+    fingerprint: str
+    workers: int
+    nodes: int
+    starts: int
+    seconds: float
+
+
+class Runner:
+    """Starts searches in a folder, all with the same overrides."""
+
+    def __init__(self, folder: Path, overrides: tuple[str, ...]) -> None:
+        self.folder, self.overrides = folder, overrides
+        self.env = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+
+    def start(self, name: str, *words: str) -> subprocess.Popen[bytes]:
+        """The command, in a process group of its own."""
+        sets = [word for override in self.overrides for word in ("--set", override)]
+        log = open(self.folder / f"{name}.log", "ab")  # noqa: SIM115 (the process keeps it)
+        command = [sys.executable, "-m", "ddpnas_ray.search", "--out", str(self.folder / name), *sets, *words]
+        return subprocess.Popen(command, stdout=log, stderr=log, env=self.env, start_new_session=True)
+
+    def finish(self, name: str, process: subprocess.Popen[bytes]) -> None:
+        """Wait for a search to end well."""
+        if process.wait(timeout=1800) != 0:
+            raise SystemExit(f"{name} ended with {process.returncode}:\n{(self.folder / f'{name}.log').read_text()}")
+
+    def await_epoch(self, name: str, epochs: int) -> None:
+        """Wait until so many epochs are saved."""
+        while not (self.folder / name / "checkpoints" / f"ckpt-{epochs}" / "DONE").exists():
+            time.sleep(0.02)
+
+    def worker_pid(self, name: str) -> int:
+        """The process of a worker that has evaluated something."""
+        return int(self._evaluations(name)[-1].worker.split("/")[1])
+
+    def driver_pid(self, name: str) -> int:
+        """The process that runs the loop."""
+        return int(self._starts(name)[-1]["pid"])
+
+    def row(self, way: str, name: str, seconds: float) -> Row:
+        """What a finished search left, its fingerprint recomputed from the files."""
+        command = [sys.executable, "-m", "ddpnas_ray.report", str(self.folder / name), "--verify-fingerprint"]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True, env=self.env).stdout
+        rows = self._evaluations(name)
+        return Row(
+            way=way,
+            fingerprint=printed.split()[0],
+            workers=len({row.worker for row in rows}),
+            nodes=len({row.node for row in rows}),
+            starts=len(self._starts(name)),
+            seconds=round(seconds, 1),
+        )
+
+    def _evaluations(self, name: str) -> tuple[Evaluation, ...]:
+        return read_evaluations((self.folder / name / "evaluations.parquet").read_bytes())
+
+    def _starts(self, name: str) -> list[dict[str, object]]:
+        lines = [json.loads(line) for line in (self.folder / name / "log.jsonl").read_text().splitlines()]
+        return [line for line in lines if line["event"] == "start"]
+
+
+def plain(runner: Runner, name: str, *words: str) -> None:
+    """Nothing happens."""
+    runner.finish(name, runner.start(name, *words))
+
+
+def worker_killed(runner: Runner, name: str) -> None:
+    """SIGKILL for a worker in the middle of an epoch."""
+    process = runner.start(name, "--set", "execution.workers=2")
+    runner.await_epoch(name, 2)
+    os.kill(runner.worker_pid(name), signal.SIGKILL)
+    runner.finish(name, process)
+
+
+def driver_killed(runner: Runner, name: str) -> None:
+    """SIGKILL for the driver actor; Ray starts it again."""
+    process = runner.start(name, "--set", "execution.workers=2")
+    runner.await_epoch(name, 2)
+    os.kill(runner.driver_pid(name), signal.SIGKILL)
+    runner.finish(name, process)
+
+
+def group_killed(runner: Runner, name: str) -> None:
+    """SIGKILL for command, Ray and all; then --resume."""
+    process = runner.start(name, "--set", "execution.workers=2")
+    runner.await_epoch(name, 2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    plain(runner, name, "--resume")
+
+
+def node_lost(runner: Runner, name: str) -> None:
+    """A node of three disappears in the middle of a search."""
+    cluster = subprocess.Popen(
+        [sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=runner.env
+    )
+    assert cluster.stdin is not None and cluster.stdout is not None
+    try:
+        address = cluster.stdout.readline().strip()
+        process = runner.start(name, "--address", address, "--set", "execution.workers=3")
+        runner.await_epoch(name, 1)
+        cluster.stdin.write("remove\n")
+        cluster.stdin.flush()
+        runner.finish(name, process)
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            cluster.stdin.close()
+        cluster.wait(timeout=60)
+
+
+WAYS: tuple[tuple[str, str, Callable[[Runner, str], None]], ...] = (
+    ("local executor", "local", lambda r, n: plain(r, n, "--set", "execution.backend=local")),
+    ("ray, 1 worker", "ray1", lambda r, n: plain(r, n, "--set", "execution.workers=1")),
+    ("ray, 2 workers", "ray2", lambda r, n: plain(r, n, "--set", "execution.workers=2")),
+    ("ray, 4 workers", "ray4", lambda r, n: plain(r, n, "--set", "execution.workers=4")),
+    ("ray, a worker SIGKILLed", "worker", worker_killed),
+    ("ray, the driver actor SIGKILLed", "driver", driver_killed),
+    ("ray, the process group SIGKILLed, resumed", "group", group_killed),
+    ("ray, 3 nodes, one lost", "node", node_lost),
+    ("local, seed 1", "seed1", lambda r, n: plain(r, n, "--set", "execution.backend=local", "--set", "seed=1")),
+)
+
+
+def main() -> int:
+    """Run all ways; returns 0 when all fingerprints but the last are equal."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--set", dest="overrides", action="append", metavar="KEY=VALUE", help=f"default: {DEFAULT}")
+    parser.add_argument("--folder", type=Path, help="keep the runs there (default: a temporary folder)")
+    parser.add_argument("--only", nargs="+", help=f"of {[name for _, name, _ in WAYS]}")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        runner = Runner(folder, tuple(args.overrides or DEFAULT))
+        rows = []
+        print("| run | fingerprint | worker processes | nodes | starts of the loop | s |\n|---|---|---|---|---|---|")
+        for way, name, run in WAYS:
+            if args.only and name not in args.only:
+                continue
+            start = time.monotonic()
+            run(runner, name)
+            row = runner.row(way, name, time.monotonic() - start)
+            rows.append(row)
+            print(
+                f"| {row.way} | `{row.fingerprint[:16]}` | {row.workers} | {row.nodes} | {row.starts} | {row.seconds} |",
+                flush=True,
+            )
+    same = {row.fingerprint for row in rows if "seed" not in row.way}
+    other = {row.fingerprint for row in rows if "seed" in row.way}
+    good = len(same) == 1 and not same & other
+    print(f"\n{'all equal, another seed differs' if good else 'NOT EQUAL'}: {sorted(same)}")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""Do architectures that train side by side, and are merged, learn as much as the paper's one after the other?
+
+Compares ``training.merge: mean`` (all architectures of an epoch start from the same weights, elements that several of
+them trained are averaged: what runs in parallel) with ``sequential`` (each inherits from the one before) on a part of
+CIFAR-10 and a small cell supernet. Both run the real search, Algorithm 1 with T epochs a round, up to ``--epochs``; the
+number is the mean validation score of an epoch's architectures, which is what the search decides by.
+
+For each seed (it keys images, architectures and weights alike) both merges run with BatchNorm statistics recomputed
+before scoring, then one seed runs both without (``training.bn_images: 0``, the running statistics). Lines appear as they
+come, tables at the end, and ``--json`` is written anew after every search:
+
+    nice -n 19 python benchmarks/merge.py --json merge.json > merge.log &
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from common import cifar10, machine
+
+from ddpnas_ray.core.types import Evaluation, SearchState, initial_state
+from ddpnas_ray.driver import run_search
+from ddpnas_ray.execution.local import LocalExecutor
+from ddpnas_ray.execution.trainer import Trainer
+from ddpnas_ray.nn.training_config import TrainingConfig
+from ddpnas_ray.spaces import cell
+from ddpnas_ray.strategies.pruning import Pruning
+
+Merge = Literal["mean", "sequential"]
+MERGES: tuple[Merge, ...] = ("mean", "sequential")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """The architectures of one epoch."""
+
+    epoch: int
+    round: int
+    architectures: int
+    mean_score: float
+    best_score: float
+    mean_loss: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One search."""
+
+    merge: Merge
+    seed: int
+    bn_images: int
+    epochs: tuple[Epoch, ...]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Search with both merges, and print Markdown tables."""
+    args = _arguments(argv)
+    torch.set_num_threads(1)
+    wanted = [(seed, args.bn_images) for seed in range(args.seeds)] + [
+        (seed, 0) for seed in range(args.seeds_without_bn)
+    ]
+    runs: list[Run] = []
+    start_s = time.perf_counter()
+    for seed, bn_images in wanted:
+        for merge in MERGES:
+            runs.append(search(args, merge, seed, bn_images))
+            elapsed_s = time.perf_counter() - start_s
+            _print(f"  {len(runs)} of {2 * len(wanted)} searches done in {elapsed_s:.0f} s")
+            if args.json is not None:
+                _write(
+                    args.json,
+                    {"arguments": _plain(vars(args)), "seconds": elapsed_s, "runs": [asdict(r) for r in runs]},
+                )
+    for bn_images in sorted({bn for _, bn in wanted}, reverse=True):
+        _print(table([run for run in runs if run.bn_images == bn_images], bn_images))
+    _print(machine(0, cifar10(train=args.train, val=args.val, seed=0)))
+    return 0
+
+
+def search(args: argparse.Namespace, merge: Merge, seed: int, bn_images: int) -> Run:
+    """The first epochs of one search, printed as they come."""
+    spec = cell.make(cells=args.cells, nodes=args.nodes, channels=args.channels)
+    config = TrainingConfig(batch_size=args.batch_size, lr=args.lr, merge=merge, bn_images=bn_images, threads=1)
+    data = cifar10(train=args.train, val=args.val, seed=seed)
+    executor = LocalExecutor(Trainer(spec=spec, data=data, config=config, seed=seed))
+    epochs: list[Epoch] = []
+
+    def done(state: SearchState, weights: object) -> None:
+        epochs.append(_epoch(state))
+        last = epochs[-1]
+        _print(
+            f"{merge}, bn_images {bn_images}, seed {seed}: epoch {last.epoch + 1} of {args.epochs}, "
+            f"{last.architectures} architectures, mean score {last.mean_score:.4f}, best {last.best_score:.4f}, "
+            f"mean loss {last.mean_loss:.4f}, {last.seconds:.1f} s"
+        )
+
+    should_stop: Callable[[SearchState], bool] = lambda state: state.epoch >= args.epochs  # noqa: E731
+    strategy = Pruning(epochs_per_round=args.epochs_per_round, lr=args.lr)
+    run_search(strategy, executor, spec.space, initial_state(spec.space, seed), save=done, should_stop=should_stop)
+    return Run(merge=merge, seed=seed, bn_images=bn_images, epochs=tuple(epochs))
+
+
+def table(runs: Sequence[Run], bn_images: int) -> str:
+    """Mean scores by epoch, averaged over seeds, with their range where there are several."""
+    by_merge = {
+        merge: np.array([[e.mean_score for e in r.epochs] for r in runs if r.merge == merge]) for merge in MERGES
+    }
+    by_merge["difference"] = by_merge["mean"] - by_merge["sequential"]
+    seeds = len(by_merge["mean"])
+    how = f"recomputed on {bn_images} images" if bn_images else "as they ran during training"
+    lines = [
+        f"\nBatchNorm statistics {how}; mean score of an epoch's architectures, mean of {seeds} seed(s) (range)\n",
+        "| epoch | architectures | merged | sequential | merged - sequential |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for i, epoch in enumerate(runs[0].epochs):
+        cells = [_with_range(scores[:, i], signed=name == "difference") for name, scores in by_merge.items()]
+        lines.append(f"| {epoch.epoch + 1} | {epoch.architectures} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _epoch(state: SearchState) -> Epoch:
+    last = state.epoch - 1
+    rows: list[Evaluation] = [row for row in state.evaluations if row.epoch == last]
+    return Epoch(
+        epoch=last,
+        round=rows[0].round,
+        architectures=len(rows),
+        mean_score=float(np.mean([row.score for row in rows])),
+        best_score=max(row.score for row in rows),
+        mean_loss=float(np.mean([row.loss for row in rows])),
+        seconds=sum(row.seconds for row in rows),
+    )
+
+
+def _with_range(values: np.ndarray, *, signed: bool) -> str:
+    form = "{:+.3f}" if signed else "{:.3f}"
+    text = form.format(values.mean())
+    return text if len(values) == 1 else f"{text} ({form.format(values.min())} to {form.format(values.max())})"
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)
+
+
+def _plain(values: dict[str, object]) -> dict[str, object]:
+    return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
+
+
+def _write(path: Path, content: dict[str, object]) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=1) + "\n")
+    part.replace(path)
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--cells", type=int, default=4, help="cells of the supernet (default: %(default)s)")
+    add("--nodes", type=int, default=4, help="nodes of a cell (default: %(default)s)")
+    add("--channels", type=int, default=8, help="initial channels (default: %(default)s)")
+    add("--train", type=int, default=1000, help="training images (default: %(default)s)")
+    add("--val", type=int, default=500, help="validation images (default: %(default)s)")
+    add("--bn-images", type=int, default=512, help="images that BatchNorm is recomputed on (default: %(default)s)")
+    add("--batch-size", type=int, default=64, help="images a step (default: %(default)s)")
+    add("--lr", type=float, default=0.025, help="initial learning rate (default: %(default)s)")
+    add("--epochs", type=int, default=9, help="epochs of every search (default: %(default)s)")
+    add("--epochs-per-round", type=int, default=3, help="T (default: %(default)s)")
+    add("--seeds", type=int, default=3, help="seeds with BatchNorm recomputed (default: %(default)s)")
+    add("--seeds-without-bn", type=int, default=1, help="seeds without (default: %(default)s)")
+    add("--json", type=Path, help="write everything to this file")
+    args = parser.parse_args(argv)
+    if args.train < args.batch_size or args.epochs < 1 or args.seeds < 1 or args.bn_images < 1:
+        parser.error("--train must be at least --batch-size, and --epochs, --seeds and --bn-images at least 1")
+    return args
+
+
+if __name__ == "__main__":
+    sys.exit(main())

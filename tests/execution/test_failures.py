@@ -1,0 +1,62 @@
+"""What is repeated, and what ends the search."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from ddpnas_ray.execution.base import ExecutionConfig
+from ddpnas_ray.execution.failures import Attempts, Decision, backoff_s, decide
+
+CONFIG = ExecutionConfig(retry_deadline_s=60.0, max_crashes=3)
+CRASH = {"node_alive": True, "worker_died": True}
+LOST_NODE = {"node_alive": False, "worker_died": True}
+LOST_OBJECT = {"node_alive": True, "worker_died": False}
+
+
+def after(*events: dict[str, bool], every_s: float = 1.0, start_s: float = 1000.0) -> Attempts:
+    attempts = Attempts()
+    for i, event in enumerate(events):
+        attempts = attempts.after(start_s + i * every_s, **event)
+    return attempts
+
+
+@pytest.mark.parametrize(("event", "crashes"), [(CRASH, 1), (LOST_NODE, 0), (LOST_OBJECT, 0)])
+def test_only_a_death_on_a_living_node_is_a_crash(event: dict[str, bool], crashes: int) -> None:
+    assert after(event) == Attempts(crashes=crashes, failures=1, first_failure_s=1000.0)
+
+
+def test_the_clock_starts_with_the_first_failure() -> None:
+    assert after(LOST_NODE, CRASH, LOST_OBJECT) == Attempts(crashes=1, failures=3, first_failure_s=1000.0)
+
+
+def test_a_first_failure_at_time_zero_counts_too() -> None:
+    attempts = Attempts().after(0.0, **CRASH).after(5.0, **CRASH)
+    assert attempts == Attempts(crashes=2, failures=2, first_failure_s=0.0)
+
+
+@pytest.mark.parametrize("event", [CRASH, LOST_NODE, LOST_OBJECT])
+def test_a_first_failure_is_repeated(event: dict[str, bool]) -> None:
+    assert decide(after(event), 1000.0, CONFIG) is Decision.RETRY
+
+
+def test_what_kills_its_worker_again_and_again_ends_the_search() -> None:
+    assert decide(after(CRASH, CRASH), 1001.0, CONFIG) is Decision.RETRY
+    assert decide(after(CRASH, CRASH, CRASH), 1002.0, CONFIG) is Decision.FAIL
+    assert decide(after(CRASH), 1000.0, ExecutionConfig(max_crashes=1)) is Decision.FAIL
+
+
+def test_lost_nodes_and_objects_are_repeated_until_the_deadline() -> None:
+    many = after(*[LOST_NODE, LOST_OBJECT] * 15, every_s=2.0)
+    assert decide(many, 1058.0, CONFIG) is Decision.RETRY
+    assert decide(many, 1060.0, CONFIG) is Decision.RETRY
+    assert decide(many, 1060.1, CONFIG) is Decision.FAIL
+
+
+def test_the_wait_doubles_up_to_four_seconds() -> None:
+    waits = [backoff_s(failures) for failures in range(1, 12)]
+    assert waits[:5] == [0.25, 0.5, 1.0, 2.0, 4.0]
+    assert all(a <= b for a, b in pairwise(waits))
+    assert set(waits[4:]) == {4.0}
+    assert backoff_s(0) == 0.25
