@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True)
 class BareLoop:
-    """Images (N, 3, H, W) as uint8 with int64 labels, and how to train on them."""
+    """Images, uint8 of shape (N, C, H, W), with int64 labels, and how to train on them."""
 
     train: tuple[Tensor, Tensor]
     val: tuple[Tensor, Tensor]
@@ -29,33 +29,31 @@ class BareLoop:
 
     def __call__(self, network: nn.Module) -> float:
         """One epoch of SGD, then BatchNorm statistics, then the accuracy on the validation images."""
+        (images, labels), size = self.train, self.batch_size
         network = network.train().to(memory_format=torch.channels_last)
+        weights = list(network.parameters())
+        sgd = torch.optim.SGD(weights, self.lr, self.momentum, weight_decay=self.weight_decay, foreach=True)
         norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         for norm in norms:
             norm.track_running_stats = False
-        weights = list(network.parameters())
-        sgd = torch.optim.SGD(weights, self.lr, self.momentum, weight_decay=self.weight_decay, foreach=True)
-        steps, size = len(self.train[0]) // self.batch_size, self.batch_size
-        for index in torch.randperm(len(self.train[0]))[: steps * size].split(size):
+        for index in torch.randperm(len(images))[: len(images) // size * size].split(size):
             sgd.zero_grad(set_to_none=True)
-            loss = F.cross_entropy(network(_pixels(self._augmented(self.train[0][index]))), self.train[1][index])
-            loss.backward()
+            F.cross_entropy(network(_pixels(self._augmented(images[index]))), labels[index]).backward()
             nn.utils.clip_grad_norm_(weights, self.grad_clip, foreach=True)
             sgd.step()
         for norm in norms:
             norm.track_running_stats, norm.momentum = True, None  # a cumulative average
         with torch.inference_mode():
-            for images in self.train[0][: self.bn_images].split(size):
-                network(_pixels(images))
+            for batch in images[: self.bn_images].split(size):
+                network(_pixels(batch))
             network.eval()
             batches = zip(*(part.split(size) for part in self.val), strict=True)
             return sum(int((network(_pixels(x)).argmax(1) == y).sum()) for x, y in batches) / len(self.val[0])
 
     def _augmented(self, images: Tensor) -> Tensor:
-        n, size, crop = len(images), images.shape[-1], self.crop
-        windows = F.pad(images, (crop,) * 4).unfold(2, size, 1).unfold(3, size, 1)
-        top, left = torch.randint(2 * crop + 1, (2, n))
-        cropped = windows[torch.arange(n), :, top, left]
+        n, size, top_left = len(images), images.shape[-1], torch.randint(2 * self.crop + 1, (2, len(images)))
+        windows = F.pad(images, (self.crop,) * 4).unfold(2, size, 1).unfold(3, size, 1)
+        cropped = windows[torch.arange(n), :, top_left[0], top_left[1]]
         return torch.where((torch.rand(n) < 0.5)[:, None, None, None], cropped.flip(3), cropped)
 
 

@@ -12,7 +12,7 @@ from ddpnas_ray.data.images import ImageData, load_data
 from ddpnas_ray.job import environment
 
 ROOT = Path(__file__).resolve().parent.parent
-START_S = time.perf_counter()
+START_S, START_LOAD = time.perf_counter(), os.getloadavg()[0]
 
 
 def cifar10(*, train: int, val: int, seed: int) -> ImageData:
@@ -31,7 +31,7 @@ def machine(seed: int, data: ImageData) -> str:
         f"software: Python {facts['python']}, {versions}; commit {facts['git_commit']}",
         f"data: CIFAR-10, {len(data.train)} training and {len(data.val)} validation images, digest {data.digest[:12]}",
         f"seed {seed}; {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC",
-        f"load average of the last 15 minutes, at the end: {os.getloadavg()[2]:.1f}",
+        f"load average of the last minute before the start: {START_LOAD:.2f}",
     ]
     return "\n".join(f"- {line}" for line in lines)
 

@@ -191,7 +191,8 @@ def main() -> int:
             row = runner.row(way, name, time.monotonic() - start)
             rows.append(row)
             print(
-                f"| {row.way} | `{row.fingerprint[:16]}` | {row.workers} | {row.nodes} | {row.starts} | {row.seconds} |",
+                f"| {row.way} | `{row.fingerprint[:16]}` |",
+                f"{row.workers} | {row.nodes} | {row.starts} | {row.seconds} |",
                 flush=True,
             )
     same = {row.fingerprint for row in rows if "seed" not in row.way}

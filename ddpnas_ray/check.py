@@ -19,7 +19,7 @@ from ddpnas_ray.commandline import OK, Parser, add_config_options, guarded
 from ddpnas_ray.config import load
 from ddpnas_ray.core.bounds import architectures_by_round, planned_epochs
 from ddpnas_ray.core.errors import GenotypeError, ResourceError
-from ddpnas_ray.core.types import Plan, initial_state
+from ddpnas_ray.core.types import IntArray, Plan, initial_state
 from ddpnas_ray.reporting.progress import duration
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from ddpnas_ray.job import Job
 
 DESCRIPTION = """\
-Run the entire pipeline on two batches of your data (sampling, training, scoring, merging, pruning, checkpoint, decoding)
-and print what a full search will cost: time on 1, 2, 4 and 8 workers, memory, traffic and disk. Takes under a minute.
+Run the entire pipeline on two batches of your data (sample, train, score, merge, prune, save, restore, decode) and
+print what a full search will cost: time on 1, 2, 4 and 8 workers, memory, traffic and disk. Takes under a minute.
 
 With --genotype: print the exact params and macs of the deploy network of an architecture, as JSON.
 
@@ -70,13 +70,17 @@ def parser() -> argparse.ArgumentParser:
     add_config_options(p)
     p.add_argument("--json", action="store_true", help="print the estimate as one JSON object")
     g = p.add_argument_group("counting a genotype's network")
-    g.add_argument("--genotype", metavar="FILE", help='JSON: {"normal": [["sep_conv_3x3", 0], ...], "normal_concat": ...}')
+    g.add_argument(
+        "--genotype", metavar="FILE", help='JSON: {"normal": [["sep_conv_3x3", 0], ...], "normal_concat": ...}'
+    )
     g.add_argument("--channels", type=int, default=36, help="initial channels of the deploy network (default 36)")
     g.add_argument("--cells", type=int, default=20, help="cells of the deploy network (default 20)")
     g.add_argument("--image-size", type=int, default=32, help="side in pixels (default 32)")
     g.add_argument("--classes", type=int, default=10, help="number of classes (default 10)")
     g.add_argument("--input-channels", type=int, default=3, help="colour channels (default 3)")
-    g.add_argument("--stem", choices=("auto", "cifar", "imagenet"), default="auto", help="auto: imagenet from 128 px on")
+    g.add_argument(
+        "--stem", choices=("auto", "cifar", "imagenet"), default="auto", help="auto: imagenet from 128 px on"
+    )
     return p
 
 
@@ -162,7 +166,9 @@ def try_out(job: Job) -> tuple[Estimate, list[str]]:
     executor, strategy = LocalExecutor(trainer), job.strategy()
     state = initial_state(space, config.seed)
     if (plan := strategy.ask(state, space)) is None:
-        raise GenotypeError(f"space {space.name!r}: nothing can be pruned with keep_per_group={config.pruning.keep_per_group}")
+        raise GenotypeError(
+            f"space {space.name!r}: nothing can be pruned with keep_per_group={config.pruning.keep_per_group}"
+        )
 
     start = time.monotonic()
     results = executor.evaluate(plan.requests[:1])
@@ -194,12 +200,12 @@ def try_out(job: Job) -> tuple[Estimate, list[str]]:
     )
     data = job.data
     notes = [
-        f"data       {len(data.train):,} training and {len(data.val):,} validation images, {len(data.classes)} classes, "
-        f"{data.channels}x{data.image_size}x{data.image_size}",
+        f"data       {len(data.train):,} training and {len(data.val):,} validation images, "
+        f"{len(data.classes)} classes, {data.channels}x{data.image_size}x{data.image_size}",
         f"space      {space.name}: {space.shape[0]} edges, up to {space.shape[1]} candidates; supernet "
         f"{weights_bytes / 4:,.0f} weights ({_bytes(weights_bytes)})",
-        f"trained    {len(results)} of {len(plan.requests)} architectures of an epoch on 2 batches of {batch} ({device}): "
-        f"mean score {np.mean([r.score for r in results]):.3f} (val); merged, saved, restored, decoded",
+        f"trained    {len(results)} of {len(plan.requests)} architectures of an epoch on 2 batches of {batch} "
+        f"({device}): mean score {np.mean([r.score for r in results]):.3f} (val); merged, saved, restored, decoded",
         f"a network  {costs} ({job.target})",
     ]
     return estimate, notes
@@ -222,37 +228,42 @@ def report(job: Job, estimate: Estimate) -> list[str]:
 def _architecture_seconds(whole: Trainer, two: Trainer, tried: Plan) -> float:
     """Mean time of an architecture-epoch on all data, from the times of single batches."""
     from ddpnas_ray.data.batches import epoch_order
-    from ddpnas_ray.nn.training import accuracy, fixed_threads, train_epoch
-    from ddpnas_ray.nn.weights import Layout, Piece, Weights, bind
 
-    import torch
+    def batches(trainer: Trainer) -> tuple[int, int]:
+        training = epoch_order(len(trainer.data.train), trainer.config.batch_size, trainer.seed, 0)
+        return len(training), -(-len(trainer.data.val) // trainer.config.batch_size)
 
-    config = whole.config
-    steps = len(epoch_order(len(whole.data.train), config.batch_size, whole.seed, 0))
-    scoring = -(-len(whole.data.val) // config.batch_size) + config.bn_images / config.batch_size
-    seconds = []
+    (all_training, all_validation), (few_training, few_validation) = batches(whole), batches(two)
+    recomputing = whole.config.bn_images / whole.config.batch_size
+    seconds: list[float] = []
     start = time.monotonic()
     for request in tried.requests[:4]:
-        network = whole.spec.build(request.alpha_E, whole.inputs)
-        tensors = {name: p.detach().numpy() for name, p in network.named_parameters()}
-        layout = Layout.of(Piece(name, tensor.shape) for name, tensor in tensors.items())
-        with fixed_threads(config.threads):
-            parameter = bind(network, layout, torch.from_numpy(Weights(tensors).flat).to(whole.device))
-            network.to(whole.device)
-            parts = []
-            for run in (
-                lambda: train_epoch(network, parameter, two.training_batches(0), config, 1e-4),
-                lambda: accuracy(network, two.validation_batches(), config),
-            ):
-                before = time.perf_counter()
-                run()
-                parts.append(time.perf_counter() - before)
-        train_batches = len(epoch_order(len(two.data.train), config.batch_size, two.seed, 0))
-        val_batches = -(-len(two.data.val) // config.batch_size)
-        seconds.append(parts[0] / train_batches * steps + parts[1] / val_batches * scoring)
+        training_s, validation_s = _time_batches(two, request.alpha_E)
+        training_s, validation_s = training_s / few_training, validation_s / few_validation
+        seconds.append(training_s * all_training + validation_s * (all_validation + recomputing))
         if time.monotonic() - start > BUDGET_S / 2:
             break
     return float(np.mean(seconds))
+
+
+def _time_batches(trainer: Trainer, alpha_E: IntArray) -> tuple[float, float]:
+    """Seconds of training on all training batches, and of scoring all validation batches."""
+    import torch
+
+    from ddpnas_ray.nn.training import accuracy, fixed_threads, train_epoch
+    from ddpnas_ray.nn.weights import Layout, Piece, Weights, bind
+
+    network = trainer.spec.build(alpha_E, trainer.inputs)
+    tensors = {name: p.detach().numpy() for name, p in network.named_parameters()}
+    layout = Layout.of(Piece(name, tensor.shape) for name, tensor in tensors.items())
+    with fixed_threads(trainer.config.threads):
+        whole = bind(network, layout, torch.from_numpy(Weights(tensors).flat).to(trainer.device))
+        network.to(trainer.device)
+        start = time.perf_counter()
+        train_epoch(network, whole, trainer.training_batches(0), trainer.config, lr=1e-4)
+        trained = time.perf_counter()
+        accuracy(network, trainer.validation_batches(), trainer.config)
+        return trained - start, time.perf_counter() - trained
 
 
 def _first(split: Any, n: int) -> Any:

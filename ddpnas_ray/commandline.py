@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(BAD_INPUT, f"{self.prog}: {message}; see --help\n")
 
 
-def guarded(command: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
+def guarded(command: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
     """Turn a command's errors into one line on stderr and an exit code: 2 bad input, 1 failure, 130 Ctrl-C."""
 
     def main(argv: Sequence[str] | None = None) -> int:

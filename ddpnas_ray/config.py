@@ -102,7 +102,9 @@ def parse(text: str, source: str) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{source}: sections such as 'training: {{lr: 0.025}}' are needed, got a {type(values).__name__}")
+        raise ConfigError(
+            f"{source}: sections such as 'training: {{lr: 0.025}}' are needed, got a {type(values).__name__}"
+        )
     return values
 
 
@@ -131,7 +133,8 @@ def check(values: Mapping[str, Any], source: str) -> SearchConfig:
     config = dataclasses.replace(config, space=_check_space({} if space is None else space, source))
     if config.training.merge == "sequential" and config.execution.backend != "local":
         raise ConfigError(
-            f"{source}: training.merge: sequential needs execution.backend=local: each architecture waits for the one before"
+            f"{source}: training.merge=sequential needs execution.backend=local: "
+            "each architecture waits for the one before"
         )
     return config
 
@@ -263,7 +266,9 @@ class _Loader(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands there twice", node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands there twice", node.start_mark
+                )
         return super().construct_mapping(node, deep)
 
 

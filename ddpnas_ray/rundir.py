@@ -91,6 +91,12 @@ def create(out: str, files: Mapping[str, bytes]) -> Folder:
     return folder
 
 
+def free_name(name: str) -> str:
+    """``name``, or ``name-2``, ``name-3``, ... where something lies there already."""
+    candidates = (name, *(f"{name}-{n}" for n in range(2, 10_000)))
+    return next(candidate for candidate in candidates if not Path(candidate).exists())
+
+
 def refuse_existing(folder: Folder) -> None:
     """Raise where a new run would meet somebody's files.
 
@@ -115,7 +121,9 @@ def existing(out: str) -> Folder:
     """
     folder = Folder.open(out)
     if not folder.has("config.yaml"):
-        raise RunDirError(f"{out}: is no run directory (no config.yaml there); give the folder that search wrote with --out")
+        raise RunDirError(
+            f"{out}: is no run directory (no config.yaml there); give the folder that search wrote with --out"
+        )
     return folder
 
 
@@ -157,7 +165,9 @@ def _lock_file(path: Path, uri: str) -> int:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            raise RunDirError(f"{uri}: {_holder(path.read_bytes())} writes to this run; wait for it, or end it") from None
+            raise RunDirError(
+                f"{uri}: {_holder(path.read_bytes())} writes to this run; wait for it, or end it"
+            ) from None
         # Whoever held the lock before may have removed the file between our open and our lock.
         if path.exists() and os.path.samestat(os.fstat(descriptor), os.stat(path)):
             return descriptor
@@ -341,9 +351,7 @@ def verify_fingerprint(folder: Folder) -> Recomputed:
         raise RunDirError(f"{folder.uri}: the run's files cannot be read: {error}") from error
     theta_EK, momentum_EK = np.zeros(space.shape), np.zeros(space.shape)
     pruned_at_EK = np.full(space.shape, -1, dtype=np.int64)
-    place = {
-        (edge.name, op.name): (e, k) for e, edge in enumerate(space.edges) for k, op in enumerate(edge.candidates)
-    }
+    place = {(edge.name, op.name): (e, k) for e, edge in enumerate(space.edges) for k, op in enumerate(edge.candidates)}
     last = max((row["round"] for row in rows), default=-1)
     for row in rows:
         if row["round"] == last:
@@ -362,7 +370,8 @@ def read_result(folder: Folder) -> dict[str, Any]:
     """
     if not folder.has("result.json"):
         raise RunDirError(
-            f"{folder.uri}: this run has not finished; go on with: python -m ddpnas_ray.search --out {folder.uri} --resume"
+            f"{folder.uri}: this run has not finished; go on with: "
+            f"python -m ddpnas_ray.search --out {folder.uri} --resume"
         )
     try:
         result: dict[str, Any] = json.loads(folder.read("result.json"))

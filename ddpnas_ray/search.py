@@ -38,13 +38,26 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = Parser(prog="ddpnas search", description=DESCRIPTION)
     add_config_options(p)
-    p.add_argument("--out", metavar="DIR", default=None, help="run directory, local or a URI; default: runs/<space>-<data>-s<seed>")
+    p.add_argument(
+        "--out",
+        metavar="DIR",
+        default=None,
+        help="run directory, local or a URI; default: a new runs/<space>-<data>-s<seed>",
+    )
     p.add_argument("--resume", action="store_true", help="go on with the run in --out from its newest checkpoint")
-    p.add_argument("--address", metavar="HOST:PORT", help="a running Ray cluster, or auto; default: start one on this machine")
-    p.add_argument("--time-limit", metavar="TIME", type=seconds, help="stop cleanly between epochs before TIME (90s, 30m, 2h)")
+    p.add_argument(
+        "--address", metavar="HOST:PORT", help="a running Ray cluster, or auto; default: start one on this machine"
+    )
+    p.add_argument(
+        "--time-limit", metavar="TIME", type=seconds, help="stop cleanly between epochs before TIME (90s, 30m, 2h)"
+    )
     p.add_argument("--json", action="store_true", help="print the result as one JSON object; progress goes to stderr")
-    p.add_argument("--keys", action="store_true", help="list every configuration key with its default and meaning, and exit")
-    p.epilog = "exit codes: 0 done, or time limit reached; 1 failure; 2 bad input; 130 Ctrl-C (finished epochs are saved)"
+    p.add_argument(
+        "--keys", action="store_true", help="list every configuration key with its default and meaning, and exit"
+    )
+    p.epilog = (
+        "exit codes: 0 done, or time limit reached; 1 failure; 2 bad input; 130 Ctrl-C (finished epochs are saved)"
+    )
     return p
 
 
@@ -59,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.resume:
         return _resume(args)
     config = load(args.config, args.overrides)
-    out = args.out or f"runs/{config.space.name}-{config.data.name}-s{config.seed}"
+    out = args.out or rundir.free_name(f"runs/{config.space.name}-{config.data.name}-s{config.seed}")
     rundir.refuse_existing(Folder.open(out))
     return _search(config, out, args)
 
@@ -80,8 +93,8 @@ def _resume(args: argparse.Namespace) -> int:
     changed = [key for key in differing_keys(saved, config) if not key.startswith("execution.") and key != "data.path"]
     if changed:
         raise RunDirError(
-            f"{args.out}: the run was started with other values of {', '.join(changed)}; only execution.* may change on "
-            "--resume: leave them out, or start a new run with another --out"
+            f"{args.out}: the run was started with other values of {', '.join(changed)}; only execution.* may "
+            "change on --resume: leave them out, or start a new run with another --out"
         )
     if folder.has("result.json"):
         _print_result(rundir.read_result(folder), args)
@@ -108,7 +121,9 @@ def _search(config: SearchConfig, out: str, args: argparse.Namespace, resumed: F
             print("interrupted before the search began; nothing was written", file=sys.stderr)
         return INTERRUPTED
     if result is None:
-        print(f"time limit reached; {_saved(Folder.open(out))} saved. Go on with: {_resume_command(out)}", file=sys.stderr)
+        print(
+            f"time limit reached; {_saved(Folder.open(out))} saved. Go on with: {_resume_command(out)}", file=sys.stderr
+        )
         return OK
     _print_result(result, args, out)
     return OK
@@ -134,9 +149,10 @@ def _in_process(job: Any, out: str, args: argparse.Namespace, display: Display, 
 
 def _on_ray(job: Any, out: str, args: argparse.Namespace, display: Display, resumed: Folder | None) -> Any:
     from ddpnas_ray.distributed import ray_driver
+    from ddpnas_ray.execution.ray_pool import fitting_workers
 
     with ray_driver.cluster(args.address, job.config.execution) as dashboard:
-        workers, gpus = ray_driver.fitting_workers(job.config.execution)
+        workers, gpus = fitting_workers(job.config.execution)
         with _run_folder(job, out, resumed) as folder:
             where = f"dashboard http://{dashboard}" if dashboard else "no dashboard"
             print(f"{out}: {workers} worker(s), {gpus:g} GPU each, {where}", file=display.lines, flush=True)
@@ -178,8 +194,8 @@ def _refuse_other_data(folder: Folder, digest: str) -> None:
     before = json.loads(folder.read("environment.json"))["data_digest"]
     if before != digest:
         raise RunDirError(
-            f"{folder.uri}: the data are not those that the run was started with (SHA-256 {digest[:12]}, then {before[:12]}); "
-            "point data.path at the same data, or start a new run with another --out"
+            f"{folder.uri}: the data are not those that the run was started with (SHA-256 {digest[:12]}, "
+            f"then {before[:12]}); point data.path at the same data, or start a new run with another --out"
         )
 
 

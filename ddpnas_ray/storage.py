@@ -108,8 +108,12 @@ def writing(where: str) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise RunDirError(f"{where}: {reason}; what was written before is intact; free space, then --resume") from error
-        raise RunDirError(f"{where}: cannot be written: {reason}; choose another --out, or correct its permissions") from error
+            raise RunDirError(
+                f"{where}: {reason}; what was written before is intact; free space, then --resume"
+            ) from error
+        raise RunDirError(
+            f"{where}: cannot be written: {reason}; choose another --out, or correct its permissions"
+        ) from error
 
 
 def _sync_folder(path: Path) -> None:

@@ -13,7 +13,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "ddpnas_ray"
 COMMANDS = {"cli", "search", "generate", "retrain", "sweep", "latency", "check", "report"}
-LAYERS: list[set[str]] = [  # from the top; a module imports from its own layer and from those below (STYLE.md, section 1)
+LAYERS: list[
+    set[str]
+] = [  # from the top; a module imports from its own layer and from those below (STYLE.md, section 1)
     {"testing"},
     COMMANDS,
     {"distributed"},
@@ -105,7 +107,9 @@ def test_imports_point_down(path: Path) -> None:
     module = module_of(path)
     assert layer_of(module) in LEVEL, f"{module} has no place in LAYERS"
     for line, layer in imported_layers(path):
-        assert LEVEL[layer] >= LEVEL[layer_of(module)], f"{path.name}:{line}: {module} imports {layer}, which is above it"
+        assert LEVEL[layer] >= LEVEL[layer_of(module)], (
+            f"{path.name}:{line}: {module} imports {layer}, which is above it"
+        )
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)
@@ -143,7 +147,11 @@ for module in json.loads(sys.argv[1]):
 print(json.dumps(found))
 """
     run = subprocess.run(
-        [sys.executable, "-c", script, json.dumps(modules)], capture_output=True, text=True, check=True, cwd=PACKAGE.parent
+        [sys.executable, "-c", script, json.dumps(modules)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=PACKAGE.parent,
     )
     return json.loads(run.stdout)  # type: ignore[no-any-return]
 

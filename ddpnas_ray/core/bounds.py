@@ -15,11 +15,12 @@ def architectures_by_round(space: SearchSpace, keep_per_group: int) -> list[int]
     """N of every round: the most live operations on any edge, until nothing is prunable.
 
     Which operations go depends on theta, how many stay does not: of an edge's group of g generable operations
-    min(g, keep_per_group) stay, and everything else goes, one a round. Every edge is taken to be visited in every round.
+    min(g, keep_per_group) stay, and everything else goes, one a round, if every edge is visited in every round.
 
     Example:
         >>> from ddpnas_ray.core.types import Edge, Op
-        >>> ops = tuple(Op(f"p{i}", "parameter") for i in range(4)) + tuple(Op(f"n{i}", "non_parameter") for i in range(4))
+        >>> groups = 4 * ["parameter"] + 4 * ["non_parameter"]
+        >>> ops = tuple(Op(f"op{i}", group) for i, group in enumerate(groups))
         >>> architectures_by_round(SearchSpace("cell", (Edge("e", ops),), ((0,),)), keep_per_group=1)
         [8, 7, 6, 5, 4, 3]
     """

@@ -14,7 +14,8 @@ def prunable(theta_EK: FloatArray, live_EK: BoolArray, space: SearchSpace, keep_
     """The live operations that pruning may take.
 
     Alg. 1 stops at K = 1, Sec. 3.2 keeps one operation of each group. The reading taken (docs/deviations.md): the
-    ``keep_per_group`` likeliest *generable* operations of each group are reserved, so ``none`` of the cell space always goes.
+    ``keep_per_group`` likeliest *generable* operations of each group are reserved,
+    so ``none`` of the cell space always goes.
 
     Args:
         theta_EK: The distribution, shape (E, K).
@@ -51,7 +52,6 @@ def prune(
     """
     candidate_EK = prunable(theta_EK, live_EK, space, keep_per_group) & visited_EK
     edges = np.flatnonzero(candidate_EK.any(axis=1))
-    after_EK = live_EK.copy()
+    after_EK: BoolArray = live_EK.copy()
     after_EK[edges, np.where(candidate_EK, theta_EK, np.inf)[edges].argmin(axis=1)] = False
     return after_EK
-

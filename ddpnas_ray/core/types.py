@@ -64,7 +64,7 @@ class SearchSpace:
             records no visit.
 
     Raises:
-        ValueError: An edge without (generable) candidates, two edges of one name, or blocks that are no partition of the edges.
+        ValueError: An edge without generable candidates, two of one name, or blocks that are no partition of the edges.
 
     Example:
         >>> conv, skip = Op("conv", "parameter"), Op("skip", "non_parameter")
@@ -88,7 +88,9 @@ class SearchSpace:
             if not ops or len(set(ops)) != len(ops):
                 raise ValueError(f"space {self.name!r}: edge {edge.name!r} needs unique candidates, got {ops}")
             if not any(op.generable for op in edge.candidates):
-                raise ValueError(f"space {self.name!r}: edge {edge.name!r} has no generable candidate, so none could stay")
+                raise ValueError(
+                    f"space {self.name!r}: edge {edge.name!r} has no generable candidate, so none could stay"
+                )
         if sorted(e for block in self.blocks for e in block) != list(range(len(self.edges))):
             raise ValueError(f"space {self.name!r}: blocks must name each of the {len(self.edges)} edges exactly once")
 
@@ -284,7 +286,5 @@ def expectation(alpha_E: IntArray, theta_EK: FloatArray, space: SearchSpace) -> 
 
     An edge whose chosen operation is not generable (``none`` of the cell space: the edge is left out) adds 0.
     """
-    chosen = [
-        float(theta_EK[e, k]) if space.op(e, int(k)).generable else 0.0 for e, k in enumerate(alpha_E)
-    ]
+    chosen = [float(theta_EK[e, k]) if space.op(e, int(k)).generable else 0.0 for e, k in enumerate(alpha_E)]
     return math.fsum(chosen) / len(chosen)

@@ -10,7 +10,9 @@ import numpy as np
 from ddpnas_ray.core.types import BoolArray, FloatArray, SearchSpace, SearchState
 
 
-def update(state: SearchState, utility_EK: FloatArray, space: SearchSpace, gamma: float) -> tuple[FloatArray, FloatArray]:
+def update(
+    state: SearchState, utility_EK: FloatArray, space: SearchSpace, gamma: float
+) -> tuple[FloatArray, FloatArray]:
     """One round's new momentum and distribution, each of shape (E, K) (Eq. 4, then Eq. 5)."""
     momentum_EK = momentum(state.momentum_EK, utility_EK, state.live_EK, gamma)
     return momentum_EK, distribution(state.theta_EK, momentum_EK, space.exists_EK)
@@ -27,7 +29,8 @@ def masked_softmax(x_EK: FloatArray, mask_EK: BoolArray) -> FloatArray:
     top_E1 = np.max(filled_EK, axis=1, keepdims=True)
     exp_EK = np.exp(filled_EK - np.where(np.isfinite(top_E1), top_E1, 0.0))
     total_E1 = exp_EK.sum(axis=1, keepdims=True)
-    return np.divide(exp_EK, total_E1, out=np.zeros_like(exp_EK), where=total_E1 > 0)
+    share_EK: FloatArray = np.divide(exp_EK, total_E1, out=np.zeros_like(exp_EK), where=total_E1 > 0)
+    return share_EK
 
 
 def fill_unvisited(utility_EK: FloatArray, live_EK: BoolArray) -> FloatArray:

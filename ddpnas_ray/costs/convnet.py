@@ -1,6 +1,6 @@
 """Exact parameters and multiply-adds of convolutional building blocks, by arithmetic: nothing here imports torch.
 
-``macs`` counts convolutions and linear layers for one image; BatchNorm, pooling and activations are free (design row 13).
+``macs`` counts convolutions and linear layers for one image; BatchNorm, pooling and activations are free.
 All counts are of the deploy form: BatchNorm affine, none after pooling.
 """
 

@@ -141,7 +141,7 @@ def start(job: jobs.Job, folder: Folder, time_limit_s: float | None = None) -> S
         **(options if folder.is_local else {}),
     )
     job_ref = ray.put(job)
-    driver = actor_class.remote(folder.path if folder.is_local else folder.uri, time_limit_s)
+    driver: Any = actor_class.remote(folder.path if folder.is_local else folder.uri, time_limit_s)
     return Search(driver, driver.run.remote(job_ref), job_ref)
 
 
@@ -170,7 +170,9 @@ def cluster(address: str | None, config: ExecutionConfig) -> Iterator[str]:
             context = ray.init(address="local", num_cpus=max(cores, (config.workers or 0) + 1), **common)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ResourceError(f"Ray: {address or 'local cluster'}: {reason}; leave --address out to start one here") from error
+        raise ResourceError(
+            f"Ray: {address or 'local cluster'}: {reason}; leave --address out to start one here"
+        ) from error
     try:
         yield context.dashboard_url or ""
     finally:

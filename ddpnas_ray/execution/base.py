@@ -34,7 +34,7 @@ class ExecutionConfig:
 
 
 class Executor(Protocol):
-    """Trains and scores. Equal requests on equal weights give bit-equal results from every executor (on one CPU model)."""
+    """Trains and scores. On one CPU model, equal requests on equal weights give bit-equal results from any executor."""
 
     def evaluate(self, requests: Sequence[EvalRequest], on_result: OnResult | None = None) -> list[EvalResult]:
         """Evaluate one epoch's architectures and merge what they learned into the shared weights.

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +29,8 @@ _HISTORY = ("theta_EK", "utility_EK", "momentum_EK", "live_EK", "pruned_at_EK")
 def save(checkpoints: Folder, state: SearchState, tensors: Mapping[str, Float32Array]) -> None:
     """Write ``ckpt-<epochs finished>`` and drop the oldest beyond three.
 
-    ``DONE`` comes last and names the SHA-256 of every file: a checkpoint without it, or one that disagrees with it, does
-    not count.
+    ``DONE`` comes last and names the SHA-256 of every file: a checkpoint without it, or that disagrees with it, does not
+    count.
 
     Args:
         checkpoints: The folder of all checkpoints.
@@ -93,9 +94,9 @@ def _read(folder: Folder) -> tuple[SearchState, dict[str, Float32Array]]:
     scalars = json.loads(files["state.json"])
     arrays = load_tensors(files["arrays.safetensors"])
     rounds = sorted({int(name.split("/")[1]) for name in arrays if name.startswith("history/")})
+    fields: dict[str, Any] = scalars | {name: arrays[f"state/{name}"] for name in _STATE}
     state = SearchState(
-        **scalars,
-        **{name: arrays[f"state/{name}"] for name in _STATE},
+        **fields,
         evaluations=read_evaluations(files["evaluations.parquet"]),
         history=tuple(RoundRecord(r, **{name: arrays[f"history/{r}/{name}"] for name in _HISTORY}) for r in rounds),
     )

@@ -213,8 +213,8 @@ class RayPool:
         if decide(after, now_s, self._config) is Decision.FAIL:
             mebibytes = 4 * (shared.size + own.size) / 2**20
             raise WorkerLostError(
-                f"{what} could not be evaluated: its worker died {after.crashes} times on living nodes, {after.failures} "
-                f"failures in all ({type(error).__name__}); alpha={[int(k) for k in request.alpha_E]}, weights "
+                f"{what} could not be evaluated: its worker died {after.crashes} times on living nodes, "
+                f"{after.failures} failures in all ({type(error).__name__}); alpha={[int(k) for k in request.alpha_E]}, weights "
                 f"{mebibytes:.1f} MiB plus activations; give workers more memory (fewer workers, smaller "
                 "training.batch_size), then --resume"
             ) from error
@@ -266,8 +266,8 @@ class RayPool:
         if not ready:
             self.close()
             raise ResourceError(
-                f"execution: none of {workers} workers ({self._config.cpus_per_worker:g} CPU, {gpus_per_worker:g} GPU each) "
-                f"started within {READY_DEADLINE_S:g} s; available: {_resources(ray.available_resources())}"
+                f"execution: none of {workers} workers ({self._config.cpus_per_worker:g} CPU, {gpus_per_worker:g} GPU "
+                f"each) started within {READY_DEADLINE_S:g} s; available: {_resources(ray.available_resources())}"
             )
         if len(ready) < workers:
             log.warning("only %d of %d workers started; going on with them", len(ready), workers)

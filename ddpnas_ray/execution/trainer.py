@@ -6,10 +6,11 @@ Axes: N images, C channels, H rows, W columns.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -21,12 +22,15 @@ from ddpnas_ray.data.images import ImageData, Split
 from ddpnas_ray.nn.training import Batches, accuracy, fixed_threads, initial_weights, recompute_batch_norm, train_epoch
 from ddpnas_ray.nn.training_config import TrainingConfig
 from ddpnas_ray.nn.weights import Float32Array, Layout, bind
-from ddpnas_ray.spaces.base import Inputs, SpaceSpec
+from ddpnas_ray.spaces.base import Inputs, SpaceSpec, Supernet
 
 if TYPE_CHECKING:
     from torch import nn
 
-_DROPOUT, _WEIGHTS = 3, 4  # keys of the generators for what a network draws itself, and for the supernet's first weights
+_DROPOUT, _WEIGHTS = (
+    3,
+    4,
+)  # keys of the generators for what a network draws itself, and for the supernet's first weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,17 +54,19 @@ class Trainer:
     @property
     def inputs(self) -> Inputs:
         """What the data look like to a network."""
-        return Inputs(
-            channels=self.data.channels, image_size=self.data.image_size, classes=len(self.data.classes)
-        )
+        return Inputs(channels=self.data.channels, image_size=self.data.image_size, classes=len(self.data.classes))
 
-    def supernet(self) -> tuple[dict[str, Float32Array], nn.Module]:
+    def supernet(self) -> tuple[dict[str, Float32Array], Supernet]:
         """The first weights by name, and the supernet without storage."""
         seed = int(rng_for(self.seed, _WEIGHTS).integers(2**63))
-        tensors, supernet = initial_weights(lambda: self.spec.supernet(self.inputs), seed)  # type: ignore[arg-type,return-value]
-        return {name: tensor.numpy().astype(np.float32) for name, tensor in tensors.items()}, supernet
+        make = cast("Callable[[], nn.Module]", partial(self.spec.supernet, self.inputs))
+        tensors, supernet = initial_weights(make, seed)
+        arrays = {name: tensor.numpy().astype(np.float32) for name, tensor in tensors.items()}
+        return arrays, cast(Supernet, supernet)
 
-    def train_and_score(self, request: EvalRequest, layout: Layout, flat: Float32Array) -> tuple[EvalResult, Float32Array]:
+    def train_and_score(
+        self, request: EvalRequest, layout: Layout, flat: Float32Array
+    ) -> tuple[EvalResult, Float32Array]:
         """Train one architecture for an epoch from the given weights and score it on the validation split.
 
         The result depends on the arguments and this object alone: not on the process, the worker or what ran before.

@@ -97,8 +97,8 @@ class CellNetwork(nn.Module):
 
     Args:
         shape: Everything but the operations.
-        candidates: The names of each edge's candidates: those of the normal cell's edges, then the reduction cell's. All
-            normal cells share an architecture, and so do all reduction cells; each has weights of its own.
+        candidates: The names of each edge's candidates: the normal cell's edges, then the reduction cell's. All normal
+            cells share an architecture, and so do all reduction cells; each has weights of its own.
     """
 
     def __init__(self, shape: CellNetShape, candidates: Sequence[tuple[str, ...]]) -> None:

@@ -1,7 +1,7 @@
 """The DARTS operations, in the forms that searching and deploying use.
 
-Search form: BatchNorm without affine parameters, and one after pooling. Deploy form: affine BatchNorm, none after pooling
-(DARTS; design row 10 and section 4). ``none`` has no module: a chosen ``none`` is simply not computed.
+Search form: BatchNorm without affine parameters, and one after pooling. Deploy form: affine BatchNorm, none after
+pooling, as DARTS evaluates. ``none`` has no module: a chosen ``none`` is simply not computed.
 """
 
 from __future__ import annotations

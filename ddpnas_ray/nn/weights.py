@@ -95,8 +95,8 @@ class Weights:
     def merge(self, learned: Sequence[tuple[Layout, Float32Array]]) -> None:
         """Take over what the architectures of an epoch learned, in place.
 
-        Every element becomes W plus the mean of the changes over the architectures that trained it, which is the mean of
-        what they ended with. Elements that one architecture trained are taken over exactly, elements that none did stay
+        Every element becomes W plus the mean of the changes over the architectures that trained it: the mean of what
+        they ended with. Elements that one architecture trained are taken over exactly, elements that none did stay
         bit-identical. Sums run in the given order, in float64.
 
         Args:

@@ -15,8 +15,8 @@ def summary(result: Mapping[str, Any], out: str) -> str:
     lines = [f"  {key}: {json.dumps(value)}" for key, value in result["genotype"].items()]
     costs = ", ".join(f"{value:,} {name}" for name, value in result["costs"].items())
     named = (
-        f"{target['cells']} cells, {target['channels']} channels, {target['image_size']} px, {target['classes']} classes, "
-        f"{target['stem']} stem"
+        f"{target['cells']} cells, {target['channels']} channels, {target['image_size']} px, "
+        f"{target['classes']} classes, {target['stem']} stem"
     )
     return "\n".join(
         [

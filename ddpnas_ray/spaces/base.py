@@ -1,6 +1,7 @@
 """What a search space provides, and how one is found by name.
 
-A new space is one module with a function that returns a ``SpaceSpec``: ``space: {name: "my_lab.tiny:make", channels: 8}``.
+A new space is one module with a function that returns a ``SpaceSpec``, named ``module:function`` in the configuration:
+``space: {name: "my_lab.tiny:make", channels: 8}``.
 """
 
 from __future__ import annotations
@@ -151,12 +152,16 @@ def find_space(name: str) -> Callable[..., SpaceSpec]:
         ConfigError: Nothing of that name can be imported.
     """
     if name not in BUILTIN and ":" not in name:
-        raise ConfigError(f"space.name: {name!r} is no built-in space and not module:function{did_you_mean(name, BUILTIN)}")
+        raise ConfigError(
+            f"space.name: {name!r} is no built-in space and not module:function{did_you_mean(name, BUILTIN)}"
+        )
     module_name, _, function_name = BUILTIN.get(name, name).partition(":")
     try:
         make = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"space.name: {name!r} cannot be imported: {error}; is its folder on PYTHONPATH?") from error
     if not callable(make):
-        raise ConfigError(f"space.name: {name!r} is a {type(make).__name__}; a function that returns a SpaceSpec is needed")
-    return make  # type: ignore[no-any-return]
+        raise ConfigError(
+            f"space.name: {name!r} is a {type(make).__name__}; a function that returns a SpaceSpec is needed"
+        )
+    return make

@@ -21,7 +21,7 @@ from ddpnas_ray.costs.convnet import CELL_OPS, CONVOLUTIONS
 from ddpnas_ray.spaces.base import Genotype, Inputs, SpaceSpec, Supernet, Target, resolve_stem
 
 if TYPE_CHECKING:
-    from ddpnas_ray.nn.cellnet import CellNetwork, CellNetShape
+    from ddpnas_ray.nn.cellnet import CellNetShape, CellNetwork
 
 OPS = tuple(
     Op(name, "parameter" if name in CONVOLUTIONS else "non_parameter", generable=name != "none") for name in CELL_OPS
@@ -65,7 +65,7 @@ def encode(genotype: Genotype, *, nodes: int | None = None) -> IntArray:
     """A DARTS genotype -> alpha_E with ``none`` on the edges that it leaves out.
 
     Args:
-        genotype: ``{"normal": [[operation, input], ...], "normal_concat": [...], "reduce": ..., "reduce_concat": ...}``,
+        genotype: ``{"normal": [[operation, input], ...], "normal_concat": [...], "reduce": ..., ...}``,
             two pairs a node, in node order; inputs 0 and 1 are the cell's, 2 is the first node.
         nodes: M; None takes it from the genotype.
 
@@ -88,9 +88,13 @@ def encode(genotype: Genotype, *, nodes: int | None = None) -> IntArray:
         for i, (name, source) in enumerate(pairs):
             edges = _edges_of(i // 2)
             if name not in CELL_OPS:
-                raise GenotypeError(f"genotype: {kind}[{i}]: {name!r} is no operation{did_you_mean(str(name), CELL_OPS)}")
+                raise GenotypeError(
+                    f"genotype: {kind}[{i}]: {name!r} is no operation{did_you_mean(str(name), CELL_OPS)}"
+                )
             if not isinstance(source, int) or not 0 <= source < len(edges):
-                raise GenotypeError(f"genotype: {kind}[{i}]: input {source!r}; node {i // 2} has inputs 0..{len(edges) - 1}")
+                raise GenotypeError(
+                    f"genotype: {kind}[{i}]: input {source!r}; node {i // 2} has inputs 0..{len(edges) - 1}"
+                )
             if alpha_E[edges[source]] != NONE:
                 raise GenotypeError(f"genotype: {kind}[{i}]: node {i // 2} takes input {source} twice")
             alpha_E[edges[source]] = CELL_OPS.index(name)
@@ -113,7 +117,7 @@ def decode(alpha_E: IntArray, *, nodes: int) -> Genotype:
 
 
 def most_likely(theta_EK: FloatArray, live_EK: BoolArray, *, blocks: tuple[tuple[int, ...], ...]) -> IntArray:
-    """The generated architecture with the largest expectation: each node's two best edges, each with its best operation.
+    """The generated architecture with the largest expectation: each node's two best edges with their best operations.
 
     Left-out edges add 0 to E[alpha], so the two largest thetas of a node are the optimum of Eq. 10 without a budget.
 

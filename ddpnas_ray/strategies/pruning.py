@@ -66,9 +66,7 @@ class Pruning:
         rng = rng_for(state.seed, state.round, state.epoch)
         alphas_NE = disjoint_sample(state.theta_EK, state.live_EK, rng)  # line 3
         lr = cosine(self.lr, state.epoch, planned_epochs(space, self.keep_per_group, self.epochs_per_round))
-        return Plan(
-            tuple(EvalRequest(state.round, state.epoch, n, alpha_E, lr) for n, alpha_E in enumerate(alphas_NE))
-        )
+        return Plan(tuple(EvalRequest(state.round, state.epoch, n, alpha_E, lr) for n, alpha_E in enumerate(alphas_NE)))
 
     def tell(self, state: SearchState, space: SearchSpace, plan: Plan, results: Sequence[EvalResult]) -> SearchState:
         """Record an epoch; at a round's end update theta and prune (Alg. 1, lines 9-15)."""

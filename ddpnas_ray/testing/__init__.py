@@ -5,7 +5,9 @@ Import them in a pytest module and derive a class whose name starts with ``Test`
 
 import pytest
 
-pytest.register_assert_rewrite("ddpnas_ray.testing.space_contract", "ddpnas_ray.testing.executor_contract", "ddpnas_ray.testing.states")
+pytest.register_assert_rewrite(
+    "ddpnas_ray.testing.space_contract", "ddpnas_ray.testing.executor_contract", "ddpnas_ray.testing.states"
+)
 
 from ddpnas_ray.testing.executor_contract import ExecutorContract, contract_trainer  # noqa: E402
 from ddpnas_ray.testing.space_contract import SpaceContract, count_macs  # noqa: E402

@@ -299,7 +299,10 @@ class SpaceContract:
     def _thetas(self, space: SearchSpace) -> list[tuple[FloatArray, BoolArray]]:
         """theta and live as they are at the start, and as some rounds and a whole search of pruning could leave them."""
         rng = rng_for(0, 3)
-        found = [(initial_state(space, 0).theta_EK, space.exists_EK.copy()), (_random_theta(space, rng), space.exists_EK)]
+        found = [
+            (initial_state(space, 0).theta_EK, space.exists_EK.copy()),
+            (_random_theta(space, rng), space.exists_EK),
+        ]
         for rounds in (2, 2, space.shape[1], space.shape[1]):
             live_EK = space.exists_EK.copy()
             for _ in range(rounds):
@@ -312,7 +315,8 @@ class SpaceContract:
         rng = rng_for(0, 4)
         for block in space.blocks:
             options = [
-                [k for k, op in enumerate(space.edges[e].candidates) if live_EK[e, k] or not op.generable] for e in block
+                [k for k, op in enumerate(space.edges[e].candidates) if live_EK[e, k] or not op.generable]
+                for e in block
             ]
             if math.prod(map(len, options)) <= TRIED:
                 combinations: Sequence[Sequence[int]] = list(itertools.product(*options))

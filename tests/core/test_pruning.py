@@ -39,7 +39,8 @@ def situations(draw: st.DrawFn) -> Situation:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     sizes = draw(st.lists(st.integers(1, 7), min_size=1, max_size=6))
     edges = tuple(
-        Edge(f"e{e}", (Op("kept", "parameter"), *(random_op(f"o{k}", rng) for k in range(n)))) for e, n in enumerate(sizes)
+        Edge(f"e{e}", (Op("kept", "parameter"), *(random_op(f"o{k}", rng) for k in range(n))))
+        for e, n in enumerate(sizes)
     )
     space = SearchSpace("random", edges, each_edge_alone(edges))
     theta_EK = np.where(space.exists_EK, rng.random(space.shape) + 1e-3, 0.0)

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
 import pytest
-import torch
 
-from ddpnas_ray.core.types import EvalRequest
 from ddpnas_ray.execution.base import Executor
 from ddpnas_ray.execution.local import LocalExecutor
 from ddpnas_ray.testing import ExecutorContract, contract_trainer

@@ -36,7 +36,9 @@ def piece(draw: Callable[..., Any], name: str, shape: tuple[int, ...]) -> Piece:
     for side in shape:
         start = draw(st.integers(0, side - 1))
         slices.append(slice(start, draw(st.integers(start + 1, side)), draw(st.sampled_from([None, 1, 2]))))
-    return Piece(name, tuple(len(range(*s.indices(side))) for s, side in zip(slices, shape, strict=True)), tuple(slices))
+    return Piece(
+        name, tuple(len(range(*s.indices(side))) for s, side in zip(slices, shape, strict=True)), tuple(slices)
+    )
 
 
 @st.composite
@@ -164,7 +166,9 @@ def test_the_padding_that_comes_back_is_ignored() -> None:
 
 def test_slices_of_one_architecture_may_lie_in_one_tensor() -> None:
     weights = Weights({"heads": np.zeros((4, 2), dtype=np.float32)})
-    layout = Layout.of([Piece("heads", (1, 2), (slice(0, 1), slice(None))), Piece("heads", (1, 2), (slice(3, 4), slice(None)))])
+    layout = Layout.of(
+        [Piece("heads", (1, 2), (slice(0, 1), slice(None))), Piece("heads", (1, 2), (slice(3, 4), slice(None)))]
+    )
     flat = weights.cut(layout)
     for i, view in enumerate(layout.views(flat), start=1):
         view[...] = i
@@ -200,7 +204,12 @@ def test_shared_pieces_are_those_of_every_path_and_the_rest_is_its_own(
 def network_and_layout() -> tuple[nn.Module, Layout]:
     torch.manual_seed(3)
     network = nn.Sequential(
-        nn.Conv2d(1, 5, 3, padding=1), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(), nn.Linear(5 * 16, 7, bias=False), nn.Linear(7, 3)
+        nn.Conv2d(1, 5, 3, padding=1),
+        nn.BatchNorm2d(5),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(5 * 16, 7, bias=False),
+        nn.Linear(7, 3),
     )
     return network, Layout.of(Piece(name, tuple(p.shape)) for name, p in network.named_parameters())
 
@@ -259,7 +268,9 @@ def test_a_stand_alone_network_is_bound_in_any_order_of_pieces() -> None:
     torch.manual_seed(0)
     supernet: Any = spec.supernet(inputs)
     weights = Weights({name: p.detach().numpy() for name, p in supernet.named_parameters()})
-    alpha_E = np.array([CELL_OPS.index(name) for name in ("sep_conv_3x3", "skip_connect", "dil_conv_5x5", "skip_connect")])
+    alpha_E = np.array(
+        [CELL_OPS.index(name) for name in ("sep_conv_3x3", "skip_connect", "dil_conv_5x5", "skip_connect")]
+    )
     pieces = supernet.pieces(alpha_E)
     x, outputs = torch.randn(3, 1, 8, 8), []
     for order in (pieces, pieces[::-1]):

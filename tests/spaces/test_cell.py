@@ -66,7 +66,13 @@ class TestImagenetStemOnOddImages(SpaceContract):
 
 def genotype(normal: str, reduce: str) -> dict[str, Any]:
     """``s3 1,s3 0 | sc 0,s3 1`` -> a genotype."""
-    short = {"sc": "skip_connect", "s3": "sep_conv_3x3", "s5": "sep_conv_5x5", "d3": "dil_conv_3x3", "d5": "dil_conv_5x5"}
+    short = {
+        "sc": "skip_connect",
+        "s3": "sep_conv_3x3",
+        "s5": "sep_conv_5x5",
+        "d3": "dil_conv_3x3",
+        "d5": "dil_conv_5x5",
+    }
     short |= {"mp": "max_pool_3x3", "ap": "avg_pool_3x3"}
     cells = {}
     for kind, text in (("normal", normal), ("reduce", reduce)):
@@ -168,7 +174,9 @@ def logits(spec_options: dict[str, int], alpha_E: np.ndarray, inputs: Inputs) ->
 def test_none_adds_zero(size: int, where: str) -> None:
     options, inputs = {"cells": 3, "nodes": 2, "channels": 4}, Inputs(channels=1, image_size=size, classes=3)
     alpha_E = np.full(10, CELL_OPS.index("sep_conv_3x3"))
-    alpha_E[{"a node": slice(7, 10), "the normal cell": slice(5), "the reduction cell": slice(5, 10)}.get(where, ...)] = NONE
+    alpha_E[
+        {"a node": slice(7, 10), "the normal cell": slice(5), "the reduction cell": slice(5, 10)}.get(where, ...)
+    ] = NONE
     out = logits(options, alpha_E, inputs)
     assert out.shape == (4, 3)
     assert torch.isfinite(out).all()
@@ -289,8 +297,14 @@ def changed(kind: str, at: int, pair: object) -> dict[str, Any]:
         ([], "the key 'normal' with a list of [operation, input] pairs is missing"),
         (DARTS_V1 | {"normal": DARTS_V1["normal"][:-1]}, "normal has 7 pairs, 4 nodes need 8: two a node"),
         (DARTS_V1 | {"reduce": []}, "reduce has 0 pairs, 4 nodes need 8: two a node"),
-        (DARTS_V1 | {"normal_concat": [2, 3, 4]}, "normal_concat is [2, 3, 4]; cells of this space concatenate all nodes"),
-        (changed("normal", 0, ["sep_conv_3x4", 1]), "normal[0]: 'sep_conv_3x4' is no operation; did you mean sep_conv_3x3?"),
+        (
+            DARTS_V1 | {"normal_concat": [2, 3, 4]},
+            "normal_concat is [2, 3, 4]; cells of this space concatenate all nodes",
+        ),
+        (
+            changed("normal", 0, ["sep_conv_3x4", 1]),
+            "normal[0]: 'sep_conv_3x4' is no operation; did you mean sep_conv_3x3?",
+        ),
         (changed("normal", 2, ["skip_connect", 3]), "normal[2]: input 3; node 1 has inputs 0..2"),
         (changed("reduce", 7, ["skip_connect", -1]), "reduce[7]: input -1; node 3 has inputs 0..4"),
         (changed("reduce", 7, ["skip_connect", "0"]), "reduce[7]: input '0'; node 3 has inputs 0..4"),

@@ -119,7 +119,11 @@ def _chain_deploy(edges: tuple[Edge, ...], channels: int, alpha_E: IntArray, tar
 
 def _chain_costs(kind: str, edges: tuple[Edge, ...], channels: int, target: Target) -> CostTable:
     size = target.image_size
-    base = conv(target.input_channels, channels, kernel=3, size=size) + batch_norm(channels) + linear(channels, target.classes)
+    base = (
+        conv(target.input_channels, channels, kernel=3, size=size)
+        + batch_norm(channels)
+        + linear(channels, target.classes)
+    )
     entries_EK = np.zeros((3, 4), dtype=np.int64)
     for e, edge in enumerate(edges):
         for k, op in enumerate(edge.candidates):
@@ -272,7 +276,11 @@ def test_a_whole_search_of_a_space_of_ones_own() -> None:
     executor = LocalExecutor(trainer)
     saved = []
     state = run_search(
-        strategy, executor, spec.space, initial_state(spec.space, 0), save=lambda state, weights: saved.append(state.epoch)
+        strategy,
+        executor,
+        spec.space,
+        initial_state(spec.space, 0),
+        save=lambda state, weights: saved.append(state.epoch),
     )
     assert len(state.evaluations) == planned_architecture_epochs(spec.space, 1, 2) == 2 * (4 + 3)
     assert saved == [1, 2, 3, 4]
@@ -289,7 +297,11 @@ def test_a_search_of_slices_ends_although_an_edge_took_no_part() -> None:
     data = load_data(DataConfig(name="digits", train_limit=64, val_limit=64), seed=0)
     executor = LocalExecutor(Trainer(spec=spec, data=data, config=TrainingConfig(batch_size=16, bn_images=0), seed=0))
     state = run_search(
-        Pruning(epochs_per_round=1, lr=0.1), executor, spec.space, initial_state(spec.space, 0), save=lambda *saved: None
+        Pruning(epochs_per_round=1, lr=0.1),
+        executor,
+        spec.space,
+        initial_state(spec.space, 0),
+        save=lambda *saved: None,
     )
     assert state.live_EK[:2].sum(axis=1).tolist() == [1, 1]
     for row in state.evaluations:

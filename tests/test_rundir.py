@@ -1,0 +1,490 @@
+"""Run directories: how they appear, who may write, how they are read back, and the fingerprint.
+
+Axes: E edges, K candidates.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, ItemsView, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pyarrow import fs
+
+from ddpnas_ray import rundir
+from ddpnas_ray.core.errors import RunDirError
+from ddpnas_ray.core.types import CostTable, Edge, Evaluation, Op, RoundRecord, SearchSpace
+from ddpnas_ray.storage import Folder
+
+ROOT = Path(__file__).parents[1]
+CONV, SKIP, NONE = Op("conv", "parameter"), Op("skip", "non_parameter"), Op("none", "non_parameter", generable=False)
+SPACE = SearchSpace("small", (Edge("a", (CONV, SKIP, NONE)), Edge("b", (SKIP, CONV))), ((1,), (0,)))
+EXISTS_EK = SPACE.exists_EK
+FILES = {"space.json": b"{}", "config.yaml": b"seed: 0\n"}
+
+
+# --- appearing ---
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_run_directory_appears_with_its_files(tmp_path: Path, there: bool) -> None:
+    out = tmp_path / "runs" / "a"
+    if there:
+        out.mkdir(parents=True)
+    folder = rundir.create(str(out), FILES)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == FILES
+    assert folder.names() == sorted(FILES)
+    assert os.listdir(out.parent) == ["a"], "nothing temporary is left"
+    assert rundir.existing(str(out)).path == folder.path
+
+
+def test_it_appears_by_rename(tmp_path: Path) -> None:
+    out = tmp_path / "a"
+
+    class Watching(dict[str, bytes]):
+        def items(self) -> ItemsView[str, bytes]:
+            def each() -> Iterator[tuple[str, bytes]]:
+                for name, data in FILES.items():
+                    assert not out.exists()
+                    yield name, data
+
+            return each()  # type: ignore[return-value]
+
+    rundir.create(str(out), Watching(FILES))
+    assert sorted(os.listdir(out)) == sorted(FILES)
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("name", ["no/such/folder", "x" * 300])
+def test_when_a_write_fails_midway_nothing_has_appeared(tmp_path: Path, name: str, there: bool) -> None:
+    out = tmp_path / "a"
+    if there:
+        out.mkdir()
+    with pytest.raises(RunDirError, match="cannot be written"):
+        rundir.create(str(out), {**FILES, name: b"", "later": b""})
+    assert os.listdir(tmp_path) == (["a"] if there else [])
+    assert not there or not os.listdir(out)
+
+
+def test_when_the_files_cannot_be_made_nothing_has_appeared(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        rundir.create(str(tmp_path / "a"), {**FILES, "later": "no bytes"})  # type: ignore[dict-item]
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("config.yaml", "exists and is not empty (1 entries, such as config.yaml); add --resume to go on with that run"),
+        ("thesis.tex", "exists and is not empty (1 entries, such as thesis.tex); choose another --out"),
+    ],
+)
+def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(RunDirError) as error:
+        rundir.create(str(tmp_path), FILES)
+    assert message in str(error.value)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "mine"}
+
+
+def test_a_file_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "a"
+    out.write_text("mine")
+    with pytest.raises(RunDirError, match="is a file; --out needs a new folder"):
+        rundir.create(str(out), FILES)
+    assert out.read_text() == "mine"
+
+
+def test_a_path_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunDirError):
+        rundir.create(str(tmp_path / "file" / "a"), FILES)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_folder_without_a_configuration_is_no_run(tmp_path: Path) -> None:
+    for out in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(RunDirError, match=r"is no run directory \(no config.yaml there\)"):
+            rundir.existing(str(out))
+
+
+# --- one writer ---
+
+HOLDER = """
+import sys
+from ddpnas_ray.rundir import locked
+from ddpnas_ray.storage import Folder
+with locked(Folder.open(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def another_process_holding(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "locked\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_second_process_is_refused_until_the_first_was_killed(tmp_path: Path) -> None:
+    folder = Folder.open(str(tmp_path))
+    with another_process_holding(tmp_path) as holder:
+        for _ in range(2):
+            with pytest.raises(RunDirError, match=rf"process {holder.pid} on .* writes to this run"), rundir.locked(folder):
+                pytest.fail("locked twice")
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    assert folder.has("LOCK"), "the file of a killed process stays, and counts for nothing"
+    with rundir.locked(folder):
+        assert json.loads(folder.read("LOCK"))["pid"] == os.getpid()
+    assert folder.names() == []
+
+
+def test_a_process_that_ends_well_gives_the_lock_back(tmp_path: Path) -> None:
+    with another_process_holding(tmp_path) as holder:
+        holder.communicate()
+        assert holder.returncode == 0
+    assert not os.listdir(tmp_path)
+    with rundir.locked(Folder.open(str(tmp_path))):
+        pass
+
+
+def test_an_error_gives_the_lock_back(tmp_path: Path) -> None:
+    folder = Folder.open(str(tmp_path))
+    with pytest.raises(RuntimeError, match="inside"), rundir.locked(folder):
+        raise RuntimeError("inside")
+    with rundir.locked(folder), pytest.raises(RunDirError), rundir.locked(folder):
+        pytest.fail("locked twice")
+
+
+def test_the_lock_says_who_holds_it(tmp_path: Path) -> None:
+    folder = Folder.open(str(tmp_path))
+    with rundir.locked(folder):
+        assert set(json.loads(folder.read("LOCK"))) == {"host", "pid", "start"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Folder:
+    """A folder as on an object store: not local, and without locks of its own."""
+    folder = Folder(fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()), "run", "store://bucket/run")
+    folder.make()
+    return folder
+
+
+def test_on_an_object_store_the_lock_is_a_file(store: Folder) -> None:
+    with rundir.locked(store):
+        with pytest.raises(RunDirError, match=f"process {os.getpid()} on"), rundir.locked(store):
+            pytest.fail("locked twice")
+        assert store.has("LOCK")
+    assert not store.has("LOCK")
+
+
+def test_on_an_object_store_the_lock_of_a_dead_process_is_taken_over(store: Folder) -> None:
+    import socket
+
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    store.write("LOCK", json.dumps({"host": socket.gethostname(), "pid": dead.pid, "start": "then"}).encode())
+    with rundir.locked(store):
+        assert json.loads(store.read("LOCK"))["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("content", [b'{"host": "elsewhere", "pid": 1, "start": "then"}', b"", b"damaged", b"[]", b"{}"])
+def test_on_an_object_store_a_lock_of_who_knows_whom_is_respected(store: Folder, content: bytes) -> None:
+    store.write("LOCK", content)
+    with pytest.raises(RunDirError, match="remove LOCK there if it is gone"), rundir.locked(store):
+        pytest.fail("locked twice")
+    assert store.read("LOCK") == content
+
+
+# --- files and back ---
+
+
+def evaluation(number: int = 0, **changes: Any) -> Evaluation:
+    found = Evaluation(
+        round=number // 4,
+        epoch=number // 2,
+        architecture=number % 2,
+        alpha_E=(number % 3, number % 2),
+        split="val",
+        score=0.1 + number / 100,
+        loss=2.5 - number / 10,
+        trained=True,
+        ok=True,
+        seconds=0.25,
+        worker="local",
+        node="",
+    )
+    return replace(found, **changes)
+
+
+def record(number: int) -> RoundRecord:
+    rng = np.random.default_rng(number)
+    live_EK = EXISTS_EK & (rng.random(SPACE.shape) < 0.7)
+    return RoundRecord(
+        round=number,
+        theta_EK=np.where(EXISTS_EK, rng.random(SPACE.shape), 0.0),
+        utility_EK=np.where(live_EK, rng.random(SPACE.shape), np.nan),
+        momentum_EK=np.where(EXISTS_EK, rng.random(SPACE.shape), 0.0),
+        live_EK=live_EK,
+        pruned_at_EK=np.where(live_EK, -1, number),
+    )
+
+
+def same(one: Evaluation, other: Evaluation) -> bool:
+    pairs = [(getattr(one, field.name), getattr(other, field.name)) for field in fields(Evaluation)]
+    return all(a == b or (a != a and b != b) for a, b in pairs) and all(type(a) is type(b) for a, b in pairs)
+
+
+def test_evaluations_come_back_as_they_were() -> None:
+    rows = [evaluation(i) for i in range(5)]
+    rows.append(evaluation(5, loss=math.nan, ok=False, trained=False, worker="w/1", node="n", alpha_E=(2, 1)))
+    rows.append(evaluation(6, score=-1.0, loss=math.inf, seconds=0.1 + 0.2))
+    back = rundir.read_evaluations(rundir.evaluations_table(rows))
+    assert len(back) == len(rows)
+    assert all(same(a, b) for a, b in zip(rows, back, strict=True))
+
+
+def test_no_evaluations_come_back_as_none() -> None:
+    assert rundir.read_evaluations(rundir.evaluations_table(())) == ()
+
+
+def test_the_columns_of_evaluations_are_those_of_the_design() -> None:
+    schema = pq.read_schema(io.BytesIO(rundir.evaluations_table([evaluation()])))
+    assert {field.name: str(field.type) for field in schema} == {
+        "round": "int32",
+        "epoch": "int32",
+        "architecture": "int32",
+        "alpha": "list<element: int16>",
+        "split": "string",
+        "score": "double",
+        "loss": "double",
+        "trained": "bool",
+        "ok": "bool",
+        "seconds": "double",
+        "worker": "string",
+        "node": "string",
+    }
+
+
+def test_theta_has_a_row_a_round_edge_and_operation() -> None:
+    history = [record(0), record(1)]
+    rows = pq.read_table(io.BytesIO(rundir.theta_table(history, SPACE))).to_pylist()
+    assert [(row["round"], row["edge"], row["operation"]) for row in rows] == [
+        (r, edge.name, op.name) for r in range(2) for edge in SPACE.edges for op in edge.candidates
+    ]
+    for row in rows:
+        e = [edge.name for edge in SPACE.edges].index(row["edge"])
+        k = [op.name for op in SPACE.edges[e].candidates].index(row["operation"])
+        for name in ("theta", "utility", "momentum", "live", "pruned_at"):
+            np.testing.assert_equal(row[name], getattr(history[row["round"]], f"{name}_EK")[e, k].item())
+
+
+def test_theta_of_no_round_is_an_empty_table() -> None:
+    assert pq.read_table(io.BytesIO(rundir.theta_table((), SPACE))).num_rows == 0
+
+
+def test_the_space_comes_back_with_the_costs_of_its_target() -> None:
+    table = CostTable(7, np.arange(6).reshape(2, 3))
+    data = rundir.space_json(SPACE, {"macs": table}, {"cells": 20})
+    assert rundir.read_space(data) == SPACE
+    content = json.loads(data)
+    assert content["costs"] == {"macs": {"base": 7, "entries": [[0, 1, 2], [3, 4, 5]]}}
+    assert content["target"] == {"cells": 20}
+    assert content["schema_version"] == rundir.SCHEMA_VERSION
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_log_lines_are_added(tmp_path: Path, store: Folder, remote: bool) -> None:
+    folder = store if remote else Folder.open(str(tmp_path))
+    rundir.append_log(folder, "start", epoch=0)
+    rundir.append_log(folder, "epoch", mean=0.5)
+    lines = [json.loads(line) for line in folder.read("log.jsonl").decode().splitlines()]
+    assert [line["event"] for line in lines] == ["start", "epoch"]
+    assert lines[1]["mean"] == 0.5
+    assert lines[0]["time"] <= lines[1]["time"]
+
+
+# --- fingerprint ---
+
+
+@dataclass(frozen=True)
+class Found:
+    """All that a fingerprint covers."""
+
+    theta_EK: np.ndarray
+    momentum_EK: np.ndarray
+    pruned_at_EK: np.ndarray
+    evaluations: tuple[Evaluation, ...]
+    tensors: dict[str, np.ndarray]
+
+    def fingerprint(self) -> str:
+        return rundir.fingerprint(self.theta_EK, self.momentum_EK, self.pruned_at_EK, self.evaluations, self.tensors)
+
+    def with_row(self, **changes: Any) -> Found:
+        first, *others = self.evaluations
+        return replace(self, evaluations=(replace(first, **changes), *others))
+
+    def with_tensor(self, name: str, tensor: np.ndarray) -> Found:
+        return replace(self, tensors=self.tensors | {name: tensor})
+
+
+def found() -> Found:
+    last = record(1)
+    rng = np.random.default_rng(5)
+    return Found(
+        last.theta_EK,
+        last.momentum_EK,
+        last.pruned_at_EK,
+        tuple(evaluation(i) for i in range(6)),
+        {"a.weight": rng.random((2, 3), dtype=np.float32), "b.weight": rng.random(4, dtype=np.float32)},
+    )
+
+
+def next_float(array: np.ndarray, at: tuple[int, ...]) -> np.ndarray:
+    """The smallest change that a float can make."""
+    other = array.copy()
+    other[at] = np.nextafter(other[at], np.array(np.inf, dtype=array.dtype))
+    return other
+
+
+def one_more(array: np.ndarray, at: tuple[int, ...]) -> np.ndarray:
+    other = array.copy()
+    other[at] += 1
+    return other
+
+
+CHANGES: dict[str, Callable[[Found], Found]] = {
+    "theta": lambda f: replace(f, theta_EK=next_float(f.theta_EK, (0, 1))),
+    "V": lambda f: replace(f, momentum_EK=next_float(f.momentum_EK, (1, 0))),
+    "pruned_at": lambda f: replace(f, pruned_at_EK=one_more(f.pruned_at_EK, (0, 0))),
+    "alpha": lambda f: f.with_row(alpha_E=(1, 0)),
+    "score": lambda f: f.with_row(score=math.nextafter(f.evaluations[0].score, 1.0)),
+    "loss": lambda f: f.with_row(loss=math.nextafter(f.evaluations[0].loss, 1.0)),
+    "loss that diverged": lambda f: f.with_row(loss=math.nan),
+    "round": lambda f: f.with_row(round=9),
+    "epoch": lambda f: f.with_row(epoch=9),
+    "architecture": lambda f: f.with_row(architecture=9),
+    "an evaluation less": lambda f: replace(f, evaluations=f.evaluations[:-1]),
+    "a weight": lambda f: f.with_tensor("b.weight", next_float(f.tensors["b.weight"], (3,))),
+    "a weight's name": lambda f: replace(f, tensors={"a.weight": f.tensors["a.weight"], "c.weight": f.tensors["b.weight"]}),
+    "a weight's shape": lambda f: f.with_tensor("a.weight", f.tensors["a.weight"].reshape(3, 2)),
+    "a weight's type": lambda f: f.with_tensor("a.weight", f.tensors["a.weight"].view(np.int32)),
+    "a weight more": lambda f: f.with_tensor("c.weight", np.zeros(0, dtype=np.float32)),
+    "weights swapped": lambda f: replace(
+        f, tensors={"a.weight": f.tensors["a.weight"][::-1], "b.weight": f.tensors["b.weight"]}
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_the_fingerprint_changes_with(change: Callable[[Found], Found]) -> None:
+    assert change(found()).fingerprint() != found().fingerprint()
+
+
+SAME: dict[str, Callable[[Found], Found]] = {
+    "nothing": lambda f: f,
+    "the order of evaluations": lambda f: replace(f, evaluations=f.evaluations[::-1]),
+    "the order of weights": lambda f: replace(f, tensors=dict(reversed(f.tensors.items()))),
+    "the worker": lambda f: f.with_row(worker="ddpnas-worker-3/17"),
+    "the node": lambda f: f.with_row(node="ab12"),
+    "the time": lambda f: f.with_row(seconds=99.0),
+    "the memory order": lambda f: replace(
+        f.with_tensor("a.weight", np.asfortranarray(f.tensors["a.weight"])), theta_EK=np.asfortranarray(f.theta_EK)
+    ),
+    "the byte order": lambda f: replace(
+        f.with_tensor("a.weight", f.tensors["a.weight"].astype(">f4")), theta_EK=f.theta_EK.astype(">f8")
+    ),
+}
+
+
+@pytest.mark.parametrize("change", SAME.values(), ids=SAME.keys())
+def test_the_fingerprint_does_not_depend_on(change: Callable[[Found], Found]) -> None:
+    assert change(found()).fingerprint() == found().fingerprint()
+
+
+def test_every_nan_has_one_fingerprint() -> None:
+    negative = float(np.frombuffer(np.uint64(0xFFF8000000000001).tobytes(), dtype="<f8")[0])
+    assert found().with_row(loss=math.nan).fingerprint() == found().with_row(loss=negative).fingerprint()
+
+
+def test_the_fingerprint_is_64_hexadecimal_digits() -> None:
+    assert len(found().fingerprint()) == 64
+    int(found().fingerprint(), 16)
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Folder:
+    """The files of a finished run that the fingerprint is recomputed from."""
+    f = found()
+    folder = Folder.open(str(tmp_path))
+    folder.write("space.json", rundir.space_json(SPACE, {}, {}))
+    folder.write("theta.parquet", rundir.theta_table([record(0), record(1)], SPACE))
+    folder.write("evaluations.parquet", rundir.evaluations_table(f.evaluations))
+    folder.write("weights.safetensors", rundir.weights_file(f.tensors))
+    # In the files padding is what the algorithm gives it: theta and V are 0, pruned_at is -1.
+    pruned_at_EK = np.where(EXISTS_EK, f.pruned_at_EK, -1)
+    folder.write("result.json", rundir.json_file({"fingerprint": replace(f, pruned_at_EK=pruned_at_EK).fingerprint()}))
+    return folder
+
+
+def test_the_fingerprint_is_recomputed_from_the_files(finished: Folder) -> None:
+    assert rundir.verify_fingerprint(finished).agrees
+
+
+def test_a_changed_file_is_found(finished: Folder) -> None:
+    finished.write("theta.parquet", rundir.theta_table([record(1), record(0)][::-1][:1], SPACE))
+    assert not rundir.verify_fingerprint(finished).agrees
+
+
+def test_an_unfinished_run_has_no_fingerprint(finished: Folder) -> None:
+    (Path(finished.path) / "result.json").unlink()
+    with pytest.raises(RunDirError, match=r"has not finished; go on with: python -m ddpnas_ray.search --out .* --resume"):
+        rundir.verify_fingerprint(finished)
+
+
+@pytest.mark.parametrize("name", ["space.json", "theta.parquet", "evaluations.parquet", "weights.safetensors"])
+def test_a_missing_file_is_said(finished: Folder, name: str) -> None:
+    (Path(finished.path) / name).unlink()
+    with pytest.raises(RunDirError, match="cannot be read"):
+        rundir.verify_fingerprint(finished)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "space.json",
+        "theta.parquet",
+        "evaluations.parquet",
+        pytest.param(
+            "weights.safetensors",
+            marks=pytest.mark.xfail(strict=True, reason="rundir.verify_fingerprint does not catch SafetensorError"),
+        ),
+        "result.json",
+    ],
+)
+def test_a_truncated_file_is_said(finished: Folder, name: str) -> None:
+    data = finished.read(name)
+    finished.write(name, data[: len(data) // 2])
+    with pytest.raises(RunDirError, match="cannot be read|damaged"):
+        rundir.verify_fingerprint(finished)
