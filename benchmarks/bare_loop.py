@@ -1,7 +1,7 @@
 """What ``overhead.py`` measures against: train and score stand-alone networks in plain PyTorch.
 
 Written for speed on a CPU: decoded images in memory, whole batches augmented at once, channels last, one optimiser step
-for all tensors, BatchNorm statistics tracked only where they are recomputed. Nothing is cut out, merged or sent.
+for all tensors, BatchNorm statistics tracked only where they are recomputed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True)
 class BareLoop:
-    """Images, uint8 of shape (N, C, H, W), with int64 labels, and how to train on them."""
+    """How to train."""
 
-    train: tuple[Tensor, Tensor]
+    train: tuple[Tensor, Tensor]  # uint8 images (N, C, H, W) and int64 labels
     val: tuple[Tensor, Tensor]
     batch_size: int
     bn_images: int
@@ -51,9 +51,10 @@ class BareLoop:
             return sum(int((network(_pixels(x)).argmax(1) == y).sum()) for x, y in batches) / len(self.val[0])
 
     def _augmented(self, images: Tensor) -> Tensor:
-        n, size, top_left = len(images), images.shape[-1], torch.randint(2 * self.crop + 1, (2, len(images)))
+        n, size = len(images), images.shape[-1]
         windows = F.pad(images, (self.crop,) * 4).unfold(2, size, 1).unfold(3, size, 1)
-        cropped = windows[torch.arange(n), :, top_left[0], top_left[1]]
+        top, left = torch.randint(2 * self.crop + 1, (2, n))
+        cropped = windows[torch.arange(n), :, top, left]
         return torch.where((torch.rand(n) < 0.5)[:, None, None, None], cropped.flip(3), cropped)
 
 

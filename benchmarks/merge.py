@@ -6,8 +6,8 @@ CIFAR-10 and a small cell supernet. Both run the real search, Algorithm 1 with T
 number is the mean validation score of an epoch's architectures, which is what the search decides by.
 
 For each seed (it keys images, architectures and weights alike) both merges run with BatchNorm statistics recomputed
-before scoring, then one seed runs both without (``training.bn_images: 0``, the running statistics). Lines appear as they
-come, tables at the end, and ``--json`` is written anew after every search:
+before scoring, then one seed runs both without (``training.bn_images: 0``, the running statistics). Lines appear as
+they come, tables at the end, and ``--json`` is written anew after every search:
 
     nice -n 19 python benchmarks/merge.py --json merge.json > merge.log &
 """
@@ -18,7 +18,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from common import cifar10, machine
 
-from ddpnas_ray.core.types import Evaluation, SearchState, initial_state
+from ddpnas_ray.core.types import FloatArray, SearchState, initial_state
 from ddpnas_ray.driver import run_search
 from ddpnas_ray.execution.local import LocalExecutor
 from ddpnas_ray.execution.trainer import Trainer
@@ -104,34 +104,38 @@ def search(args: argparse.Namespace, merge: Merge, seed: int, bn_images: int) ->
             f"mean loss {last.mean_loss:.4f}, {last.seconds:.1f} s"
         )
 
-    should_stop: Callable[[SearchState], bool] = lambda state: state.epoch >= args.epochs  # noqa: E731
-    strategy = Pruning(epochs_per_round=args.epochs_per_round, lr=args.lr)
-    run_search(strategy, executor, spec.space, initial_state(spec.space, seed), save=done, should_stop=should_stop)
+    run_search(
+        Pruning(epochs_per_round=args.epochs_per_round, lr=args.lr),
+        executor,
+        spec.space,
+        initial_state(spec.space, seed),
+        save=done,
+        should_stop=lambda state: state.epoch >= args.epochs,
+    )
     return Run(merge=merge, seed=seed, bn_images=bn_images, epochs=tuple(epochs))
 
 
 def table(runs: Sequence[Run], bn_images: int) -> str:
     """Mean scores by epoch, averaged over seeds, with their range where there are several."""
-    by_merge = {
-        merge: np.array([[e.mean_score for e in r.epochs] for r in runs if r.merge == merge]) for merge in MERGES
-    }
-    by_merge["difference"] = by_merge["mean"] - by_merge["sequential"]
-    seeds = len(by_merge["mean"])
+    merged, sequential = (  # a row a seed, a column an epoch
+        np.array([[epoch.mean_score for epoch in run.epochs] for run in runs if run.merge == merge]) for merge in MERGES
+    )
     how = f"recomputed on {bn_images} images" if bn_images else "as they ran during training"
     lines = [
-        f"\nBatchNorm statistics {how}; mean score of an epoch's architectures, mean of {seeds} seed(s) (range)\n",
+        f"\nBatchNorm statistics {how}; mean score of an epoch's architectures, mean over {len(merged)} seeds (range)\n",
         "| epoch | architectures | merged | sequential | merged - sequential |",
         "| --- | --- | --- | --- | --- |",
     ]
     for i, epoch in enumerate(runs[0].epochs):
-        cells = [_with_range(scores[:, i], signed=name == "difference") for name, scores in by_merge.items()]
+        cells = [_with_range(merged[:, i]), _with_range(sequential[:, i])]
+        cells.append(_with_range(merged[:, i] - sequential[:, i], "{:+.3f}"))
         lines.append(f"| {epoch.epoch + 1} | {epoch.architectures} | {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
 
 def _epoch(state: SearchState) -> Epoch:
     last = state.epoch - 1
-    rows: list[Evaluation] = [row for row in state.evaluations if row.epoch == last]
+    rows = [row for row in state.evaluations if row.epoch == last]
     return Epoch(
         epoch=last,
         round=rows[0].round,
@@ -143,8 +147,7 @@ def _epoch(state: SearchState) -> Epoch:
     )
 
 
-def _with_range(values: np.ndarray, *, signed: bool) -> str:
-    form = "{:+.3f}" if signed else "{:.3f}"
+def _with_range(values: FloatArray, form: str = "{:.3f}") -> str:
     text = form.format(values.mean())
     return text if len(values) == 1 else f"{text} ({form.format(values.min())} to {form.format(values.max())})"
 
@@ -174,7 +177,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--bn-images", type=int, default=512, help="images that BatchNorm is recomputed on (default: %(default)s)")
     add("--batch-size", type=int, default=64, help="images a step (default: %(default)s)")
     add("--lr", type=float, default=0.025, help="initial learning rate (default: %(default)s)")
-    add("--epochs", type=int, default=9, help="epochs of every search (default: %(default)s)")
+    add("--epochs", type=int, default=6, help="epochs of every search (default: %(default)s)")
     add("--epochs-per-round", type=int, default=3, help="T (default: %(default)s)")
     add("--seeds", type=int, default=3, help="seeds with BatchNorm recomputed (default: %(default)s)")
     add("--seeds-without-bn", type=int, default=1, help="seeds without (default: %(default)s)")

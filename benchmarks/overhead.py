@@ -13,8 +13,9 @@ Four measures in one run, so that one machine in one state answers for all of th
 Architectures are those of an epoch of Algorithm 1: sampled disjointly from a uniform theta. (a) and (b) come from
 pairs in which the contenders take turns on a few architectures, in all orders one after the other; the next pair takes
 the next architectures. (c) takes the whole epoch. Every run starts from the same weights, and Ray must return the very
-scores of the local executor. Processes are started, and warmed up, before the first pair. Ratios are taken within a
-pair; the table has their medians and quartiles. Run it on a machine that does nothing else:
+scores of the local executor. Before the first pair all processes are started and have trained every architecture on a
+few images. Ratios are taken within a pair; the table has their medians and quartiles. Run it on a machine that does
+nothing else:
 
     python benchmarks/overhead.py
 """
@@ -27,6 +28,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import combinations, permutations
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, TypeVar
@@ -74,9 +76,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     say("starting Ray and the bare processes")
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
-    processes = BareProcesses(2, data, trainer.config)
+    few = replace(
+        trainer, data=cifar10(train=args.batch_size, val=args.batch_size + args.val % args.batch_size, seed=0)
+    )
+    processes = BareProcesses(2, trainer, few, alphas_NE)
     try:
         pools = [RayPool(trainer, ExecutionConfig(), workers=n, gpus_per_worker=0) for n in (1, 2)]
+        say("warm-up: this process, then the Ray workers")
+        compile_kernels(few, alphas_NE)
+        workers = [member.actor for pool in pools for member in pool._members]
+        ray.get([worker.__ray_call__.remote(lambda _: compile_kernels(few, alphas_NE)) for worker in workers])
         run = Contenders(trainer, alphas_NE, LocalExecutor(trainer), pools, processes)
         run.warm_up()
         ratios = run.overhead(args.pairs, args.pair_architectures) | run.scaling(args.scaling_pairs)
@@ -121,13 +130,11 @@ class Contenders:
         self.scores: dict[str, list[float]] = {}
 
     def warm_up(self) -> None:
-        """Everybody trains once, so that kernels are compiled and memory is there."""
-        first = self._requests([0], epoch=0)
-        say("warm-up")
-        self._bare(self._trainer.spec.build(self._alphas_NE[0], self._trainer.inputs))
-        for name in ("local", "ray 1", "ray 2"):
-            self._executors[name].evaluate(first * 2 if name == "ray 2" else first)
-        self._processes([self._alphas_NE[:1]] * 2)
+        """Every executor scores once, so that connections and memory are there."""
+        say("warm-up: executors")
+        for name, executor in self._executors.items():
+            requests = [replace(request, train=False) for request in self._requests([0, 1], epoch=0)]
+            executor.evaluate(requests if name == "ray 2" else requests[:1])
 
     def overhead(self, pairs: int, architectures: int) -> dict[str, list[float]]:
         """(a) and (b): the ratio of every pair."""
@@ -191,17 +198,18 @@ class BareProcesses:
 
     Args:
         count: How many.
-        data: The images.
-        config: How to train.
+        trainer: Has the images, and how to train.
+        few: The same with few images, to warm up with.
+        alphas_NE: What will be trained.
     """
 
-    def __init__(self, count: int, data: ImageData, config: TrainingConfig) -> None:
+    def __init__(self, count: int, trainer: Trainer, few: Trainer, alphas_NE: IntArray) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._connections: list[Connection] = []
         self._processes = []
         for _ in range(count):
             here, there = spawn.Pipe()
-            process = spawn.Process(target=_serve, args=(there, data, config), daemon=True)
+            process = spawn.Process(target=_serve, args=(there, trainer, few, alphas_NE), daemon=True)
             process.start()
             there.close()
             self._connections.append(here)
@@ -224,20 +232,27 @@ class BareProcesses:
             process.join(timeout=10)
 
 
-def _serve(connection: Connection, data: ImageData, config: TrainingConfig) -> None:
+def _serve(connection: Connection, trainer: Trainer, few: Trainer, alphas_NE: IntArray) -> None:
     """A bare process: architectures in, score and seconds of each out, until None comes."""
-    torch.set_num_threads(config.threads)
-    loop = bare_loop(data, config)
-    spec = cell.make(**SPACE)
-    inputs = Trainer(spec=spec, data=data, config=config, seed=0).inputs
+    torch.set_num_threads(trainer.config.threads)
+    compile_kernels(few, alphas_NE)
+    loop = bare_loop(trainer.data, trainer.config)
     connection.send("ready")
     while (share := connection.recv()) is not None:
         answer = []
         for alpha_E in share:
             start_s = time.perf_counter()
-            score = loop(spec.build(alpha_E, inputs))
+            score = loop(trainer.spec.build(alpha_E, trainer.inputs))
             answer.append((score, time.perf_counter() - start_s))
         connection.send(answer)
+
+
+def compile_kernels(few: Trainer, alphas_NE: IntArray) -> None:
+    """Train every architecture on few images in both ways: a process compiles a kernel when it first needs it."""
+    lr, loop = few.config.lr, bare_loop(few.data, few.config)
+    LocalExecutor(few).evaluate([EvalRequest(0, 0, i, alpha_E, lr) for i, alpha_E in enumerate(alphas_NE)])
+    for alpha_E in alphas_NE:
+        loop(few.spec.build(alpha_E, few.inputs))
 
 
 def bare_loop(data: ImageData, config: TrainingConfig) -> BareLoop:

@@ -152,10 +152,10 @@ def _on_ray(job: Any, out: str, args: argparse.Namespace, display: Display, resu
     from ddpnas_ray.execution.ray_pool import fitting_workers
 
     with ray_driver.cluster(args.address, job.config.execution) as dashboard:
-        workers, gpus = fitting_workers(job.config.execution)
+        size = fitting_workers(job.config.execution, job.config.training.threads)
         with _run_folder(job, out, resumed) as folder:
             where = f"dashboard http://{dashboard}" if dashboard else "no dashboard"
-            print(f"{out}: {workers} worker(s), {gpus:g} GPU each, {where}", file=display.lines, flush=True)
+            print(f"{out}: {size}, {where}", file=display.lines, flush=True)
             search = ray_driver.start(job, folder, args.time_limit)
             with display:
                 while not search.wait(timeout_s=0.25):

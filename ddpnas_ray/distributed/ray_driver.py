@@ -20,9 +20,9 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ddpnas_ray import job as jobs
-from ddpnas_ray.core.errors import DdpnasError, ResourceError
+from ddpnas_ray.core.errors import ResourceError
 from ddpnas_ray.execution.base import ExecutionConfig
-from ddpnas_ray.execution.ray_pool import RayPool, fitting_workers
+from ddpnas_ray.execution.ray_pool import RayPool, fitting_workers, own_error
 from ddpnas_ray.execution.trainer import Trainer
 from ddpnas_ray.reporting.progress import Progress
 from ddpnas_ray.storage import Folder
@@ -58,10 +58,17 @@ class Driver:
         config, pruning = job.config.execution, job.config.pruning
         progress = Progress(job.spec.space, pruning.keep_per_group, pruning.epochs_per_round)
         self._progress = progress
-        workers, gpus = fitting_workers(config)
-        if (config.workers or 0) > workers:
-            progress.note = f"{workers} of {config.workers} workers fit"
-        self._pool = RayPool(_trainer(job, gpus), config, workers=workers, gpus_per_worker=gpus)
+        size = fitting_workers(config, job.config.training.threads)
+        if (config.workers or 0) > size.workers:
+            progress.note = f"{size.workers} of {config.workers} workers fit"
+        trainer = Trainer(
+            spec=job.spec,
+            data=job.data,
+            config=job.config.training,
+            seed=job.config.seed,
+            device="cuda" if size.gpus_per_worker else "cpu",
+        )
+        self._pool = RayPool(trainer, config, size)
         progress.workers = self._pool.worker_names
         try:
             return jobs.run(
@@ -118,9 +125,7 @@ class Search:
         try:
             outcome: dict[str, Any] | None = ray.get(self.result)
         except ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, DdpnasError):
-                raise error.cause from None
-            raise
+            raise own_error(error) from None
         return outcome
 
 
@@ -177,8 +182,3 @@ def cluster(address: str | None, config: ExecutionConfig) -> Iterator[str]:
         yield context.dashboard_url or ""
     finally:
         ray.shutdown()
-
-
-def _trainer(job: jobs.Job, gpus_per_worker: float) -> Trainer:
-    device = "cuda" if gpus_per_worker else "cpu"
-    return Trainer(spec=job.spec, data=job.data, config=job.config.training, seed=job.config.seed, device=device)

@@ -25,8 +25,8 @@ class ExecutionConfig:
     """Worker actors; null: one a GPU, or one a CPU where there is no GPU"""
     gpus_per_worker: Annotated[float, Ge(0.0)] | None = None
     """GPUs of one worker, fractions allowed; null: 1 where there are GPUs, else 0"""
-    cpus_per_worker: Annotated[float, Gt(0.0)] = 1.0
-    """CPUs that Ray reserves for one worker"""
+    cpus_per_worker: Annotated[float, Gt(0.0)] | None = None
+    """CPUs that Ray reserves for one worker; null: training.threads"""
     retry_deadline_s: Annotated[float, Gt(0.0)] = 120.0
     """How long one architecture is retried after lost workers, nodes or objects"""
     max_crashes: Annotated[int, Ge(1)] = 3

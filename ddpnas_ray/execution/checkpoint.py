@@ -29,8 +29,7 @@ _HISTORY = ("theta_EK", "utility_EK", "momentum_EK", "live_EK", "pruned_at_EK")
 def save(checkpoints: Folder, state: SearchState, tensors: Mapping[str, Float32Array]) -> None:
     """Write ``ckpt-<epochs finished>`` and drop the oldest beyond three.
 
-    ``DONE`` comes last and names the SHA-256 of every file: a checkpoint without it, or that disagrees with it, does not
-    count.
+    ``DONE`` comes last and names the SHA-256 of every file: one without it, or that disagrees with it, does not count.
 
     Args:
         checkpoints: The folder of all checkpoints.

@@ -22,10 +22,11 @@ from ray.exceptions import (
     OutOfMemoryError,
     RayActorError,
     RaySystemError,
+    RayTaskError,
     WorkerCrashedError,
 )
 
-from ddpnas_ray.core.errors import ResourceError, WorkerLostError
+from ddpnas_ray.core.errors import DdpnasError, ResourceError, WorkerLostError
 from ddpnas_ray.core.types import EvalRequest, EvalResult
 from ddpnas_ray.execution.base import ExecutionConfig, OnResult, ignore_result
 from ddpnas_ray.execution.failures import Attempts, Decision, backoff_s, decide
@@ -70,6 +71,18 @@ class Worker:
         return replace(result, worker=f"{self._name}/{os.getpid()}", node=node), learned
 
 
+@dataclass(frozen=True, slots=True)
+class PoolSize:
+    """How many workers there are, and what Ray reserves for each."""
+
+    workers: int
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.workers} worker(s) of {self.cpus_per_worker:g} CPU and {self.gpus_per_worker:g} GPU"
+
+
 @dataclass
 class _Member:
     """A worker as the pool sees it. ``probe`` is the pending answer that says it lives (again)."""
@@ -87,17 +100,16 @@ class RayPool:
     """Trains on Ray actors.
 
     Args:
-        trainer: Trains any architecture; sent to every worker once.
-        config: Number and size of the workers, and how long to retry.
-        gpus_per_worker: Resolved number of GPUs of one worker.
-        workers: Resolved number of workers.
+        trainer: Trains any architecture; sent to every node once.
+        config: How long to retry.
+        size: Number and size of the workers.
 
     Raises:
         ResourceError: Not even one worker fits into the cluster.
     """
 
-    def __init__(self, trainer: Trainer, config: ExecutionConfig, *, workers: int, gpus_per_worker: float) -> None:
-        self._config = config
+    def __init__(self, trainer: Trainer, config: ExecutionConfig, size: PoolSize) -> None:
+        self._config, self._size = config, size
         self._effort = trainer.spec.effort
         self._inputs = trainer.inputs
         self._trainer_ref = ray.put(trainer)
@@ -106,15 +118,15 @@ class RayPool:
         self.bytes_moved = 0
         self.retries = 0
         actor_class = ray.remote(Worker).options(
-            num_cpus=config.cpus_per_worker,
-            num_gpus=gpus_per_worker,
+            num_cpus=size.cpus_per_worker,
+            num_gpus=size.gpus_per_worker,
             max_restarts=-1,
             max_task_retries=0,
             scheduling_strategy="SPREAD",
         )
-        names = [f"ddpnas-worker-{i}" for i in range(workers)]
+        names = [f"ddpnas-worker-{i}" for i in range(size.workers)]
         self._members = [_Member(name, actor_class.remote(name)) for name in names]
-        self._await_members(workers, gpus_per_worker)
+        self._await_members()
 
     @property
     def worker_names(self) -> tuple[str, ...]:
@@ -162,6 +174,8 @@ class RayPool:
                     avoid[i] = member.name
                     todo.insert(0, i)
                     continue
+                except RayTaskError as error:
+                    raise own_error(error) from None
                 self.bytes_moved += learned.nbytes
                 answers[i] = (result, learned)
                 on_result(requests[i], result)
@@ -214,8 +228,8 @@ class RayPool:
             mebibytes = 4 * (shared.size + own.size) / 2**20
             raise WorkerLostError(
                 f"{what} could not be evaluated: its worker died {after.crashes} times on living nodes, "
-                f"{after.failures} failures in all ({type(error).__name__}); alpha={[int(k) for k in request.alpha_E]}, weights "
-                f"{mebibytes:.1f} MiB plus activations; give workers more memory (fewer workers, smaller "
+                f"{after.failures} failures in all ({type(error).__name__}); alpha={[int(k) for k in request.alpha_E]}, "
+                f"weights {mebibytes:.1f} MiB plus activations; give workers more memory (fewer workers, smaller "
                 "training.batch_size), then --resume"
             ) from error
         log.warning("%s was lost with %s (%s); it is evaluated again", what, member.name, type(error).__name__)
@@ -248,7 +262,7 @@ class RayPool:
             )
         return since_s
 
-    def _await_members(self, workers: int, gpus_per_worker: float) -> None:
+    def _await_members(self) -> None:
         """Wait until every worker has answered; never silently, and never for ever."""
         deadline_s = time.monotonic() + READY_DEADLINE_S
         while not all(member.ready for member in self._members):
@@ -266,36 +280,43 @@ class RayPool:
         if not ready:
             self.close()
             raise ResourceError(
-                f"execution: none of {workers} workers ({self._config.cpus_per_worker:g} CPU, {gpus_per_worker:g} GPU "
-                f"each) started within {READY_DEADLINE_S:g} s; available: {_resources(ray.available_resources())}"
+                f"execution: none of {self._size} started within {READY_DEADLINE_S:g} s; "
+                f"available: {_resources(ray.available_resources())}"
             )
-        if len(ready) < workers:
-            log.warning("only %d of %d workers started; going on with them", len(ready), workers)
+        if len(ready) < len(self._members):
+            log.warning("only %d of %s started; going on with them", len(ready), self._size)
 
 
-def fitting_workers(config: ExecutionConfig) -> tuple[int, float]:
-    """How many workers to start in the connected cluster, and how many GPUs each gets.
+def fitting_workers(config: ExecutionConfig, threads: int) -> PoolSize:
+    """How many workers to start in the connected cluster, and how large.
 
-    Returns:
-        Number of workers and GPUs of one worker.
+    Args:
+        config: What was asked for.
+        threads: CPU threads of one worker.
 
     Raises:
         ResourceError: GPUs were asked for and there are none, or not one worker fits.
     """
     total = ray.cluster_resources()
     gpus = config.gpus_per_worker if config.gpus_per_worker is not None else float(total.get("GPU", 0) > 0)
-    fit = int(total.get("CPU", 0) // config.cpus_per_worker)
+    cpus = float(threads) if config.cpus_per_worker is None else config.cpus_per_worker
+    fit = int(total.get("CPU", 0) / cpus + 1e-9)
     if gpus:
         fit = min(fit, int(total.get("GPU", 0) / gpus + 1e-9))
     if fit < 1:
         raise ResourceError(
-            f"execution: one worker needs {config.cpus_per_worker:g} CPU and {gpus:g} GPU; the cluster has "
-            f"{_resources(total)}; set execution.gpus_per_worker=0 or execution.cpus_per_worker"
+            f"execution: one worker needs {cpus:g} CPU and {gpus:g} GPU; the cluster has {_resources(total)}; "
+            "lower execution.gpus_per_worker or execution.cpus_per_worker"
         )
-    workers = config.workers or fit
-    if workers > fit:
-        log.warning("%d workers were asked for, %d fit into %s", workers, fit, _resources(total))
-    return min(workers, fit), gpus
+    size = PoolSize(min(config.workers or fit, fit), cpus, gpus)
+    if (config.workers or 0) > fit:
+        log.warning("%d workers were asked for, %s fit into %s", config.workers, size, _resources(total))
+    return size
+
+
+def own_error(error: RayTaskError) -> Exception:
+    """The package's own error inside one that Ray wrapped on its way out of a process; Ray's otherwise."""
+    return error.cause if isinstance(error.cause, DdpnasError) else error
 
 
 def _node_alive(node_id: str) -> bool:

@@ -124,7 +124,7 @@ class ExecutorContract:
         before = _copy(ready.weights())
         requests = _requests()[:2]
         ready.evaluate(requests)
-        sampled = {piece.name for request in requests for piece in supernet.pieces(request.alpha_E)}  # type: ignore[operator]
+        sampled = {piece.name for request in requests for piece in supernet.pieces(request.alpha_E)}
         assert sampled < set(before)
         for name, after in ready.weights().items():
             changed = after.tobytes() != before[name].tobytes()

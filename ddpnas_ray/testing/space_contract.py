@@ -10,7 +10,7 @@ import json
 import math
 import pickle
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -44,12 +44,16 @@ class SpaceContract:
         random_alphas: Random architectures, beside the first, the last and the likeliest of every edge.
     """
 
-    make: ClassVar[Callable[[], SpaceSpec]]
     inputs: ClassVar[Inputs] = Inputs(channels=1, image_size=8, classes=10)
     target_config: ClassVar[TargetConfig] = TargetConfig(cells=3, channels=4)
     random_alphas: ClassVar[int] = 3
 
     # --- hooks ---
+
+    @staticmethod
+    def make() -> SpaceSpec:
+        """The space under test."""
+        raise NotImplementedError
 
     def batch(self, n: int, channels: int, image_size: int) -> Tensor:
         """What networks of the space take: ``n`` random images. Override it where they take something else."""
@@ -183,7 +187,9 @@ class SpaceContract:
     def test_what_one_architecture_trained_is_taken_over_exactly(self) -> None:
         spec = self.make()
         exists_EK = spec.space.exists_EK
-        merged = self._merge(spec, disjoint_sample(initial_state(spec.space, 0).theta_EK, exists_EK, rng_for(0, 1)))
+        merged = self._merge(
+            spec, list(disjoint_sample(initial_state(spec.space, 0).theta_EK, exists_EK, rng_for(0, 1)))
+        )
         for name, after in merged.after.items():
             alone = merged.trained[name] == 1
             np.testing.assert_array_equal(after[alone], merged.last[name][alone], err_msg=name)

@@ -182,11 +182,22 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(
     assert "falling back to the one before" in said.getMessage()
 
 
-@pytest.mark.parametrize("content", [b"[]", b"null", b"3", b"{}", b'{"state.json": 1}', b"\xff"])
+NO_OBJECT = pytest.mark.xfail(strict=True, reason="checkpoint._read: a DONE that is JSON but no object: AttributeError")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{}",
+        b'{"state.json": 1}',
+        b"\xff",
+        pytest.param(b"[]", marks=NO_OBJECT),
+        pytest.param(b"null", marks=NO_OBJECT),
+        pytest.param(b"3", marks=NO_OBJECT),
+    ],
+)
 def test_a_seal_of_any_content_falls_back(checkpoints: Folder, content: bytes) -> None:
     (checkpoints / "ckpt-7").write("DONE", content)
-    if content in (b"[]", b"null", b"3"):
-        pytest.xfail("checkpoint._read: a DONE that is JSON but no object raises AttributeError")
     assert_restored(checkpoints, 6)
 
 

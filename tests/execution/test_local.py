@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
+import numpy as np
+import pytest
+import torch
+
+from ddpnas_ray.core.sampling import disjoint_sample, rng_for
+from ddpnas_ray.core.types import EvalRequest, initial_state
 from ddpnas_ray.execution.base import Executor
 from ddpnas_ray.execution.local import LocalExecutor
 from ddpnas_ray.testing import ExecutorContract, contract_trainer
@@ -16,3 +22,61 @@ def executor() -> Executor:
 
 class TestLocalExecutor(ExecutorContract):
     pass
+
+
+def requests(seed: int = 0) -> list[EvalRequest]:
+    space = contract_trainer().spec.space
+    alphas_NE = disjoint_sample(initial_state(space, 0).theta_EK, space.exists_EK, rng_for(seed, 9))
+    return [EvalRequest(0, 0, n, alpha_E, lr=0.025) for n, alpha_E in enumerate(alphas_NE[:3])]
+
+
+def test_it_starts_with_the_first_weights_of_the_seed(executor: Executor) -> None:
+    first, _ = contract_trainer().supernet()
+    for name, tensor in executor.weights().items():
+        np.testing.assert_array_equal(tensor, first[name])
+
+
+def test_another_seed_starts_with_other_weights_and_another_order_of_images() -> None:
+    executors = [LocalExecutor(contract_trainer(seed)) for seed in (0, 1)]
+    starts = [executor.weights()["stem0.0.weight"] for executor in executors]
+    assert not np.array_equal(*starts)
+    executors[1].load_weights({name: tensor.copy() for name, tensor in executors[0].weights().items()})
+    losses = [executor.evaluate(requests()[:1])[0].loss for executor in executors]
+    assert losses[0] != losses[1]
+
+
+def test_sequential_merging_lets_each_architecture_inherit_from_the_one_before() -> None:
+    sequential = replace(contract_trainer(), config=replace(contract_trainer().config, merge="sequential"))
+    at_once, in_turn = LocalExecutor(sequential), LocalExecutor(contract_trainer())
+    results = at_once.evaluate(requests())
+    one_by_one = [result for request in requests() for result in in_turn.evaluate([request])]
+    # Not bit-equal: alone, an architecture's weights lie in another order, and the norm that clips sums in that order.
+    np.testing.assert_allclose([r.loss for r in results], [r.loss for r in one_by_one], rtol=1e-4)
+    for name, tensor in at_once.weights().items():
+        np.testing.assert_allclose(tensor, in_turn.weights()[name], rtol=1e-3, atol=1e-5, err_msg=name)
+    merged = LocalExecutor(contract_trainer())
+    assert merged.evaluate(requests())[0].loss == results[0].loss
+    assert merged.evaluate(requests())[1].loss != results[1].loss
+
+
+def test_it_disturbs_neither_the_global_generator_nor_the_number_of_threads(executor: Executor) -> None:
+    generator, threads = torch.random.get_rng_state(), torch.get_num_threads()
+    numpy_generator = np.random.get_state()[1].copy()
+    torch.set_num_threads(2)
+    try:
+        executor.evaluate(requests())
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(torch.random.get_rng_state(), generator)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_generator)
+
+
+def test_results_do_not_depend_on_what_the_process_did_before(executor: Executor) -> None:
+    first = executor.evaluate(requests())
+    torch.manual_seed(123)
+    np.random.seed(123)
+    again = LocalExecutor(contract_trainer())
+    again.evaluate(requests(seed=5))
+    again.load_weights(contract_trainer().supernet()[0])
+    assert [(r.score, r.loss) for r in again.evaluate(requests())] == [(r.score, r.loss) for r in first]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ddpnas_ray.config import check, load
-from ddpnas_ray.core.errors import ResourceError, WorkerLostError
+from ddpnas_ray.core.errors import DataError, ResourceError, WorkerLostError
 from ddpnas_ray.core.types import EvalRequest, Plan, initial_state
 from ddpnas_ray.execution.base import ExecutionConfig
 from ddpnas_ray.execution.local import LocalExecutor
@@ -35,12 +35,12 @@ def trainer(job: Job) -> Trainer:
 
 @pytest.fixture
 def make_pool(trainer: Trainer) -> Iterator[Callable[..., object]]:
-    from ddpnas_ray.execution.ray_pool import RayPool
+    from ddpnas_ray.execution.ray_pool import PoolSize, RayPool
 
     pools = []
 
     def make(workers: int = 2, trainer: Trainer = trainer, **config: object) -> RayPool:
-        pools.append(RayPool(trainer, ExecutionConfig(**config), workers=workers, gpus_per_worker=0.0))
+        pools.append(RayPool(trainer, ExecutionConfig(**config), PoolSize(workers)))
         return pools[-1]
 
     yield make
@@ -50,9 +50,9 @@ def make_pool(trainer: Trainer) -> Iterator[Callable[..., object]]:
 
 @pytest.fixture(scope="module")
 def two_workers(trainer: Trainer, ray_cluster: None) -> Iterator[object]:
-    from ddpnas_ray.execution.ray_pool import RayPool
+    from ddpnas_ray.execution.ray_pool import PoolSize, RayPool
 
-    pool = RayPool(trainer, ExecutionConfig(), workers=2, gpus_per_worker=0.0)
+    pool = RayPool(trainer, ExecutionConfig(), PoolSize(2))
     yield pool
     pool.close()
 
@@ -157,15 +157,30 @@ def test_gpus_that_are_not_there_are_refused() -> None:
     from ddpnas_ray.execution.ray_pool import fitting_workers
 
     with pytest.raises(ResourceError, match=r"1 GPU; the cluster has 4 CPU, 0 GPU"):
-        fitting_workers(ExecutionConfig(gpus_per_worker=1.0))
+        fitting_workers(ExecutionConfig(gpus_per_worker=1.0), threads=1)
 
 
 def test_as_many_workers_as_fit_are_started() -> None:
-    from ddpnas_ray.execution.ray_pool import fitting_workers
+    from ddpnas_ray.execution.ray_pool import PoolSize, fitting_workers
 
-    assert fitting_workers(ExecutionConfig()) == (4, 0.0)
-    assert fitting_workers(ExecutionConfig(cpus_per_worker=2.0)) == (2, 0.0)
-    assert fitting_workers(ExecutionConfig(workers=3)) == (3, 0.0)
+    assert fitting_workers(ExecutionConfig(), threads=1) == PoolSize(4, 1.0, 0.0)
+    assert fitting_workers(ExecutionConfig(), threads=2) == PoolSize(2, 2.0, 0.0)
+    assert fitting_workers(ExecutionConfig(cpus_per_worker=0.5), threads=1) == PoolSize(8, 0.5, 0.0)
+    assert fitting_workers(ExecutionConfig(workers=3), threads=1) == PoolSize(3, 1.0, 0.0)
+
+
+def test_an_error_of_ours_leaves_the_worker_as_itself(
+    job: Job, trainer: Trainer, make_pool: Callable[..., object]
+) -> None:
+    from dataclasses import replace
+
+    pool = make_pool(1, replace(trainer, spec=replace(trainer.spec, build=refuse)))
+    with pytest.raises(DataError, match=r"^photo\.jpg is damaged$"):
+        pool.evaluate(first_plan(job).requests[:1])
+
+
+def refuse(*_: object) -> None:
+    raise DataError("photo.jpg is damaged")
 
 
 def test_sequential_merging_is_refused_on_ray() -> None:

@@ -5,6 +5,7 @@ Axes: E edges, K candidates.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -308,7 +309,10 @@ def test_a_search_of_slices_ends_although_an_edge_took_no_part() -> None:
         assert row.ok
 
 
-def test_the_command_searches_a_space_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_searches_a_space_of_ones_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])  # the commands replace them
     out = str(tmp_path / "run")
     options = [
         f"space={{name: '{__name__}:make', channels: 4}}",
