@@ -122,7 +122,7 @@ def table(runs: Sequence[Run], bn_images: int) -> str:
     )
     how = f"recomputed on {bn_images} images" if bn_images else "as they ran during training"
     lines = [
-        f"\nBatchNorm statistics {how}; mean score of an epoch's architectures, mean over {len(merged)} seeds (range)\n",
+        f"\nBatchNorm statistics {how}; mean score of an epoch, averaged over {len(merged)} seeds (with their range)\n",
         "| epoch | architectures | merged | sequential | merged - sequential |",
         "| --- | --- | --- | --- | --- |",
     ]

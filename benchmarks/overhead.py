@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray  # here, so that the bare processes, which import this file, do without
 
-    from ddpnas_ray.execution.ray_pool import RayPool
+    from ddpnas_ray.execution.ray_pool import PoolSize, RayPool
 
     say("starting Ray and the bare processes")
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     processes = BareProcesses(2, trainer, few, alphas_NE)
     try:
-        pools = [RayPool(trainer, ExecutionConfig(), workers=n, gpus_per_worker=0) for n in (1, 2)]
+        pools = [RayPool(trainer, ExecutionConfig(), PoolSize(n)) for n in (1, 2)]
         say("warm-up: this process, then the Ray workers")
         compile_kernels(few, alphas_NE)
         workers = [member.actor for pool in pools for member in pool._members]
@@ -337,7 +337,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--train", type=int, default=2000, help="training images (default: %(default)s)")
     add("--val", type=int, default=2000, help="validation images (default: %(default)s)")
     add("--pairs", type=int, default=7, help="pairs for (a) and (b) (default: %(default)s)")
-    add("--pair-architectures", type=int, default=2, help="architectures of such a pair (default: %(default)s)")
+    add("--pair-architectures", type=int, default=1, help="architectures of such a pair (default: %(default)s)")
     add("--scaling-pairs", type=int, default=3, help="pairs for (c), each a whole epoch (default: %(default)s)")
     add("--architectures", type=int, default=8, help="architectures of an epoch, at most 8 (default: %(default)s)")
     add("--batch-size", type=int, default=64, help="images a step (default: %(default)s)")

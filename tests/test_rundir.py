@@ -498,5 +498,5 @@ def test_a_missing_file_is_said(finished: Folder, name: str) -> None:
 def test_a_truncated_file_is_said(finished: Folder, name: str) -> None:
     data = finished.read(name)
     finished.write(name, data[: len(data) // 2])
-    with pytest.raises(RunDirError, match="cannot be read|damaged"):
+    with pytest.raises(RunDirError, match=r"cannot be read|damaged"):
         rundir.verify_fingerprint(finished)
