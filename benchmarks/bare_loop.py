@@ -1,7 +1,6 @@
 """What ``overhead.py`` measures against: train and score stand-alone networks in plain PyTorch.
 
-Written for speed on a CPU: decoded images in memory, whole batches augmented at once, channels last, one optimiser step
-for all tensors, BatchNorm statistics tracked only where they are recomputed.
+For speed on a CPU: images in memory, batches augmented whole, channels last, BatchNorm tracked only while recomputed.
 """
 
 from __future__ import annotations
@@ -31,15 +30,14 @@ class BareLoop:
         """One epoch of SGD, then BatchNorm statistics, then the accuracy on the validation images."""
         (images, labels), size = self.train, self.batch_size
         network = network.train().to(memory_format=torch.channels_last)
-        weights = list(network.parameters())
-        sgd = torch.optim.SGD(weights, self.lr, self.momentum, weight_decay=self.weight_decay, foreach=True)
+        sgd = torch.optim.SGD(network.parameters(), self.lr, self.momentum, 0.0, self.weight_decay, foreach=True)
         norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         for norm in norms:
             norm.track_running_stats = False
         for index in torch.randperm(len(images))[: len(images) // size * size].split(size):
             sgd.zero_grad(set_to_none=True)
             F.cross_entropy(network(_pixels(self._augmented(images[index]))), labels[index]).backward()
-            nn.utils.clip_grad_norm_(weights, self.grad_clip, foreach=True)
+            nn.utils.clip_grad_norm_(network.parameters(), self.grad_clip, foreach=True)
             sgd.step()
         for norm in norms:
             norm.track_running_stats, norm.momentum = True, None  # a cumulative average

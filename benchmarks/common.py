@@ -21,17 +21,16 @@ def cifar10(*, train: int, val: int, seed: int) -> ImageData:
     return load_data(DataConfig(name="cifar10", path=str(folder), train_limit=train, val_limit=val), seed)
 
 
-def machine(seed: int, data: ImageData) -> str:
+def machine(data: ImageData) -> str:
     """Where and with what a number was measured, as a Markdown list."""
-    facts = environment(seed, data.digest)
+    facts = environment(0, data.digest)
     gibibytes = facts["memory_bytes"] / 2**30
     versions = ", ".join(f"{name} {facts['packages'][name]}" for name in ("torch", "ray", "numpy"))
     lines = [
         f"machine: {facts['cores']} cores, {facts['cpu']}, {gibibytes:.1f} GiB; {facts['platform']}",
         f"software: Python {facts['python']}, {versions}; commit {facts['git_commit']}",
         f"data: CIFAR-10, {len(data.train)} training and {len(data.val)} validation images, digest {data.digest[:12]}",
-        f"seed {seed}; {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC",
-        f"load average of the last minute before the start: {START_LOAD:.2f}",
+        f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC; load average before the start {START_LOAD:.2f}",
     ]
     return "\n".join(f"- {line}" for line in lines)
 

@@ -69,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     wanted = [(seed, args.bn_images) for seed in range(args.seeds)] + [
         (seed, 0) for seed in range(args.seeds_without_bn)
     ]
+    facts = machine(cifar10(train=args.train, val=args.val, seed=0))
     runs: list[Run] = []
     start_s = time.perf_counter()
     for seed, bn_images in wanted:
@@ -77,13 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             elapsed_s = time.perf_counter() - start_s
             _print(f"  {len(runs)} of {2 * len(wanted)} searches done in {elapsed_s:.0f} s")
             if args.json is not None:
-                _write(
-                    args.json,
-                    {"arguments": _plain(vars(args)), "seconds": elapsed_s, "runs": [asdict(r) for r in runs]},
-                )
+                found = {"arguments": _plain(vars(args)), "machine": facts, "seconds": elapsed_s}
+                _write(args.json, found | {"runs": [asdict(run) for run in runs]})
     for bn_images in sorted({bn for _, bn in wanted}, reverse=True):
         _print(table([run for run in runs if run.bn_images == bn_images], bn_images))
-    _print(machine(0, cifar10(train=args.train, val=args.val, seed=0)))
+    _print("\n" + facts)
     return 0
 
 
@@ -122,7 +121,7 @@ def table(runs: Sequence[Run], bn_images: int) -> str:
     )
     how = f"recomputed on {bn_images} images" if bn_images else "as they ran during training"
     lines = [
-        f"\nBatchNorm statistics {how}; mean score of an epoch, averaged over {len(merged)} seeds (with their range)\n",
+        f"\nBatchNorm statistics {how}; mean score of an epoch, averaged over {len(merged)} seed(s) (range)\n",
         "| epoch | architectures | merged | sequential | merged - sequential |",
         "| --- | --- | --- | --- | --- |",
     ]
@@ -130,7 +129,7 @@ def table(runs: Sequence[Run], bn_images: int) -> str:
         cells = [_with_range(merged[:, i]), _with_range(sequential[:, i])]
         cells.append(_with_range(merged[:, i] - sequential[:, i], "{:+.3f}"))
         lines.append(f"| {epoch.epoch + 1} | {epoch.architectures} | {' | '.join(cells)} |")
-    return "\n".join([*lines, ""])
+    return "\n".join(lines)
 
 
 def _epoch(state: SearchState) -> Epoch:
@@ -172,7 +171,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--cells", type=int, default=4, help="cells of the supernet (default: %(default)s)")
     add("--nodes", type=int, default=4, help="nodes of a cell (default: %(default)s)")
     add("--channels", type=int, default=8, help="initial channels (default: %(default)s)")
-    add("--train", type=int, default=1000, help="training images (default: %(default)s)")
+    add("--train", type=int, default=896, help="training images (default: %(default)s)")
     add("--val", type=int, default=500, help="validation images (default: %(default)s)")
     add("--bn-images", type=int, default=512, help="images that BatchNorm is recomputed on (default: %(default)s)")
     add("--batch-size", type=int, default=64, help="images a step (default: %(default)s)")

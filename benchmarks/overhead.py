@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ray.shutdown()
 
     print(_table(ratios, run, args.train, len(alphas_NE)))
-    print(machine(args.seed, data))
+    print(f"- seed {args.seed}, batch size {args.batch_size}, 1 thread a process\n{machine(data)}")
     say("done")
     return 0
 

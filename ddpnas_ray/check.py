@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     p = parser()
     args = p.parse_args(argv)
-    if args.genotype:
+    if args.genotype is not None:
         for name in ("channels", "cells", "image_size", "classes", "input_channels"):
             if getattr(args, name) < 1:
                 p.error(f"--{name.replace('_', '-')} is {getattr(args, name)}; at least 1 is needed")
@@ -165,10 +165,8 @@ def try_out(job: Job) -> tuple[Estimate, list[str]]:
     trainer = dataclasses.replace(whole, data=two)
     executor, strategy = LocalExecutor(trainer), job.strategy()
     state = initial_state(space, config.seed)
-    if (plan := strategy.ask(state, space)) is None:
-        raise GenotypeError(
-            f"space {space.name!r}: nothing can be pruned with keep_per_group={config.pruning.keep_per_group}"
-        )
+    plan = strategy.ask(state, space)
+    assert plan is not None  # Job.prepare refuses a space with nothing to prune
 
     start = time.monotonic()
     results = executor.evaluate(plan.requests[:1])

@@ -28,7 +28,8 @@ def guarded(command: Callable[[Sequence[str] | None], int]) -> Callable[..., int
     """Turn a command's errors into one line on stderr and an exit code: 2 bad input, 1 failure, 130 Ctrl-C."""
 
     def main(argv: Sequence[str] | None = None) -> int:
-        logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+        warnings = logging.StreamHandler()
+        logging.getLogger().addHandler(warnings)
         try:
             return command(argv)
         except DdpnasError as error:
@@ -38,9 +39,11 @@ def guarded(command: Callable[[Sequence[str] | None], int]) -> Callable[..., int
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return INTERRUPTED
-        except BrokenPipeError:
+        except BrokenPipeError:  # somebody's `| head` has seen enough
             sys.stderr.close()
             return FAILED
+        finally:
+            logging.getLogger().removeHandler(warnings)
 
     main.__doc__ = command.__doc__
     return main

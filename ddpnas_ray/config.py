@@ -95,7 +95,7 @@ def parse(text: str, source: str) -> dict[str, Any]:
     """YAML text -> nested dictionaries."""
     try:
         values = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: 2024-13-45, which looks like a date
         where = getattr(error, "problem_mark", None)
         line = f" line {where.line + 1}:" if where else ""
         raise ConfigError(f"{source}:{line} is not valid YAML: {getattr(error, 'problem', None) or error}") from error
@@ -115,13 +115,15 @@ def set_key(values: dict[str, Any], override: str) -> None:
     if not equals or not last:
         raise ConfigError(f"--set {override}: section.key=value is needed, such as --set pruning.gamma=0.8")
     for section in sections:
-        below = values.setdefault(section, {})
+        below = values.get(section)
+        if below is None:  # absent, or an empty section
+            below = values[section] = {}
         if not isinstance(below, dict):
             raise ConfigError(f"--set {override}: {section} is a value, not a section")
         values = below
     try:
         values[last] = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"--set {override}: {text!r} is not a YAML value") from error
 
 
@@ -148,7 +150,7 @@ def to_dict(config: SearchConfig) -> dict[str, Any]:
 
 def dump(config: SearchConfig) -> str:
     """The resolved configuration as YAML."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False, default_flow_style=None, width=120)
+    return str(yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120))
 
 
 def differing_keys(old: SearchConfig, new: SearchConfig) -> list[str]:
@@ -201,8 +203,8 @@ def _build(cls: Any, values: Any, source: str, prefix: str) -> Any:
     hints = typing.get_type_hints(cls, include_extras=True)
     for key in values:
         if key not in fields:
-            allowed = [f"{prefix}{name}" for name in fields]
-            raise ConfigError(f"{source}: {prefix}{key} is not a key{did_you_mean(f'{prefix}{key}', allowed)}")
+            hint = did_you_mean(str(key), fields, prefix)
+            raise ConfigError(f"{source}: {prefix}{key} is not a key{hint}")
     built = {}
     for key, value in values.items():
         if dataclasses.is_dataclass(hints[key]):
@@ -213,10 +215,10 @@ def _build(cls: Any, values: Any, source: str, prefix: str) -> Any:
 
 
 def _validate(hint: Any, value: Any, source: str, key: str) -> Any:
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(hint).validate_python(_tuples(value), strict=True)
+        return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False)).validate_python(_tuples(value), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{source}: {key} is {value!r}; {_lower_first(first['msg'])}") from None
@@ -272,13 +274,13 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"),
-    list("-+0123456789."),
-)
-_Loader.yaml_implicit_resolvers = {
-    # Integers win over the float pattern above, which matches them too.
-    first: sorted(resolvers, key=lambda r: r[0] != "tag:yaml.org,2002:int")
-    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
-}
+class _Dumper(yaml.SafeDumper):
+    """Writes what ``_Loader`` reads back as the same value."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"),
+        list("-+0123456789."),
+    )

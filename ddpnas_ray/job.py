@@ -19,6 +19,8 @@ import numpy.typing as npt
 
 from ddpnas_ray import __version__, rundir
 from ddpnas_ray.config import SearchConfig
+from ddpnas_ray.core.bounds import architectures_by_round
+from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.core.types import IntArray, SearchState, expectation, initial_state
 from ddpnas_ray.data.images import ImageData, load_data
 from ddpnas_ray.driver import run_search
@@ -56,6 +58,11 @@ class Job:
             BadInput: The data or the space is not what the configuration says.
         """
         spec = find_space(config.space.name)(**config.space.options)
+        if not architectures_by_round(spec.space, config.pruning.keep_per_group):
+            raise ConfigError(
+                f"pruning.keep_per_group is {config.pruning.keep_per_group}: with so many operations of each group kept on "
+                f"every edge, space {spec.space.name!r} has nothing to prune; lower it, or give edges more candidates"
+            )
         data = load_data(config.data, config.seed)
         inputs = Inputs(channels=data.channels, image_size=data.image_size, classes=len(data.classes))
         return cls(config, spec, data, Target.resolve(config.target, inputs))

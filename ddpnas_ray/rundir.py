@@ -14,22 +14,25 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from ddpnas_ray.core.errors import RunDirError
 from ddpnas_ray.core.types import CostTable, Edge, Evaluation, FloatArray, IntArray, Op, RoundRecord, SearchSpace
 from ddpnas_ray.storage import Folder, writing
+
+T = TypeVar("T")
 
 SCHEMA_VERSION = 1
 EVALUATIONS = pa.schema(
@@ -67,28 +70,41 @@ def create(out: str, files: Mapping[str, bytes]) -> Folder:
 
     Args:
         out: Where: absent, or an empty folder.
-        files: Its first files.
+        files: Its first files; in a folder that was there already the last of them makes it a run.
 
     Raises:
         RunDirError: It exists and is not empty, or cannot be written.
     """
     folder = Folder.open(out)
     refuse_existing(folder)
-    if not folder.is_local:
-        for name, data in files.items():
-            folder.write(name, data)
-        return folder
     target = Path(folder.path)
+    if not folder.is_local or target.is_dir():
+        folder.make()
+        _fill(folder, files)
+        return folder
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     with writing(out):
         try:
             temporary.mkdir(parents=True)
             for name, data in files.items():
-                Folder.open(str(temporary)).write(name, data)
+                Folder(folder.filesystem, str(temporary), out).write(name, data)
             os.replace(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def _fill(folder: Folder, files: Mapping[str, bytes]) -> None:
+    """All of the files or none, in a folder that stays: it may be a mount point, or where the user is."""
+    written: list[str] = []
+    try:
+        for name, data in files.items():
+            folder.write(name, data)
+            written.append(name)
+    except BaseException:
+        for name in written:
+            folder.filesystem.delete_file(f"{folder.path}/{name}")
+        raise
 
 
 def free_name(name: str) -> str:
@@ -149,9 +165,10 @@ def locked(folder: Folder) -> Iterator[None]:
     path = Path(folder.path) / "LOCK"
     with writing(folder.uri):
         descriptor = _lock_file(path, folder.uri)
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, json.dumps(me).encode())
     try:
+        with writing(folder.uri):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, json.dumps(me).encode())
         yield
     finally:
         path.unlink(missing_ok=True)
@@ -342,24 +359,25 @@ def verify_fingerprint(folder: Folder) -> Recomputed:
         RunDirError: The run has not finished, or a file is missing or unreadable.
     """
     result = read_result(folder)
-    try:
-        space = read_space(folder.read("space.json"))
-        rows = _rows(folder.read("theta.parquet"))
-        evaluations = read_evaluations(folder.read("evaluations.parquet"))
-        tensors = load_tensors(folder.read("weights.safetensors"))
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise RunDirError(f"{folder.uri}: the run's files cannot be read: {error}") from error
+    space = parsed(folder, "space.json", read_space)
+    arrays = parsed(folder, "theta.parquet", lambda data: _last_round(data, space))
+    evaluations = parsed(folder, "evaluations.parquet", read_evaluations)
+    tensors = parsed(folder, "weights.safetensors", load_tensors)
+    return Recomputed(str(result["fingerprint"]), fingerprint(*arrays, evaluations, tensors))
+
+
+def _last_round(data: bytes, space: SearchSpace) -> tuple[FloatArray, FloatArray, IntArray]:
+    """Final theta, V and pruned_at out of ``theta.parquet``."""
     theta_EK, momentum_EK = np.zeros(space.shape), np.zeros(space.shape)
     pruned_at_EK = np.full(space.shape, -1, dtype=np.int64)
     place = {(edge.name, op.name): (e, k) for e, edge in enumerate(space.edges) for k, op in enumerate(edge.candidates)}
+    rows = _rows(data)
     last = max((row["round"] for row in rows), default=-1)
     for row in rows:
         if row["round"] == last:
             at = place[row["edge"], row["operation"]]
             theta_EK[at], momentum_EK[at], pruned_at_EK[at] = row["theta"], row["momentum"], row["pruned_at"]
-    return Recomputed(
-        str(result["fingerprint"]), fingerprint(theta_EK, momentum_EK, pruned_at_EK, evaluations, tensors)
-    )
+    return theta_EK, momentum_EK, pruned_at_EK
 
 
 def read_result(folder: Folder) -> dict[str, Any]:
@@ -373,11 +391,32 @@ def read_result(folder: Folder) -> dict[str, Any]:
             f"{folder.uri}: this run has not finished; go on with: "
             f"python -m ddpnas_ray.search --out {folder.uri} --resume"
         )
-    try:
-        result: dict[str, Any] = json.loads(folder.read("result.json"))
-    except ValueError as error:
-        raise RunDirError(f"{folder.uri}: result.json is damaged: {error}") from error
+    result: dict[str, Any] = parsed(folder, "result.json", json.loads)
+    if not isinstance(result, dict) or "fingerprint" not in result:
+        raise RunDirError(f"{folder.uri}: result.json is no result of a search; {_REWRITE}")
     return result
+
+
+def parsed(folder: Folder, name: str, parse: Callable[[bytes], T]) -> T:
+    """A file of a run, parsed.
+
+    Raises:
+        RunDirError: It is missing or damaged.
+    """
+    try:
+        return parse(folder.read(name))
+    except FileNotFoundError:
+        reason = "no such file"
+    except KeyError as error:
+        reason = f"it knows no {error}"
+    except (OSError, ValueError, TypeError, pa.ArrowException, SafetensorError) as error:
+        reason = str(error)
+    written_at_the_end = ("theta.parquet", "evaluations.parquet", "weights.safetensors", "result.json")
+    way_out = _REWRITE if name in written_at_the_end else "copy it from a backup, or start a new run with another --out"
+    raise RunDirError(f"{folder.uri}: {name} cannot be read: {reason}; {way_out}")
+
+
+_REWRITE = "delete result.json, and --resume writes it and the tables again from the last checkpoint"
 
 
 def json_file(content: Mapping[str, Any]) -> bytes:

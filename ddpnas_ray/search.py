@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shlex
+import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -81,7 +84,7 @@ def _resume(args: argparse.Namespace) -> int:
     if args.out is None:
         raise RunDirError("--resume: which run? give its folder with --out")
     folder = rundir.existing(args.out)
-    text = folder.read("config.yaml").decode()
+    text = rundir.parsed(folder, "config.yaml", bytes.decode)
     saved = check(parse(text, f"{args.out}/config.yaml"), f"{args.out}/config.yaml")
     if args.config:
         config = load(args.config, args.overrides)
@@ -103,6 +106,8 @@ def _resume(args: argparse.Namespace) -> int:
 
 
 def _search(config: SearchConfig, out: str, args: argparse.Namespace, resumed: Folder | None = None) -> int:
+    if config.execution.backend == "ray":
+        _refuse_dead_address(args.address or os.environ.get("RAY_ADDRESS") or "")
     from ddpnas_ray.job import Job
 
     job = Job.prepare(config)
@@ -190,8 +195,23 @@ def _watching(progress: Progress, display: Display) -> Iterator[None]:
         thread.join()
 
 
+def _refuse_dead_address(address: str) -> None:
+    """Ray itself would try for many minutes; what is no HOST:PORT it judges at once."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ResourceError(
+            f"--address {address}: no Ray cluster answers there ({reason}); give the address that `ray start` printed, "
+            "auto on one of its machines, or leave --address out to start one here"
+        ) from error
+
+
 def _refuse_other_data(folder: Folder, digest: str) -> None:
-    before = json.loads(folder.read("environment.json"))["data_digest"]
+    before = rundir.parsed(folder, "environment.json", lambda data: str(json.loads(data)["data_digest"]))
     if before != digest:
         raise RunDirError(
             f"{folder.uri}: the data are not those that the run was started with (SHA-256 {digest[:12]}, "
@@ -207,7 +227,7 @@ def _saved(folder: Folder) -> str:
 
 
 def _resume_command(out: str) -> str:
-    return f"python -m ddpnas_ray.search --out {out} --resume"
+    return f"python -m ddpnas_ray.search --out {shlex.quote(out)} --resume"
 
 
 def _print_result(result: dict[str, Any], args: argparse.Namespace, out: str | None = None) -> None:

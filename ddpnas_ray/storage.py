@@ -53,9 +53,16 @@ class Folder:
         return Folder(self.filesystem, f"{self.path}/{name}", f"{self.uri.rstrip('/')}/{name}")
 
     def names(self) -> list[str]:
-        """What lies in it, sorted; nothing where it does not exist."""
+        """What lies in it, sorted; nothing where it does not exist.
+
+        Raises:
+            RunDirError: It is no folder, or cannot be reached.
+        """
         selector = fs.FileSelector(self.path, allow_not_found=True)
-        return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+        try:
+            return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+        except OSError as error:
+            raise RunDirError(f"{self.uri}: cannot be listed: {error.strerror or error}; is it a folder?") from error
 
     def has(self, name: str) -> bool:
         """Whether it holds a file or folder of that name."""
@@ -85,7 +92,7 @@ class Folder:
                     file.flush()
                     os.fsync(file.fileno())
                 os.replace(temporary, target)
-            except OSError:
+            except BaseException:  # Ctrl-C too
                 temporary.unlink(missing_ok=True)
                 raise
             _sync_folder(target.parent)

@@ -49,8 +49,13 @@ class WorkerLostError(DdpnasError):
     """Workers kept dying, or none came back before the deadline."""
 
 
-def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+def did_you_mean(name: str, allowed: Iterable[str], prefix: str = "") -> str:
     """``"; did you mean X?"`` where something similar is allowed, else the list of what is.
+
+    Args:
+        name: What was given.
+        allowed: What is allowed.
+        prefix: Put before what is allowed, such as a section's name.
 
     Example:
         >>> did_you_mean("gama", ["gamma", "lr"])
@@ -58,4 +63,6 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
     """
     options = sorted(allowed)
     close = difflib.get_close_matches(name, options, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else f"; allowed: {', '.join(options)}"
+    if close:
+        return f"; did you mean {prefix}{close[0]}?"
+    return f"; allowed: {', '.join(prefix + option for option in options)}"

@@ -85,8 +85,10 @@ def newest_epoch(checkpoints: Folder) -> int:
 def _read(folder: Folder) -> tuple[SearchState, dict[str, Float32Array]]:
     if not folder.has("DONE"):
         raise ValueError("it was not finished")
-    files = {}
-    for name, digest in json.loads(folder.read("DONE")).items():
+    digests, files = json.loads(folder.read("DONE")), {}
+    if not isinstance(digests, dict):
+        raise ValueError("DONE names no files")
+    for name, digest in digests.items():
         files[name] = folder.read(name)
         if hashlib.sha256(files[name]).hexdigest() != digest:
             raise ValueError(f"{name} does not have the SHA-256 that DONE names")

@@ -111,6 +111,11 @@ class Supernet(Protocol):
         ...
 
 
+def equal_effort(alpha_E: IntArray, inputs: Inputs) -> float:
+    """The effort of spaces that do not tell."""
+    return 1.0
+
+
 @dataclass(frozen=True)
 class SpaceSpec:
     """All that a search space provides.
@@ -136,7 +141,7 @@ class SpaceSpec:
     decode: Callable[[IntArray], Genotype]
     costs: Mapping[str, Callable[[Target], CostTable]] = field(default_factory=dict)
     most_likely: Callable[[FloatArray, BoolArray], IntArray] | None = None
-    effort: Callable[[IntArray, Inputs], float] = lambda alpha_E, inputs: 1.0
+    effort: Callable[[IntArray, Inputs], float] = equal_effort
 
     def argmax(self, theta_EK: FloatArray, live_EK: BoolArray) -> IntArray:
         """The architecture with the largest expectation among what is live and generable, shape (E,)."""

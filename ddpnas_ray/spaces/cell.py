@@ -79,7 +79,7 @@ def encode(genotype: Genotype, *, nodes: int | None = None) -> IntArray:
         if len(pairs) != 2 * nodes:
             raise GenotypeError(f"genotype: {kind} has {len(pairs)} pairs, {nodes} nodes need {2 * nodes}: two a node")
         concat = genotype.get(f"{kind}_concat", list(range(2, 2 + nodes)))
-        if list(concat) != list(range(2, 2 + nodes)):
+        if not isinstance(concat, (list, tuple)) or list(concat) != list(range(2, 2 + nodes)):
             raise GenotypeError(
                 f"genotype: {kind}_concat is {concat}; cells of this space concatenate all nodes: "
                 f"{list(range(2, 2 + nodes))}"
@@ -87,11 +87,10 @@ def encode(genotype: Genotype, *, nodes: int | None = None) -> IntArray:
         alpha_E = np.full(nodes * (nodes + 3) // 2, NONE, dtype=np.int64)
         for i, (name, source) in enumerate(pairs):
             edges = _edges_of(i // 2)
-            if name not in CELL_OPS:
-                raise GenotypeError(
-                    f"genotype: {kind}[{i}]: {name!r} is no operation{did_you_mean(str(name), CELL_OPS)}"
-                )
-            if not isinstance(source, int) or not 0 <= source < len(edges):
+            if name not in CELL_OPS or name == "none":
+                hint = did_you_mean(str(name), CELL_OPS[1:])
+                raise GenotypeError(f"genotype: {kind}[{i}]: {name!r} is no operation of a network{hint}")
+            if type(source) is not int or not 0 <= source < len(edges):
                 raise GenotypeError(
                     f"genotype: {kind}[{i}]: input {source!r}; node {i // 2} has inputs 0..{len(edges) - 1}"
                 )

@@ -60,6 +60,7 @@ def test_sequential_merging_lets_each_architecture_inherit_from_the_one_before()
 
 
 def test_it_disturbs_neither_the_global_generator_nor_the_number_of_threads(executor: Executor) -> None:
+    torch.manual_seed(424242)
     generator, threads = torch.random.get_rng_state(), torch.get_num_threads()
     numpy_generator = np.random.get_state()[1].copy()
     torch.set_num_threads(2)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpnas_ray.core.types import EvalRequest
+from ddpnas_ray.core.types import EvalRequest, IntArray
 from ddpnas_ray.costs.convnet import CELL_OPS
 from ddpnas_ray.data.batches import epoch_order, normalise
 from ddpnas_ray.execution.trainer import Trainer
@@ -85,6 +85,7 @@ def test_epoch_and_rate_change_the_answer(change: dict[str, Any]) -> None:
 
 
 def test_the_global_generator_and_the_threads_are_put_back() -> None:
+    torch.manual_seed(424242)
     generator, threads = torch.random.get_rng_state(), torch.get_num_threads()
     evaluate(with_config(threads=threads + 1))
     assert torch.equal(torch.random.get_rng_state(), generator)
@@ -146,6 +147,25 @@ def test_images_lie_in_memory_as_asked(channels_last: bool) -> None:
     data = replace(trainer.data, channels=3, train=trainer.data.train)
     ((images, _), *_) = replace(trainer, data=data).batch_norm_batches()
     assert images.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def test_dropout_depends_on_the_architecture_and_on_nothing_that_ran_before() -> None:
+    spec = contract_trainer().spec
+
+    def build(alpha_E: IntArray, inputs: Inputs) -> torch.nn.Module:
+        network: Any = spec.build(alpha_E, inputs)
+        network.classifier.register_forward_pre_hook(
+            lambda module, given: (torch.nn.functional.dropout(given[0], 0.5, module.training),)
+        )
+        return network
+
+    trainer = replace(contract_trainer(), spec=replace(spec, build=build))
+    first = evaluate(trainer)
+    torch.rand(3)
+    assert evaluate(trainer) == first
+    for change in ({"architecture": 0}, {"epoch": 2}):
+        assert evaluate(trainer, replace(REQUEST, **change))[1] != first[1]
+    assert evaluate(replace(trainer, seed=1))[1] != first[1]
 
 
 def test_diverged_training_is_not_ok() -> None:

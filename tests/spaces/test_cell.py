@@ -303,7 +303,7 @@ def changed(kind: str, at: int, pair: object) -> dict[str, Any]:
         ),
         (
             changed("normal", 0, ["sep_conv_3x4", 1]),
-            "normal[0]: 'sep_conv_3x4' is no operation; did you mean sep_conv_3x3?",
+            "normal[0]: 'sep_conv_3x4' is no operation of a network; did you mean sep_conv_3x3?",
         ),
         (changed("normal", 2, ["skip_connect", 3]), "normal[2]: input 3; node 1 has inputs 0..2"),
         (changed("reduce", 7, ["skip_connect", -1]), "reduce[7]: input -1; node 3 has inputs 0..4"),
@@ -312,6 +312,9 @@ def changed(kind: str, at: int, pair: object) -> dict[str, Any]:
         (changed("normal", 1, ["sep_conv_5x5"]), "normal[1] is ['sep_conv_5x5']; a pair [operation, input] is needed"),
         (changed("normal", 1, 3), "normal[1] is 3; a pair [operation, input] is needed"),
         (changed("normal", 1, [3, 0]), "normal[1]: 3 is no operation"),
+        (DARTS_V1 | {"normal_concat": None}, "normal_concat is None"),
+        (changed("normal", 1, ["none", 0]), "normal[1]: 'none' is no operation"),
+        (changed("normal", 1, ["sep_conv_5x5", True]), "normal[1]: input True"),
     ],
 )
 def test_what_is_wrong_with_a_genotype_is_said(wrong: Any, message: str) -> None:

@@ -132,13 +132,9 @@ def _chain_costs(kind: str, edges: tuple[Edge, ...], channels: int, target: Targ
     return CostTable(getattr(base, kind), entries_EK)
 
 
-NO_PICKLE = "SpaceSpec.effort's default is a lambda, which pickle cannot name"
-
-
 class TestTinySpace(SpaceContract):
     make = staticmethod(make)
 
-    @pytest.mark.xfail(strict=True, reason=NO_PICKLE)
     def test_the_spec_can_be_pickled(self) -> None:
         super().test_the_spec_can_be_pickled()
 
@@ -238,7 +234,6 @@ class TestElasticSpace(SpaceContract):
     # Its supernet computes with slices, without calling modules; the test of gradients says the same.
     test_a_forward_pass_runs_the_sampled_modules_and_nothing_else = None
 
-    @pytest.mark.xfail(strict=True, reason=NO_PICKLE)
     def test_the_spec_can_be_pickled(self) -> None:
         super().test_the_spec_can_be_pickled()
 

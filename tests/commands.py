@@ -1,0 +1,57 @@
+"""The commands as a user types them, run in this process, and what they said and wrote."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.conftest import ROOT, TINY
+
+Command = Callable[[Sequence[str] | None], int]
+
+
+def options(*keys: str) -> list[str]:
+    """``a=1`` -> ``--set a=1``."""
+    return [word for key in keys for word in ("--set", key)]
+
+
+LOCAL = options(*TINY, "execution.backend=local")  # a whole search in this process in a second or two
+ONE_EPOCH = ["--time-limit", "0.001s"]  # at least one epoch is run
+# A process of its own that finds the package and keeps quiet; Ctrl-C reaches it even where the shell ignores it.
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+SEARCH = [
+    sys.executable,
+    "-c",
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from ddpnas_ray.search import main; sys.exit(main())",
+]
+
+
+@dataclass(frozen=True)
+class Said:
+    """Exit code, stdout and stderr of a command."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run(command: Command, *words: str | Path) -> Said:
+    """Run a command in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            code = command([str(word) for word in words])
+        except SystemExit as end:  # argparse
+            code = end.code if isinstance(end.code, int) else 0
+    return Said(code, out.getvalue(), err.getvalue())
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Everything below a folder: bytes of files, None for folders."""
+    return {str(path.relative_to(folder)): None if path.is_dir() else path.read_bytes() for path in folder.rglob("*")}
