@@ -205,8 +205,8 @@ def _refuse_dead_address(address: str) -> None:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ResourceError(
-            f"--address {address}: no Ray cluster answers there ({reason}); give the address that `ray start` printed, "
-            "auto on one of its machines, or leave --address out to start one here"
+            f"{address}: no Ray cluster answers there ({reason}); give --address what `ray start` printed, or auto on "
+            "one of its machines; leave --address and RAY_ADDRESS out to start one here"
         ) from error
 
 

@@ -214,7 +214,7 @@ def test_wrong_types(text: str, message: str) -> None:
             "a.yaml: pruning.epochs_per_round is 0; input should be greater than or equal to 1",
         ),
         ("training: {lr: 0}", "a.yaml: training.lr is 0; input should be greater than 0"),
-        ("training: {lr: .nan}", "a.yaml: training.lr is nan; input should be greater than 0"),
+        ("training: {lr: .nan}", "a.yaml: training.lr is nan; input should be a finite number"),
         ("training: {batch_size: 1}", "a.yaml: training.batch_size is 1; input should be greater than or equal to 2"),
         ("training: {merge: average}", "a.yaml: training.merge is 'average'; input should be 'mean' or 'sequential'"),
         (

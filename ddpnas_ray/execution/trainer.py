@@ -89,7 +89,8 @@ class Trainer:
             raise ResourceError(
                 f"architecture {request.architecture} of epoch {request.epoch} does not fit into the GPU's memory "
                 f"({torch.cuda.max_memory_reserved(self.device) / 2**30:.1f} GiB reserved); "
-                f"alpha={[int(k) for k in request.alpha_E]}; lower training.batch_size, or raise execution.gpus_per_worker"
+                f"alpha={[int(k) for k in request.alpha_E]}; lower training.batch_size, or raise "
+                "execution.gpus_per_worker"
             ) from error
 
     def _train_and_score(

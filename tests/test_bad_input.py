@@ -1,0 +1,762 @@
+"""Bad input gets one line on stderr (where, what was given, what is allowed, the way out), exit code 2, and no file.
+
+Interrupted, damaged and half-written runs are here too: what is left must be enough to go on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ddpnas_ray import check, cli, report, search
+from ddpnas_ray.execution.checkpoint import newest_epoch
+from ddpnas_ray.storage import Folder
+from tests.commands import ENVIRONMENT, LOCAL, ONE_EPOCH, SEARCH, Command, contents, options, run
+from tests.conftest import TINY
+from tests.data.making import encoded, image, write_folder, write_parquet
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Refused:
+    """Run a command in ``tmp_path`` that must end with one line and leave every file as it was."""
+    monkeypatch.chdir(tmp_path)
+
+    def command_refused(command: Command, words: list[str | Path], *fragments: str, code: int = 2) -> str:
+        before = contents(tmp_path)
+        said = run(command, *words)
+        assert (said.code, said.out) == (code, ""), said.err
+        assert said.err.count("\n") == 1
+        assert said.err.endswith("\n")
+        for fragment in fragments:
+            assert fragment in said.err
+        assert contents(tmp_path) == before
+        return said.err.removesuffix("\n")
+
+    return command_refused
+
+
+# --- configuration ---
+
+
+def test_an_unknown_key_names_file_key_and_likely_meaning(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "cifar10_cell.yaml").write_text("pruning: {epoch_per_round: 3}")
+    assert refused(search.main, ["--config", "configs/cifar10_cell.yaml"]) == (
+        "ConfigError: configs/cifar10_cell.yaml: pruning.epoch_per_round is not a key; "
+        "did you mean pruning.epochs_per_round?"
+    )
+
+
+@pytest.mark.parametrize("command", [search.main, check.main])
+@pytest.mark.parametrize(
+    ("override", "fragments"),
+    [
+        ("pruning.epoch_per_round=3", ["pruning.epoch_per_round is not a key", "mean pruning.epochs_per_round?"]),
+        ("trainng.lr=0.1", ["trainng is not a key", "did you mean training?"]),
+        ("zzz=1", ["zzz is not a key", "allowed: data, evaluation, execution, pruning, seed, space"]),
+        ("pruning.gamma=high", ["pruning.gamma is 'high'", "valid number"]),
+        ("training.channels_last=1", ["training.channels_last is 1", "valid boolean"]),
+        ("pruning.gamma=2", ["pruning.gamma is 2", "less than 1"]),
+        ("training.batch_size=1", ["training.batch_size is 1", "greater than or equal to 2"]),
+        ("training.lr=.nan", ["training.lr is nan", "finite number"]),
+        ("training.lr=.inf", ["training.lr is inf", "finite number"]),
+        ("training.lr=null", ["training.lr is", "valid number"]),
+        ("seed=null", ["seed is", "valid integer"]),
+        ("seed=-1", ["seed is -1", "greater than or equal to 0"]),
+        ("training.merge=average", ["training.merge is 'average'", "'mean' or 'sequential'"]),
+        ("training.merge=sequential", ["training.merge", "needs execution.backend=local"]),
+        ("execution.workers=0", ["execution.workers is 0", "greater than or equal to 1"]),
+        ("execution.workers=-1", ["execution.workers is -1", "greater than or equal to 1"]),
+        ("execution.gpus_per_worker=-1", ["execution.gpus_per_worker is -1", "greater than or equal to 0"]),
+        ("pruning.gamma", ["--set pruning.gamma:", "section.key=value is needed", "--set pruning.gamma=0.8"]),
+        ("=3", ["--set =3:", "section.key=value is needed"]),
+        ("seed.x=1", ["--set seed.x=1:", "seed is a value, not a section"]),
+        ("seed=[", ["--set seed=[:", "not a YAML value"]),
+        ("seed=2024-13-45", ["--set seed=2024-13-45:", "not a YAML value"]),
+        ("pruning=3", ["pruning: a section with keys is needed, got 3"]),
+        ("space=cell", ["space: a section such as {name: cell} is needed, got 'cell'"]),
+        ("space.name=cel", ["space.name: 'cel' is no built-in space and not module:function", "did you mean cell?"]),
+        ("space.name=no_such_lab:make", ["'no_such_lab:make' cannot be imported", "PYTHONPATH"]),
+        ("space.name=json:make", ["'json:make' cannot be imported", "PYTHONPATH"]),
+        ("space.name=json:__all__", ["'json:__all__' is a list", "a function that returns a SpaceSpec is needed"]),
+        ("space.node=2", ["space.node is not an option of space 'cell'", "did you mean nodes?"]),
+        ("space.nodes=9", ["space.nodes is 9", "less than or equal to 8"]),
+        ("data.name=mnist", ["data.name is 'mnist'", "'digits', 'cifar10', 'folder', 'parquet' or 'huggingface'"]),
+        ("data.channels=2", ["data.channels is 2", "1 or 3"]),
+        (
+            "data.path=photos",
+            ["data.path has no meaning for data.name=digits", "only for cifar10, folder", "remove it"],
+        ),
+        ("data.mean=[0.1,0.2]", ["data.mean has 2 numbers", "give 1"]),
+        ("data.crop=8", ["data.crop=8 could blank whole images of 8 pixels"]),
+        ("data.train_limit=3", ["data.train_limit=3 is less than one image for each of the 10 classes", "raise it"]),
+    ],
+)
+def test_an_override_that_is_not_allowed(
+    refused: Refused, command: Command, override: str, fragments: list[str]
+) -> None:
+    refused(command, options(override), *fragments)
+
+
+@pytest.mark.parametrize(
+    ("content", "fragments"),
+    [
+        (b"pruning: [3\n", ["a.yaml: line 2: is not valid YAML"]),
+        (b"seed: \xff\n", ["a.yaml: is no UTF-8 text", "--config takes a YAML file"]),
+        (b'seed: "\x01"\n', ["a.yaml: is not valid YAML", "special characters are not allowed"]),
+        (b"- seed\n", ["a.yaml: sections such as 'training: {lr: 0.025}' are needed, got a list"]),
+        (b"seed: 1\nseed: 2\n", ["a.yaml: line 1: is not valid YAML: the key 'seed' stands there twice"]),
+        (b"seed: 2024-13-45\n", ["a.yaml: is not valid YAML: month must be in 1..12"]),
+        (b"seed: !!python/object:os.system {}\n", ["a.yaml: line 1: is not valid YAML"]),
+        (b"1: 2\n", ["a.yaml: 1 is not a key", "allowed: data,"]),
+        (b"? [1]\n: 2\n", ["a.yaml: line 1: is not valid YAML"]),
+        (b"training: 3\n", ["a.yaml: training: a section with keys is needed, got 3"]),
+    ],
+)
+def test_a_file_that_is_no_configuration(
+    refused: Refused, tmp_path: Path, content: bytes, fragments: list[str]
+) -> None:
+    (tmp_path / "a.yaml").write_bytes(content)
+    refused(search.main, ["--config", "a.yaml"], *fragments)
+
+
+def test_a_configuration_that_cannot_be_read(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    way_out = "--config takes a YAML file"
+    refused(search.main, ["--config", "none.yaml"], "none.yaml: cannot be read: No such file or directory", way_out)
+    refused(search.main, ["--config", "folder"], "folder: cannot be read: Is a directory", way_out)
+
+
+# --- words ---
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "fragment"),
+    [
+        (search.main, ["--colour"], "unrecognized arguments: --colour"),
+        (search.main, ["run"], "unrecognized arguments: run"),
+        (search.main, ["--reusme", "--out", "run"], "unrecognized arguments: --reusme"),
+        (search.main, ["--set"], "--set: expected one argument"),
+        (search.main, ["--time-limit", "soon"], "--time-limit: 'soon' is no duration; examples: 90s, 30m, 1.5h"),
+        (search.main, ["--time-limit", "0"], "--time-limit: '0' is no duration"),
+        (search.main, ["--time-limit", "-3"], "--time-limit: '-3' is no duration"),
+        (search.main, ["--time-limit", "2 parsecs"], "--time-limit: '2 parsecs' is no duration"),
+        (check.main, ["--cells", "many"], "--cells: invalid int value: 'many'"),
+        (check.main, ["--stem", "resnet"], "--stem: invalid choice: 'resnet'"),
+        (report.main, [], "the following arguments are required: RUN"),
+        (cli.main, ["search", "--colour"], "unrecognized arguments: --colour"),
+    ],
+)
+def test_words_that_are_not_understood(refused: Refused, command: Command, words: list[str], fragment: str) -> None:
+    assert refused(command, words, fragment).endswith("; see --help")
+
+
+def test_an_unknown_command(refused: Refused) -> None:
+    refused(cli.main, ["serch"], "serch is no command; did you mean search?")
+    refused(cli.main, ["xyz"], "xyz is no command; allowed: check, report, search")
+
+
+# --- genotypes ---
+
+PAIRS: list[Any] = [["sep_conv_3x3", 0], ["skip_connect", 1]]
+
+
+@pytest.mark.parametrize(
+    ("content", "fragments"),
+    [
+        ("", ["g.json: is not valid JSON", "a file with the keys normal and reduce is needed"]),
+        ('{"normal": [', ["g.json: is not valid JSON", "a file with the keys normal and reduce is needed"]),
+        ("[]", ["g.json", "the key 'normal' with a list of [operation, input] pairs is missing"]),
+        ({"reduce": PAIRS}, ["g.json", "the key 'normal' with a list"]),
+        ({"normal": PAIRS, "reduce": 3}, ["g.json", "the key 'reduce' with a list"]),
+        (
+            {"normal": [["sep_conv_3x", 0], PAIRS[1]], "reduce": PAIRS},
+            ["g.json", "normal[0]: 'sep_conv_3x' is no operation", "did you mean sep_conv_3x3?"],
+        ),
+        ({"normal": PAIRS[:1], "reduce": PAIRS}, ["g.json", "normal has 1 pairs, 1 nodes need 2"]),
+        ({"normal": PAIRS * 2, "reduce": PAIRS}, ["g.json", "reduce has 2 pairs, 2 nodes need 4"]),
+        (
+            {"normal": PAIRS, "reduce": [PAIRS[0], ["skip_connect", 2]]},
+            ["g.json", "reduce[1]: input 2; node 0 has inputs 0..1"],
+        ),
+        ({"normal": PAIRS, "reduce": [PAIRS[0], ["skip_connect", -1]]}, ["reduce[1]: input -1; node 0 has"]),
+        ({"normal": PAIRS, "reduce": [PAIRS[0], ["skip_connect", 0]]}, ["reduce[1]: node 0 takes input 0 twice"]),
+        ({"normal": PAIRS, "reduce": [PAIRS[0], "skip_connect"]}, ["reduce[1] is 'skip_connect'; a pair"]),
+        ({"normal": PAIRS, "reduce": [PAIRS[0], ["none", 1]]}, ["reduce[1]: 'none' is no operation", "skip_connect"]),
+        ({"normal": PAIRS, "reduce": PAIRS, "normal_concat": [1, 2]}, ["normal_concat is [1, 2]", "[2]"]),
+        ({"normal": PAIRS, "reduce": PAIRS, "normal_concat": 2}, ["normal_concat is 2", "[2]"]),
+    ],
+)
+def test_a_genotype_that_describes_no_cell(
+    refused: Refused, tmp_path: Path, content: Any, fragments: list[str]
+) -> None:
+    (tmp_path / "g.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    refused(check.main, ["--genotype", "g.json"], *fragments)
+
+
+@pytest.mark.parametrize("option", ["--channels", "--cells", "--image-size", "--classes", "--input-channels"])
+@pytest.mark.parametrize("value", ["0", "-3"])
+def test_a_target_of_nothing(refused: Refused, tmp_path: Path, option: str, value: str) -> None:
+    (tmp_path / "g.json").write_text(json.dumps({"normal": PAIRS, "reduce": PAIRS}))
+    refused(check.main, ["--genotype", "g.json", option, value], f"{option} is {value}; at least 1 is needed")
+
+
+def test_a_genotype_that_cannot_be_read(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "binary.json").write_bytes(b"\xff")
+    way_out = "a file with the keys normal and reduce is needed"
+    refused(check.main, ["--genotype", "none.json"], "none.json: No such file or directory", way_out)
+    refused(check.main, ["--genotype", "."], ".: Is a directory", way_out)
+    refused(check.main, ["--genotype", "binary.json"], "binary.json: is not valid JSON", way_out)
+    refused(check.main, ["--genotype", ""], way_out)
+
+
+# --- data ---
+
+
+def folder_with(*broken: str | bytes) -> Callable[[Path], Path]:
+    """Two classes of two pictures; the last of them has other bytes."""
+
+    def make(root: Path) -> Path:
+        write_folder(root / "photos", {"cat": 2, "dog": 2})
+        for content in broken:
+            data = content.encode() if isinstance(content, str) else content
+            (root / "photos" / "dog" / "001.png").write_bytes(data)
+        return root / "photos"
+
+    return make
+
+
+def empty_folder(root: Path) -> Path:
+    (root / "photos").mkdir()
+    return root / "photos"
+
+
+def loose_pictures(root: Path) -> Path:
+    image(0).save(empty_folder(root) / "a.png")
+    return root / "photos"
+
+
+def empty_class(root: Path) -> Path:
+    (folder_with()(root) / "bird").mkdir()
+    return root / "photos"
+
+
+def mixed_sizes(root: Path) -> Path:
+    write_folder(folder_with()(root), {"bird": 2}, size=(12, 9))
+    return root / "photos"
+
+
+def grey_and_colour(root: Path) -> Path:
+    write_folder(folder_with()(root), {"bird": 2}, mode="L")
+    return root / "photos"
+
+
+def not_square(root: Path) -> Path:
+    return write_folder(root / "photos", {"cat": 2, "dog": 2}, size=(12, 9))
+
+
+def a_file(root: Path) -> Path:
+    (root / "photos").write_text("")
+    return root / "photos"
+
+
+@pytest.mark.parametrize("command", [search.main, check.main])
+@pytest.mark.parametrize(
+    ("make", "fragments"),
+    [
+        (lambda root: root / "photos", ["photos: no such folder; set data.path"]),
+        (a_file, ["photos: not a folder; set data.path"]),
+        (empty_folder, ["photos: no class folders (0 images lie directly in it)", "CLASS/NAME.png"]),
+        (loose_pictures, ["photos: no class folders (1 images lie directly in it)", "CLASS/NAME.png"]),
+        (empty_class, ["photos/bird: no images in this class folder; add some", "or remove it"]),
+        (folder_with(encoded(image(0), "JPEG")[:200]), ["photos/dog/001.png: damaged image"]),
+        (folder_with("text"), ["photos/dog/001.png: not an image that Pillow can read (4 bytes)"]),
+        (folder_with(b""), ["photos/dog/001.png: not an image that Pillow can read (0 bytes)"]),
+        (lambda root: write_folder(root / "photos", {"cat": 4}), ["only one class ('cat'); a search needs at least 2"]),
+        (lambda root: write_folder(root / "photos", {"cat": 4, "dog": 1}), ["class 'dog' has 1 image", "add images"]),
+        (grey_and_colour, ["images mix", "set data.channels=1 or data.channels=3"]),
+        (mixed_sizes, ["images are of several sizes: ", "set data.image_size="]),
+        (not_square, ["images are 12x9, not square", "set data.image_size=9 to resize them"]),
+    ],
+)
+def test_a_folder_that_is_no_data_set(
+    refused: Refused, tmp_path: Path, command: Command, make: Callable[[Path], Path], fragments: list[str]
+) -> None:
+    path = make(tmp_path)
+    refused(command, [*LOCAL, *options("data.name=folder", f"data.path={path}")], *fragments)
+
+
+def test_own_validation_data_that_do_not_fit(refused: Refused, tmp_path: Path) -> None:
+    words = [*LOCAL, *options("data.name=folder", f"data.path={folder_with()(tmp_path)}")]
+    refused(search.main, [*words, *options("data.val_path=val")], "val: no such file or folder", "remove data.val_path")
+    write_folder(tmp_path / "val", {"cat": 1, "cow": 1})
+    refused(search.main, [*words, *options("data.val_path=val")], "class 'cow', which the training data does not have")
+
+
+def test_a_folder_without_a_path(refused: Refused) -> None:
+    refused(search.main, options("data.name=folder"), "data.name=folder needs data.path", "one folder of images")
+
+
+def label_too_large(path: Path) -> None:
+    write_parquet(path, [*range(10), 10], names=[f"class {i}" for i in range(10)])
+
+
+def no_image_column(path: Path) -> None:
+    pq.write_table(pa.table({"label": [0, 1], "text": ["a", "b"]}), path)
+
+
+def damaged_row(path: Path) -> None:
+    write_parquet(path, [0, 1, 0, 1], images=[*(encoded(image(i)) for i in range(3)), encoded(image(3), "JPEG")[:150]])
+
+
+@pytest.mark.parametrize(
+    ("make", "more", "fragments"),
+    [
+        (lambda path: None, [], ["a.parquet: no such file or folder; set data.path"]),
+        (lambda path: path.mkdir(), [], ["a.parquet: no train*.parquet in it; it has no Parquet files"]),
+        (lambda path: path.write_bytes(b"PAR1"), [], ["a.parquet: cannot be read as Parquet"]),
+        (no_image_column, [], ["a.parquet: no column holds images (bytes); its columns are label (int64), text"]),
+        (
+            label_too_large,
+            [],
+            ["more labels than classes: ", "a.parquet, row 10 has label 10, but there are 10 class names (0 to 9)"],
+        ),
+        (damaged_row, [], ["a.parquet, row 3: damaged image"]),
+        (lambda path: write_parquet(path, [0, 1, None, 1]), [], ["a.parquet, row 2: no label", "drop the rows"]),
+        (
+            lambda path: write_parquet(path, [0, 1, 0, 1]),
+            ["data.image_column=imag"],
+            ["a.parquet: no column 'imag' (data.image_column); did you mean image?"],
+        ),
+        (
+            lambda path: write_parquet(path, [0, 1, 0, 1]),
+            ["data.label_column=image"],
+            ["data.label_column=image cannot hold labels"],
+        ),
+    ],
+)
+def test_a_parquet_file_that_is_no_data_set(
+    refused: Refused, tmp_path: Path, make: Callable[[Path], Any], more: list[str], fragments: list[str]
+) -> None:
+    make(tmp_path / "a.parquet")
+    refused(search.main, [*LOCAL, *options("data.name=parquet", "data.path=a.parquet", *more)], *fragments)
+
+
+def test_cifar10_without_a_network_says_how_to_get_it_by_hand(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.datasets import CIFAR10
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")  # with a network, do not use it
+    start = time.monotonic()
+    refused(search.main, options("data.name=cifar10"), "cannot be downloaded", "set data.path to it")
+    assert time.monotonic() - start < 10
+
+
+# --- where the run goes ---
+
+
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [("config.yaml", "add --resume to go on with that run, or choose another --out"), ("thesis.tex", "choose another")],
+)
+def test_somebodys_files_are_not_touched(refused: Refused, tmp_path: Path, name: str, way_out: str) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_text("mine")
+    refused(search.main, [*LOCAL, "--out", "run"], f"run: exists and is not empty (1 entries, such as {name})", way_out)
+
+
+@pytest.mark.parametrize(
+    ("out", "fragments"),
+    [
+        ("file", ["file: is a file; --out needs a new folder"]),
+        ("file/run", ["file/run: ", "choose another --out"]),
+        ("/proc/x/run", ["/proc/x/run: cannot be written", "choose another --out"]),
+        ("/sys/run", ["/sys/run: cannot be written", "choose another --out"]),
+        ("ftp://host/run", ["ftp://host/run: ", "a local path or a URI such as s3://bucket/run is needed"]),
+        ("locked/run", ["locked/run: cannot be written: Permission denied", "or correct its permissions"]),
+    ],
+)
+def test_a_run_directory_that_cannot_be_made(refused: Refused, tmp_path: Path, out: str, fragments: list[str]) -> None:
+    if out == "locked/run" and os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "locked").mkdir(0o555)
+    refused(search.main, [*LOCAL, "--out", out], *fragments)
+
+
+# --- machine and cluster ---
+
+
+@pytest.mark.parametrize("command", [search.main, check.main])
+def test_gpus_that_this_machine_does_not_have(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    refused(command, [*LOCAL, *options("execution.gpus_per_worker=1")], "execution.gpus_per_worker is 1", "set it to 0")
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_gpus_and_cpus_that_the_cluster_does_not_have(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ddpnas_ray.distributed import ray_driver
+
+    monkeypatch.setattr(ray_driver, "cluster", lambda address, config: nullcontext(""))  # that of the session
+    for key in ("gpus_per_worker", "cpus_per_worker"):
+        words = [*options(*TINY, f"execution.{key}=64"), "--out", "run"]
+        refused(search.main, words, "one worker needs ", "64", "the cluster has 4 CPU", f"execution.{key}")
+
+
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_an_address_where_no_cluster_is(refused: Refused, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        if by == "variable":
+            monkeypatch.setenv("RAY_ADDRESS", address)
+        words = options(*TINY) + (["--address", address] if by == "option" else [])
+        start = time.monotonic()
+        refused(search.main, words, f"{address}: no Ray cluster answers there", "leave --address and RAY_ADDRESS out")
+        assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:99999", "no host:1"])
+def test_an_address_that_is_none(refused: Refused, address: str) -> None:
+    refused(search.main, [*options(*TINY), "--address", address], f"{address}: no Ray cluster answers there")
+
+
+# --- runs that were started ---
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    assert run(search.main, *LOCAL, "--out", out).code == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run stopped after three of its six epochs."""
+    out = tmp_path_factory.mktemp("stopped") / "run"
+    assert run(search.main, *LOCAL, "--out", out, *ONE_EPOCH).code == 0
+    for _ in range(2):
+        assert run(search.main, "--out", out, "--resume", *ONE_EPOCH).code == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def fingerprint(finished: Path) -> str:
+    return str(json.loads((finished / "result.json").read_text())["fingerprint"])
+
+
+def copied(run_dir: Path, to: Path) -> Path:
+    return Path(shutil.copytree(run_dir, to / "run"))
+
+
+def test_what_is_no_run(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    refused(search.main, ["--resume"], "--resume: which run? give its folder with --out")
+    for name in ("none", "empty", "file"):
+        for command, words in ((search.main, ["--resume", "--out", name]), (report.main, [name])):
+            refused(command, words, f"{name}: is no run directory (no config.yaml there)", "that search wrote")
+
+
+@pytest.mark.parametrize(
+    ("more", "fragments"),
+    [
+        (options("pruning.gamma=0.8", "seed=1"), ["other values of pruning.gamma, seed; only execution.* may change"]),
+        (options("space.nodes=3"), ["other values of space.nodes"]),
+        (options("data.val_limit=32"), ["other values of data.val_limit", "start a new run with another --out"]),
+        (["--config", "other.yaml"], ["other values of ", "training.batch_size", "leave them out"]),
+        (options("pruning.gama=0.8"), ["run: pruning.gama is not a key; did you mean pruning.gamma?"]),
+        (options("seed=one"), ["run: seed is 'one'", "valid integer"]),
+    ],
+)
+def test_a_run_does_not_go_on_under_another_configuration(
+    refused: Refused, stopped: Path, tmp_path: Path, more: list[str], fragments: list[str]
+) -> None:
+    copied(stopped, tmp_path)
+    (tmp_path / "other.yaml").write_text("training: {batch_size: 16}")
+    refused(search.main, ["--out", "run", "--resume", *more], *fragments)
+
+
+def test_a_run_goes_on_with_its_own_data_only_wherever_they_are(refused: Refused, tmp_path: Path) -> None:
+    write_folder(tmp_path / "photos", {"cat": 8, "dog": 8})
+    write_folder(tmp_path / "others", {"cat": 8, "dog": 8}, seed=1)
+    words = [*LOCAL, *options("data.name=folder", "data.path=photos"), "--out", "run"]
+    assert run(search.main, *words, *ONE_EPOCH).code == 0
+    way_out = "point data.path at the same data, or start a new run with another --out"
+    resume = ["--out", "run", "--resume"]
+    refused(search.main, [*resume, *options("data.path=others")], "run: the data are not those", way_out)
+    (tmp_path / "photos").rename(tmp_path / "moved")
+    refused(search.main, resume, "photos: no such folder; set data.path")
+    said = run(search.main, *resume, *options("data.path=moved"))
+    assert (said.code, said.err) == (0, "")
+    assert "agrees" in run(report.main, "run", "--verify-fingerprint").out
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "environment.json"])
+@pytest.mark.parametrize("content", [b"\xff", b"{", b"[]", None])
+def test_a_run_whose_first_files_are_damaged(
+    refused: Refused, stopped: Path, tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    path = copied(stopped, tmp_path) / name
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    refused(search.main, ["--out", "run", "--resume"], "run", name)
+
+
+HOLDER = """
+import sys
+from ddpnas_ray.rundir import locked
+from ddpnas_ray.storage import Folder
+with locked(Folder.open(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def another_process_holding(run_dir: Path) -> Iterator[int]:
+    words = [sys.executable, "-c", HOLDER, str(run_dir)]
+    with subprocess.Popen(words, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        yield process.pid
+
+
+def test_a_run_that_another_process_writes_to(
+    refused: Refused, stopped: Path, tmp_path: Path, fingerprint: str
+) -> None:
+    with another_process_holding(copied(stopped, tmp_path)) as pid:
+        refused(search.main, ["--out", "run", "--resume"], f"run: process {pid} on ", "wait for it, or end it")
+    assert f"fingerprint {fingerprint}" in run(search.main, "--out", "run", "--resume").out
+
+
+# --- damaged checkpoints ---
+
+
+def truncate(checkpoint: Path) -> None:
+    path = checkpoint / "arrays.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip_a_bit(checkpoint: Path) -> None:
+    path = checkpoint / "evaluations.parquet"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def not_sealed(checkpoint: Path) -> None:
+    (checkpoint / "DONE").unlink()
+
+
+def half_there(checkpoint: Path) -> None:
+    (checkpoint / "state.json").unlink()
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit, not_sealed, half_there])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    stopped: Path, tmp_path: Path, fingerprint: str, damage: Callable[[Path], None]
+) -> None:
+    out = copied(stopped, tmp_path)
+    damage(out / "checkpoints" / "ckpt-3")
+    said = run(search.main, "--out", out, "--resume")
+    assert said.code == 0
+    assert said.err.count("\n") == 1
+    assert f"{out}/checkpoints/ckpt-3 is damaged (" in said.err
+    assert "falling back to the one before" in said.err
+    assert json.loads((out / "log.jsonl").read_text().splitlines()[-6])["epoch"] == 2, "it went on from epoch 2"
+    assert f"fingerprint {fingerprint}" in said.out
+    assert "agrees" in run(report.main, out, "--verify-fingerprint").out
+
+
+def test_when_all_checkpoints_are_damaged_it_starts_over(stopped: Path, tmp_path: Path, fingerprint: str) -> None:
+    out = copied(stopped, tmp_path)
+    for checkpoint in (out / "checkpoints").iterdir():
+        truncate(checkpoint)
+    said = run(search.main, "--out", out, "--resume")
+    assert said.code == 0
+    assert all(f"ckpt-{epoch} is damaged (" in said.err for epoch in (1, 2, 3))
+    assert f"fingerprint {fingerprint}" in said.out
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["ckpt-4", "ckpt-5", "ckpt-6"]
+
+
+# --- reports ---
+
+
+@pytest.mark.parametrize("words", [["run"], ["run", "--verify-fingerprint"], ["run", "--json"]])
+def test_a_run_that_has_not_finished(refused: Refused, stopped: Path, tmp_path: Path, words: list[str]) -> None:
+    copied(stopped, tmp_path)
+    refused(report.main, words, "run: this run has not finished", "python -m ddpnas_ray.search --out run --resume")
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"{}", b"[]", b"3", b'{"genotype": {"nor'])
+def test_a_damaged_result_can_be_written_again(
+    refused: Refused, finished: Path, tmp_path: Path, fingerprint: str, content: bytes
+) -> None:
+    path = copied(finished, tmp_path) / "result.json"
+    path.write_bytes(content)
+    for command, words in (
+        (report.main, ["run"]),
+        (report.main, ["run", "--verify-fingerprint"]),
+        (search.main, ["--out", "run", "--resume"]),
+    ):
+        refused(command, words, "run: result.json ", "delete result.json, and --resume writes it")
+    path.unlink()
+    assert f"fingerprint {fingerprint}" in run(search.main, "--out", "run", "--resume").out
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "theta.parquet", "evaluations.parquet", "space.json"])
+@pytest.mark.parametrize("how", ["missing", "truncated", "empty", "another"])
+def test_a_file_that_the_fingerprint_needs(
+    refused: Refused, finished: Path, tmp_path: Path, name: str, how: str
+) -> None:
+    path = copied(finished, tmp_path) / name
+    data = path.read_bytes()
+    path.unlink()
+    if how == "another":
+        tables = ["theta.parquet", "evaluations.parquet"]
+        other = tables[1 - tables.index(name)] if name in tables else "environment.json"
+        shutil.copy(path.with_name(other), path)
+    elif how != "missing":
+        path.write_bytes(data[: len(data) // 2] if how == "truncated" else b"")
+    way_out = "copy it from a backup" if name == "space.json" else "delete result.json, and --resume writes it"
+    refused(report.main, ["run", "--verify-fingerprint"], f"run: {name} cannot be read: ", way_out)
+
+
+def test_a_tampered_evaluation_is_found(refused: Refused, finished: Path, tmp_path: Path, fingerprint: str) -> None:
+    path = copied(finished, tmp_path) / "evaluations.parquet"
+    table = pq.ParquetFile(path).read(use_threads=False)
+    scores = table["score"].to_pylist()
+    scores[5] += 0.01
+    pq.write_table(table.set_column(table.schema.get_field_index("score"), "score", pa.array(scores)), path)
+    words = ["run", "--verify-fingerprint"]
+    refused(report.main, words, f"run: result.json says {fingerprint}, the files give ", code=1)
+
+
+# --- disks that fill up, and Ctrl-C ---
+
+
+def test_files_that_may_not_grow_leave_what_was_saved(finished: Path, tmp_path: Path, fingerprint: str) -> None:
+    limit = (finished / "checkpoints" / "ckpt-4" / "arrays.safetensors").stat().st_size  # the fifth is larger
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        said = run(search.main, *LOCAL, "--out", tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "ckpt-5: File too large; what was written before is intact; free space, then --resume" in said.err
+    said = run(search.main, "--out", tmp_path / "run", "--resume")
+    assert said.code == 0
+    assert f"fingerprint {fingerprint}" in said.out
+
+
+FULL_DISK = """
+import contextlib, io, json, os, subprocess, sys
+from ddpnas_ray import search
+
+disk, *options = sys.argv[1:]
+out = disk + "/run"
+
+def mount(*words):
+    subprocess.run(["mount", *words, "tmpfs", disk], check=True)
+
+def tell(*words):
+    printed, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
+        code = search.main(["--out", out, *words])
+    print(json.dumps([code, printed.getvalue(), errors.getvalue(), os.listdir(disk)]))
+
+mount("-t", "tmpfs", "-o", "size=8k")
+tell(*options)
+mount("-o", "remount,ro")
+tell(*options)
+mount("-o", "remount,rw,size=200k")
+tell(*options)
+mount("-o", "remount,ro")
+tell("--resume")
+mount("-o", "remount,rw,size=20m")
+tell("--resume")
+"""
+
+
+def epoch_of(printed: str) -> int:
+    """Where a search began, by its first line of progress."""
+    return int(printed.partition("/")[0])
+
+
+def test_a_full_disk_leaves_nothing_or_what_was_saved(tmp_path: Path, fingerprint: str) -> None:
+    apart = ["unshare", "--mount", *(() if os.geteuid() == 0 else ("--user", "--map-root-user"))]
+    try:
+        subprocess.run([*apart, "mount", "-t", "tmpfs", "tmpfs", tmp_path], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no file system of a chosen size can be mounted here: {error}")
+    words = [*apart, sys.executable, "-c", FULL_DISK, str(tmp_path), *LOCAL]
+    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    too_small, read_only, fills_up, stays_closed, grown = (json.loads(line) for line in done.stdout.splitlines())
+    for code, printed, errors, there in (too_small, read_only):
+        assert (code, printed, there) == (2, "", [])
+        assert errors.count("\n") == 1
+        assert f"{tmp_path}/run: " in errors
+    assert "No space left on device" in too_small[2]
+    assert "Read-only file system; choose another --out" in read_only[2]
+    assert (fills_up[0], fills_up[2].count("\n")) == (2, 1)
+    assert "what was written before is intact; free space, then --resume" in fills_up[2]
+    assert stays_closed[0] == 2
+    assert "Read-only file system" in stays_closed[2]
+    assert grown[0] == 0
+    assert epoch_of(grown[1]) >= 1, "it went on from a checkpoint"
+    assert f"fingerprint {fingerprint}" in grown[1]
+
+
+def test_ctrl_c_saves_finished_epochs_and_says_how_to_go_on(tmp_path: Path) -> None:
+    slower = [*LOCAL, *options("pruning.epochs_per_round=2")]
+    out, log = tmp_path / "run", tmp_path / "run" / "log.jsonl"
+    words = [*SEARCH, *slower, "--out", str(out)]
+    with subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not log.exists() or '"event": "epoch"' not in log.read_text():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.count("\n") == 1
+    assert errors.startswith("interrupted; ")
+    assert errors.endswith(f" saved. Go on with: python -m ddpnas_ray.search --out {out} --resume\n")
+    assert 1 <= newest_epoch(Folder.open(str(out / "checkpoints"))) < 12
+    assert not (out / "LOCK").exists()
+    said = run(search.main, "--out", out, "--resume")
+    assert said.code == 0
+    undisturbed = run(search.main, *slower, "--out", tmp_path / "undisturbed", "--json")
+    assert f"fingerprint {json.loads(undisturbed.out)['fingerprint']}" in said.out
