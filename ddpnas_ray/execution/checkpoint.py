@@ -67,12 +67,14 @@ def restore(checkpoints: Folder) -> tuple[SearchState, dict[str, Float32Array]] 
     Returns:
         The state and the weights; None where no epoch was ever saved.
     """
-    for epoch in _epochs(checkpoints):
+    epochs = _epochs(checkpoints)
+    for epoch in epochs:
         folder = checkpoints / f"ckpt-{epoch}"
         try:
             return _read(folder)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
-            log.warning("%s is damaged (%s): falling back to the one before", folder.uri, error)
+            then = "the search starts over" if epoch == epochs[-1] else "falling back to the one before"
+            log.warning("%s is damaged (%s): %s", folder.uri, error, then)
     return None
 
 

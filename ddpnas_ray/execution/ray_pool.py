@@ -230,8 +230,8 @@ class RayPool:
             raise WorkerLostError(
                 f"{what} could not be evaluated: its worker died {after.crashes} times on living nodes, "
                 f"{after.failures} failures in all ({type(error).__name__}); "
-                f"alpha={[int(k) for k in request.alpha_E]}, weights {mebibytes:.1f} MiB plus activations; give workers more memory (fewer workers, smaller "
-                "training.batch_size), then --resume"
+                f"alpha={[int(k) for k in request.alpha_E]}, weights {mebibytes:.1f} MiB plus activations; "
+                "give workers more memory (fewer workers, smaller training.batch_size), then --resume"
             ) from error
         log.warning("%s was lost with %s (%s); it is evaluated again", what, member.name, type(error).__name__)
         return after
@@ -264,7 +264,7 @@ class RayPool:
         return since_s
 
     def _await_members(self) -> None:
-        """Wait for the workers: for the first up to a deadline, for the others not long. Late ones join when they come."""
+        """Wait for the workers: for the first up to a deadline, for the others not long. Late ones join later."""
         start_s, first_s = time.monotonic(), float("inf")
         while not all(member.ready for member in self._members):
             now_s = time.monotonic()

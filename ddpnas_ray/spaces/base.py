@@ -163,7 +163,7 @@ def find_space(name: str) -> Callable[..., SpaceSpec]:
     module_name, _, function_name = BUILTIN.get(name, name).partition(":")
     try:
         make = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ConfigError(f"space.name: {name!r} cannot be imported: {error}; is its folder on PYTHONPATH?") from error
     if not callable(make):
         raise ConfigError(
