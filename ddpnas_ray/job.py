@@ -61,7 +61,7 @@ class Job:
         if not architectures_by_round(spec.space, config.pruning.keep_per_group):
             raise ConfigError(
                 f"pruning.keep_per_group is {config.pruning.keep_per_group}: when every edge keeps so many operations "
-                f"of each group, space {spec.space.name!r} has nothing to prune; lower it, or give edges more candidates"
+                f"of each group, space {spec.space.name!r} has nothing to prune; lower it, or add candidates"
             )
         data = load_data(config.data, config.seed)
         inputs = Inputs(channels=data.channels, image_size=data.image_size, classes=len(data.classes))
