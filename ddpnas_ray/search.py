@@ -148,6 +148,7 @@ def _in_process(job: Any, out: str, args: argparse.Namespace, display: Display, 
     trainer = Trainer(spec=job.spec, data=job.data, config=job.config.training, seed=job.config.seed, device=device)
     pruning = job.config.pruning
     progress = Progress(job.spec.space, pruning.keep_per_group, pruning.epochs_per_round)
+    progress.workers = ("local",)
     with _run_folder(job, out, resumed) as folder, display, _watching(progress, display):
         return jobs.run(job, folder, LocalExecutor(trainer), progress, time_limit_s=args.time_limit)
 
