@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -92,7 +91,6 @@ def run(
     progress: Progress,
     *,
     time_limit_s: float | None = None,
-    stop: threading.Event | None = None,
 ) -> dict[str, Any] | None:
     """Start or go on with a search, and write its result.
 
@@ -102,7 +100,6 @@ def run(
         executor: Trains and scores.
         progress: Told what happens.
         time_limit_s: Stop between two epochs when another one would not fit; at least one epoch is run.
-        stop: Stop before the next epoch once set.
 
     Returns:
         The content of ``result.json``; None when stopped before the end (every finished epoch is saved).
@@ -128,8 +125,6 @@ def run(
         epoch_start = time.monotonic()
 
     def should_stop(state: SearchState) -> bool:
-        if stop is not None and stop.is_set():
-            return True
         if time_limit_s is None or state.epoch == first_epoch:
             return False
         elapsed = time.monotonic() - start

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,7 +37,6 @@ class Driver:
 
     def __init__(self, out: str, time_limit_s: float | None) -> None:
         self._out, self._time_limit_s = out, time_limit_s
-        self._stop = threading.Event()
         self._progress: Progress | None = None
         self._pool: RayPool | None = None
 
@@ -76,7 +74,6 @@ class Driver:
                 self._pool,
                 progress,
                 time_limit_s=self._time_limit_s,
-                stop=self._stop,
             )
         finally:
             self._pool.close()
@@ -88,14 +85,6 @@ class Driver:
         if self._pool is not None:
             self._progress.workers = self._pool.worker_names
         return self._progress.snapshot() | {"driver_pid": os.getpid()}
-
-    def worker_pids(self) -> dict[str, int]:
-        """Process ids of the workers, by name; empty before they are ready."""
-        return self._pool.worker_pids() if self._pool is not None else {}
-
-    def stop(self) -> None:
-        """End before the next epoch."""
-        self._stop.set()
 
 
 @dataclass(frozen=True)

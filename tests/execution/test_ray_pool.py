@@ -174,6 +174,19 @@ def test_as_many_workers_as_fit_are_started() -> None:
     assert fitting_workers(ExecutionConfig(workers=3), threads=1) == PoolSize(3, 1.0, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("asked", "workers", "gpus"),
+    [({}, 2, 1.0), ({"gpus_per_worker": 0.5}, 4, 0.5), ({"gpus_per_worker": 0.0}, 8, 0.0), ({"workers": 1}, 1, 1.0)],
+)
+def test_gpus_bound_the_pool_and_may_be_shared(
+    asked: dict[str, Any], workers: int, gpus: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ddpnas_ray.execution import ray_pool
+
+    monkeypatch.setattr(ray_pool.ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
+    assert ray_pool.fitting_workers(ExecutionConfig(**asked), threads=1) == ray_pool.PoolSize(workers, 1.0, gpus)
+
+
 def test_an_error_of_ours_leaves_the_worker_as_itself(trainer: Trainer, make_pool: Callable[..., RayPool]) -> None:
     pool = make_pool(1, replace(trainer, spec=replace(trainer.spec, build=refuse)))
     with pytest.raises(DataError, match=r"^photo\.jpg is damaged$"):
