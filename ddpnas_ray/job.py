@@ -64,7 +64,7 @@ class Job:
             )
         data = load_data(config.data, config.seed)
         inputs = Inputs(channels=data.channels, image_size=data.image_size, classes=len(data.classes))
-        return cls(config, spec, data, Target.resolve(config.target, inputs))
+        return cls(config, spec, data, Target.resolve(config.target, inputs, spec.target))
 
     def strategy(self) -> Strategy:
         """Who proposes the architectures."""

@@ -29,7 +29,20 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from ddpnas_ray.core.errors import RunDirError
-from ddpnas_ray.core.types import CostTable, Edge, Evaluation, FloatArray, IntArray, Op, RoundRecord, SearchSpace
+from ddpnas_ray.core.types import (
+    BoolArray,
+    CostFunction,
+    CostTable,
+    Edge,
+    Evaluation,
+    FloatArray,
+    IntArray,
+    LongestPath,
+    Op,
+    RoundRecord,
+    SearchSpace,
+    every_edge_active,
+)
 from ddpnas_ray.storage import Folder, writing
 
 T = TypeVar("T")
@@ -253,8 +266,8 @@ def theta_table(history: Iterable[RoundRecord], space: SearchSpace) -> bytes:
     return _parquet(pa.Table.from_pylist(rows, schema=THETA))
 
 
-def space_json(space: SearchSpace, tables: Mapping[str, CostTable], target: Mapping[str, Any]) -> bytes:
-    """``space.json``: what was searched, with the additive cost of every choice in the target network."""
+def space_json(space: SearchSpace, costs: Mapping[str, CostFunction], target: Mapping[str, Any]) -> bytes:
+    """``space.json``: what was searched, with the cost of every choice in the target network."""
     return json_file(
         {
             "schema_version": SCHEMA_VERSION,
@@ -269,22 +282,46 @@ def space_json(space: SearchSpace, tables: Mapping[str, CostTable], target: Mapp
                 for edge in space.edges
             ],
             "blocks": [list(block) for block in space.blocks],
+            "inputs": space.inputs,
+            "conditional": space.conditional,
             "target": dict(target),
-            "costs": {
-                name: {"base": table.base, "entries": table.entries_EK.tolist()} for name, table in tables.items()
-            },
+            "costs": {name: _cost_json(cost) for name, cost in costs.items()},
         }
     )
 
 
+def _cost_json(cost: CostFunction) -> dict[str, Any]:
+    if isinstance(cost, LongestPath):
+        return {"arcs": [list(arc) for arc in cost.arcs], "counts": cost.counts_EK.tolist()}
+    return {"base": cost.base, "entries": cost.entries_EK.tolist()}
+
+
+def read_costs(data: bytes) -> dict[str, CostFunction]:
+    """The costs of ``space.json``."""
+    costs: dict[str, CostFunction] = {}
+    for name, cost in json.loads(data)["costs"].items():
+        if "arcs" in cost:
+            arcs = tuple((edge, source, node) for edge, source, node in cost["arcs"])
+            costs[name] = LongestPath(arcs, np.array(cost["counts"], dtype=bool))
+        else:
+            costs[name] = CostTable(cost["base"], np.array(cost["entries"], dtype=np.int64))
+    return costs
+
+
 def read_space(data: bytes) -> SearchSpace:
-    """The space of ``space.json``; its gate is not kept there."""
+    """The space of ``space.json``; of its gate only is known whether there is one."""
     content = json.loads(data)
     edges = tuple(
         Edge(edge["name"], tuple(Op(op["name"], op["group"], op["generable"]) for op in edge["candidates"]))
         for edge in content["edges"]
     )
-    return SearchSpace(content["name"], edges, tuple(tuple(block) for block in content["blocks"]))
+    blocks = tuple(tuple(block) for block in content["blocks"])
+    gate = _unknown_gate if content["conditional"] else every_edge_active
+    return SearchSpace(content["name"], edges, blocks, gate, content["inputs"])
+
+
+def _unknown_gate(alpha_E: IntArray) -> BoolArray:
+    raise NotImplementedError("the gate of a space is not kept in space.json")
 
 
 def weights_file(tensors: Mapping[str, npt.NDArray[Any]]) -> bytes:

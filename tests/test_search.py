@@ -80,7 +80,9 @@ def test_the_run_directory_stands_alone(finished: tuple[Path, str]) -> None:
     assert space["name"] == "cell"
     assert [len(edge["candidates"]) for edge in space["edges"]] == [8] * 10
     assert {op["group"] for op in space["edges"][0]["candidates"]} == {"parameter", "non_parameter"}
-    assert set(space["costs"]) == {"params", "macs"}
+    assert set(space["costs"]) == {"params", "macs", "macs_bn_relu"} | {
+        f"{cost}.{cell}" for cost in ("height", "nonparametric") for cell in ("normal", "reduce")
+    }
     assert space["target"]["image_size"] == 8
     environment = json.loads((out / "environment.json").read_text())
     assert environment["ddpnas_ray"] == __version__

@@ -41,6 +41,14 @@ class GenotypeError(BadInput):
     """An architecture description that does not fit the space."""
 
 
+class BudgetError(BadInput):
+    """A budget that is not understood, or that no architecture meets."""
+
+
+class TooLargeError(ResourceError):
+    """An exact method would need more than it may take."""
+
+
 class DivergedError(DdpnasError):
     """Every architecture of an epoch ended with a non-finite loss."""
 

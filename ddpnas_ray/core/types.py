@@ -62,9 +62,12 @@ class SearchSpace:
             its inputs). Every edge is in exactly one block.
         gate: Maps alpha_E to a mask of the edges that take part in that architecture. An edge that does not take part
             records no visit.
+        inputs: How many edges of each block a generated network uses; on the others it has the one candidate that is
+            not generable (``none``). None: all edges.
 
     Raises:
-        ValueError: An edge without generable candidates, two of one name, or blocks that are no partition of the edges.
+        ValueError: An edge without generable candidates, two of one name, blocks that are no partition of the edges, or
+            an edge that may be left out without one candidate that says so.
 
     Example:
         >>> conv, skip = Op("conv", "parameter"), Op("skip", "non_parameter")
@@ -78,6 +81,7 @@ class SearchSpace:
     edges: tuple[Edge, ...]
     blocks: tuple[tuple[int, ...], ...]
     gate: Callable[[IntArray], BoolArray] = every_edge_active
+    inputs: int | None = None
 
     def __post_init__(self) -> None:
         names = [edge.name for edge in self.edges]
@@ -93,6 +97,18 @@ class SearchSpace:
                 )
         if sorted(e for block in self.blocks for e in block) != list(range(len(self.edges))):
             raise ValueError(f"space {self.name!r}: blocks must name each of the {len(self.edges)} edges exactly once")
+        if self.inputs is not None:
+            self._check_inputs(self.inputs)
+
+    def _check_inputs(self, inputs: int) -> None:
+        if not 1 <= inputs <= min(len(block) for block in self.blocks):
+            raise ValueError(f"space {self.name!r}: inputs is {inputs}; every block needs at least so many edges")
+        for edge in self.edges:
+            if sum(not op.generable for op in edge.candidates) != 1:
+                raise ValueError(
+                    f"space {self.name!r}: edge {edge.name!r} may be left out, so it needs exactly one candidate "
+                    "that is not generable"
+                )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -116,6 +132,11 @@ class SearchSpace:
     def active(self, alpha_E: IntArray) -> BoolArray:
         """Which edges take part in an architecture, shape (E,)."""
         return self.gate(alpha_E)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether some edges take part only where others say so."""
+        return self.gate is not every_edge_active
 
     def op(self, edge: int, index: int) -> Op:
         """The candidate that ``alpha_E[edge] == index`` chooses."""
@@ -149,6 +170,46 @@ class CostTable:
     def __call__(self, alpha_E: IntArray) -> int:
         """The cost of one architecture, exact."""
         return self.base + int(self.entries_EK[np.arange(len(alpha_E)), alpha_E].sum())
+
+
+@dataclass(frozen=True)
+class LongestPath:
+    """A cost that does not add up: the operations on the longest path from an input to a node (H of Table 4).
+
+    Args:
+        arcs: (edge, source node, node), such that all arcs into a node come before those out of it. Nodes without
+            arcs into them are inputs.
+        counts_EK: Which choices are an operation: all but those that leave the edge out, shape (E, K).
+
+    Raises:
+        ValueError: Arcs in another order.
+    """
+
+    arcs: tuple[tuple[int, int, int], ...]
+    counts_EK: BoolArray
+
+    def __post_init__(self) -> None:
+        left: set[int] = set()
+        for edge, source, node in self.arcs:
+            left.add(source)
+            if node in left:
+                raise ValueError(f"longest path: the arc of edge {edge} enters node {node} after an arc has left it")
+
+    @property
+    def sources(self) -> frozenset[int]:
+        """The inputs."""
+        return frozenset(source for _, source, _ in self.arcs) - frozenset(node for _, _, node in self.arcs)
+
+    def __call__(self, alpha_E: IntArray) -> int:
+        """The height of one architecture."""
+        height = dict.fromkeys(self.sources, 0)
+        for edge, source, node in self.arcs:
+            if source in height and self.counts_EK[edge, alpha_E[edge]]:
+                height[node] = max(height.get(node, 0), height[source] + 1)
+        return max(height.values(), default=0)
+
+
+CostFunction: TypeAlias = CostTable | LongestPath
 
 
 @dataclass(frozen=True, slots=True)

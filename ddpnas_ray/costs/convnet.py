@@ -1,12 +1,13 @@
 """Exact parameters and multiply-adds of convolutional building blocks, by arithmetic: nothing here imports torch.
 
-``macs`` counts convolutions and linear layers for one image; BatchNorm, pooling and activations are free.
-All counts are of the deploy form: BatchNorm affine, none after pooling.
+``macs`` counts convolutions and linear layers for one image; BatchNorm, pooling and activations are free there, and
+``macs_bn_relu`` is the other figure in use. All counts are of the deploy form: BatchNorm affine, none after pooling.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 CONVOLUTIONS = {  # name: (kernel, dilation, how often the depthwise-pointwise pair is repeated)
     "sep_conv_3x3": (3, 1, 2),
@@ -19,18 +20,41 @@ CELL_OPS = ("none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", *CONVOLUTION
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Parameters and multiply-adds; costs of parts add up.
+    """Parameters and work for one image; costs of parts add up.
+
+    Args:
+        params: Weights.
+        macs: Multiply-adds of convolutions and linear layers.
+        elementwise: 2 an element that BatchNorm writes, 1 an element that ReLU does.
 
     Example:
-        >>> conv(3, 48, kernel=3, size=32) + batch_norm(48)
-        Cost(params=1392, macs=1327104)
+        >>> conv(3, 48, kernel=3, size=32) + batch_norm(48, size=32)
+        Cost(params=1392, macs=1327104, elementwise=98304)
     """
 
     params: int = 0
     macs: int = 0
+    elementwise: int = 0
+
+    @property
+    def macs_bn_relu(self) -> int:
+        """conv + fc + 2 BN + ReLU: the figure that some papers call FLOPs."""
+        return self.macs + self.elementwise
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.params + other.params, self.macs + other.macs)
+        return Cost(self.params + other.params, self.macs + other.macs, self.elementwise + other.elementwise)
+
+    def __mul__(self, times: int) -> Cost:
+        return Cost(self.params * times, self.macs * times, self.elementwise * times)
+
+
+Kind = Literal["params", "macs", "macs_bn_relu"]
+KINDS: tuple[Kind, ...] = ("params", "macs", "macs_bn_relu")
+
+
+def halved(size: int) -> int:
+    """The side of an image after a stride of 2, rounded up."""
+    return -(-size // 2)
 
 
 def conv(in_channels: int, out_channels: int, *, kernel: int, size: int, groups: int = 1) -> Cost:
@@ -39,9 +63,14 @@ def conv(in_channels: int, out_channels: int, *, kernel: int, size: int, groups:
     return Cost(weights, weights * size * size)
 
 
-def batch_norm(channels: int) -> Cost:
-    """An affine BatchNorm."""
-    return Cost(2 * channels)
+def batch_norm(channels: int, *, size: int) -> Cost:
+    """An affine BatchNorm of size x size pixels."""
+    return Cost(2 * channels, 0, 2 * channels * size * size)
+
+
+def relu(channels: int, *, size: int) -> Cost:
+    """A ReLU, or ReLU6, of size x size pixels."""
+    return Cost(0, 0, channels * size * size)
 
 
 def linear(in_features: int, out_features: int) -> Cost:
@@ -51,29 +80,35 @@ def linear(in_features: int, out_features: int) -> Cost:
 
 def relu_conv_bn(in_channels: int, out_channels: int, *, size: int) -> Cost:
     """ReLU, 1x1 convolution, BatchNorm."""
-    return conv(in_channels, out_channels, kernel=1, size=size) + batch_norm(out_channels)
+    return (
+        relu(in_channels, size=size)
+        + conv(in_channels, out_channels, kernel=1, size=size)
+        + batch_norm(out_channels, size=size)
+    )
 
 
 def factorized_reduce(in_channels: int, out_channels: int, *, size: int) -> Cost:
-    """Two stride-2 1x1 convolutions, half of the channels each; ``size`` is that of the output."""
-    half = out_channels // 2
+    """ReLU, two stride-2 1x1 convolutions with half of the channels each, BatchNorm; ``size`` is that of the input."""
+    half, out = out_channels // 2, halved(size)
     return (
-        conv(in_channels, half, kernel=1, size=size)
-        + conv(in_channels, out_channels - half, kernel=1, size=size)
-        + batch_norm(out_channels)
+        relu(in_channels, size=size)
+        + conv(in_channels, half, kernel=1, size=out)
+        + conv(in_channels, out_channels - half, kernel=1, size=out)
+        + batch_norm(out_channels, size=out)
     )
 
 
 def cell_op(name: str, channels: int, *, stride: int, size: int) -> Cost:
-    """One DARTS operation; ``size`` is that of its output."""
+    """One DARTS operation; ``size`` is that of its input."""
     if name == "skip_connect" and stride == 2:
         return factorized_reduce(channels, channels, size=size)
     if name not in CONVOLUTIONS:
         return Cost()
     kernel, _, repeats = CONVOLUTIONS[name]
+    out = -(-size // stride)
     pair = (
-        conv(channels, channels, kernel=kernel, size=size, groups=channels)
-        + conv(channels, channels, kernel=1, size=size)
-        + batch_norm(channels)
+        conv(channels, channels, kernel=kernel, size=out, groups=channels)
+        + conv(channels, channels, kernel=1, size=out)
+        + batch_norm(channels, size=out)
     )
-    return Cost(repeats * pair.params, repeats * pair.macs)
+    return pair * repeats + relu(channels, size=size) + relu(channels, size=out) * (repeats - 1)

@@ -6,53 +6,14 @@ One class is all of them: it holds the candidates it was given, and a forward pa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ddpnas_ray.core.types import IntArray
-from ddpnas_ray.costs.cellnet import CellGeometry, geometry
+from ddpnas_ray.costs.cellnet import CellGeometry, CellNetShape
 from ddpnas_ray.nn.ops import FactorizedReduce, ReLUConvBN, build_op
 from ddpnas_ray.nn.weights import Piece
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CellNetShape:
-    """Everything about a network of cells but its operations.
-
-    Args:
-        cells: L.
-        nodes: M, intermediate nodes a cell.
-        channels: Initial channels.
-        image_size: Side in pixels.
-        input_channels: Colour channels.
-        classes: Number of classes.
-        stem: ``cifar`` or ``imagenet``.
-        reductions: Indices of the reduction cells, from 0.
-        deploy: BatchNorm affine and none after pooling.
-    """
-
-    cells: int
-    nodes: int
-    channels: int
-    image_size: int
-    input_channels: int
-    classes: int
-    stem: str
-    reductions: tuple[int, ...]
-    deploy: bool
-
-    def geometry(self) -> list[CellGeometry]:
-        """Widths and sizes of every cell."""
-        return geometry(
-            cells=self.cells,
-            nodes=self.nodes,
-            channels=self.channels,
-            image_size=self.image_size,
-            stem=self.stem,
-            reductions=self.reductions,
-        )
 
 
 class Cell(nn.Module):
@@ -61,11 +22,9 @@ class Cell(nn.Module):
     def __init__(self, g: CellGeometry, candidates: Sequence[Sequence[str]], *, nodes: int, affine: bool) -> None:
         super().__init__()
         self.nodes, self.width, self.reduction = nodes, g.channels, g.reduction
-        if g.reduction_before:
-            self.preprocess0: nn.Module = FactorizedReduce(g.channels_before_previous, g.channels, affine=affine)
-        else:
-            self.preprocess0 = ReLUConvBN(g.channels_before_previous, g.channels, affine=affine)
-        self.preprocess1 = ReLUConvBN(g.channels_previous, g.channels, affine=affine)
+        first = "FactorizedReduce" if g.reduction_before else "ReLUConvBN"
+        self.preprocess0 = preprocess(first, g.channels_before_previous, g.channels, affine=affine)
+        self.preprocess1 = preprocess("ReLUConvBN", g.channels_previous, g.channels, affine=affine)
         self.edges = nn.ModuleList()
         inputs = [i for node in range(nodes) for i in range(2 + node)]
         for source, names in zip(inputs, candidates, strict=True):
@@ -104,23 +63,8 @@ class CellNetwork(nn.Module):
     def __init__(self, shape: CellNetShape, candidates: Sequence[tuple[str, ...]]) -> None:
         super().__init__()
         self.candidates = list(candidates)
-        half, affine, c = len(candidates) // 2, shape.deploy, shape.channels
-        if shape.stem == "imagenet":
-            self.stem0: nn.Module = nn.Sequential(
-                nn.Conv2d(shape.input_channels, c // 2, 3, 2, 1, bias=False),
-                nn.BatchNorm2d(c // 2, affine=affine),
-                nn.ReLU(),
-                nn.Conv2d(c // 2, c, 3, 2, 1, bias=False),
-                nn.BatchNorm2d(c, affine=affine),
-            )
-            self.stem1: nn.Module = nn.Sequential(
-                nn.ReLU(), nn.Conv2d(c, c, 3, 2, 1, bias=False), nn.BatchNorm2d(c, affine=affine)
-            )
-        else:
-            self.stem0 = nn.Sequential(
-                nn.Conv2d(shape.input_channels, 3 * c, 3, 1, 1, bias=False), nn.BatchNorm2d(3 * c, affine=affine)
-            )
-            self.stem1 = nn.Identity()
+        half, affine = len(candidates) // 2, shape.deploy
+        self.stem0, self.stem1 = build_stem(shape.stem, shape.input_channels, shape.channels, affine=affine)
         self.cells = nn.ModuleList(
             Cell(g, candidates[half:] if g.reduction else candidates[:half], nodes=shape.nodes, affine=affine)
             for g in shape.geometry()
@@ -170,3 +114,37 @@ class CellNetwork(nn.Module):
                 key = (int(parts[3]) + (half if cell.reduction else 0), parts[4])
             index.setdefault(key, []).append((position, Piece(name, tuple(parameter.shape))))
         return index
+
+
+def build_stem(stem: str, input_channels: int, channels: int, *, affine: bool = True) -> nn.Sequential:
+    """What gives the first cell its two inputs: the outputs of the first and of the second half."""
+    c = channels
+    if stem == "cifar":
+        first = [nn.Conv2d(input_channels, 3 * c, 3, 1, 1, bias=False), nn.BatchNorm2d(3 * c, affine=affine)]
+        return nn.Sequential(nn.Sequential(*first), nn.Identity())
+    return nn.Sequential(
+        nn.Sequential(
+            nn.Conv2d(input_channels, c // 2, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(c // 2, affine=affine),
+            nn.ReLU(),
+            nn.Conv2d(c // 2, c, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(c, affine=affine),
+        ),
+        nn.Sequential(nn.ReLU(), nn.Conv2d(c, c, 3, 2, 1, bias=False), nn.BatchNorm2d(c, affine=affine)),
+    )
+
+
+def preprocess(kind: str, in_channels: int, out_channels: int, *, affine: bool = True) -> nn.Module:
+    """What brings an input of a cell to its width, and to the size of the other."""
+    reduce_or_not = FactorizedReduce if kind == "FactorizedReduce" else ReLUConvBN
+    return reduce_or_not(in_channels, out_channels, affine=affine)
+
+
+def deploy_op(name: str, channels: int, stride: int) -> nn.Module:
+    """One operation as deploy networks have it."""
+    return build_op(name, channels, stride, affine=True)
+
+
+def classifier(width: int, classes: int) -> nn.Module:
+    """Global pooling and the linear layer."""
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))

@@ -14,15 +14,11 @@ def summary(result: Mapping[str, Any], out: str) -> str:
     target, scores = result["target"], result["scores"]
     lines = [f"  {key}: {json.dumps(value)}" for key, value in result["genotype"].items()]
     costs = ", ".join(f"{value:,} {name}" for name, value in result["costs"].items())
-    named = (
-        f"{target['cells']} cells, {target['channels']} channels, {target['image_size']} px, "
-        f"{target['classes']} classes, {target['stem']} stem"
-    )
     return "\n".join(
         [
             f"genotype (E[alpha] {result['expectation']:.4f})",
             *lines,
-            f"costs of the target network ({named}): {costs}",
+            f"costs of the target network ({target_text(target)}): {costs}",
             f"scores of {scores['of']}, {scores['split']} split: best {scores['best']:.4f}, "
             f"mean of the last epoch {scores['last_epoch_mean']:.4f}",
             f"{result['architecture_epochs']} architecture-epochs in {result['rounds']} rounds, "
@@ -31,3 +27,10 @@ def summary(result: Mapping[str, Any], out: str) -> str:
             f"run directory {out}",
         ]
     )
+
+
+def target_text(target: Mapping[str, Any]) -> str:
+    """The deploy network that costs are of, as every printed cost names it."""
+    parts = [f"{target[key]} {key}" for key in ("cells", "channels") if target.get(key) is not None]
+    parts += [f"{target['image_size']} px", f"{target['classes']} classes"]
+    return ", ".join(parts + ([f"{target['stem']} stem"] if target.get("stem") else []))

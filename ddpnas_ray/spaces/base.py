@@ -6,16 +6,18 @@ A new space is one module with a function that returns a ``SpaceSpec``, named ``
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
-import numpy as np
 from annotated_types import Ge
 
 from ddpnas_ray.core.errors import ConfigError, did_you_mean
-from ddpnas_ray.core.types import BoolArray, CostTable, FloatArray, IntArray, SearchSpace
+from ddpnas_ray.core.generation import most_likely
+from ddpnas_ray.core.types import BoolArray, CostFunction, FloatArray, IntArray, SearchSpace
+from ddpnas_ray.reporting.summary import target_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,10 +48,10 @@ class Inputs:
 class TargetConfig:
     """Section ``target``: the deploy network whose costs are meant."""
 
-    cells: Annotated[int, Ge(1)] = 20
-    """Cells of the deploy network (paper: 20 on CIFAR-10, 14 on ImageNet)"""
-    channels: Annotated[int, Ge(1)] = 36
-    """Initial channels of the deploy network"""
+    cells: Annotated[int, Ge(1)] | None = None
+    """Cells of the deploy network; null: the space's default (cell space: 20; the paper has 14 on ImageNet)"""
+    channels: Annotated[int, Ge(1)] | None = None
+    """Initial channels of the deploy network; null: the space's default (cell space: 36)"""
     image_size: Annotated[int, Ge(1)] | None = None
     """Side in pixels; null: that of the data"""
     classes: Annotated[int, Ge(1)] | None = None
@@ -59,34 +61,76 @@ class TargetConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TargetDefaults:
+    """What a space's deploy networks can be told beside image size and classes, and what they are otherwise.
+
+    Args:
+        cells: Default number of cells; None: the networks have no such number.
+        channels: Default width; None: the space itself says the widths.
+        stem: Whether there is a choice of stems.
+    """
+
+    cells: int | None = None
+    channels: int | None = None
+    stem: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """A deploy network in full. Every printed cost names it."""
 
-    cells: int
-    channels: int
     image_size: int
     classes: int
-    stem: Literal["cifar", "imagenet"]
     input_channels: int = 3
+    cells: int | None = None
+    channels: int | None = None
+    stem: Literal["cifar", "imagenet"] | None = None
 
     @classmethod
-    def resolve(cls, config: TargetConfig, inputs: Inputs) -> Target:
-        """Fill what the configuration leaves open from the data."""
+    def resolve(cls, config: TargetConfig, inputs: Inputs, defaults: TargetDefaults) -> Target:
+        """Fill what the configuration leaves open from the data and the space.
+
+        Raises:
+            ConfigError: It sets what networks of the space do not have.
+        """
+        for key in ("cells", "channels"):
+            if getattr(config, key) is not None and getattr(defaults, key) is None:
+                raise ConfigError(
+                    f"target.{key} is {getattr(config, key)}; this space has no such choice: leave it out"
+                )
+        if config.stem != "auto" and not defaults.stem:
+            raise ConfigError(f"target.stem is {config.stem}; this space has no such choice: leave it out")
         image_size = config.image_size or inputs.image_size
         return cls(
-            cells=config.cells,
-            channels=config.channels,
+            cells=config.cells or defaults.cells,
+            channels=config.channels or defaults.channels,
             image_size=image_size,
             classes=config.classes or inputs.classes,
-            stem=resolve_stem(config.stem, image_size),
+            stem=resolve_stem(config.stem, image_size) if defaults.stem else None,
             input_channels=inputs.channels,
         )
 
     def __str__(self) -> str:
-        return (
-            f"{self.cells} cells, {self.channels} channels, {self.image_size} px, {self.classes} classes, "
-            f"{self.stem} stem"
-        )
+        return target_text(dataclasses.asdict(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A piece of work of a deploy network, to be timed on its own.
+
+    Args:
+        edge: The edge whose choice it is; None: every network does it (stem, preprocessing, classifier).
+        candidate: Which choice.
+        key: What it is; parts of equal keys take equally long, and are timed once.
+        input_shape: (C, H, W) of what it takes.
+        build: Makes the module, weights drawn from torch's generator. Can be pickled.
+    """
+
+    edge: int | None
+    candidate: int = 0
+    key: str
+    input_shape: tuple[int, int, int]
+    build: Callable[[], nn.Module]
 
 
 def resolve_stem(stem: str, image_size: int) -> Literal["cifar", "imagenet"]:
@@ -128,8 +172,11 @@ class SpaceSpec:
         deploy: (alpha_E, target) -> the stand-alone network in deploy form, to be trained from scratch.
         encode: Genotype -> alpha_E; raises ``GenotypeError``.
         decode: alpha_E -> genotype, plain JSON.
-        most_likely: (theta_EK, live_EK) -> the generable alpha_E with the largest expectation (Eq. 9).
-        costs: Name -> (target -> table of that cost).
+        costs: Name -> (target -> that cost as a function of alpha_E). Names with a dot are a family: a budget for
+            ``height`` bounds ``height.normal`` and ``height.reduce``, each.
+        target: What of section ``target`` its deploy networks have.
+        parts: Target -> the pieces of work to time for a latency table; a part's time adds up. None: no such table.
+        most_likely: (theta_EK, live_EK) -> the alpha_E with the largest expectation, of spaces with conditional edges.
         effort: (alpha_E, inputs) -> relative time of one architecture-epoch; orders work, never results.
     """
 
@@ -139,7 +186,9 @@ class SpaceSpec:
     deploy: Callable[[IntArray, Target], nn.Module]
     encode: Callable[[Genotype], IntArray]
     decode: Callable[[IntArray], Genotype]
-    costs: Mapping[str, Callable[[Target], CostTable]] = field(default_factory=dict)
+    costs: Mapping[str, Callable[[Target], CostFunction]] = field(default_factory=dict)
+    target: TargetDefaults = TargetDefaults()
+    parts: Callable[[Target], list[Part]] | None = None
     most_likely: Callable[[FloatArray, BoolArray], IntArray] | None = None
     effort: Callable[[IntArray, Inputs], float] = equal_effort
 
@@ -147,7 +196,7 @@ class SpaceSpec:
         """The architecture with the largest expectation among what is live and generable, shape (E,)."""
         if self.most_likely is not None:
             return self.most_likely(theta_EK, live_EK)
-        return np.where(live_EK & self.space.generable_EK, theta_EK, -np.inf).argmax(axis=1)
+        return most_likely(self.space, theta_EK, live_EK)
 
 
 def find_space(name: str) -> Callable[..., SpaceSpec]:

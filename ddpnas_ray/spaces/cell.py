@@ -8,20 +8,24 @@ Axes: E edges, K candidates.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from annotated_types import Ge, Le
 
 from ddpnas_ray.core.errors import GenotypeError, did_you_mean
-from ddpnas_ray.core.types import BoolArray, CostTable, Edge, FloatArray, IntArray, Op, SearchSpace
-from ddpnas_ray.costs.cellnet import cost_table
-from ddpnas_ray.costs.convnet import CELL_OPS, CONVOLUTIONS
-from ddpnas_ray.spaces.base import Genotype, Inputs, SpaceSpec, Supernet, Target, resolve_stem
+from ddpnas_ray.core.types import CostTable, Edge, IntArray, LongestPath, Op, SearchSpace
+from ddpnas_ray.costs.cellnet import CellNetShape, cost_table
+from ddpnas_ray.costs.convnet import CELL_OPS, CONVOLUTIONS, Kind
+from ddpnas_ray.costs.convnet import KINDS as COST_KINDS
+from ddpnas_ray.spaces.base import Genotype, Inputs, Part, SpaceSpec, Supernet, Target, TargetDefaults, resolve_stem
 
 if TYPE_CHECKING:
-    from ddpnas_ray.nn.cellnet import CellNetShape, CellNetwork
+    from torch.nn import Module
+
+    from ddpnas_ray.nn.cellnet import CellNetwork
 
 OPS = tuple(
     Op(name, "parameter" if name in CONVOLUTIONS else "non_parameter", generable=name != "none") for name in CELL_OPS
@@ -49,14 +53,19 @@ def make(
     blocks = tuple(tuple(per_cell * half + e for e in block) for half in range(2) for block in node_edges)
     search = {"cells": cells, "nodes": nodes, "channels": channels}
     return SpaceSpec(
-        space=SearchSpace("cell", edges, blocks),
+        space=SearchSpace("cell", edges, blocks, inputs=2),
         supernet=partial(_supernet, search),
         build=partial(_build, search),
         deploy=partial(_deploy, nodes),
         encode=partial(encode, nodes=nodes),
         decode=partial(decode, nodes=nodes),
-        costs={"params": partial(_cost, "params", nodes), "macs": partial(_cost, "macs", nodes)},
-        most_likely=partial(most_likely, blocks=blocks),
+        costs={
+            **{kind: partial(_cost, kind, nodes) for kind in COST_KINDS},
+            **{f"nonparametric.{kind}": partial(_nonparametric, half, nodes) for half, kind in enumerate(KINDS)},
+            **{f"height.{kind}": partial(_height, half, nodes) for half, kind in enumerate(KINDS)},
+        },
+        target=TargetDefaults(cells=20, channels=36, stem=True),
+        parts=partial(_parts, nodes),
         effort=partial(_effort, search),
     )
 
@@ -115,30 +124,6 @@ def decode(alpha_E: IntArray, *, nodes: int) -> Genotype:
     return genotype
 
 
-def most_likely(theta_EK: FloatArray, live_EK: BoolArray, *, blocks: tuple[tuple[int, ...], ...]) -> IntArray:
-    """The generated architecture with the largest expectation: each node's two best edges with their best operations.
-
-    Left-out edges add 0 to E[alpha], so the two largest thetas of a node are the optimum of Eq. 10 without a budget.
-
-    Args:
-        theta_EK: The distribution, shape (E, K).
-        live_EK: What is not pruned, shape (E, K).
-        blocks: The edges of every node.
-
-    Returns:
-        alpha_E; ties go to the lexicographically smallest.
-    """
-    generable = np.array([op.generable for op in OPS])
-    value_EK = np.where(live_EK & generable, theta_EK, -np.inf)
-    best_E = value_EK.argmax(axis=1)
-    alpha_E = np.full(len(best_E), NONE, dtype=np.int64)
-    for block in blocks:
-        # `none` has the smallest index, so among equals the later edges make alpha lexicographically smaller.
-        for edge in sorted(block, key=lambda e: (-value_EK[e, best_E[e]], -e))[:2]:
-            alpha_E[edge] = best_E[edge]
-    return alpha_E
-
-
 def _section(genotype: Genotype, kind: str) -> list[Any]:
     if not isinstance(genotype, dict) or not isinstance(genotype.get(kind), (list, tuple)):
         raise GenotypeError(f"genotype: the key {kind!r} with a list of [operation, input] pairs is missing")
@@ -154,33 +139,69 @@ def _edges_of(node: int) -> range:
     return range(first, first + node + 2)
 
 
-def _cost(kind: Literal["params", "macs"], nodes: int, target: Target) -> CostTable:
-    return cost_table(
-        kind,
-        cells=target.cells,
-        nodes=nodes,
-        channels=target.channels,
-        image_size=target.image_size,
-        input_channels=target.input_channels,
-        classes=target.classes,
-        stem=target.stem,
-        reductions=_deploy_reductions(target.cells),
-        candidates=CELL_OPS,
+def _cost(kind: Kind, nodes: int, target: Target) -> CostTable:
+    return cost_table(kind, _deploy_shape(nodes, target), CELL_OPS)
+
+
+def _parts(nodes: int, target: Target) -> list[Part]:
+    """Every piece of work of the deploy network; additions, concatenations and stride-1 skips are not timed."""
+    shape = _deploy_shape(nodes, target)
+    c, size = shape.channels, shape.image_size
+    stem = (shape.stem, shape.input_channels, c)
+    parts = [_part("stem", (shape.input_channels, size, size), "build_stem", *stem)]
+    inputs = [i for node in range(nodes) for i in range(2 + node)]
+    for g in shape.geometry():
+        before, previous = g.channels_before_previous, g.channels_previous
+        first = "FactorizedReduce" if g.reduction_before else "ReLUConvBN"
+        parts.append(_part(first, (before, g.size_before, g.size_before), "preprocess", first, before, g.channels))
+        parts.append(
+            _part("ReLUConvBN", (previous, g.size_in, g.size_in), "preprocess", "ReLUConvBN", previous, g.channels)
+        )
+        for edge, source in enumerate(inputs, start=len(inputs) if g.reduction else 0):
+            stride, side = (2, g.size_in) if g.reduction and source < 2 else (1, g.size_out)
+            for k, name in enumerate(CELL_OPS):
+                if name == "none" or (name == "skip_connect" and stride == 1):
+                    continue
+                part = _part(f"{name} stride {stride}", (g.channels, side, side), "deploy_op", name, g.channels, stride)
+                parts.append(replace(part, edge=edge, candidate=k))
+    last = shape.geometry()[-1]
+    width = nodes * last.channels
+    return [*parts, _part("classifier", (width, last.size_out, last.size_out), "classifier", width, shape.classes)]
+
+
+def _part(name: str, input_shape: tuple[int, int, int], function: str, *arguments: Any) -> Part:
+    """A part that every network has, made by a function of ``nn.cellnet``."""
+    key = f"{name} {'x'.join(map(str, input_shape))} ({', '.join(map(str, arguments))})"
+    return Part(edge=None, key=key, input_shape=input_shape, build=partial(_make_part, function, *arguments))
+
+
+def _make_part(function: str, *arguments: Any) -> Module:
+    from ddpnas_ray.nn import cellnet
+
+    module: Module = getattr(cellnet, function)(*arguments)
+    return module
+
+
+def _nonparametric(half: int, nodes: int, target: Target) -> CostTable:
+    """N of Table 4 for one of the two cells: chosen operations of the non-parameter group."""
+    entries_EK = np.zeros((2, nodes * (nodes + 3) // 2, len(OPS)), dtype=np.int64)
+    entries_EK[half] = [op.group == "non_parameter" and op.generable for op in OPS]
+    return CostTable(0, entries_EK.reshape(-1, len(OPS)))
+
+
+def _height(half: int, nodes: int, target: Target) -> LongestPath:
+    """H of Table 4 for one of the two cells. Nodes 0 and 1 are the cell's inputs."""
+    per_cell = nodes * (nodes + 3) // 2
+    arcs = tuple(
+        (half * per_cell + edge, source, 2 + node)
+        for node in range(nodes)
+        for source, edge in enumerate(_edges_of(node))
     )
+    return LongestPath(arcs, np.tile(np.array([op.generable for op in OPS]), (2 * per_cell, 1)))
 
 
 def _effort(search: dict[str, int], alpha_E: IntArray, inputs: Inputs) -> float:
-    table = cost_table(
-        "macs",
-        **search,
-        image_size=inputs.image_size,
-        input_channels=inputs.channels,
-        classes=inputs.classes,
-        stem=resolve_stem("auto", inputs.image_size),
-        reductions=_search_reductions(search["cells"]),
-        candidates=CELL_OPS,
-    )
-    return float(table(alpha_E))
+    return float(cost_table("macs", _search_shape(search, inputs), CELL_OPS)(alpha_E))
 
 
 def _search_reductions(cells: int) -> tuple[int, ...]:
@@ -191,9 +212,7 @@ def _deploy_reductions(cells: int) -> tuple[int, ...]:
     return (cells // 3, 2 * cells // 3)
 
 
-def _shape(search: dict[str, int], inputs: Inputs) -> CellNetShape:
-    from ddpnas_ray.nn.cellnet import CellNetShape
-
+def _search_shape(search: dict[str, int], inputs: Inputs) -> CellNetShape:
     return CellNetShape(
         **search,
         image_size=inputs.image_size,
@@ -205,23 +224,9 @@ def _shape(search: dict[str, int], inputs: Inputs) -> CellNetShape:
     )
 
 
-def _supernet(search: dict[str, int], inputs: Inputs) -> Supernet:
-    from ddpnas_ray.nn.cellnet import CellNetwork
-
-    edges = search["nodes"] * (search["nodes"] + 3)
-    return CellNetwork(_shape(search, inputs), [CELL_OPS] * edges)
-
-
-def _build(search: dict[str, int], alpha_E: IntArray, inputs: Inputs) -> CellNetwork:
-    from ddpnas_ray.nn.cellnet import CellNetwork
-
-    return CellNetwork(_shape(search, inputs), [(CELL_OPS[k],) for k in alpha_E])
-
-
-def _deploy(nodes: int, alpha_E: IntArray, target: Target) -> CellNetwork:
-    from ddpnas_ray.nn.cellnet import CellNetShape, CellNetwork
-
-    shape = CellNetShape(
+def _deploy_shape(nodes: int, target: Target) -> CellNetShape:
+    assert target.cells is not None and target.channels is not None and target.stem is not None
+    return CellNetShape(
         cells=target.cells,
         nodes=nodes,
         channels=target.channels,
@@ -232,4 +237,22 @@ def _deploy(nodes: int, alpha_E: IntArray, target: Target) -> CellNetwork:
         reductions=_deploy_reductions(target.cells),
         deploy=True,
     )
-    return CellNetwork(shape, [(CELL_OPS[k],) for k in alpha_E])
+
+
+def _supernet(search: dict[str, int], inputs: Inputs) -> Supernet:
+    from ddpnas_ray.nn.cellnet import CellNetwork
+
+    edges = search["nodes"] * (search["nodes"] + 3)
+    return CellNetwork(_search_shape(search, inputs), [CELL_OPS] * edges)
+
+
+def _build(search: dict[str, int], alpha_E: IntArray, inputs: Inputs) -> CellNetwork:
+    from ddpnas_ray.nn.cellnet import CellNetwork
+
+    return CellNetwork(_search_shape(search, inputs), [(CELL_OPS[k],) for k in alpha_E])
+
+
+def _deploy(nodes: int, alpha_E: IntArray, target: Target) -> CellNetwork:
+    from ddpnas_ray.nn.cellnet import CellNetwork
+
+    return CellNetwork(_deploy_shape(nodes, target), [(CELL_OPS[k],) for k in alpha_E])

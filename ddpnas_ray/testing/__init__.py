@@ -10,7 +10,7 @@ pytest.register_assert_rewrite(
 )
 
 from ddpnas_ray.testing.executor_contract import ExecutorContract, contract_trainer  # noqa: E402
-from ddpnas_ray.testing.space_contract import SpaceContract, count_macs  # noqa: E402
+from ddpnas_ray.testing.space_contract import SpaceContract, count_bn_relu, count_macs  # noqa: E402
 from ddpnas_ray.testing.states import assert_same_state  # noqa: E402
 
-__all__ = ["ExecutorContract", "SpaceContract", "assert_same_state", "contract_trainer", "count_macs"]
+__all__ = ["ExecutorContract", "SpaceContract", "assert_same_state", "contract_trainer", "count_bn_relu", "count_macs"]

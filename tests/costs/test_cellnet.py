@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from ddpnas_ray.costs.cellnet import cost_table, geometry
-from ddpnas_ray.costs.convnet import CELL_OPS
-from ddpnas_ray.nn.cellnet import CellNetShape, CellNetwork
-from ddpnas_ray.testing import count_macs
+from ddpnas_ray.costs.cellnet import CellNetShape, cost_table, geometry
+from ddpnas_ray.costs.convnet import CELL_OPS, Cost, Kind
+from ddpnas_ray.nn.cellnet import CellNetwork
+from ddpnas_ray.testing import count_bn_relu, count_macs
 
 SHAPES: list[dict[str, Any]] = [
     {"cells": 1, "nodes": 1, "channels": 2, "image_size": 8, "stem": "cifar", "reductions": ()},
@@ -23,9 +23,12 @@ SHAPES: list[dict[str, Any]] = [
 ]
 
 
+def full(shape: dict[str, Any]) -> CellNetShape:
+    return CellNetShape(**shape, input_channels=3, classes=10, deploy=True)
+
+
 def net(shape: dict[str, Any], alpha_E: np.ndarray) -> CellNetwork:
-    full = CellNetShape(**shape, input_channels=3, classes=10, deploy=True)
-    return CellNetwork(full, [(CELL_OPS[k],) for k in alpha_E]).eval()
+    return CellNetwork(full(shape), [(CELL_OPS[k],) for k in alpha_E]).eval()
 
 
 def edges(shape: dict[str, Any]) -> int:
@@ -41,7 +44,7 @@ def test_widths_and_sizes_are_those_of_the_tensors(shape: dict[str, Any]) -> Non
     with torch.no_grad():
         network(torch.zeros(1, 3, shape["image_size"], shape["image_size"]))
     for g, (before, previous, out) in zip(geometry(**shape), seen, strict=True):
-        assert before[1] == g.channels_before_previous
+        assert before[1:] == (g.channels_before_previous, g.size_before, g.size_before)
         assert previous[1:] == (g.channels_previous, g.size_in, g.size_in)
         assert out[1:] == (shape["nodes"] * g.channels, g.size_out, g.size_out)
         assert g.reduction_before == (before[2] != previous[2])
@@ -55,15 +58,16 @@ def test_reductions_double_the_width_and_halve_the_size_rounded_up() -> None:
     assert [g.reduction_before for g in cells] == [False, False, True, True]
 
 
-@pytest.mark.parametrize("kind", ["params", "macs"])
+@pytest.mark.parametrize("kind", ["params", "macs", "macs_bn_relu"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_one_choice_costs_what_the_network_gains_by_it(shape: dict[str, Any], kind: Literal["params", "macs"]) -> None:
-    table = cost_table(kind, **shape, input_channels=3, classes=10, candidates=CELL_OPS)
+def test_one_choice_costs_what_the_network_gains_by_it(shape: dict[str, Any], kind: Kind) -> None:
+    table = cost_table(kind, full(shape), CELL_OPS)
     x = torch.zeros(1, 3, shape["image_size"], shape["image_size"])
 
     def cost(alpha_E: np.ndarray) -> int:
         network = net(shape, alpha_E)
-        return sum(p.numel() for p in network.parameters()) if kind == "params" else count_macs(network, x)
+        counted = Cost(sum(p.numel() for p in network.parameters()), count_macs(network, x), count_bn_relu(network, x))
+        return int(getattr(counted, kind))
 
     nothing_E = np.zeros(edges(shape), dtype=np.int64)
     assert table(nothing_E) == table.base == cost(nothing_E)

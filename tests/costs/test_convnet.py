@@ -6,15 +6,26 @@ import pytest
 import torch
 from torch import nn
 
-from ddpnas_ray.costs.convnet import CELL_OPS, Cost, batch_norm, cell_op, conv, factorized_reduce, linear, relu_conv_bn
+from ddpnas_ray.costs.convnet import (
+    CELL_OPS,
+    Cost,
+    batch_norm,
+    cell_op,
+    conv,
+    factorized_reduce,
+    linear,
+    relu,
+    relu_conv_bn,
+)
 from ddpnas_ray.nn.ops import FactorizedReduce, ReLUConvBN, build_op
-from ddpnas_ray.testing import count_macs
+from ddpnas_ray.testing import count_bn_relu, count_macs
 
 
 def counted(module: nn.Module, channels: int, size: int) -> Cost:
-    """Parameters and multiply-adds of a module on a square image."""
+    """Costs of a module on a square image."""
     x = torch.zeros(1, channels, size, size)
-    return Cost(sum(p.numel() for p in module.parameters()), count_macs(module.eval(), x))
+    macs, elementwise = count_macs(module.eval(), x), count_bn_relu(module, x)
+    return Cost(sum(p.numel() for p in module.parameters()), macs, elementwise)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -25,8 +36,9 @@ def test_convolutions(kernel: int, groups: int, size: int, stride: int) -> None:
     assert counted(module, 4, size) == conv(4, 8, kernel=kernel, size=-(-size // stride), groups=groups)
 
 
-def test_batch_norm_has_parameters_and_is_free() -> None:
-    assert counted(nn.BatchNorm2d(6), 6, 4) == batch_norm(6) == Cost(params=12, macs=0)
+def test_batch_norm_counts_twice_and_relu_once_and_only_in_the_other_figure() -> None:
+    assert counted(nn.BatchNorm2d(6), 6, 4) == batch_norm(6, size=4) == Cost(params=12, macs=0, elementwise=192)
+    assert counted(nn.ReLU(), 6, 4) == counted(nn.ReLU6(), 6, 4) == relu(6, size=4) == Cost(elementwise=96)
 
 
 def test_linear_layers_have_a_bias_that_is_free() -> None:
@@ -42,7 +54,7 @@ def test_preprocessing_of_a_cell(size: int) -> None:
 @pytest.mark.parametrize("size", [7, 8])
 @pytest.mark.parametrize("width", [4, 5])
 def test_factorized_reduce(width: int, size: int) -> None:
-    assert counted(FactorizedReduce(3, width, affine=True), 3, size) == factorized_reduce(3, width, size=-(-size // 2))
+    assert counted(FactorizedReduce(3, width, affine=True), 3, size) == factorized_reduce(3, width, size=size)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -50,7 +62,7 @@ def test_factorized_reduce(width: int, size: int) -> None:
 @pytest.mark.parametrize("name", [name for name in CELL_OPS if name != "none"])
 def test_operations_of_the_cell(name: str, size: int, stride: int) -> None:
     module = build_op(name, 4, stride, affine=True)
-    assert counted(module, 4, size) == cell_op(name, 4, stride=stride, size=-(-size // stride))
+    assert counted(module, 4, size) == cell_op(name, 4, stride=stride, size=size)
 
 
 def test_none_costs_nothing() -> None:
@@ -58,7 +70,9 @@ def test_none_costs_nothing() -> None:
 
 
 def test_costs_of_parts_add_up() -> None:
-    assert Cost(1, 20) + Cost(3, 400) == Cost(params=4, macs=420)
+    assert Cost(1, 20, 300) + Cost(3, 400, 7) == Cost(params=4, macs=420, elementwise=307)
+    assert Cost(1, 20, 300) * 2 == Cost(params=2, macs=40, elementwise=600)
+    assert Cost(1, 20, 300).macs_bn_relu == 320
 
 
 def test_operations_come_in_the_order_of_darts() -> None:

@@ -27,6 +27,7 @@ GENERABLE = [k for k, name in enumerate(CELL_OPS) if name != "none"]
 
 class TestSixCellsOfFourNodes(SpaceContract):
     make = staticmethod(partial(make, cells=6, nodes=4, channels=4))
+    target_config = TargetConfig(cells=3, channels=4)
     random_alphas = 2
 
 
@@ -113,20 +114,35 @@ def test_deploy_networks_of_darts_have_the_exact_costs(
         assert count_macs(network, torch.empty(1, 3, target.image_size, target.image_size)) == macs
 
 
+def test_the_figure_with_batch_norm_and_relu_is_the_published_one() -> None:
+    """543.9M for DARTS_V2, cut off after the first decimal."""
+    spec = make()
+    assert spec.costs["macs_bn_relu"](IMAGENET)(spec.encode(DARTS_V2)) == 543_985_920
+
+
+def test_n_and_h_of_darts() -> None:
+    """DARTS_V2: one skip connection and three poolings or skips a reduction node pair; its paths by hand."""
+    spec = make()
+    costs = {name: cost(CIFAR)(spec.encode(DARTS_V2)) for name, cost in spec.costs.items()}
+    assert (costs["nonparametric.normal"], costs["nonparametric.reduce"]) == (2, 8)
+    assert (costs["height.normal"], costs["height.reduce"]) == (2, 2)
+
+
 def test_the_auto_stem_is_that_of_imagenet_from_128_pixels_on() -> None:
     stems = [
-        Target.resolve(TargetConfig(), Inputs(channels=3, image_size=size, classes=10)).stem for size in (32, 127, 128)
+        Target.resolve(TargetConfig(), Inputs(channels=3, image_size=size, classes=10), make().target).stem
+        for size in (32, 127, 128)
     ]
     assert stems == ["cifar", "cifar", "imagenet"]
 
 
 def test_the_target_is_that_of_the_data_unless_said_otherwise() -> None:
     inputs = Inputs(channels=1, image_size=8, classes=7)
-    assert Target.resolve(TargetConfig(), inputs) == Target(
+    assert Target.resolve(TargetConfig(), inputs, make().target) == Target(
         cells=20, channels=36, image_size=8, classes=7, stem="cifar", input_channels=1
     )
     other = TargetConfig(cells=14, channels=48, image_size=224, classes=1000, stem="cifar")
-    assert Target.resolve(other, inputs) == Target(
+    assert Target.resolve(other, inputs, make().target) == Target(
         cells=14, channels=48, image_size=224, classes=1000, stem="cifar", input_channels=1
     )
     assert str(CIFAR) == "20 cells, 36 channels, 32 px, 10 classes, cifar stem"

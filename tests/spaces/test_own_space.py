@@ -122,7 +122,7 @@ def _chain_costs(kind: str, edges: tuple[Edge, ...], channels: int, target: Targ
     size = target.image_size
     base = (
         conv(target.input_channels, channels, kernel=3, size=size)
-        + batch_norm(channels)
+        + batch_norm(channels, size=size)
         + linear(channels, target.classes)
     )
     entries_EK = np.zeros((3, 4), dtype=np.int64)

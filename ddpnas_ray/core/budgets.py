@@ -1,0 +1,134 @@
+"""Budgets: what the costs of a generated network may be, and how people write them.
+
+``macs=600M`` at most, ``height=2..3`` between, ``nonparametric=4..4`` exactly; several separated by commas.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from ddpnas_ray.core.errors import BudgetError, did_you_mean
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What a cost may be, both ends included; None where it is open."""
+
+    lower: int | None = None
+    upper: int | None = None
+
+    def allows(self, value: int) -> bool:
+        """Whether a value lies within."""
+        return (self.lower is None or value >= self.lower) and (self.upper is None or value <= self.upper)
+
+
+Budget = Mapping[str, Bound]
+
+COUNTS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+TIMES = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
+
+
+def parse_budgets(text: str, costs: Mapping[str, int]) -> list[Budget]:
+    """``macs=600M,height=3..3`` -> one budget; ``macs=200M..600M:20`` -> 20 of them, evenly spaced upper bounds.
+
+    Args:
+        text: ``key=V`` at most, ``key=L..U`` between, ``key=L..U:n`` a sweep; suffixes k, M, G, and % of what the
+            unconstrained best architecture costs; latencies need a unit (ns, us, ms, s). A key stands for every cost of
+            its family: ``height`` for ``height.normal`` and ``height.reduce``.
+        costs: Every cost, with its value for the unconstrained best architecture.
+
+    Raises:
+        BudgetError: A key, number or form that is not understood.
+    """
+    parts: list[tuple[list[str], list[Bound]]] = []
+    for item in text.split(","):
+        key, equals, values = item.strip().partition("=")
+        if not equals or not values:
+            raise BudgetError(f"budget {text!r}: {item.strip()!r} is no key=value, such as macs=600M or height=2..3")
+        names = [name for name in costs if name == key or name.partition(".")[0] == key]
+        if not names:
+            raise BudgetError(f"budget {text!r}: {key} is no cost of this space{did_you_mean(key, costs)}")
+        if set(names) & {name for others, _ in parts for name in others}:
+            raise BudgetError(f"budget {text!r}: {key} is bounded twice; write key=L..U for two bounds")
+        if ":" in values and len(names) > 1:
+            raise BudgetError(f"budget {text!r}: {key} is several costs ({', '.join(names)}); sweep one of them")
+        parts.append((names, _bounds(values, names, costs, text)))
+    swept = [names[0] for names, bounds in parts if len(bounds) > len(names)]
+    if len(swept) > 1:
+        raise BudgetError(f"budget {text!r}: one cost can be swept at a time, not {' and '.join(swept)}")
+    count = max([len(bounds) for names, bounds in parts if names[0] in swept], default=1)
+    budgets: list[Budget] = []
+    for i in range(count):
+        budget: dict[str, Bound] = {}
+        for names, bounds in parts:
+            of_budget = [bounds[i]] if names[0] in swept else bounds
+            budget |= dict(zip(names, of_budget, strict=True))
+        budgets.append(budget)
+    return budgets
+
+
+def budget_text(budget: Budget) -> str:
+    """A budget as it is written and as its folder is named: exact, ``macs=600M,height.normal=3..3``."""
+    return ",".join(f"{name}={_range_text(name, bound)}" for name, bound in budget.items()) or "unbounded"
+
+
+def quantity(name: str, value: int) -> str:
+    """A cost for people: with thousands separators, latencies in milliseconds."""
+    return f"{value / 1e6:.3f} ms" if is_time(name) else f"{value:,}"
+
+
+def is_time(name: str) -> bool:
+    """Whether a cost is a time, in integer nanoseconds."""
+    return name.partition(".")[0] == "latency"
+
+
+def _bounds(values: str, names: Iterable[str], costs: Mapping[str, int], text: str) -> list[Bound]:
+    """One bound for every name; for a sweep one for every step."""
+    span, colon, steps = values.partition(":")
+    low, dots, high = span.partition("..")
+    found = []
+    for name in names:
+        if not dots:
+            found.append(Bound(None, _number(low, name, costs, text)))
+            continue
+        lower = _number(low, name, costs, text) if low else None
+        upper = _number(high, name, costs, text) if high else None
+        if lower is not None and upper is not None and lower > upper:
+            raise BudgetError(f"budget {text!r}: {span} is empty; write the smaller one first")
+        found.append(Bound(lower, upper))
+    if not colon:
+        return found
+    bound = found[0]
+    if not re.fullmatch(r"[1-9][0-9]{0,5}", steps) or int(steps) < 2 or bound.lower is None or bound.upper is None:
+        raise BudgetError(f"budget {text!r}: a sweep is key=L..U:n with n at least 2, such as macs=200M..600M:20")
+    step = Fraction(bound.upper - bound.lower, int(steps) - 1)
+    return [Bound(None, bound.lower + int(i * step)) for i in range(int(steps))]
+
+
+def _number(value: str, name: str, costs: Mapping[str, int], text: str) -> int:
+    units = (TIMES if is_time(name) else COUNTS) | {"%": 0}
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(%|[A-Za-z]*)", value.strip())
+    if not match or match[2] not in units:
+        allowed = ", ".join(unit for unit in units if unit)
+        raise BudgetError(f"budget {text!r}: {value!r} is no number of {name}; allowed units: {allowed}")
+    number = Fraction(match[1])
+    return int(number * costs[name] / 100 if match[2] == "%" else number * units[match[2]])
+
+
+def _range_text(name: str, bound: Bound) -> str:
+    if bound.lower is None and bound.upper is not None:
+        return _short(name, bound.upper)
+    return "..".join("" if value is None else _short(name, value) for value in (bound.lower, bound.upper))
+
+
+def _short(name: str, value: int) -> str:
+    """The shortest exact way to write a number."""
+    units = TIMES if is_time(name) else COUNTS
+    unit, factor = max(
+        ((unit, factor) for unit, factor in units.items() if value % factor == 0 and (value or factor == 1)),
+        key=lambda pair: pair[1],
+    )
+    return f"{value // factor}{unit}"

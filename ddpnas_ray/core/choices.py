@@ -1,0 +1,50 @@
+"""What a block of a space can choose when a network is generated.
+
+Axes: E edges, K candidates, B edges of a block, C choices of a block.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from ddpnas_ray.core.errors import TooLargeError
+from ddpnas_ray.core.types import BoolArray, IntArray, SearchSpace
+
+MAX_CHOICES = 200_000  # of one block
+
+
+def block_choices(space: SearchSpace, choosable_EK: BoolArray, block: Sequence[int]) -> IntArray:
+    """All that a block can choose, shape (C, B), in lexicographic order.
+
+    Args:
+        space: The space; where it has ``inputs``, every choice uses so many edges of the block and leaves out the rest.
+        choosable_EK: What may be chosen on an edge that is used, shape (E, K).
+        block: The block's edges.
+
+    Raises:
+        TooLargeError: There are more than ``MAX_CHOICES``.
+    """
+    options = [np.flatnonzero(choosable_EK[e]) for e in block]
+    if space.inputs is None:
+        used_sets = [tuple(range(len(block)))]
+    else:
+        used_sets = list(itertools.combinations(range(len(block)), space.inputs))
+    absent = [left_out(space, e) for e in block]
+    count = sum(math.prod(len(options[i]) for i in used) for used in used_sets)
+    if count > MAX_CHOICES:
+        raise TooLargeError(f"a block of space {space.name!r} has {count:,} choices; at most {MAX_CHOICES:,} are tried")
+    rows = [
+        [ks[used.index(i)] if i in used else absent[i] for i in range(len(block))]
+        for used in used_sets
+        for ks in itertools.product(*(options[i] for i in used))
+    ]
+    return np.array(sorted(rows), dtype=np.int64).reshape(-1, len(block))
+
+
+def left_out(space: SearchSpace, edge: int) -> int:
+    """The candidate that says that a generated network does not use the edge; -1 where there is none."""
+    return next((k for k, op in enumerate(space.edges[edge].candidates) if not op.generable), -1)

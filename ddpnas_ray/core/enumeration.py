@@ -1,0 +1,85 @@
+"""Enumeration: look at every architecture. The plainest of the three exact methods, for small spaces.
+
+Axes: E edges, K candidates, N architectures, C choices of a block.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ddpnas_ray.core.budgets import Budget
+from ddpnas_ray.core.choices import block_choices
+from ddpnas_ray.core.errors import TooLargeError
+from ddpnas_ray.core.types import CostTable, IntArray, LongestPath
+
+if TYPE_CHECKING:
+    from ddpnas_ray.core.generation import Problem
+
+MAX_ENUMERATED = 4_000_000
+UNREACHED = -1
+
+
+def enumerate_all(problem: Problem, value_EK: IntArray, budget: Budget, k: int) -> tuple[list[tuple[int, ...]], int]:
+    """The k best alphas within a budget, and how many there are in all.
+
+    Args:
+        problem: What can be generated.
+        value_EK: The objective: what each choice adds, shape (E, K).
+        budget: Bounds by cost.
+        k: How many.
+
+    Raises:
+        TooLargeError: There are more than ``MAX_ENUMERATED``.
+    """
+    space = problem.space
+    blocks = [block_choices(space, problem.choosable_EK, block) for block in space.blocks]
+    count = math.prod(len(alphas_CB) for alphas_CB in blocks)
+    if count > MAX_ENUMERATED:
+        raise TooLargeError(f"there are {count:,} architectures; at most {MAX_ENUMERATED:,} are enumerated")
+    edges = np.arange(len(space.edges))
+    first = problem.costs[next(iter(budget))] if budget else None
+    best: list[tuple[int, int, tuple[int, ...]]] = []
+    for start in range(0, count, 100_000):
+        numbers = np.arange(start, min(start + 100_000, count))
+        alphas_NE = np.zeros((len(numbers), len(edges)), dtype=np.int64)
+        for block, alphas_CB in reversed(list(zip(space.blocks, blocks, strict=True))):
+            numbers, choice_N = np.divmod(numbers, len(alphas_CB))
+            alphas_NE[:, list(block)] = alphas_CB[choice_N]
+        for name, bound in budget.items():
+            cost = problem.costs[name]
+            cost_N = _heights(cost, alphas_NE) if isinstance(cost, LongestPath) else _totals(cost, alphas_NE)
+            within_N = np.ones(len(cost_N), dtype=bool)
+            if bound.lower is not None:
+                within_N &= cost_N >= bound.lower
+            if bound.upper is not None:
+                within_N &= cost_N <= bound.upper
+            alphas_NE = alphas_NE[within_N]
+        value_N = value_EK[edges, alphas_NE].sum(axis=1)
+        if len(value_N) > k:
+            good_N = value_N >= np.partition(value_N, -k)[-k]
+            alphas_NE, value_N = alphas_NE[good_N], value_N[good_N]
+        best += [
+            (-int(value), first(alpha_E) if first else 0, tuple(int(op) for op in alpha_E))
+            for value, alpha_E in zip(value_N, alphas_NE, strict=True)
+        ]
+        best = sorted(best)[:k]
+    return [alpha_E for *_, alpha_E in best], count
+
+
+def _totals(table: CostTable, alphas_NE: IntArray) -> IntArray:
+    totals: IntArray = table.base + table.entries_EK[np.arange(alphas_NE.shape[1]), alphas_NE].sum(axis=1)
+    return totals
+
+
+def _heights(path: LongestPath, alphas_NE: IntArray) -> IntArray:
+    height = {v: np.zeros(len(alphas_NE), dtype=np.int64) for v in path.sources}
+    unreached = np.full(len(alphas_NE), UNREACHED)
+    for edge, source, node in path.arcs:
+        from_N, to_N = height.get(source, unreached), height.get(node, unreached)
+        through_N = path.counts_EK[edge, alphas_NE[:, edge]] & (from_N != UNREACHED)
+        height[node] = np.where(through_N, np.maximum(to_N, from_N + 1), to_N)
+    highest: IntArray = np.max(list(height.values()), axis=0)
+    return highest

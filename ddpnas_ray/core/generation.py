@@ -1,0 +1,224 @@
+"""Efficient network generation: the architectures with the largest E[alpha] within a budget, exactly (Eq. 9-10).
+
+Three methods that agree: a dynamic programme over the space's blocks, a mixed-integer programme, and enumeration. All
+maximise a sum of integers: theta on a grid of 2^-44, so that sums are exact and do not depend on their order, and no
+expectation is off by more than 3e-14. Architectures of equal expectation on the grid are ties: the programme and
+enumeration take the smaller first cost of the budget, then the lexicographically smallest alpha (block by block).
+
+Axes: E edges, K candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from ddpnas_ray.core.budgets import Bound, Budget
+from ddpnas_ray.core.choices import block_choices
+from ddpnas_ray.core.enumeration import enumerate_all
+from ddpnas_ray.core.errors import ResourceError, TooLargeError
+from ddpnas_ray.core.mip import solve_mip
+from ddpnas_ray.core.programme import run_programme, shares_a_pass
+from ddpnas_ray.core.types import (
+    BoolArray,
+    CostFunction,
+    FloatArray,
+    IntArray,
+    LongestPath,
+    SearchSpace,
+    expectation,
+)
+
+Method = Literal["auto", "programme", "mip", "enumeration"]
+GRID = 2.0**44
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What can be generated.
+
+    Args:
+        space: Edges and blocks.
+        theta_EK: The distribution, shape (E, K).
+        choosable_EK: What may be chosen: live and generable operations, shape (E, K).
+        costs: Every cost that can be bounded, by name.
+    """
+
+    space: SearchSpace
+    theta_EK: FloatArray
+    choosable_EK: BoolArray
+    costs: Mapping[str, CostFunction] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Why a solution is the best one.
+
+    Args:
+        method: ``programme``, ``mip`` or ``enumeration``.
+        bound: No feasible architecture (other than the better ones of the k best) has a larger expectation.
+        gap: ``bound`` minus the solution's expectation: 0.
+        work: How much was looked at: the largest front of the programme, nodes of the mixed-integer programme, or
+            architectures enumerated.
+        work_unit: Which of these.
+    """
+
+    method: str
+    bound: float
+    gap: float
+    work: int
+    work_unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """One generated architecture.
+
+    Args:
+        alpha_E: The choice of every edge.
+        expectation: E[alpha] (Eq. 9).
+        costs: All costs of the problem, exact.
+        certificate: Why none is better.
+    """
+
+    alpha_E: tuple[int, ...]
+    expectation: float
+    costs: dict[str, int]
+    certificate: Certificate
+
+
+def most_likely(space: SearchSpace, theta_EK: FloatArray, live_EK: BoolArray) -> IntArray:
+    """The alpha with the largest expectation without any budget: each block's best choice.
+
+    Args:
+        space: The space.
+        theta_EK: The distribution, shape (E, K).
+        live_EK: What is not pruned, shape (E, K).
+
+    Returns:
+        alpha_E; ties go to the lexicographically smallest.
+    """
+    alpha_E = np.zeros(len(space.edges), dtype=np.int64)
+    value_EK = _objective(space, theta_EK)
+    for block in space.blocks:
+        alphas_CB = block_choices(space, live_EK & space.generable_EK, block)
+        value_C = value_EK[np.array(block)[None, :], alphas_CB].sum(axis=1)
+        alpha_E[list(block)] = alphas_CB[value_C.argmax()]
+    return alpha_E
+
+
+def solve(problem: Problem, budget: Budget, *, k: int = 1, method: Method = "auto") -> list[Solution]:
+    """The k best architectures within a budget (Eq. 10), the best first.
+
+    Args:
+        problem: What can be generated.
+        budget: Bounds by cost; the first one decides between equals.
+        k: How many; fewer are returned where fewer are feasible, none where the budget is infeasible.
+        method: ``auto`` is the dynamic programme, and the mixed-integer programme where that one has too many states.
+
+    Raises:
+        TooLargeError: The method cannot do it within its limits.
+    """
+    return solve_many(problem, [budget], k=k, method=method)[0]
+
+
+def solve_many(
+    problem: Problem, budgets: Sequence[Budget], *, k: int = 1, method: Method = "auto"
+) -> list[list[Solution]]:
+    """``solve`` for many budgets. Upper bounds on the same additive costs take one pass of the programme together."""
+    if problem.space.conditional:
+        raise ResourceError(f"space {problem.space.name!r} has conditional edges; generation does not cover those yet")
+    value_EK = _objective(problem.space, problem.theta_EK)
+    together = len(budgets) > 1 and method in ("auto", "programme") and shares_a_pass(problem, budgets)
+    groups = [budgets] if together else [[budget] for budget in budgets]
+    return [solutions for group in groups for solutions in _solve(problem, value_EK, group, k, method)]
+
+
+def nearest(problem: Problem, budget: Budget) -> dict[str, tuple[int | None, int | None]]:
+    """For an infeasible budget: by bound, the values nearest to it that are feasible with the other bounds held.
+
+    Returns:
+        Cost -> (largest feasible value below the bound, smallest above it); None where there is none.
+
+    Raises:
+        TooLargeError: That takes too many states.
+    """
+    found = {}
+    for name, bound in budget.items():
+        below = None if bound.lower is None else _extreme(problem, budget, name, Bound(None, bound.lower - 1), 1)
+        above = None if bound.upper is None else _extreme(problem, budget, name, Bound(bound.upper + 1, None), -1)
+        found[name] = (below, above)
+    return found
+
+
+def evaluate(problem: Problem, alpha_E: Sequence[int]) -> tuple[float, dict[str, int]]:
+    """E[alpha] and all costs of one architecture, from the definitions: what every solution is checked against."""
+    alpha = np.asarray(alpha_E)
+    costs = {name: cost(alpha) for name, cost in problem.costs.items()}
+    return expectation(alpha, problem.theta_EK, problem.space), costs
+
+
+def _objective(space: SearchSpace, theta_EK: FloatArray) -> IntArray:
+    """theta on the grid; an edge that is left out adds nothing (Eq. 9)."""
+    return np.rint(np.where(space.generable_EK, theta_EK, 0.0) * GRID).astype(np.int64)
+
+
+def _solve(
+    problem: Problem, value_EK: IntArray, budgets: Sequence[Budget], k: int, method: Method
+) -> list[list[Solution]]:
+    """One pass for all budgets, or one budget by another method."""
+    if method in ("auto", "programme"):
+        try:
+            alphas, front = run_programme(problem, value_EK, budgets, k)
+            return [
+                _solutions(problem, budget, found, "programme", front, "states in the largest front")
+                for budget, found in zip(budgets, alphas, strict=True)
+            ]
+        except TooLargeError:
+            if method == "programme":
+                raise
+    solutions = []
+    for budget in budgets:
+        if method == "enumeration":
+            found, count = enumerate_all(problem, value_EK, budget, k)
+            solutions.append(_solutions(problem, budget, found, "enumeration", count, "architectures"))
+        else:
+            found, count = solve_mip(problem, value_EK, budget, k)
+            solutions.append(_solutions(problem, budget, found, "mip", count, "nodes"))
+    return solutions
+
+
+def _solutions(
+    problem: Problem, budget: Budget, alphas: Sequence[tuple[int, ...]], method: str, work: int, unit: str
+) -> list[Solution]:
+    """Evaluate what a method found once more, from the definitions."""
+    solutions = []
+    for alpha_E in alphas:
+        value, costs = evaluate(problem, alpha_E)
+        broken = [name for name, bound in budget.items() if not bound.allows(costs[name])]
+        if broken:
+            raise RuntimeError(f"{method} returned {alpha_E}, which breaks the bound on {', '.join(broken)}")
+        solutions.append(Solution(alpha_E, value, costs, Certificate(method, value, 0.0, work, unit)))
+    return solutions
+
+
+def _extreme(problem: Problem, budget: Budget, name: str, bound: Bound, sign: int) -> int | None:
+    """The largest (sign 1) or smallest (-1) value of a cost within ``bound`` and the other bounds; None if none."""
+    cost, others = problem.costs[name], {other: b for other, b in budget.items() if other != name}
+    if isinstance(cost, LongestPath):
+        low, high = (
+            max(bound.lower or 0, 0),
+            len(cost.arcs) if bound.upper is None else min(bound.upper, len(cost.arcs)),
+        )
+        values = sorted(range(low, high + 1), reverse=sign > 0)
+        feasible = (v for v in values if solve(problem, {**others, name: Bound(v, v)}))
+        return next(feasible, None)
+    # Without the bound first: its optimum nearly always lies where the bound wants it, and fronts stay small.
+    for budget_tried in (others, {name: bound, **others}):
+        solutions = _solve(problem, sign * cost.entries_EK, [budget_tried], 1, "auto")[0]
+        if not solutions or bound.allows(solutions[0].costs[name]):
+            return solutions[0].costs[name] if solutions else None
+    return None

@@ -1,0 +1,158 @@
+"""The mixed-integer programme of generation, solved by HiGHS to a gap of 0 and checked in integers.
+
+One binary an edge and operation. HiGHS satisfies rows to 1e-6, so a solution may break a bound by that much: it is then
+cut off and the programme solved again. For the k best, each solution found is cut off in turn.
+
+Axes: E edges, K candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ddpnas_ray.core.budgets import Bound, Budget
+from ddpnas_ray.core.choices import left_out
+from ddpnas_ray.core.errors import TooLargeError
+from ddpnas_ray.core.types import IntArray, LongestPath
+
+if TYPE_CHECKING:
+    from ddpnas_ray.core.generation import Problem
+
+MAX_CUTS = 200  # solutions that turn out to break a bound
+OBJECTIVE_SCALE = 1e6  # HiGHS stops at an absolute gap of 1e-6
+Row = tuple[dict[int, float], float, float]  # weights by variable, least and largest sum
+
+
+@dataclass(slots=True)
+class _Variables:
+    """Columns of the programme: first a binary for each choosable operation, then what the path bounds need."""
+
+    of_edge: list[dict[int, int]]  # operation -> column
+    limits: list[tuple[float, float]] = field(default_factory=list)
+
+    def add(self, low: float, high: float) -> int:
+        self.limits.append((low, high))
+        return len(self.limits) - 1
+
+
+def solve_mip(problem: Problem, value_EK: IntArray, budget: Budget, k: int) -> tuple[list[tuple[int, ...]], int]:
+    """The k best alphas within a budget, and how many nodes HiGHS visited. Equals come in any order.
+
+    Args:
+        problem: What can be generated.
+        value_EK: The objective: what each choice adds, shape (E, K).
+        budget: Bounds by cost.
+        k: How many.
+
+    Raises:
+        TooLargeError: HiGHS failed, or found too many solutions that break a bound.
+    """
+    space, edges = problem.space, range(len(problem.space.edges))
+    variables = _Variables([{} for _ in edges])
+    for e, op in np.argwhere(problem.choosable_EK):
+        variables.of_edge[e][int(op)] = variables.add(0.0, 1.0)
+    choices = [(e, op, column) for e in edges for op, column in variables.of_edge[e].items()]
+    absent = [left_out(space, e) if space.inputs is not None else -1 for e in edges]
+
+    def gain(entries_EK: IntArray, edge: int, op: int) -> int:
+        """What an operation adds to what the edge adds when it is left out."""
+        return int(entries_EK[edge, op]) - (int(entries_EK[edge, absent[edge]]) if absent[edge] >= 0 else 0)
+
+    rows: list[Row] = []
+    for block in space.blocks:
+        at_least = 1.0 if space.inputs is None else 0.0
+        rows += [(dict.fromkeys(variables.of_edge[e].values(), 1.0), at_least, 1.0) for e in block]
+        if space.inputs is not None:
+            columns = [column for e in block for column in variables.of_edge[e].values()]
+            rows.append((dict.fromkeys(columns, 1.0), space.inputs, space.inputs))
+    for name, bound in budget.items():
+        cost = problem.costs[name]
+        if isinstance(cost, LongestPath):
+            rows += _path_rows(cost, bound, variables)
+            continue
+        scale = float(max(abs(bound.upper or 0), abs(bound.lower or 0), 1))
+        fixed = cost.base + sum(int(cost.entries_EK[e, absent[e]]) for e in edges if absent[e] >= 0)
+        weights = {column: gain(cost.entries_EK, e, op) / scale for e, op, column in choices}
+        rows.append((weights, *_interval(bound, fixed, scale)))
+    objective = np.zeros(len(variables.limits))
+    largest = float(max(1, np.abs(value_EK).max()))
+    for e, op, column in choices:
+        objective[column] = -OBJECTIVE_SCALE * gain(value_EK, e, op) / largest
+
+    found: list[tuple[int, ...]] = []
+    nodes = 0
+    for _ in range(MAX_CUTS + k):
+        solution, visited = _optimum(objective, variables.limits, rows)
+        nodes += visited
+        if solution is None:
+            return found, nodes
+        chosen = [(e, op, column) for e, op, column in choices if solution[column] > 0.5]
+        alpha = dict(enumerate(absent)) | {e: op for e, op, _ in chosen}
+        alpha_E = tuple(alpha[e] for e in edges)
+        if all(bound.allows(problem.costs[name](np.array(alpha_E))) for name, bound in budget.items()):
+            found.append(alpha_E)
+            if len(found) == k:
+                return found, nodes
+        rows.append((dict.fromkeys((column for *_, column in chosen), 1.0), -np.inf, len(chosen) - 1.0))
+    raise TooLargeError(f"the mixed-integer programme met {MAX_CUTS} solutions that break a bound by less than 1e-6")
+
+
+def _interval(bound: Bound, fixed: int, scale: float) -> tuple[float, float]:
+    low = -np.inf if bound.lower is None else (bound.lower - fixed) / scale
+    return low, np.inf if bound.upper is None else (bound.upper - fixed) / scale
+
+
+def _optimum(
+    objective: np.ndarray[tuple[int], np.dtype[np.float64]],
+    limits: Sequence[tuple[float, float]],
+    rows: Sequence[Row],
+) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]] | None, int]:
+    """The best point, None where there is none; and the nodes visited."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import csr_array
+
+    entries = [(r, column, weight) for r, (weights, *_) in enumerate(rows) for column, weight in weights.items()]
+    at = ([r for r, *_ in entries], [column for _, column, _ in entries])
+    matrix = csr_array(([weight for *_, weight in entries], at), shape=(len(rows), len(objective)))
+    outcome = milp(
+        objective,
+        integrality=np.ones(len(objective)),
+        bounds=Bounds(*np.array(limits).T),
+        constraints=LinearConstraint(matrix, [low for _, low, _ in rows], [high for *_, high in rows]),
+        options={"mip_rel_gap": 0.0},
+    )
+    if outcome.status not in (0, 2):  # solved; infeasible
+        raise TooLargeError(f"the mixed-integer programme failed: {outcome.message}")
+    return outcome.x, int(outcome.mip_node_count or 0)
+
+
+def _path_rows(path: LongestPath, bound: Bound, variables: _Variables) -> Iterator[Row]:
+    """Rows, and further variables, that bound a longest path.
+
+    Upper bound: heights that grow by at least one along every used edge; those of nodes that no input reaches may be
+    negative. Lower bound: a path of so many used edges, as a flow of one unit that starts at an input and may end
+    anywhere.
+    """
+    nodes = sorted({v for _, *ends in path.arcs for v in ends})
+    used = {e: [c for op, c in variables.of_edge[e].items() if path.counts_EK[e, op]] for e, *_ in path.arcs}
+    if bound.upper is not None:
+        low = -float(len(nodes))
+        height = {v: variables.add(*((0.0, 0.0) if v in path.sources else (low, bound.upper))) for v in nodes}
+        slack = bound.upper + 1.0 - low
+        for edge, source, node in path.arcs:  # height[node] >= height[source] + 1 where the edge is used
+            weights = {height[node]: 1.0, height[source]: -1.0} | dict.fromkeys(used[edge], -slack)
+            yield weights, 1.0 - slack, np.inf
+    if bound.lower is not None:
+        flow = {arc: variables.add(0.0, 1.0) for arc in path.arcs}
+        for arc, column in flow.items():
+            yield {column: 1.0} | dict.fromkeys(used[arc[0]], -1.0), -np.inf, 0.0
+        yield {column: 1.0 for (_, source, _), column in flow.items() if source in path.sources}, -np.inf, 1.0
+        for v in nodes:
+            if v not in path.sources:
+                leaving = {column: 1.0 for (_, source, _), column in flow.items() if source == v}
+                yield leaving | {column: -1.0 for (*_, node), column in flow.items() if node == v}, -np.inf, 0.0
+        yield dict.fromkeys(flow.values(), 1.0), float(bound.lower), np.inf
