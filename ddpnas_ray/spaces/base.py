@@ -94,12 +94,12 @@ class Target:
             ConfigError: It sets what networks of the space do not have.
         """
         for key in ("cells", "channels"):
-            if getattr(config, key) is not None and getattr(defaults, key) is None:
+            if (value := getattr(config, key)) is not None and getattr(defaults, key) is None:
                 raise ConfigError(
-                    f"target.{key} is {getattr(config, key)}; this space has no such choice: leave it out"
+                    f"target.{key} is {value}; networks of this space have no such number: set it to null"
                 )
         if config.stem != "auto" and not defaults.stem:
-            raise ConfigError(f"target.stem is {config.stem}; this space has no such choice: leave it out")
+            raise ConfigError(f"target.stem is {config.stem}; networks of this space have one stem: set it to auto")
         image_size = config.image_size or inputs.image_size
         return cls(
             cells=config.cells or defaults.cells,

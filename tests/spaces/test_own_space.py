@@ -310,6 +310,7 @@ def test_the_command_searches_a_space_of_ones_own(
     monkeypatch.setattr(logging.root, "handlers", [])  # the commands replace them
     out = str(tmp_path / "run")
     options = [
+        "target={}",
         f"space={{name: '{__name__}:make', channels: 4}}",
         "data.train_limit=64",
         "data.val_limit=64",
