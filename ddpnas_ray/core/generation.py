@@ -1,8 +1,8 @@
 """Efficient network generation: the architectures with the largest E[alpha] within a budget, exactly (Eq. 9-10).
 
 Three methods that agree: a dynamic programme over the space's blocks, a mixed-integer programme, and enumeration. All
-maximise a sum of integers: theta on a grid of 2^-44, so that sums are exact and do not depend on their order, and no
-expectation is off by more than 3e-14. Architectures of equal expectation on the grid are ties: the programme and
+maximise a sum of integers: theta in units of 1e-13, so that sums are exact and do not depend on their order, and no
+expectation is off by more than 5e-14. Architectures of equal expectation in these units are ties: the programme and
 enumeration take the smaller first cost of the budget, then the lexicographically smallest alpha (block by block).
 
 Axes: E edges, K candidates.
@@ -33,7 +33,7 @@ from ddpnas_ray.core.types import (
 )
 
 Method = Literal["auto", "programme", "mip", "enumeration"]
-GRID = 2.0**44
+GRID = 1e13  # E is compared in units of 1e-13, so that equal decimals have equal sums
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ddpnas_ray.core.generation import Problem
 
 MAX_EXPANDED = 4_000_000  # states before those that are beaten go
-MAX_COMPARED = 400_000_000  # pairs of states with several bounded directions
+MAX_COMPARED = 50_000_000  # pairs of states with several bounded directions
 UNREACHED = -1
 
 
