@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import re
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from ddpnas_ray.core.errors import BadInput, DdpnasError
+from ddpnas_ray.core.errors import BadInput, DdpnasError, ResourceError
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -73,3 +74,25 @@ def seconds(text: str) -> float:
     if not match or float(match[1]) <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no duration; examples: 90s, 30m, 1.5h")
     return float(match[1]) * {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}[match[2]]
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
+
+
+def refuse_dead_address(address: str) -> None:
+    """Ray itself would try for many minutes; what is no HOST:PORT it judges at once."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ResourceError(
+            f"{address}: no Ray cluster answers there ({reason}); give --address what `ray start` printed, or auto on "
+            "one of its machines; leave --address and RAY_ADDRESS out to start one here"
+        ) from error

@@ -159,6 +159,11 @@ def differing_keys(old: SearchConfig, new: SearchConfig) -> list[str]:
     return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
 
 
+def fixed_keys(old: SearchConfig, new: SearchConfig) -> list[str]:
+    """The differing keys that can change a result: all but where the data lie and how the work is executed."""
+    return [key for key in differing_keys(old, new) if not key.startswith("execution.") and key != "data.path"]
+
+
 def describe() -> Iterator[tuple[str, str, str]]:
     """Every key with its default and meaning, for ``--help``."""
     for section in dataclasses.fields(SearchConfig):

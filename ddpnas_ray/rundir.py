@@ -290,6 +290,24 @@ def space_json(space: SearchSpace, costs: Mapping[str, CostFunction], target: Ma
     )
 
 
+def refuse_other_data(folder: Folder, digest: str) -> None:
+    """Raise where data are not those that a run was started with.
+
+    Args:
+        folder: The run directory.
+        digest: SHA-256 of the data at hand.
+
+    Raises:
+        RunDirError: They are others.
+    """
+    before = parsed(folder, "environment.json", lambda data: str(json.loads(data)["data_digest"]))
+    if before != digest:
+        raise RunDirError(
+            f"{folder.uri}: the data are not those that the run was started with (SHA-256 {digest[:12]}, "
+            f"then {before[:12]}); point data.path at the same data, or start a new run with another --out"
+        )
+
+
 def _cost_json(cost: CostFunction) -> dict[str, Any]:
     if isinstance(cost, LongestPath):
         return {"arcs": [list(arc) for arc in cost.arcs], "counts": cost.counts_EK.tolist()}
@@ -327,6 +345,11 @@ def _unknown_gate(alpha_E: IntArray) -> BoolArray:
 def weights_file(tensors: Mapping[str, npt.NDArray[Any]]) -> bytes:
     """``weights.safetensors``: the final supernet."""
     return bytes(save_tensors({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}))
+
+
+def read_weights(data: bytes) -> dict[str, npt.NDArray[np.float32]]:
+    """The tensors of ``weights.safetensors``."""
+    return dict(load_tensors(data))
 
 
 def append_log(folder: Folder, event: str, **facts: Any) -> None:

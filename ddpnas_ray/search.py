@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import shlex
-import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -14,9 +13,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from ddpnas_ray import rundir
-from ddpnas_ray.commandline import INTERRUPTED, OK, Parser, add_config_options, guarded, seconds
-from ddpnas_ray.config import SearchConfig, check, describe, differing_keys, dump, load, parse, set_key
-from ddpnas_ray.core.errors import ResourceError, RunDirError
+from ddpnas_ray.commandline import INTERRUPTED, OK, Parser, add_config_options, guarded, refuse_dead_address, seconds
+from ddpnas_ray.config import SearchConfig, check, describe, dump, fixed_keys, load, parse, set_key
+from ddpnas_ray.core.errors import RunDirError
 from ddpnas_ray.reporting.progress import Display, Progress
 from ddpnas_ray.reporting.summary import summary
 from ddpnas_ray.storage import Folder
@@ -93,7 +92,7 @@ def _resume(args: argparse.Namespace) -> int:
         for override in args.overrides:
             set_key(values, override)
         config = check(values, args.out)
-    changed = [key for key in differing_keys(saved, config) if not key.startswith("execution.") and key != "data.path"]
+    changed = fixed_keys(saved, config)
     if changed:
         raise RunDirError(
             f"{args.out}: the run was started with other values of {', '.join(changed)}; only execution.* may "
@@ -107,12 +106,12 @@ def _resume(args: argparse.Namespace) -> int:
 
 def _search(config: SearchConfig, out: str, args: argparse.Namespace, resumed: Folder | None = None) -> int:
     if config.execution.backend == "ray":
-        _refuse_dead_address(args.address or os.environ.get("RAY_ADDRESS") or "")
+        refuse_dead_address(args.address or os.environ.get("RAY_ADDRESS") or "")
     from ddpnas_ray.job import Job
 
     job = Job.prepare(config)
     if resumed is not None:
-        _refuse_other_data(resumed, job.data.digest)
+        rundir.refuse_other_data(resumed, job.data.digest)
     title = f"ddpnas search: {config.space.name} on {config.data.name}, seed {config.seed}"
     display = Display(title, live=sys.stderr.isatty(), lines=sys.stderr if args.json else sys.stdout)
     run = _on_ray if config.execution.backend == "ray" else _in_process
@@ -135,16 +134,11 @@ def _search(config: SearchConfig, out: str, args: argparse.Namespace, resumed: F
 
 
 def _in_process(job: Any, out: str, args: argparse.Namespace, display: Display, resumed: Folder | None) -> Any:
-    import torch
-
     from ddpnas_ray import job as jobs
-    from ddpnas_ray.execution.local import LocalExecutor
+    from ddpnas_ray.execution.local import LocalExecutor, local_device
     from ddpnas_ray.execution.trainer import Trainer
 
-    gpus = job.config.execution.gpus_per_worker
-    if gpus and not torch.cuda.is_available():
-        raise ResourceError(f"execution.gpus_per_worker is {gpus:g}, and this machine has no GPU; set it to 0 or null")
-    device = "cuda" if gpus != 0 and torch.cuda.is_available() else "cpu"
+    device = local_device(job.config.execution)
     trainer = Trainer(spec=job.spec, data=job.data, config=job.config.training, seed=job.config.seed, device=device)
     pruning = job.config.pruning
     progress = Progress(job.spec.space, pruning.keep_per_group, pruning.epochs_per_round)
@@ -194,30 +188,6 @@ def _watching(progress: Progress, display: Display) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-
-
-def _refuse_dead_address(address: str) -> None:
-    """Ray itself would try for many minutes; what is no HOST:PORT it judges at once."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdigit():
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ResourceError(
-            f"{address}: no Ray cluster answers there ({reason}); give --address what `ray start` printed, or auto on "
-            "one of its machines; leave --address and RAY_ADDRESS out to start one here"
-        ) from error
-
-
-def _refuse_other_data(folder: Folder, digest: str) -> None:
-    before = rundir.parsed(folder, "environment.json", lambda data: str(json.loads(data)["data_digest"]))
-    if before != digest:
-        raise RunDirError(
-            f"{folder.uri}: the data are not those that the run was started with (SHA-256 {digest[:12]}, "
-            f"then {before[:12]}); point data.path at the same data, or start a new run with another --out"
-        )
 
 
 def _saved(folder: Folder) -> str:

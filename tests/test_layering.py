@@ -19,7 +19,7 @@ LAYERS: list[
     {"testing"},
     COMMANDS,
     {"distributed"},
-    {"job"},
+    {"job", "generated"},
     {"config"},
     {"driver"},
     {"execution"},

@@ -70,9 +70,20 @@ def parse_budgets(text: str, costs: Mapping[str, int]) -> list[Budget]:
     return budgets
 
 
-def budget_text(budget: Budget) -> str:
-    """A budget as it is written and as its folder is named: exact, ``macs=600M,height.normal=3..3``."""
-    return ",".join(f"{name}={_range_text(name, bound)}" for name, bound in budget.items()) or "unbounded"
+def budget_text(budget: Budget, costs: Iterable[str] = ()) -> str:
+    """A budget as it is written and as its folder is named, exactly: ``macs=600M,height=3..3``.
+
+    Args:
+        budget: The budget.
+        costs: All costs: a family whose members are bounded alike is written as one.
+    """
+    costs, texts = list(costs), {}
+    for name, bound in budget.items():
+        family = [other for other in costs if other.partition(".")[0] == name.partition(".")[0]]
+        alike = bool(family) and all(budget.get(other) == bound for other in family)
+        key = name.partition(".")[0] if alike else name
+        texts[key] = f"{key}={_range_text(name, bound)}"
+    return ",".join(texts.values()) or "unbounded"
 
 
 def quantity(name: str, value: int) -> str:

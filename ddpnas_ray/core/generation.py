@@ -110,6 +110,27 @@ def most_likely(space: SearchSpace, theta_EK: FloatArray, live_EK: BoolArray) ->
     return alpha_E
 
 
+def random_alpha(problem: Problem, rng: np.random.Generator) -> tuple[int, ...]:
+    """An architecture whose blocks choose uniformly, whatever it costs."""
+    alpha = [0] * len(problem.space.edges)
+    for block in problem.space.blocks:
+        alphas_CB = block_choices(problem.space, problem.choosable_EK, block)
+        for edge, op in zip(block, alphas_CB[rng.integers(len(alphas_CB))], strict=True):
+            alpha[edge] = int(op)
+    return tuple(alpha)
+
+
+def groups_that_share(problem: Problem, budgets: Sequence[Budget]) -> list[list[Budget]]:
+    """Budgets in order, those that one pass of the programme answers together in one group."""
+    groups: list[list[Budget]] = []
+    for budget in budgets:
+        if groups and shares_a_pass(problem, [*groups[-1], budget]):
+            groups[-1].append(budget)
+        else:
+            groups.append([budget])
+    return groups
+
+
 def solve(problem: Problem, budget: Budget, *, k: int = 1, method: Method = "auto") -> list[Solution]:
     """The k best architectures within a budget (Eq. 10), the best first.
 
@@ -132,8 +153,7 @@ def solve_many(
     if problem.space.conditional:
         raise ResourceError(f"space {problem.space.name!r} has conditional edges; generation does not cover those yet")
     value_EK = _objective(problem.space, problem.theta_EK)
-    together = len(budgets) > 1 and method in ("auto", "programme") and shares_a_pass(problem, budgets)
-    groups = [budgets] if together else [[budget] for budget in budgets]
+    groups = groups_that_share(problem, budgets)
     return [solutions for group in groups for solutions in _solve(problem, value_EK, group, k, method)]
 
 

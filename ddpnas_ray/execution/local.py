@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
+
+from ddpnas_ray.core.errors import ResourceError
 from ddpnas_ray.core.types import EvalRequest, EvalResult
-from ddpnas_ray.execution.base import OnResult, ignore_result
+from ddpnas_ray.execution.base import ExecutionConfig, OnResult, ignore_result
 from ddpnas_ray.execution.trainer import Trainer
 from ddpnas_ray.nn.weights import Float32Array, Weights, joined, split_shared
 
@@ -51,3 +54,16 @@ class LocalExecutor:
 
     def close(self) -> None:
         """Nothing to give back."""
+
+
+def local_device(config: ExecutionConfig) -> str:
+    """``cuda`` where this machine has a GPU and ``execution.gpus_per_worker`` does not say 0, else ``cpu``.
+
+    Raises:
+        ResourceError: GPUs were asked for and there are none.
+    """
+    if config.gpus_per_worker and not torch.cuda.is_available():
+        raise ResourceError(
+            f"execution.gpus_per_worker is {config.gpus_per_worker:g}, and this machine has no GPU; set it to 0 or null"
+        )
+    return "cuda" if config.gpus_per_worker != 0 and torch.cuda.is_available() else "cpu"

@@ -1,0 +1,314 @@
+"""Generate the best networks for any budgets from a finished search: ``python -m ddpnas_ray.generate``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, TextIO
+
+from ddpnas_ray.commandline import BAD_INPUT, OK, Parser, guarded, positive, refuse_dead_address
+
+if TYPE_CHECKING:
+    from ddpnas_ray.core.budgets import Budget
+    from ddpnas_ray.core.generation import Solution
+    from ddpnas_ray.core.types import CostTable
+    from ddpnas_ray.execution.base import Executor
+    from ddpnas_ray.generated import FinishedRun, Generated
+    from ddpnas_ray.job import Job
+
+DESCRIPTION = """\
+Generate the best network for each budget from one finished search, in seconds and with proof: no other network within
+the budget has a larger E[alpha] (Eq. 9-10). Nothing is trained.
+
+examples:
+  python -m ddpnas_ray.generate RUN                                        the best network without a budget
+  python -m ddpnas_ray.generate RUN --budget macs=600M --budget macs=400M
+  python -m ddpnas_ray.generate RUN --budget "params=3M,height=3..3,nonparametric=4..4"
+  python -m ddpnas_ray.generate RUN --sweep macs=200M..600M:20             20 budgets, evenly spaced
+  python -m ddpnas_ray.generate RUN --sweep macs=50%..100%:11              of what the best network costs
+  python -m ddpnas_ray.generate RUN --budget latency=20ms --latency table.parquet --device-label phone
+  python -m ddpnas_ray.generate RUN --sweep macs=200M..600M:5 --verify 16  score the 16 best of each, take the best
+
+budgets: key=V at most, key=L..U between, key=V..V exactly; several with commas. Suffixes k, M, G, and % of the best
+network's cost; latencies take ns, us, ms, s. A key stands for all costs of its family: height is height.normal and
+height.reduce. `--costs` lists them.
+
+Results: RUN/generated/<budget>/genotype.json (networks, exact costs, certificates), table.csv, pareto.png, pareto.svg
+"""
+METHODS = ("auto", "programme", "mip", "enumeration")
+RANDOM_POINTS = 1000  # of the picture
+FRONT_POINTS = 200
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = Parser(prog="ddpnas generate", description=DESCRIPTION)
+    p.add_argument("run", metavar="RUN", help="run directory of a finished search, local or a URI")
+    p.add_argument("--budget", metavar="BUDGET", action="append", default=[], help="as often as wanted")
+    p.add_argument(
+        "--sweep", metavar="KEY=L..U:N", dest="budget", action="append", help="N budgets; others may follow, constant"
+    )
+    p.add_argument("-k", "--best", metavar="K", type=positive, default=1, help="the K best of each budget (default 1)")
+    p.add_argument("--method", choices=METHODS, default="auto", help="default auto: see docs/generation.md")
+    p.add_argument("--include-pruned", action="store_true", help="also choose operations that the search pruned")
+    p.add_argument(
+        "--target", metavar="KEY=V,...", help="costs of another network, such as image_size=224,classes=1000"
+    )
+    p.add_argument(
+        "--costs", action="store_true", help="list the costs that can be bounded, with those of the best network"
+    )
+    g = p.add_argument_group("latency")
+    g.add_argument("--latency", metavar="TABLE", help="a table of `ddpnas latency build`, or a published one (CSV)")
+    g.add_argument("--device-label", metavar="LABEL", help="measure the generated networks on nodes with this label")
+    g = p.add_argument_group("verification with inherited weights (imports torch, reads the run's data)")
+    g.add_argument("--verify", metavar="M", type=positive, help="score the M best of each budget, take the best")
+    g.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="data.path and execution.* only",
+    )
+    g = p.add_argument_group("where")
+    g.add_argument(
+        "--backend",
+        choices=("auto", "local", "ray"),
+        default="auto",
+        help="auto: Ray where --address is given, else this process, since budgets take milliseconds",
+    )
+    g.add_argument("--address", metavar="HOST:PORT", help="a running Ray cluster, or auto")
+    p.add_argument("--json", action="store_true", help="print the networks as one JSON list; the table goes to stderr")
+    p.epilog = "exit codes: 0 done; 1 failure; 2 bad input, or a budget that nothing meets (the others are written)"
+    return p
+
+
+@guarded
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    p = parser()
+    args = p.parse_args(argv)
+    if args.overrides and not args.verify:
+        p.error("--set is for --verify, the only thing that reads data")
+    from ddpnas_ray.core.budgets import parse_budgets, quantity
+    from ddpnas_ray.generated import FinishedRun, Generated, genotype_json, infeasible_text, write
+
+    run = FinishedRun.load(args.run, target=args.target, include_pruned=args.include_pruned)
+    if args.latency:
+        run = run.with_cost("latency", _latency_cost(args.latency, run))
+    _, unbounded = run.unbounded()
+    if args.costs:
+        print("\n".join(f"{name:<24} {quantity(name, value)}" for name, value in unbounded.items()))
+        return OK
+    budgets = [budget for text in args.budget for budget in parse_budgets(text, unbounded)] or [{}]
+    job = _verification(run, args) if args.verify else None
+
+    start = time.perf_counter()
+    with _cluster(run, args) as on_ray:
+        solutions = _solve(run, budgets, args, on_ray)
+        seconds = time.perf_counter() - start
+        networks = [Generated(budget, tuple(found)) for budget, found in zip(budgets, solutions, strict=True)]
+        if job is not None:
+            networks = _verify(run, job, networks, on_ray)
+        if args.device_label:
+            networks = _measure(run, networks, args)
+    out = sys.stderr if args.json else sys.stdout
+    if any(network.solutions for network in networks):
+        write(run, networks, _picture(run, networks))
+        _print_table(run, networks, out)
+        count = sum(bool(network.solutions) for network in networks)
+        print(
+            f"{count} of {len(networks)} budgets in {seconds:.3f} s, target {run.target}: {run.folder.uri}/generated",
+            file=out,
+        )
+    if args.json:
+        print(json.dumps([genotype_json(run, network) for network in networks if network.solutions]))
+    infeasible = [network.budget for network in networks if not network.solutions]
+    for budget in infeasible:
+        print(f"BudgetError: {infeasible_text(run, budget)}", file=sys.stderr)
+    return BAD_INPUT if infeasible else OK
+
+
+def _solve(run: FinishedRun, budgets: Sequence[Budget], args: argparse.Namespace, on_ray: bool) -> list[list[Solution]]:
+    """The k best of every budget, in order."""
+    from ddpnas_ray.core.generation import groups_that_share, solve_many
+
+    k = max(args.best, args.verify or 1)
+    groups = groups_that_share(run.problem, budgets)
+    solutions: list[list[Solution]] = []
+    with _progress("solving", len(budgets)) as advance:
+        if on_ray:
+            from ddpnas_ray.distributed.ray_tasks import solve_budgets
+
+            return solve_budgets(run.problem, budgets, k=k, method=args.method, on_done=advance)
+        for group in groups:
+            solutions += solve_many(run.problem, group, k=k, method=args.method)
+            advance(len(group))
+    return solutions
+
+
+def _verification(run: FinishedRun, args: argparse.Namespace) -> Job:
+    """The run's data, for scoring with inherited weights."""
+    from ddpnas_ray import rundir
+    from ddpnas_ray.config import check, fixed_keys, set_key, to_dict
+    from ddpnas_ray.core.errors import ConfigError
+    from ddpnas_ray.job import Job
+
+    values = to_dict(run.config)
+    for override in args.overrides:
+        set_key(values, override)
+    config = check(values, args.run)
+    if changed := fixed_keys(run.config, config):
+        raise ConfigError(f"--set: {', '.join(changed)}: the run is over; only data.path and execution.* may change")
+    job = Job.prepare(config)
+    rundir.refuse_other_data(run.folder, job.data.digest)
+    return job
+
+
+def _verify(run: FinishedRun, job: Job, networks: Sequence[Generated], on_ray: bool) -> list[Generated]:
+    """Score every solution with the supernet's weights, each architecture once, and take the best of each budget."""
+    import numpy as np
+
+    from ddpnas_ray import rundir
+    from ddpnas_ray.core.types import EvalRequest
+
+    alphas = list(dict.fromkeys(solution.alpha_E for network in networks for solution in network.solutions))
+    requests = [
+        EvalRequest(round=0, epoch=0, architecture=i, alpha_E=np.array(alpha_E), lr=0.0, train=False)
+        for i, alpha_E in enumerate(alphas)
+    ]
+    with _progress("scoring", len(requests)) as advance, _executor(job, on_ray) as executor:
+        executor.load_weights(rundir.parsed(run.folder, "weights.safetensors", rundir.read_weights))
+        results = executor.evaluate(requests, on_result=lambda request, result: advance(1))
+    scores = {alpha_E: result.score for alpha_E, result in zip(alphas, results, strict=True)}
+    return [
+        network.choose([scores[solution.alpha_E] for solution in network.solutions], ())
+        if network.solutions
+        else network
+        for network in networks
+    ]
+
+
+def _latency_cost(path: str, run: FinishedRun) -> CostTable:
+    raise NotImplementedError
+
+
+def _measure(run: FinishedRun, networks: Sequence[Generated], args: argparse.Namespace) -> list[Generated]:
+    raise NotImplementedError
+
+
+@contextmanager
+def _executor(job: Job, on_ray: bool) -> Iterator[Executor]:
+    """Who scores: this process, or workers of the connected cluster."""
+    from ddpnas_ray.execution.local import LocalExecutor, local_device
+    from ddpnas_ray.execution.trainer import Trainer
+
+    config = job.config.execution
+    trainer = Trainer(spec=job.spec, data=job.data, config=job.config.training, seed=job.config.seed)
+    if not on_ray:
+        yield LocalExecutor(replace(trainer, device=local_device(config)))
+        return
+    from ddpnas_ray.execution.ray_pool import RayPool, fitting_workers
+
+    size = fitting_workers(config, job.config.training.threads)
+    pool = RayPool(replace(trainer, device="cuda" if size.gpus_per_worker else "cpu"), config, size)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+@contextmanager
+def _cluster(run: FinishedRun, args: argparse.Namespace) -> Iterator[bool]:
+    """Connect to Ray where that was asked for; tells whether it was."""
+    if args.backend != "ray" and (args.backend == "local" or not args.address):
+        yield False
+        return
+    from ddpnas_ray.distributed import ray_driver
+
+    refuse_dead_address(args.address or os.environ.get("RAY_ADDRESS") or "")
+    with ray_driver.cluster(args.address, run.config.execution):
+        yield True
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr where somebody looks; call what it yields with how many are done."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda n: bar.advance(task, n)
+
+
+def _print_table(run: FinishedRun, networks: Sequence[Generated], out: TextIO) -> None:
+    """One line a budget: E[alpha], the costs that are bounded, params and macs, and how it was found."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ddpnas_ray.core.budgets import quantity
+
+    bounded = [name for network in networks for name in network.budget]
+    costs = [name for name in run.problem.costs if name in bounded or name in ("params", "macs")]
+    table = Table(box=None, pad_edge=False)
+    scored, measured = any(n.scores for n in networks), any(n.measured_ns for n in networks)
+    for name in ("budget", "E[alpha]", *costs, "method", *["val score"] * scored, *["measured"] * measured, "note"):
+        table.add_column(name, justify="left" if name in ("budget", "method", "note") else "right", overflow="fold")
+    for network in networks:
+        text = run.text_of(network.budget)
+        if not network.solutions:
+            table.add_row(text, *[""] * (len(table.columns) - 2), "infeasible")
+            continue
+        best, i = network.best, network.chosen
+        table.add_row(
+            text,
+            f"{best.expectation:.6f}",
+            *(quantity(name, best.costs[name]) for name in costs),
+            best.certificate.method,
+            *([f"{network.scores[i]:.4f}"] if scored else []),
+            *([quantity("latency", network.measured_ns[i])] if measured else []),
+            "; ".join(network.flags),
+        )
+    Console(file=out, markup=False, highlight=False, width=None if out.isatty() else 200).print(table)
+
+
+def _picture(run: FinishedRun, networks: Sequence[Generated]) -> dict[str, bytes]:
+    """E[alpha] against the first bounded cost that adds up, else against macs."""
+    import numpy as np
+
+    from ddpnas_ray.core.budgets import Bound, is_time
+    from ddpnas_ray.core.generation import evaluate, random_alpha, solve_many
+    from ddpnas_ray.core.types import CostTable
+    from ddpnas_ray.reporting.plots import pareto
+
+    problem = run.problem
+    additive = [name for name, cost in problem.costs.items() if isinstance(cost, CostTable)]
+    bounded = [name for network in networks for name in network.budget if name in additive]
+    name = next(iter([*bounded, *(n for n in ("macs", *additive) if n in additive)]), None)
+    if name is None:
+        return {}
+    scale = 1e-9 if is_time(name) else 1.0
+    rng = np.random.default_rng(0)
+    sampled = [evaluate(problem, random_alpha(problem, rng)) for _ in range(RANDOM_POINTS)]
+    networks = [network for network in networks if network.solutions]
+    limits = [costs[name] for _, costs in sampled] + [network.best.costs[name] for network in networks]
+    budgets = [{name: Bound(None, int(v))} for v in np.linspace(min(limits), max(limits), FRONT_POINTS)]
+    front = [found[0] for found in solve_many(problem, budgets) if found]
+    return pareto(
+        f"{problem.space.name} ({run.target})",
+        f"{name} [s]" if is_time(name) else name,
+        [(scale * solution.costs[name], solution.expectation) for solution in front],
+        [(scale * costs[name], value) for value, costs in sampled],
+        [(scale * n.best.costs[name], n.best.expectation, run.text_of(n.budget)) for n in networks],
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""Pictures of generated networks: E[alpha] against a cost."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Points = Sequence[tuple[float, float]]
+
+
+def pareto(
+    title: str, cost_label: str, front: Points, sampled: Points, networks: Sequence[tuple[float, float, str]]
+) -> dict[str, bytes]:
+    """The exact front, random architectures for scale, and the generated networks.
+
+    Args:
+        title: Above the picture.
+        cost_label: Name of the cost, with its unit where it has one.
+        front: (cost, E[alpha]) of the best networks, by cost.
+        sampled: The same of random architectures.
+        networks: (cost, E[alpha], label) of the generated ones.
+
+    Returns:
+        ``pareto.png`` and ``pareto.svg``.
+    """
+    import matplotlib
+
+    style = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "ddpnas"}
+    with matplotlib.rc_context(style):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import EngFormatter
+
+        figure = Figure(figsize=(7.5, 4.8), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        if len(sampled):
+            axes.scatter(*_columns(sampled), s=8, c="0.75", label="random architectures", linewidths=0, zorder=1)
+        if len(front):
+            axes.step(*_columns(front), where="post", c="tab:blue", lw=1.5, label="best possible (exact)", zorder=2)
+        if len(networks):
+            xs, ys = _columns([(x, y) for x, y, _ in networks])
+            axes.scatter(xs, ys, s=36, c="tab:orange", edgecolors="k", linewidths=0.6, label="generated", zorder=3)
+        if len(networks) <= 6:
+            for x, y, label in networks:
+                axes.annotate(label, (x, y), xytext=(4, -11), textcoords="offset points", fontsize=7)
+        axes.set(title=title, xlabel=cost_label, ylabel="E[alpha] (Eq. 9)")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower right", frameon=False)
+        files = {}
+        for kind in ("png", "svg"):
+            data = io.BytesIO()
+            metadata = {"Software": None} if kind == "png" else {"Date": None}  # equal networks, equal files
+            figure.savefig(data, format=kind, dpi=150, metadata=metadata)
+            files[f"pareto.{kind}"] = data.getvalue()
+        return files
+
+
+def _columns(points: Points) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    xs, ys = np.array(points, dtype=np.float64).T
+    return xs, ys

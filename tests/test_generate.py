@@ -1,0 +1,291 @@
+"""Networks for budgets, from a finished run. What the solver proves is tested in tests/core."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ddpnas_ray import check, generate, search
+from ddpnas_ray.rundir import read_costs, read_space
+from ddpnas_ray.spaces.base import Target
+from ddpnas_ray.spaces.cell import make
+from ddpnas_ray.testing import count_bn_relu, count_macs
+from tests.commands import ENVIRONMENT, LOCAL, Said, contents, options, run
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("searched") / "run"
+    assert run(search.main, *LOCAL, "--out", out).code == 0
+    return out
+
+
+@pytest.fixture
+def finished(searched: Path, tmp_path: Path) -> Path:
+    """A copy for each test, so that none sees what another generated."""
+    return Path(shutil.copytree(searched, tmp_path / "run"))
+
+
+def network_of(run: Path, budget: str) -> dict[str, Any]:
+    return json.loads((run / "generated" / budget / "genotype.json").read_text())  # type: ignore[no-any-return]
+
+
+def budgets(*texts: str) -> list[str]:
+    return [word for text in texts for word in ("--budget", text)]
+
+
+def assert_counted(network: dict[str, Any]) -> None:
+    """Instantiate a generated network and count it by hooks."""
+    target = Target(**network["target"])
+    spec = make(nodes=2)
+    module = spec.deploy(np.array(network["alpha"]), target).eval()
+    x = torch.zeros(1, target.input_channels, target.image_size, target.image_size)
+    macs = count_macs(module, x)
+    assert network["costs"]["params"] == sum(p.numel() for p in module.parameters())
+    assert network["costs"]["macs"] == macs
+    assert network["costs"]["macs_bn_relu"] == macs + count_bn_relu(module, x)
+    assert spec.encode(network["genotype"]).tolist() == network["alpha"]
+
+
+def test_without_a_budget_it_is_the_network_of_the_search(finished: Path) -> None:
+    said = run(generate.main, finished)
+    assert (said.code, said.err) == (0, "")
+    result, network = json.loads((finished / "result.json").read_text()), network_of(finished, "unbounded")
+    assert network["genotype"] == result["genotype"]
+    assert network["costs"] == result["costs"]
+    assert network["expectation"] == result["expectation"]
+    assert network["search_fingerprint"] == result["fingerprint"]
+
+
+def test_networks_keep_to_their_budgets_and_are_what_they_are_said_to_be(finished: Path) -> None:
+    result = json.loads((finished / "result.json").read_text())
+    half = result["costs"]["params"] * 8 // 10
+    said = run(generate.main, finished, *budgets("macs=85%", f"params={half}", "height=2..2,nonparametric=1..3"))
+    assert (said.code, said.err) == (0, "")
+    assert "3 of 3 budgets in " in said.out
+    assert "target 3 cells, 4 channels, 8 px, 10 classes, cifar stem" in said.out
+    limit = result["costs"]["macs"] * 85 // 100
+    by_macs, by_params = network_of(finished, f"macs={limit}"), network_of(finished, f"params={half}")
+    by_shape = network_of(finished, "height=2..2,nonparametric=1..3")
+    assert by_macs["costs"]["macs"] <= limit
+    assert by_params["costs"]["params"] <= half
+    for kind in ("normal", "reduce"):
+        assert by_shape["costs"][f"height.{kind}"] == 2
+        assert 1 <= by_shape["costs"][f"nonparametric.{kind}"] <= 3
+    theta = result["theta"]
+    space = read_space((finished / "space.json").read_bytes())
+    costs = read_costs((finished / "space.json").read_bytes())
+    for network in (by_macs, by_params, by_shape):
+        assert_counted(network)
+        chosen = [
+            theta[e][k] if space.edges[e].candidates[k].name != "none" else 0.0 for e, k in enumerate(network["alpha"])
+        ]
+        assert network["expectation"] == math.fsum(chosen) / len(chosen)
+        assert network["costs"] == {name: cost(np.array(network["alpha"])) for name, cost in costs.items()}
+        assert network["certificate"]["gap"] == 0
+        assert network["certificate"]["bound"] == network["expectation"]
+        assert all(json.loads((finished / "result.json").read_text())["live"][e][k] or k == 0
+                   for e, k in enumerate(network["alpha"]))  # fmt: skip
+
+
+def test_a_sweep_of_budgets(finished: Path) -> None:
+    said = run(generate.main, finished, "--sweep", "macs=60%..100%:20", "--json")
+    networks = json.loads(said.out)
+    assert (said.code, len(networks)) == (0, 20)
+    values = [network["expectation"] for network in networks]
+    assert values == sorted(values)
+    limits = [int(network["budget"].removeprefix("macs=")) for network in networks]
+    assert limits == sorted(limits)
+    assert all(network["costs"]["macs"] <= limit for network, limit in zip(networks, limits, strict=True))
+    folder = finished / "generated"
+    rows = list(csv.DictReader((folder / "table.csv").read_text().splitlines()))
+    assert [row["budget"] for row in rows] == [network["budget"] for network in networks]
+    assert [int(row["macs"]) for row in rows] == [network["costs"]["macs"] for network in networks]
+    assert (folder / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    assert ET.fromstring((folder / "pareto.svg").read_text()).tag.endswith("svg")
+
+
+def test_the_k_best_come_in_order_and_differ(finished: Path) -> None:
+    assert run(generate.main, finished, "--budget", "macs=95%", "-k", "4").code == 0
+    (folder,) = [path for path in (finished / "generated").iterdir() if path.is_dir()]
+    candidates = network_of(finished, folder.name)["candidates"]
+    values = [candidate["expectation"] for candidate in candidates]
+    assert (len(candidates), values) == (4, sorted(values, reverse=True))
+    assert len({tuple(candidate["alpha"]) for candidate in candidates}) == 4
+
+
+@pytest.mark.parametrize("method", ["programme", "mip"])
+def test_methods_agree(finished: Path, method: str) -> None:
+    words = [finished, *budgets("macs=80%", "height=1..1"), "--json"]
+    ours = json.loads(run(generate.main, *words, "--method", method).out)
+    auto = json.loads(run(generate.main, *words).out)
+    assert [n["certificate"]["method"] for n in ours] == [method, method]
+    assert [n["expectation"] for n in ours] == pytest.approx([n["expectation"] for n in auto], abs=1e-12)
+
+
+def test_equal_calls_write_equal_files(finished: Path) -> None:
+    words = [finished, "--sweep", "macs=70%..100%:5"]
+    assert run(generate.main, *words).code == 0
+    before = contents(finished)
+    assert run(generate.main, *words).code == 0
+    assert contents(finished) == before
+
+
+def test_pruned_operations_are_chosen_only_when_asked_for(finished: Path) -> None:
+    live = np.array(json.loads((finished / "result.json").read_text())["live"])
+    chosen = json.loads(run(generate.main, finished, "--include-pruned", "--budget", "macs=70%", "--json").out)[0]
+    plain = json.loads(run(generate.main, finished, "--json").out)[0]
+    assert all(live[e, k] or k == 0 for e, k in enumerate(plain["alpha"]))
+    assert_counted(chosen)
+    best = json.loads(run(generate.main, finished, "--include-pruned", "--json").out)[0]
+    assert best["expectation"] >= plain["expectation"]
+
+
+def test_costs_of_another_target(finished: Path) -> None:
+    words = ["--target", "cells=5,channels=6,image_size=16,classes=3", "--json"]
+    network = json.loads(run(generate.main, finished, "--budget", "params=90%", *words).out)[0]
+    assert network["target"] == {
+        "cells": 5, "channels": 6, "image_size": 16, "classes": 3, "input_channels": 1, "stem": "cifar",
+    }  # fmt: skip
+    assert_counted(network)
+
+
+def test_the_costs_that_can_be_bounded_are_listed(finished: Path) -> None:
+    said = run(generate.main, finished, "--costs")
+    costs = json.loads((finished / "result.json").read_text())["costs"]
+    assert said.out.split() == [word for name, value in costs.items() for word in (name, f"{value:,}")]
+
+
+def test_a_generated_file_can_be_counted_again(finished: Path) -> None:
+    assert run(generate.main, finished, "--budget", "macs=90%").code == 0
+    (file,) = (finished / "generated").glob("*/genotype.json")
+    network = json.loads(file.read_text())
+    words = ["--cells", 3, "--channels", 4, "--image-size", 8, "--classes", 10, "--input-channels", 1]
+    assert json.loads(run(check.main, "--genotype", file, *map(str, words)).out) == network["costs"]
+
+
+# --- verification ---
+
+
+def test_verifying_takes_the_best_scoring_of_the_m_best(finished: Path) -> None:
+    said = run(generate.main, finished, *budgets("macs=90%", "macs=70%"), "--verify", "3", "--json")
+    assert said.code == 0, said.err
+    for network in json.loads(said.out):
+        scores = [candidate["score"]["value"] for candidate in network["candidates"]]
+        assert len(scores) == 3
+        assert network["score"] == {"value": max(scores), "split": "val", "weights": "inherited from the supernet"}
+        assert network["rank"] == 1 + scores.index(max(scores))
+        assert 0 <= max(scores) <= 1
+
+
+@pytest.mark.ray
+def test_ray_finds_and_scores_the_same(finished: Path) -> None:
+    words = [*budgets("macs=90%", "height=1..1"), "--sweep", "macs=70%..100%:6", "--verify", "2"]
+    here = json.loads(run(generate.main, finished, *words, "--json").out)
+    command = [sys.executable, "-m", "ddpnas_ray.generate", str(finished), *words, "--json", "--backend", "ray"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == here
+
+
+def test_other_data_than_the_searched_ones_are_refused(finished: Path) -> None:
+    environment = json.loads((finished / "environment.json").read_text())
+    (finished / "environment.json").write_text(json.dumps(environment | {"data_digest": "0" * 64}))
+    said = refused(finished, "--verify", "2")
+    assert "the data are not those that the run was started with" in said.err
+
+
+def test_it_needs_neither_torch_nor_ray_unless_it_verifies(finished: Path) -> None:
+    code = (
+        "import sys; from ddpnas_ray.generate import main; code = main(sys.argv[1:]); "
+        "sys.exit(code or ' '.join({'torch', 'ray'} & set(sys.modules)) or 0)"
+    )
+    words = [sys.executable, "-c", code, str(finished), "--sweep", "macs=70%..100%:3", "--budget", "height=1..2"]
+    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- what it refuses ---
+
+
+def refused(finished: Path, *words: str) -> Said:
+    """One line, exit code 2, and no file touched."""
+    before = contents(finished)
+    said = run(generate.main, finished, *words)
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1), said.err
+    assert contents(finished) == before
+    return said
+
+
+@pytest.mark.parametrize(
+    ("words", "fragments"),
+    [
+        (
+            ["--budget", "macs=1"],
+            ["BudgetError", "meets macs=1 ", "nearest feasible with the other bounds held: macs "],
+        ),
+        (["--budget", "height=7"], None),
+        (["--budget", "height=3..3"], ["each bound on its own: height.normal 2, height.reduce 2", "--include-pruned"]),
+        (["--budget", "mac=1M"], ["mac is no cost of this space; did you mean macs?"]),
+        (["--budget", "macs"], ["'macs' is no key=value"]),
+        (["--budget", "macs=1ms"], ["'1ms' is no number of macs; allowed units: k, M, G, %"]),
+        (["--sweep", "macs=1M..2M:1"], ["n at least 2"]),
+        (["--budget", "latency=1ms"], ["latency is no cost of this space"]),
+        (["--set", "data.path=x"], ["--set is for --verify"]),
+        (["--verify", "2", "--set", "training.lr=1.0"], ["training.lr: the run is over"]),
+        (["--verify", "0"], ["no whole number from 1 on"]),
+        (["--target", "image_sise=8"], ["'image_sise' is no part of this target; did you mean image_size?"]),
+        (["--target", "cells=many"], ["cells is 'many'; a whole number"]),
+        (["--method", "guess"], ["invalid choice: 'guess'"]),
+    ],
+)
+def test_bad_words(finished: Path, words: list[str], fragments: list[str] | None) -> None:
+    if fragments is None:
+        assert run(generate.main, finished, *words).code == 0
+        return
+    said = refused(finished, *words)
+    for fragment in fragments:
+        assert fragment in said.err
+
+
+def test_an_infeasible_budget_does_not_keep_the_others_from_being_written(finished: Path) -> None:
+    said = run(generate.main, finished, *budgets("macs=1", "macs=100%"))
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "infeasible" in said.out
+    assert len([path for path in (finished / "generated").iterdir() if path.is_dir()]) == 1
+
+
+def test_a_run_that_is_none_or_has_not_finished(tmp_path: Path, finished: Path) -> None:
+    assert "is no run directory" in run(generate.main, tmp_path).err
+    (finished / "result.json").unlink()
+    assert "this run has not finished; go on with" in refused(finished).err
+
+
+@pytest.mark.parametrize("name", ["space.json", "result.json", "config.yaml"])
+def test_damaged_files_are_named(finished: Path, name: str) -> None:
+    (finished / name).write_bytes((finished / name).read_bytes()[:100])
+    assert name in refused(finished).err
+
+
+@pytest.mark.parametrize("key", ["theta", "live", "target"])
+def test_a_result_without_what_generation_needs(finished: Path, key: str) -> None:
+    result = json.loads((finished / "result.json").read_text())
+    del result[key]
+    (finished / "result.json").write_text(json.dumps(result))
+    assert f"result.json cannot be read: it knows no '{key}'" in refused(finished).err
+
+
+def test_verification_options_are_a_valid_use_of_set(finished: Path) -> None:
+    said = run(generate.main, finished, "--verify", "1", *options("execution.workers=2"))
+    assert (said.code, said.err) == (0, "")
