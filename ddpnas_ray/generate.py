@@ -144,7 +144,7 @@ def _solve(run: FinishedRun, budgets: Sequence[Budget], args: argparse.Namespace
     solutions: list[list[Solution]] = []
     with _progress("solving", len(budgets)) as advance:
         if on_ray:
-            from ddpnas_ray.distributed.ray_tasks import solve_budgets
+            from ddpnas_ray.distributed.ray_budgets import solve_budgets
 
             return solve_budgets(run.problem, budgets, k=k, method=args.method, on_done=advance)
         for group in groups:

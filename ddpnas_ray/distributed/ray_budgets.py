@@ -1,0 +1,62 @@
+"""Generation as Ray tasks: the budgets of a sweep, several a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import ray
+
+from ddpnas_ray.core.budgets import Budget
+from ddpnas_ray.core.errors import WorkerLostError
+from ddpnas_ray.core.generation import Method, Problem, Solution, groups_that_share, solve_many
+from ddpnas_ray.execution.ray_pool import INFRASTRUCTURE, own_error
+
+TASKS_PER_CPU = 4  # so that slow budgets do not hold up the end
+
+
+def solve_budgets(
+    problem: Problem, budgets: Sequence[Budget], *, k: int, method: Method, on_done: Callable[[int], None]
+) -> list[list[Solution]]:
+    """``core.generation.solve_many`` on the connected cluster: the same answers, in the same order.
+
+    Args:
+        problem: What can be generated; sent to every node once.
+        budgets: The budgets.
+        k: How many architectures of each.
+        method: How to solve.
+        on_done: Told how many budgets a finished task had.
+
+    Raises:
+        WorkerLostError: A task's process died again and again.
+        DdpnasError: What a task raised.
+    """
+    chunks = _chunks(groups_that_share(problem, budgets), TASKS_PER_CPU * int(ray.cluster_resources().get("CPU", 1)))
+    problem_ref = ray.put(problem)
+    task = ray.remote(solve_many).options(name="ddpnas-generate", num_cpus=1, max_retries=3)
+    refs = [task.remote(problem_ref, chunk, k=k, method=method) for chunk in chunks]
+    sizes = dict(zip(refs, map(len, chunks), strict=True))
+    left = list(refs)
+    while left:
+        done, left = ray.wait(left, num_returns=1)
+        on_done(sum(sizes[ref] for ref in done))
+    try:
+        return [solutions for ref in refs for solutions in ray.get(ref)]
+    except ray.exceptions.RayTaskError as error:
+        raise own_error(error) from None
+    except INFRASTRUCTURE as error:
+        raise WorkerLostError(
+            f"generation: a task died three times ({type(error).__name__}); look at the nodes (ray status), or leave "
+            "--address out: this machine may be enough"
+        ) from error
+
+
+def _chunks(groups: Sequence[list[Budget]], tasks: int) -> list[list[Budget]]:
+    """At most about ``tasks`` lists of budgets. One pass of the programme is never divided: it takes milliseconds, and
+    so what a certificate says does not depend on the cluster."""
+    size = -(-sum(map(len, groups)) // max(1, tasks))
+    chunks: list[list[Budget]] = [[]]
+    for group in groups:
+        if len(chunks[-1]) >= size:
+            chunks.append([])
+        chunks[-1] += group
+    return chunks
