@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ddpnas_ray.nn.weights import Piece
 
-BUILTIN = {"cell": "ddpnas_ray.spaces.cell:make"}
+BUILTIN = {"cell": "ddpnas_ray.spaces.cell:make", "mobile": "ddpnas_ray.spaces.mobile:make"}
 
 Genotype = dict[str, Any]
 
