@@ -18,9 +18,10 @@ import numpy as np
 from ddpnas_ray.commandline import OK, Parser, add_config_options, guarded
 from ddpnas_ray.config import load
 from ddpnas_ray.core.bounds import architectures_by_round, planned_epochs
-from ddpnas_ray.core.errors import GenotypeError, ResourceError
+from ddpnas_ray.core.errors import ConfigError, GenotypeError, ResourceError
 from ddpnas_ray.core.types import IntArray, Plan, initial_state
 from ddpnas_ray.reporting.progress import duration
+from ddpnas_ray.spaces.base import Inputs, SpaceSpec, Target, TargetConfig, find_space
 
 if TYPE_CHECKING:
     from ddpnas_ray.execution.trainer import Trainer
@@ -30,12 +31,15 @@ DESCRIPTION = """\
 Run the entire pipeline on two batches of your data (sample, train, score, merge, prune, save, restore, decode) and
 print what a full search will cost: time on 1, 2, 4 and 8 workers, memory, traffic and disk. Takes under a minute.
 
-With --genotype: print the exact params and macs of the deploy network of an architecture, as JSON.
+With --genotype: print the exact params and macs of the deploy network of an architecture, as JSON. A file with the key
+stages is of the space mobile, whose options come from --config or --set space.*; its network is told by --image-size,
+--classes and --input-channels.
 
 examples:
   python -m ddpnas_ray.check
   python -m ddpnas_ray.check --set data.name=folder --set data.path=photos --set data.image_size=32
   python -m ddpnas_ray.check --genotype darts_v2.json --channels 36 --cells 20 --image-size 32 --classes 10 --stem auto
+  python -m ddpnas_ray.check --genotype mobile.json --image-size 224 --classes 1000 --set space.search_last=false
 """
 BUDGET_S = 30.0  # no further architecture is tried after this
 WORKERS = (1, 2, 4, 8)
@@ -71,15 +75,17 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--json", action="store_true", help="print the estimate as one JSON object")
     g = p.add_argument_group("counting a genotype's network")
     g.add_argument(
-        "--genotype", metavar="FILE", help='JSON: {"normal": [["sep_conv_3x3", 0], ...], "normal_concat": ...}'
+        "--genotype",
+        metavar="FILE",
+        help='JSON: {"normal": [["sep_conv_3x3", 0], ...], "normal_concat": ...} or {"stages": [["zero", ...]]}',
     )
-    g.add_argument("--channels", type=int, default=36, help="initial channels of the deploy network (default 36)")
-    g.add_argument("--cells", type=int, default=20, help="cells of the deploy network (default 20)")
+    g.add_argument("--channels", type=int, help="initial channels of the deploy network (cell space; default 36)")
+    g.add_argument("--cells", type=int, help="cells of the deploy network (cell space; default 20)")
     g.add_argument("--image-size", type=int, default=32, help="side in pixels (default 32)")
     g.add_argument("--classes", type=int, default=10, help="number of classes (default 10)")
     g.add_argument("--input-channels", type=int, default=3, help="colour channels (default 3)")
     g.add_argument(
-        "--stem", choices=("auto", "cifar", "imagenet"), default="auto", help="auto: imagenet from 128 px on"
+        "--stem", choices=("auto", "cifar", "imagenet"), help="(cell space) auto, the default: imagenet from 128 px on"
     )
     return p
 
@@ -91,8 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = p.parse_args(argv)
     if args.genotype is not None:
         for name in ("channels", "cells", "image_size", "classes", "input_channels"):
-            if getattr(args, name) < 1:
-                p.error(f"--{name.replace('_', '-')} is {getattr(args, name)}; at least 1 is needed")
+            if (value := getattr(args, name)) is not None and value < 1:
+                p.error(f"--{name.replace('_', '-')} is {value}; at least 1 is needed")
         print(json.dumps(count_genotype(args)))
         return OK
     from ddpnas_ray.job import Job
@@ -111,30 +117,46 @@ def count_genotype(args: argparse.Namespace) -> dict[str, int]:
     """Exact params and macs of a genotype's deploy network.
 
     Raises:
-        GenotypeError: The file cannot be read, or does not describe a cell.
+        GenotypeError: The file cannot be read, or does not describe a network of the space that its keys are of.
+        ConfigError: An option that this space has not.
     """
-    from ddpnas_ray.spaces.base import Target, resolve_stem
-    from ddpnas_ray.spaces.cell import encode, make
+    from ddpnas_ray.spaces import cell
 
     try:
         genotype = json.loads(Path(args.genotype).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or f"is not valid JSON: {error}"
-        raise GenotypeError(f"{args.genotype}: {reason}; a file with the keys normal and reduce is needed") from error
+        raise GenotypeError(
+            f"{args.genotype}: {reason}; a file with the keys normal and reduce is needed, or with the key stages"
+        ) from error
     try:
-        alpha_E = encode(genotype)
+        if isinstance(genotype, dict) and "stages" in genotype:
+            spec = _mobile_space(args)
+            alpha_E = spec.encode(genotype)
+        else:
+            alpha_E = cell.encode(genotype)
+            spec = cell.make(nodes=len(genotype["normal"]) // 2)
     except GenotypeError as error:
         raise GenotypeError(f"{args.genotype}: {error}") from error
-    target = Target(
-        cells=args.cells,
-        channels=args.channels,
-        image_size=args.image_size,
-        classes=args.classes,
-        stem=resolve_stem(args.stem, args.image_size),
-        input_channels=args.input_channels,
-    )
-    spec = make(nodes=len(genotype["normal"]) // 2)
+    config = TargetConfig(cells=args.cells, channels=args.channels, stem=args.stem or "auto")
+    inputs = Inputs(channels=args.input_channels, image_size=args.image_size, classes=args.classes)
+    target = Target.resolve(config, inputs, spec.target)
     return {name: cost(target)(alpha_E) for name, cost in spec.costs.items()}
+
+
+def _mobile_space(args: argparse.Namespace) -> SpaceSpec:
+    """The mobile space as --config and --set describe it; without --config it has its defaults."""
+    for option in ("cells", "channels", "stem"):
+        if getattr(args, option) is not None:
+            raise ConfigError(f"--{option} has no meaning for a genotype with stages, whose space is mobile; remove it")
+    start = [] if args.config else ["space={name: mobile}"]
+    config = load(args.config, [*start, *args.overrides])
+    if config.space.name != "mobile":
+        raise ConfigError(
+            f"{args.config or '--set'}: space.name is {config.space.name!r}; "
+            "a genotype with stages needs space.name=mobile"
+        )
+    return find_space(config.space.name)(**config.space.options)
 
 
 def try_out(job: Job) -> tuple[Estimate, list[str]]:

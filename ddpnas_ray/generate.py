@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, TextIO
 
 from ddpnas_ray.commandline import BAD_INPUT, OK, Parser, guarded, positive, refuse_dead_address
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ddpnas_ray.execution.base import Executor
     from ddpnas_ray.generated import FinishedRun, Generated
     from ddpnas_ray.job import Job
+    from ddpnas_ray.nn.timing_config import TimingOptions
 
 DESCRIPTION = """\
 Generate the best network for each budget from one finished search, in seconds and with proof: no other network within
@@ -96,12 +97,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = p.parse_args(argv)
     if args.overrides and not args.verify:
         p.error("--set is for --verify, the only thing that reads data")
+    if args.device_label and not args.latency:
+        p.error("--device-label measures networks as a table was measured: give it with --latency")
     from ddpnas_ray.core.budgets import parse_budgets, quantity
     from ddpnas_ray.generated import FinishedRun, Generated, genotype_json, infeasible_text, write
 
     run = FinishedRun.load(args.run, target=args.target, include_pruned=args.include_pruned)
+    timing = None
     if args.latency:
-        run = run.with_cost("latency", _latency_cost(args.latency, run))
+        cost, timing = _latency(args.latency, run)
+        run = run.with_cost("latency", cost)
     _, unbounded = run.unbounded()
     if args.costs:
         print("\n".join(f"{name:<24} {quantity(name, value)}" for name, value in unbounded.items()))
@@ -116,8 +121,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         networks = [Generated(budget, tuple(found)) for budget, found in zip(budgets, solutions, strict=True)]
         if job is not None:
             networks = _verify(run, job, networks, on_ray)
-        if args.device_label:
-            networks = _measure(run, networks, args)
+        if timing is not None and args.device_label:
+            networks = _measure(run, networks, args.device_label, timing)
     out = sys.stderr if args.json else sys.stdout
     if any(network.solutions for network in networks):
         write(run, networks, _picture(run, networks))
@@ -195,12 +200,50 @@ def _verify(run: FinishedRun, job: Job, networks: Sequence[Generated], on_ray: b
     ]
 
 
-def _latency_cost(path: str, run: FinishedRun) -> CostTable:
-    raise NotImplementedError
+def _latency(path: str, run: FinishedRun) -> tuple[CostTable, TimingOptions]:
+    """The cost `latency`, and how its table was timed."""
+    from ddpnas_ray.nn.timing_config import TimingOptions
+
+    if path.endswith(".csv"):
+        from ddpnas_ray.core.errors import DataError
+        from ddpnas_ray.costs.published import EXACT, read_published
+        from ddpnas_ray.spaces.mobile import backbone
+
+        if run.config.space.name != "mobile":
+            raise DataError(f"{path}: published tables are of the mobile space; this run is of {run.config.space.name}")
+        published = read_published(path)
+        if published.note != EXACT:
+            print(f"{path}: {published.note}", file=sys.stderr)
+        shape = backbone(**run.config.space.options)
+        cost = published.cost(shape, image_size=run.target.image_size, classes=run.target.classes)
+        return cost, TimingOptions()
+    from ddpnas_ray.costs.latency import read_table
+
+    table = read_table(path)
+    table.require_target(asdict(run.target))
+    return table.cost(run.problem.space), TimingOptions(**table.timing)
 
 
-def _measure(run: FinishedRun, networks: Sequence[Generated], args: argparse.Namespace) -> list[Generated]:
-    raise NotImplementedError
+def _measure(run: FinishedRun, networks: Sequence[Generated], label: str, options: TimingOptions) -> list[Generated]:
+    """Measure every network end to end on the device; drop what is above its latency budget, or flag it."""
+    import numpy as np
+
+    from ddpnas_ray.distributed.ray_tasks import measure_networks
+
+    alphas = list(dict.fromkeys(solution.alpha_E for network in networks for solution in network.solutions))
+    if not alphas:
+        return list(networks)
+    with _progress("measuring", options.passes * len(alphas)) as advance:
+        latencies = measure_networks(
+            run.spec, run.target, [np.array(alpha_E) for alpha_E in alphas], label, options, on_timed=advance
+        )
+    measured_ns = {alpha_E: latency.median_ns for alpha_E, latency in zip(alphas, latencies, strict=True)}
+    return [
+        network.choose(network.scores, [measured_ns[s.alpha_E] for s in network.solutions])
+        if network.solutions
+        else network
+        for network in networks
+    ]
 
 
 @contextmanager
@@ -226,15 +269,18 @@ def _executor(job: Job, on_ray: bool) -> Iterator[Executor]:
 
 @contextmanager
 def _cluster(run: FinishedRun, args: argparse.Namespace) -> Iterator[bool]:
-    """Connect to Ray where that was asked for; tells whether it was."""
-    if args.backend != "ray" and (args.backend == "local" or not args.address):
+    """Connect to Ray where it is needed; tells whether budgets are solved and networks scored there."""
+    on_ray = args.backend == "ray" or (args.backend == "auto" and bool(args.address))
+    if not on_ray and not args.device_label:
         yield False
         return
     from ddpnas_ray.distributed import ray_driver
+    from ddpnas_ray.nn.timing_config import device_label
 
     refuse_dead_address(args.address or os.environ.get("RAY_ADDRESS") or "")
-    with ray_driver.cluster(args.address, run.config.execution):
-        yield True
+    label = device_label(args.device_label) if args.device_label else None
+    with ray_driver.cluster(args.address, run.config.execution, label=label):
+        yield on_ray
 
 
 @contextmanager

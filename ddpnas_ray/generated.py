@@ -170,8 +170,8 @@ def infeasible_text(run: FinishedRun, budget: Budget) -> str:
         with_others = "each bound on its own" if hopeless else "with the other bounds held"
         way_out = f"nearest feasible {with_others}: {found}"
     return (
-        f"no architecture of space {problem.space.name!r} meets {run.text_of(budget)} (target {run.target}); {way_out}; "
-        "change --budget, add --include-pruned, or search again with a larger pruning.keep_per_group"
+        f"no architecture of space {problem.space.name!r} meets {run.text_of(budget)} (target {run.target}); "
+        f"{way_out}; change --budget, add --include-pruned, or search again with a larger pruning.keep_per_group"
     )
 
 

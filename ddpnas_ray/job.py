@@ -183,6 +183,11 @@ def _finish(
 
 def environment(seed: int, data_digest: str) -> dict[str, Any]:
     """Versions, hardware, commit and seed, as ``environment.json`` records them."""
+    return machine() | {"seed": seed, "data_digest": data_digest}
+
+
+def machine() -> dict[str, Any]:
+    """Versions, hardware and commit of this machine."""
     import psutil
 
     packages = ("numpy", "torch", "torchvision", "ray", "pyarrow", "datasets", "safetensors")
@@ -195,8 +200,6 @@ def environment(seed: int, data_digest: str) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
         "git_commit": _git_commit(),
-        "seed": seed,
-        "data_digest": data_digest,
     }
 
 

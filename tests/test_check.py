@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ddpnas_ray import check
-from tests.commands import LOCAL, contents, run
+from tests.commands import LOCAL, contents, options, run
 
 S3, D3, SKIP, MAX, AVG = "sep_conv_3x3", "dil_conv_3x3", "skip_connect", "max_pool_3x3", "avg_pool_3x3"
 DARTS_V1 = {
@@ -49,6 +49,77 @@ def test_published_genotypes_have_their_exact_costs(
     assert (said.code, said.err) == (0, "")
     costs = json.loads(said.out)
     assert (costs["params"], costs["macs"]) == (params, macs)
+
+
+def mbconvs(text: str) -> list[list[str]]:
+    """``53 z z z | 73`` -> the operations of every stage: kernel and expansion, or left out."""
+    long = {f"{k}{e}": f"mbconv_k{k}_e{e}" for k in (3, 5, 7) for e in (3, 6)} | {"z": "zero"}
+    return [[long[word] for word in stage.split()] for stage in text.split("|")]
+
+
+PROXYLESS_GPU = {"stages": mbconvs("53 z z z | 73 z z 33 | 76 z z 53 | 56 z 33 53 | 76 76 76 56 | 76")}
+PROXYLESS_WIDTHS = "space.widths=[40, 24, 32, 56, 112, 128, 256, 432, 1728]"
+LAST_FIXED = ["space.search_last=false", "space.last=mbconv_k7_e6"]
+MOBILENET_V2 = {"stages": mbconvs("36 36 z z | 36 36 36 z | 36 36 36 36 | 36 36 36 z | 36 36 36 z | 36")}
+MOBILE = "--image-size 224 --classes 1000"
+
+
+@pytest.mark.parametrize(
+    ("genotype", "keys", "params", "macs"),
+    [
+        (PROXYLESS_GPU, [PROXYLESS_WIDTHS], 7_119_848, 465_260_160),
+        (
+            PROXYLESS_GPU,
+            [PROXYLESS_WIDTHS, *LAST_FIXED],
+            7_119_848,
+            465_260_160,
+        ),
+        (MOBILENET_V2, ["space.widths=[32, 16, 24, 32, 64, 96, 160, 320, 1280]"], 3_504_872, 300_774_272),
+    ],
+)
+def test_a_file_with_stages_is_counted_in_the_mobile_space(
+    tmp_path: Path, genotype: dict[str, Any], keys: list[str], params: int, macs: int
+) -> None:
+    (tmp_path / "g.json").write_text(json.dumps(genotype))
+    said = run(check.main, "--genotype", tmp_path / "g.json", *MOBILE.split(), *options(*keys))
+    assert (said.code, said.err) == (0, "")
+    costs = json.loads(said.out)
+    assert (costs["params"], costs["macs"]) == (params, macs)
+
+
+def test_options_of_the_mobile_space_may_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "g.json").write_text(json.dumps({"stages": mbconvs("36 z")}))
+    (tmp_path / "a.yaml").write_text(
+        "space: {name: mobile, widths: [4, 4, 6, 8], depths: [2], strides: [1], stem_stride: 1}\n"
+        "data: {name: cifar10}\ntarget: {image_size: 64}"
+    )
+    words = ["--genotype", tmp_path / "g.json", "--config", tmp_path / "a.yaml", *options("space.stem_stride=2")]
+    said = run(check.main, *words, "--image-size", "8")
+    assert (said.code, said.err) == (0, "")
+    costs = json.loads(said.out)
+    stem_and_first, block, last = 3 * 4 * 9 + 4 * 9 + 4 * 4, 4 * 24 + 24 * 9 + 24 * 6, 6 * 8
+    assert costs["macs"] == 4 * 4 * (stem_and_first + block + last) + 8 * 10, "the sides are 4 after the stem"
+    assert (costs["nonparametric"], costs["height"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--cells", "14"], "ConfigError: --cells has no meaning for a genotype with stages, whose space is mobile"),
+        (["--channels", "4"], "ConfigError: --channels has no meaning for a genotype with stages"),
+        (["--stem", "auto"], "ConfigError: --stem has no meaning for a genotype with stages"),
+        (options("space.search_last=false"), "g.json: genotype: stages[5][0]: 'mbconv_k7_e6'; the blocks of the last"),
+        (options("space.widht=[4]"), "space.widht is not an option of space 'mobile'; did you mean widths?"),
+        (options("space.widths=[4]"), "ConfigError: space.widths has 1 numbers; 6 stages"),
+        (options("space={name: cell}"), "space.name is 'cell'; a genotype with stages needs space.name=mobile"),
+    ],
+)
+def test_what_does_not_fit_a_file_with_stages(tmp_path: Path, words: list[str], message: str) -> None:
+    (tmp_path / "g.json").write_text(json.dumps(PROXYLESS_GPU))
+    said = run(check.main, "--genotype", tmp_path / "g.json", *words)
+    assert (said.code, said.out) == (2, "")
+    assert said.err.count("\n") == 1
+    assert message in said.err
 
 
 @pytest.fixture

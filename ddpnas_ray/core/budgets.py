@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -45,10 +46,10 @@ def parse_budgets(text: str, costs: Mapping[str, int]) -> list[Budget]:
     """
     parts: list[tuple[list[str], list[Bound]]] = []
     for item in text.split(","):
-        key, equals, values = item.strip().partition("=")
-        if not equals or not values:
+        key, _, values = (word.strip() for word in item.partition("="))
+        if not key or not values:
             raise BudgetError(f"budget {text!r}: {item.strip()!r} is no key=value, such as macs=600M or height=2..3")
-        names = [name for name in costs if name == key or name.partition(".")[0] == key]
+        names = [key] if key in costs else [name for name in costs if name.partition(".")[0] == key]
         if not names:
             raise BudgetError(f"budget {text!r}: {key} is no cost of this space{did_you_mean(key, costs)}")
         if set(names) & {name for others, _ in parts for name in others}:
@@ -96,37 +97,46 @@ def is_time(name: str) -> bool:
     return name.partition(".")[0] == "latency"
 
 
-def _bounds(values: str, names: Iterable[str], costs: Mapping[str, int], text: str) -> list[Bound]:
+def _bounds(values: str, names: Sequence[str], costs: Mapping[str, int], text: str) -> list[Bound]:
     """One bound for every name; for a sweep one for every step."""
     span, colon, steps = values.partition(":")
     low, dots, high = span.partition("..")
+    if colon:
+        return _sweep(low, high, steps, names[0], costs, text)
+    if not low and not high:
+        raise BudgetError(f"budget {text!r}: {values} bounds nothing; write V, L..U, L.. or ..U")
     found = []
     for name in names:
-        if not dots:
-            found.append(Bound(None, _number(low, name, costs, text)))
-            continue
-        lower = _number(low, name, costs, text) if low else None
-        upper = _number(high, name, costs, text) if high else None
+        lower = math.ceil(_number(low, name, costs, text)) if dots and low else None
+        upper = math.floor(_number(high if dots else low, name, costs, text)) if high or not dots else None
         if lower is not None and upper is not None and lower > upper:
-            raise BudgetError(f"budget {text!r}: {span} is empty; write the smaller one first")
+            raise BudgetError(f"budget {text!r}: no value of {name} lies in {span}; write the smaller end first")
         found.append(Bound(lower, upper))
-    if not colon:
-        return found
-    bound = found[0]
-    if not re.fullmatch(r"[1-9][0-9]{0,5}", steps) or int(steps) < 2 or bound.lower is None or bound.upper is None:
+    return found
+
+
+def _sweep(low: str, high: str, steps: str, name: str, costs: Mapping[str, int], text: str) -> list[Bound]:
+    """Upper bounds, evenly spaced, both ends included."""
+    if not low or not high or not re.fullmatch(r"[1-9][0-9]{0,5}", steps) or steps == "1":
         raise BudgetError(f"budget {text!r}: a sweep is key=L..U:n with n at least 2, such as macs=200M..600M:20")
-    step = Fraction(bound.upper - bound.lower, int(steps) - 1)
-    return [Bound(None, bound.lower + int(i * step)) for i in range(int(steps))]
+    first, last = (math.floor(_number(end, name, costs, text)) for end in (low, high))
+    if last - first < int(steps) - 1:
+        raise BudgetError(
+            f"budget {text!r}: from {low} to {high} there are no {steps} different values of {name}; "
+            "write the smaller end first, or a smaller n"
+        )
+    step = Fraction(last - first, int(steps) - 1)
+    return [Bound(None, first + math.floor(i * step)) for i in range(int(steps))]
 
 
-def _number(value: str, name: str, costs: Mapping[str, int], text: str) -> int:
+def _number(value: str, name: str, costs: Mapping[str, int], text: str) -> Fraction:
     units = (TIMES if is_time(name) else COUNTS) | {"%": 0}
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(%|[A-Za-z]*)", value.strip())
     if not match or match[2] not in units:
         allowed = ", ".join(unit for unit in units if unit)
         raise BudgetError(f"budget {text!r}: {value!r} is no number of {name}; allowed units: {allowed}")
     number = Fraction(match[1])
-    return int(number * costs[name] / 100 if match[2] == "%" else number * units[match[2]])
+    return number * costs[name] / 100 if match[2] == "%" else number * units[match[2]]
 
 
 def _range_text(name: str, bound: Bound) -> str:

@@ -40,8 +40,9 @@ def enumerate_all(problem: Problem, value_EK: IntArray, budget: Budget, k: int) 
     if count > MAX_ENUMERATED:
         raise TooLargeError(f"there are {count:,} architectures; at most {MAX_ENUMERATED:,} are enumerated")
     edges = np.arange(len(space.edges))
+    in_block_order = [e for block in space.blocks for e in block]
     first = problem.costs[next(iter(budget))] if budget else None
-    best: list[tuple[int, int, tuple[int, ...]]] = []
+    best: list[tuple[int, int, tuple[int, ...], tuple[int, ...]]] = []
     for start in range(0, count, 100_000):
         numbers = np.arange(start, min(start + 100_000, count))
         alphas_NE = np.zeros((len(numbers), len(edges)), dtype=np.int64)
@@ -62,11 +63,15 @@ def enumerate_all(problem: Problem, value_EK: IntArray, budget: Budget, k: int) 
             good_N = value_N >= np.partition(value_N, -k)[-k]
             alphas_NE, value_N = alphas_NE[good_N], value_N[good_N]
         best += [
-            (-int(value), first(alpha_E) if first else 0, tuple(int(op) for op in alpha_E))
+            (-int(value), first(alpha_E) if first else 0, _tuple(alpha_E[in_block_order]), _tuple(alpha_E))
             for value, alpha_E in zip(value_N, alphas_NE, strict=True)
         ]
         best = sorted(best)[:k]
     return [alpha_E for *_, alpha_E in best], count
+
+
+def _tuple(alpha_E: IntArray) -> tuple[int, ...]:
+    return tuple(int(op) for op in alpha_E)
 
 
 def _totals(table: CostTable, alphas_NE: IntArray) -> IntArray:

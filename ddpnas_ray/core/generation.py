@@ -124,7 +124,7 @@ def groups_that_share(problem: Problem, budgets: Sequence[Budget]) -> list[list[
     """Budgets in order, those that one pass of the programme answers together in one group."""
     groups: list[list[Budget]] = []
     for budget in budgets:
-        if groups and shares_a_pass(problem, [*groups[-1], budget]):
+        if groups and shares_a_pass(problem, [groups[-1][0], budget]):
             groups[-1].append(budget)
         else:
             groups.append([budget])
@@ -198,6 +198,8 @@ def _solve(
                 for budget, found in zip(budgets, alphas, strict=True)
             ]
         except TooLargeError:
+            if len(budgets) > 1:  # the front of one budget is smaller
+                return [found for budget in budgets for found in _solve(problem, value_EK, [budget], k, method)]
             if method == "programme":
                 raise
     solutions = []

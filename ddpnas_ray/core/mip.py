@@ -17,7 +17,7 @@ import numpy as np
 from ddpnas_ray.core.budgets import Bound, Budget
 from ddpnas_ray.core.choices import left_out
 from ddpnas_ray.core.errors import TooLargeError
-from ddpnas_ray.core.types import IntArray, LongestPath
+from ddpnas_ray.core.types import CostFunction, IntArray, LongestPath
 
 if TYPE_CHECKING:
     from ddpnas_ray.core.generation import Problem
@@ -55,6 +55,8 @@ def solve_mip(problem: Problem, value_EK: IntArray, budget: Budget, k: int) -> t
     variables = _Variables([{} for _ in edges])
     for e, op in np.argwhere(problem.choosable_EK):
         variables.of_edge[e][int(op)] = variables.add(0.0, 1.0)
+    if not variables.limits or any(_is_negative(problem.costs[name], bound) for name, bound in budget.items()):
+        return [], 0
     choices = [(e, op, column) for e in edges for op, column in variables.of_edge[e].items()]
     absent = [left_out(space, e) if space.inputs is not None else -1 for e in edges]
 
@@ -99,6 +101,11 @@ def solve_mip(problem: Problem, value_EK: IntArray, budget: Budget, k: int) -> t
                 return found, nodes
         rows.append((dict.fromkeys((column for *_, column in chosen), 1.0), -np.inf, len(chosen) - 1.0))
     raise TooLargeError(f"the mixed-integer programme met {MAX_CUTS} solutions that break a bound by less than 1e-6")
+
+
+def _is_negative(cost: CostFunction, bound: Bound) -> bool:
+    """Whether a bound asks for a negative height; the rows of a longest path take for granted that none does."""
+    return isinstance(cost, LongestPath) and bound.upper is not None and bound.upper < 0
 
 
 def _interval(bound: Bound, fixed: int, scale: float) -> tuple[float, float]:

@@ -80,17 +80,17 @@ def run_programme(
     Args:
         problem: What can be generated.
         value_EK: The objective: what each choice adds, shape (E, K).
-        budgets: One, or several that ``shares_a_pass``: then the pass uses the loosest of their bounds.
+        budgets: One, or several that ``shares_a_pass``: then states go that are within none of them.
         k: How many.
 
     Raises:
-        TooLargeError: There are too many states.
-        ValueError: A path cost's arcs do not follow the order of the blocks.
+        TooLargeError: There are too many states, or a path cost's arcs do not follow the order of the blocks.
     """
-    space, shared = problem.space, len(budgets) > 1
-    budget = budgets[0]
-    if shared:
-        budget = {name: Bound(None, max(_upper(other, name) for other in budgets)) for name in budgets[0]}
+    space, budget = problem.space, budgets[0]
+    tightest = {name: bound.upper for name, bound in budget.items()}
+    if len(budgets) > 1:
+        tightest = {name: min(_upper(other, name) for other in budgets) for name in budget}
+        budget = {name: Bound(None, max(_upper(other, name) for other in budgets)) for name in budget}
     names = [name for name in budget if isinstance(problem.costs[name], CostTable)]
     tables = [cost for name in names if isinstance(cost := problem.costs[name], CostTable)]
     blocks = [_block(problem, value_EK, tables, edges) for edges in space.blocks]
@@ -117,8 +117,8 @@ def run_programme(
         columns = []
         for a, name in enumerate(names):
             total_S = states.total_SA[:, a]
-            if (upper := budget[name].upper) is not None:  # where every completion is affordable, less is no better
-                columns.append(total_S if shared else np.maximum(total_S, upper - most_BA[b, a]))
+            if (upper := tightest[name]) is not None:  # where every completion is affordable, less is no better
+                columns.append(np.maximum(total_S, upper - most_BA[b, a]))
             if (lower := budget[name].lower) is not None:  # where every completion is enough, more is no better
                 columns.append(-np.minimum(total_S, lower - least_BA[b, a]))
         states = states.keep(_front(states, first, columns, k))
@@ -184,7 +184,10 @@ def _paths(space: SearchSpace, problem: Problem, budget: Budget) -> tuple[list[_
         if not isinstance(cost, LongestPath):
             continue
         arcs = sorted(cost.arcs, key=lambda arc: block_of[arc[0]])
-        LongestPath(tuple(arcs), cost.counts_EK)  # raises where the blocks do not follow the arcs
+        try:
+            LongestPath(tuple(arcs), cost.counts_EK)
+        except ValueError as error:
+            raise TooLargeError(f"the programme goes block by block, which {name} does not allow: {error}") from error
         nodes = sorted({v for _, *ends in arcs for v in ends})
         column = {v: len(height_V) + i for i, v in enumerate(nodes)}
         by_block = tuple(

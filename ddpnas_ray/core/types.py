@@ -182,13 +182,15 @@ class LongestPath:
         counts_EK: Which choices are an operation: all but those that leave the edge out, shape (E, K).
 
     Raises:
-        ValueError: Arcs in another order.
+        ValueError: No arcs, or in another order.
     """
 
     arcs: tuple[tuple[int, int, int], ...]
     counts_EK: BoolArray
 
     def __post_init__(self) -> None:
+        if not self.arcs:
+            raise ValueError("longest path: at least one arc is needed")
         left: set[int] = set()
         for edge, source, node in self.arcs:
             left.add(source)

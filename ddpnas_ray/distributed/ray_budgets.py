@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import ray
 
@@ -32,7 +33,7 @@ def solve_budgets(
     """
     chunks = _chunks(groups_that_share(problem, budgets), TASKS_PER_CPU * int(ray.cluster_resources().get("CPU", 1)))
     problem_ref = ray.put(problem)
-    task = ray.remote(solve_many).options(name="ddpnas-generate", num_cpus=1, max_retries=3)
+    task: Any = ray.remote(solve_many).options(name="ddpnas-generate", num_cpus=1, max_retries=3)
     refs = [task.remote(problem_ref, chunk, k=k, method=method) for chunk in chunks]
     sizes = dict(zip(refs, map(len, chunks), strict=True))
     left = list(refs)

@@ -142,12 +142,13 @@ def start(job: jobs.Job, folder: Folder, time_limit_s: float | None = None) -> S
 
 
 @contextmanager
-def cluster(address: str | None, config: ExecutionConfig) -> Iterator[str]:
+def cluster(address: str | None, config: ExecutionConfig, *, label: str | None = None) -> Iterator[str]:
     """Connect to a running cluster, or start one on this machine for as long as the block lasts.
 
     Args:
         address: ``auto`` or ``host:port`` of a running cluster; None starts one unless ``RAY_ADDRESS`` is set.
         config: Sizes the cluster that is started.
+        label: ``key=value`` that this machine's node is labelled with in a cluster that is started.
 
     Yields:
         Where to look: the dashboard's address, or an empty string.
@@ -163,7 +164,9 @@ def cluster(address: str | None, config: ExecutionConfig) -> Iterator[str]:
             context = ray.init(address=address, **common)
         else:
             cores = os.cpu_count() or 1
-            context = ray.init(address="local", num_cpus=max(cores, (config.workers or 0) + 1), **common)
+            cpus = max(cores, (config.workers or 0) + 1)
+            labels = dict([label.split("=", 1)]) if label else None
+            context = ray.init(address="local", num_cpus=cpus, labels=labels, **common)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ResourceError(

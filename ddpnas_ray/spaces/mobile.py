@@ -54,6 +54,53 @@ def make(
     Raises:
         ConfigError: The numbers of widths, depths and strides do not fit, or no block is left to search.
     """
+    shape = backbone(
+        widths=widths,
+        depths=depths,
+        strides=strides,
+        stem_stride=stem_stride,
+        first_kernel=first_kernel,
+        search_last=search_last,
+        last=last,
+    )
+    places = [f"stage{stage}.{block}" for stage, depth in enumerate(depths) for block in range(depth)]
+    edges = tuple(
+        Edge(place, tuple(Op(name, "non_parameter" if name == ZERO else "parameter") for name in names))
+        for place, names in zip(places[: shape.searched], shape.candidates(), strict=False)
+    )
+    return SpaceSpec(
+        space=SearchSpace("mobile", edges, each_edge_alone(edges)),
+        supernet=partial(_supernet, shape),
+        build=partial(_build, shape),
+        deploy=partial(_deploy, shape),
+        encode=partial(encode, backbone=shape),
+        decode=partial(decode, backbone=shape),
+        costs={
+            **{kind: partial(_cost, kind, shape) for kind in KINDS},
+            "nonparametric": partial(_count_blocks, shape, left_out=True),
+            "height": partial(_count_blocks, shape, left_out=False),
+        },
+        target=TargetDefaults(),
+        parts=partial(_parts, shape),
+        effort=partial(_effort, shape),
+    )
+
+
+def backbone(
+    *,
+    widths: tuple[int, ...],
+    depths: tuple[int, ...],
+    strides: tuple[int, ...],
+    stem_stride: int,
+    first_kernel: int,
+    search_last: bool,
+    last: str,
+) -> Backbone:
+    """What the options of ``make`` say, all given.
+
+    Raises:
+        ConfigError: See ``make``.
+    """
     if len(strides) != len(depths):
         raise ConfigError(
             f"space.strides has {len(strides)} numbers and space.depths {len(depths)}; give both one a stage"
@@ -68,34 +115,13 @@ def make(
             "space.search_last is false and space.depths has one stage, so no block is left to search; "
             "set it to true, or add a stage"
         )
-    backbone = Backbone(
+    return Backbone(
         widths=widths,
         depths=depths,
         strides=strides,
         stem_stride=stem_stride,
         first_kernel=first_kernel,
         fixed_last=None if search_last else last,
-    )
-    places = [f"stage{stage}.{block}" for stage, depth in enumerate(depths) for block in range(depth)]
-    edges = tuple(
-        Edge(place, tuple(Op(name, "non_parameter" if name == ZERO else "parameter") for name in names))
-        for place, names in zip(places[: backbone.searched], backbone.candidates(), strict=False)
-    )
-    return SpaceSpec(
-        space=SearchSpace("mobile", edges, each_edge_alone(edges)),
-        supernet=partial(_supernet, backbone),
-        build=partial(_build, backbone),
-        deploy=partial(_deploy, backbone),
-        encode=partial(encode, backbone=backbone),
-        decode=partial(decode, backbone=backbone),
-        costs={
-            **{kind: partial(_cost, kind, backbone) for kind in KINDS},
-            "nonparametric": partial(_count_blocks, backbone, left_out=True),
-            "height": partial(_count_blocks, backbone, left_out=False),
-        },
-        target=TargetDefaults(),
-        parts=partial(_parts, backbone),
-        effort=partial(_effort, backbone),
     )
 
 

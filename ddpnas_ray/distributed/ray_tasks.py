@@ -1,0 +1,256 @@
+"""Timing as Ray tasks, on the nodes that carry a device's label (``ray start --labels ddpnas-device=jetson``)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import ray
+
+from ddpnas_ray.core.errors import ResourceError, WorkerLostError
+from ddpnas_ray.core.types import IntArray
+from ddpnas_ray.costs.latency import Latency, Timings, reference_latency
+from ddpnas_ray.execution.ray_pool import INFRASTRUCTURE, own_error
+from ddpnas_ray.job import machine
+from ddpnas_ray.nn.timing_config import TimingOptions, device_label
+from ddpnas_ray.spaces.base import Part, SpaceSpec, Target
+
+log = logging.getLogger(__name__)
+
+PARTS_A_TASK = 8
+SILENCE_S = 60.0  # without a result: say what may be the matter
+GONE_S = 120.0  # without a node of the device: give up
+
+OnTimed = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """The nodes of a device, and what one timing task reserves there.
+
+    A task takes *all* CPUs of its node, however few threads it times with: so no two run on one node, nor anything else
+    that Ray knows of.
+
+    Args:
+        label: ``key=value``.
+        cpus: CPUs of each node.
+        gpus: GPUs that a task needs.
+    """
+
+    label: str
+    cpus: float
+    gpus: int
+
+    @classmethod
+    def find(cls, label: str, options: TimingOptions) -> Device:
+        """Look at the connected cluster.
+
+        Args:
+            label: See ``timing_config.device_label``.
+            options: Threads and GPU that are needed.
+
+        Raises:
+            ResourceError: No node carries the label, the nodes differ, or lack what is needed.
+        """
+        label, gpus = device_label(label), int(options.device == "cuda")
+        if not (nodes := _nodes(label)):
+            others = sorted({text for node in _nodes() for text in _labels(node) if not text.startswith("ray.io/")})
+            there = f"labels there are {', '.join(others)}" if others else "no node carries any label of yours"
+            raise ResourceError(
+                f"--device-label: no node of the cluster carries {label}; {there}; start Ray on the device with "
+                f"`ray start --address=... --labels {label}`"
+            )
+        sizes = {(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)) for node in nodes}
+        if len(sizes) > 1:
+            raise ResourceError(
+                f"--device-label: nodes with {label} differ: {', '.join(f'{c:g} CPU, {g:g} GPU' for c, g in sizes)}; "
+                "give each kind of machine a label of its own"
+            )
+        cpus, node_gpus = sizes.pop()
+        if cpus < max(1, options.threads) or node_gpus < gpus:
+            raise ResourceError(
+                f"--device-label: nodes with {label} have {cpus:g} CPU and {node_gpus:g} GPU; {options.threads} "
+                f"threads and {gpus} GPU are needed"
+            )
+        return cls(label, cpus, gpus)
+
+    def task(self, function: Callable[..., Any], name: str) -> Any:
+        """A function as a Ray task there. Timing changes nothing, so Ray may repeat it when a node dies."""
+        key, value = self.label.split("=", 1)
+        return ray.remote(
+            num_cpus=self.cpus,
+            num_gpus=self.gpus,
+            label_selector={key: value},
+            max_retries=3,
+            max_calls=0,  # one process for all tasks of a node; by default a GPU task ends its process
+        )(function).options(name=name)
+
+    def results(self, refs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """Results as they come, each with the index of its reference.
+
+        Raises:
+            DdpnasError: What a task raised.
+            WorkerLostError: A task's process died again and again, or no node of the device is left.
+        """
+        index = {ref: i for i, ref in enumerate(refs)}
+        pending, heard_s, silent, there_s = list(refs), time.monotonic(), False, time.monotonic()
+        while pending:
+            done, pending = ray.wait(pending, num_returns=1, timeout=5.0)
+            now_s = time.monotonic()
+            if done:
+                yield index[done[0]], _get(done[0])
+                heard_s = there_s = time.monotonic()
+                continue
+            if _nodes(self.label):
+                there_s = now_s
+            elif now_s - there_s > GONE_S:
+                raise WorkerLostError(
+                    f"timing: no node with {self.label} has been there for {GONE_S:g} s; start Ray there again, then "
+                    "repeat the command"
+                )
+            if now_s - heard_s > SILENCE_S and not silent:
+                silent = True
+                log.warning(
+                    "no timing came back for %.0f s; a task waits until all %g CPUs of a node with %s are free: "
+                    "`ray status` tells what is in use",
+                    SILENCE_S,
+                    self.cpus,
+                    self.label,
+                )
+
+
+def describe(label: str, options: TimingOptions) -> dict[str, Any]:
+    """Hardware and versions of a device: ``job.machine`` there, and the name of its GPU where that is timed.
+
+    Raises:
+        ResourceError: See ``Device.find``.
+    """
+    device = Device.find(label, options)
+    [(_, facts)] = device.results([device.task(_describe, "describe the device").remote(options.device)])
+    return dict(facts)
+
+
+def time_parts(
+    reference: Part,
+    parts: Sequence[Part],
+    label: str,
+    options: TimingOptions,
+    *,
+    settle: int = 0,
+    seed: int = 0,
+    on_timed: OnTimed | None = None,
+) -> list[Timings]:
+    """Time parts on a device, in several passes, each in an order of its own so that drift is no bias.
+
+    Args:
+        reference: The whole network that runs before each of them; see ``nn.timing.time_beside``.
+        parts: What is timed.
+        label: Where; see ``timing_config.device_label``.
+        options: How.
+        settle: See ``nn.timing.time_beside``: 0 for parts of networks, 1 for whole networks.
+        seed: Of the orders.
+        on_timed: Told how many parts a finished task had; ``passes * len(parts)`` in all.
+
+    Returns:
+        One a part, over all passes.
+
+    Raises:
+        ResourceError: No node carries the label, or they lack what is needed.
+        WorkerLostError: A task's process died again and again.
+    """
+    device = Device.find(label, options)
+    orders = [np.random.default_rng((seed, number)).permutation(len(parts)) for number in range(options.passes)]
+    chunks = [order[i : i + PARTS_A_TASK] for order in orders for i in range(0, len(parts), PARTS_A_TASK)]
+    task = device.task(_time, "time parts")
+    refs = [task.remote(reference, [parts[i] for i in chunk], options, settle) for chunk in chunks]
+    found: list[list[Timings]] = [[] for _ in parts]
+    for which, timings in device.results(refs):
+        for i, timing in zip(chunks[which], timings, strict=True):
+            found[i].append(timing)
+        if on_timed is not None:
+            on_timed(len(timings))
+    return [
+        Timings(np.concatenate([t.ns_T for t in passes]), np.concatenate([t.reference_ns_T for t in passes]))
+        for passes in found
+    ]
+
+
+def measure_networks(
+    spec: SpaceSpec,
+    target: Target,
+    alphas: Sequence[IntArray],
+    label: str,
+    options: TimingOptions,
+    *,
+    on_timed: OnTimed | None = None,
+) -> list[Latency]:
+    """Latencies of whole deploy networks on a device, end to end, drift among them divided out.
+
+    Args:
+        spec: The space.
+        target: The deploy network's target.
+        alphas: The architectures; the first is also the reference.
+        label: Where; see ``timing_config.device_label``.
+        options: How.
+        on_timed: See ``time_parts``.
+
+    Raises:
+        ResourceError: See ``time_parts``.
+        WorkerLostError: See ``time_parts``.
+    """
+    networks = [network(spec, target, alpha_E) for alpha_E in alphas]
+    timings = time_parts(networks[0], networks, label, options, settle=1, on_timed=on_timed)
+    level = reference_latency(timings).median_ns
+    return [timing.at(level) for timing in timings]
+
+
+def network(spec: SpaceSpec, target: Target, alpha_E: Sequence[int] | IntArray) -> Part:
+    """A whole deploy network, to be timed."""
+    shape = (target.input_channels, target.image_size, target.image_size)
+    build = partial(spec.deploy, np.asarray(alpha_E), target)
+    return Part(edge=None, key="network", input_shape=shape, build=build)
+
+
+def _time(reference: Part, parts: Sequence[Part], options: TimingOptions, settle: int) -> list[Timings]:
+    """The body of a task."""
+    from ddpnas_ray.nn.timing import Timed, time_beside
+    from ddpnas_ray.nn.training import fixed_threads
+
+    with fixed_threads(options.threads):
+        beside = Timed(reference.build, reference.input_shape, options)
+        return [
+            time_beside(beside, Timed(part.build, part.input_shape, options), options, settle=settle) for part in parts
+        ]
+
+
+def _describe(device: str) -> dict[str, Any]:
+    import torch
+
+    gpu = {"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}
+    return machine() | gpu
+
+
+def _get(ref: Any) -> Any:
+    try:
+        return ray.get(ref)
+    except ray.exceptions.RayTaskError as error:
+        raise own_error(error) from None
+    except INFRASTRUCTURE as error:
+        raise WorkerLostError(
+            f"timing: a task died again and again ({type(error).__name__}); look at the device's node (ray status) and "
+            "its memory"
+        ) from error
+
+
+def _nodes(label: str | None = None) -> list[dict[str, Any]]:
+    """The living nodes, or those with a label."""
+    return [node for node in ray.nodes() if node["Alive"] and (label is None or label in _labels(node))]
+
+
+def _labels(node: dict[str, Any]) -> list[str]:
+    return [f"{key}={value}" for key, value in node["Labels"].items()]

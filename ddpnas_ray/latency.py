@@ -1,0 +1,429 @@
+"""Latency tables of a device, and how far they can be trusted: ``python -m ddpnas_ray.latency``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ddpnas_ray.commandline import OK, Parser, guarded, positive, refuse_dead_address
+from ddpnas_ray.core.errors import ConfigError, DataError
+from ddpnas_ray.nn.timing_config import TimingOptions, device_label
+
+if TYPE_CHECKING:
+    from ddpnas_ray.core.types import FloatArray, SearchSpace
+    from ddpnas_ray.costs.latency import Latency, LatencyRow, LatencyTable, Timings
+    from ddpnas_ray.spaces.base import Part, SpaceSpec, Target
+
+DESCRIPTION = """\
+Time the parts of a space's networks on a device, so that `generate` can keep to a latency. A device is every Ray node
+with a label; without --address a cluster is started here and this machine carries it.
+
+examples:
+  python -m ddpnas_ray.latency build --space mobile --image-size 224 --classes 1000 --device-label pc --out t.parquet
+  python -m ddpnas_ray.latency build --run runs/cell --device-label jetson --address auto --out jetson.parquet
+  python -m ddpnas_ray.latency check t.parquet --networks 50        sums of parts against whole networks, measured
+  ray start --address=HEAD:6379 --labels ddpnas-device=jetson       on the device: make it a node with the label
+
+`ddpnas latency build --help` and `ddpnas latency check --help` tell more.
+"""
+BUILD = """\
+Time every distinct part of every choice, in several passes, each in another order. Each timing comes right after a run
+of a reference network: caches are then as inside a network, and what slows the device down for a while slows both, and
+is divided out. One timing runs on a node at a time.
+
+examples:
+  python -m ddpnas_ray.latency build --space mobile --image-size 224 --classes 1000 --device-label pc --out t.parquet
+  python -m ddpnas_ray.latency build --space cell --set target.cells=14 --image-size 32 --classes 10 \\
+      --device-label jetson --address auto --out t.parquet
+  python -m ddpnas_ray.latency build --run RUN --device-label board=rev-b --threads 4 --dtype bf16 --out t.parquet
+"""
+CHECK = """\
+Draw random networks of the table's space, measure them whole, and compare with the sums of their parts: median relative
+error, bias (mean signed relative error) and rank correlation (Spearman). The table's reference network is measured
+beside each, so that drift shows and is divided out.
+
+examples:
+  python -m ddpnas_ray.latency check t.parquet
+  python -m ddpnas_ray.latency check t.parquet --networks 200 --full-depth-networks 0 --csv measured.csv --json
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = Parser(prog="ddpnas latency", description=DESCRIPTION)
+    commands = p.add_subparsers(dest="command", required=True, metavar="build|check")
+    build = commands.add_parser("build", help="time the parts of a space's networks", description=BUILD)
+    of = build.add_mutually_exclusive_group(required=True)
+    of.add_argument("--space", metavar="NAME", help="a built-in space, or module:function, with its defaults")
+    of.add_argument("--config", metavar="FILE", help="sections space and target of a YAML file")
+    of.add_argument("--run", metavar="RUN", help="space and target of a finished search")
+    build.add_argument(
+        "--set",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="override one key of space or target: --set space.nodes=3",
+    )
+    build.add_argument("--image-size", metavar="N", type=positive, help="side in pixels (no data set is read)")
+    build.add_argument("--classes", metavar="N", type=positive, help="number of classes")
+    build.add_argument("--input-channels", metavar="N", type=positive, help="colour channels (default 3)")
+    build.add_argument("--target", metavar="KEY=V,...", help="with --run: another target, as in generate")
+    build.add_argument("--out", metavar="TABLE", required=True, help="the table, a Parquet file, local or a URI")
+    build.add_argument("--force", action="store_true", help="replace --out where it exists")
+    build.add_argument("--device-label", metavar="NAME", required=True, help="NAME is ddpnas-device=NAME; or key=value")
+    build.add_argument("--threads", metavar="N", type=positive, default=1, help="CPU threads (default 1)")
+    build.add_argument("--batch", metavar="N", type=positive, default=1, help="images of a batch (default 1)")
+    build.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="default fp32")
+    build.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
+
+    check = commands.add_parser("check", help="compare a table with whole networks, measured", description=CHECK)
+    check.add_argument("table", metavar="TABLE", help="what build wrote")
+    check.add_argument("--networks", metavar="N", type=_count, default=50, help="of any depth (default 50)")
+    check.add_argument(
+        "--full-depth-networks", metavar="N", type=_count, default=50, help="no part left out (default 50)"
+    )
+    check.add_argument("--seed", metavar="N", type=_count, default=0, help="of the networks (default 0)")
+    check.add_argument("--csv", metavar="FILE", help="write every measurement")
+    check.add_argument("--json", action="store_true", help="print one JSON object; progress goes to stderr")
+    check.add_argument("--device-label", metavar="NAME", help="default: the table's")
+    for command in (build, check):
+        command.add_argument("--passes", metavar="N", type=positive, default=5, help="over everything (default 5)")
+        command.add_argument("--address", metavar="HOST:PORT", help="a running Ray cluster, or auto")
+    return p
+
+
+@guarded
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    p = parser()
+    args = p.parse_args(argv)
+    if args.command == "check":
+        if args.networks + args.full_depth_networks == 0:
+            p.error("--networks and --full-depth-networks are both 0")
+        return _check(args)
+    inputs = (args.image_size, args.classes, args.input_channels)
+    if args.run and (args.overrides or any(inputs)):
+        p.error("--run says the space and the target; leave --set, --image-size, --classes and --input-channels out")
+    if args.target and not args.run:
+        p.error("--target is for --run; otherwise give --image-size, --classes and --set target.KEY=VALUE")
+    return _build(args)
+
+
+# --- build ----------------------------------------------------------------------------------------------------------
+
+
+def _build(args: argparse.Namespace) -> int:
+    from ddpnas_ray.costs.latency import LatencyTable, edge_names, place, reference_latency
+
+    label = device_label(args.device_label)
+    options = TimingOptions(
+        threads=args.threads, batch=args.batch, dtype=args.dtype, device=args.device, passes=args.passes
+    )
+    section, spec, target = _what(args)
+    if spec.parts is None:
+        raise ConfigError(f"space.name: space {section['name']!r} names no parts of its networks, so none can be timed")
+    folder, name = place(args.out)
+    if folder.has(name) and not args.force:
+        raise DataError(f"{args.out}: exists; choose another --out, or replace it with --force")
+    folder.make()
+
+    parts = spec.parts(target)
+    distinct = list({part.key: part for part in parts}.values())
+    reference_alpha = _draw(spec.space, 1, seed=0, full_depth=False)[0]
+    with _cluster(args.address, label):
+        from ddpnas_ray.distributed import ray_tasks
+
+        machine = ray_tasks.describe(label, options)
+        print(f"{label}: {_hardware(machine)}", file=sys.stderr)
+        start = time.monotonic()
+        timings = ray_tasks.time_parts(
+            ray_tasks.network(spec, target, reference_alpha),
+            distinct,
+            label,
+            options,
+            on_timed=_progress("parts", options.passes * len(distinct)),
+        )
+        seconds = time.monotonic() - start
+    reference = reference_latency(timings)
+    table = LatencyTable(
+        rows=_rows(spec.space, parts, distinct, timings, reference),
+        device=label,
+        machine=machine,
+        timing=dataclasses.asdict(options),
+        space=section,
+        edges=edge_names(spec.space),
+        target=dataclasses.asdict(target),
+        reference_alpha=reference_alpha,
+        reference=reference,
+        date=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    )
+    table.save(args.out)
+    print("\n".join(_summary(table, spec.space, str(target), len(distinct), seconds)))
+    print(f"table {args.out}")
+    return OK
+
+
+def _what(args: argparse.Namespace) -> tuple[dict[str, Any], SpaceSpec, Target]:
+    """Section ``space``, the space that it makes, and the target; no data set is read for it."""
+    from ddpnas_ray.config import check, parse, read_text, set_key, to_dict
+    from ddpnas_ray.generated import FinishedRun
+    from ddpnas_ray.spaces.base import Inputs, Target, find_space
+
+    if args.run:
+        run = FinishedRun.load(args.run, target=args.target)
+        return to_dict(run.config)["space"], run.spec, run.target
+    source = args.config or f"--space {args.space}"
+    values = parse(read_text(args.config), source) if args.config else {"space": {"name": args.space}}
+    for override in args.overrides:
+        set_key(values, override)
+    config = check(values, source)
+    for option in ("image_size", "classes"):
+        if getattr(args, option) is None and getattr(config.target, option) is None:
+            raise ConfigError(
+                f"{source}: target.{option} is not set, and no data set is read; give --{option.replace('_', '-')}"
+            )
+    spec = find_space(config.space.name)(**config.space.options)
+    # What is not given stands in the section, which wins.
+    inputs = Inputs(channels=args.input_channels or 3, image_size=args.image_size or 1, classes=args.classes or 1)
+    return to_dict(config)["space"], spec, Target.resolve(config.target, inputs, spec.target)
+
+
+def _rows(
+    space: SearchSpace, parts: Sequence[Part], distinct: Sequence[Part], timings: Sequence[Timings], reference: Latency
+) -> tuple[LatencyRow, ...]:
+    """The parts of each choice, equal ones counted, with their latencies."""
+    from ddpnas_ray.costs.latency import LatencyRow
+
+    latencies = {part.key: t.at(reference.median_ns) for part, t in zip(distinct, timings, strict=True)}
+    counts = Counter((part.edge, part.candidate, part.key) for part in parts)
+    return tuple(
+        LatencyRow(None, None, key, count, latencies[key])
+        if edge is None
+        else LatencyRow(space.edges[edge].name, space.op(edge, k).name, key, count, latencies[key])
+        for (edge, k, key), count in counts.items()
+    )
+
+
+def _summary(table: LatencyTable, space: SearchSpace, target: str, distinct: int, seconds: float) -> list[str]:
+    """The table in a few lines."""
+    import numpy as np
+
+    from ddpnas_ray.reporting.progress import duration
+
+    cost = table.cost(space)
+    slowest = max(table.rows, key=lambda row: row.latency.median_ns)
+    predicted_ns = cost(np.array(table.reference_alpha))
+    timing = table.timing
+    return [
+        f"{distinct} distinct parts of space {table.space['name']} ({target}), {timing['threads']} thread(s), batch "
+        f"{timing['batch']}, {timing['dtype']} on {timing['device']}: {slowest.latency.runs} timings each in "
+        f"{duration(seconds)}",
+        f"base      {_ms(cost.base)}: what every network does",
+        f"slowest   {_ms(slowest.latency.median_ns)}: {slowest.key}",
+        f"reference {_ms(table.reference.median_ns)} measured, {_ms(predicted_ns)} as the sum of its parts "
+        f"({predicted_ns / table.reference.median_ns - 1:+.1%})",
+    ]
+
+
+# --- check ----------------------------------------------------------------------------------------------------------
+
+
+def _check(args: argparse.Namespace) -> int:
+    import numpy as np
+
+    from ddpnas_ray.config import check
+    from ddpnas_ray.costs.latency import read_table, reference_latency
+    from ddpnas_ray.spaces.base import Target, find_space
+
+    table = read_table(args.table)
+    label = device_label(args.device_label or table.device)
+    options = TimingOptions(**{**table.timing, "passes": args.passes})
+    config = check({"space": dict(table.space)}, args.table)
+    spec, target = find_space(config.space.name)(**config.space.options), Target(**table.target)
+    cost = table.cost(spec.space)
+    populations = {
+        "any_depth": _draw(spec.space, args.networks, seed=args.seed, full_depth=False),
+        "full_depth": _draw(spec.space, args.full_depth_networks, seed=args.seed, full_depth=True),
+    }
+    alphas = [alpha for drawn in populations.values() for alpha in drawn]
+    with _cluster(args.address, label):
+        from ddpnas_ray.distributed import ray_tasks
+
+        timings = ray_tasks.time_parts(
+            ray_tasks.network(spec, target, table.reference_alpha),
+            [ray_tasks.network(spec, target, alpha) for alpha in alphas],
+            label,
+            options,
+            settle=1,
+            seed=args.seed,
+            on_timed=_progress("networks", options.passes * len(alphas)),
+        )
+    now = reference_latency(timings)
+    rows = [
+        {
+            "population": name,
+            "alpha": " ".join(map(str, alpha)),
+            "predicted_ns": cost(np.array(alpha)),
+            "measured_ns": timing.at(table.reference.median_ns).median_ns,
+            "as_measured_ns": timing.as_measured().median_ns,
+        }
+        for (name, alpha), timing in zip(
+            [(name, alpha) for name, drawn in populations.items() for alpha in drawn], timings, strict=True
+        )
+    ]
+    result = {
+        "table": args.table,
+        "device": label,
+        "reference": {
+            "table_ns": table.reference.median_ns,
+            "now_ns": now.median_ns,
+            "q1_ns": now.q1_ns,
+            "q3_ns": now.q3_ns,
+            "drift": now.median_ns / table.reference.median_ns - 1,
+        },
+        "populations": {
+            name: _agreement([row for row in rows if row["population"] == name])
+            for name, drawn in populations.items()
+            if drawn
+        },
+    }
+    if args.csv:
+        _write_csv(args.csv, rows)
+    print(json.dumps(result) if args.json else "\n".join(_report(result)))
+    return OK
+
+
+def _agreement(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How predictions and measurements agree, with drift divided out and as measured."""
+    import numpy as np
+
+    predicted_N = np.array([row["predicted_ns"] for row in rows], dtype=np.float64)
+
+    def against(column: str) -> dict[str, Any]:
+        measured_N = np.array([row[column] for row in rows], dtype=np.float64)
+        error_N = predicted_N / measured_N - 1
+        return {
+            "median_relative_error": float(np.median(np.abs(error_N))),
+            "bias": float(error_N.mean()),
+            "spearman": _spearman(predicted_N, measured_N),
+        }
+
+    return {"networks": len(rows), **against("measured_ns"), "as_measured": against("as_measured_ns")}
+
+
+def _spearman(a_N: FloatArray, b_N: FloatArray) -> float | None:
+    """Correlation of ranks; None where all are equal, or there is one."""
+    import numpy as np
+    from scipy.stats import rankdata
+
+    ranks_2N = np.array([rankdata(a_N), rankdata(b_N)])
+    if (ranks_2N.std(axis=1) == 0).any():
+        return None
+    return float(np.corrcoef(ranks_2N)[0, 1])
+
+
+def _report(result: Mapping[str, Any]) -> list[str]:
+    """The result for people."""
+    reference = result["reference"]
+    lines = [
+        f"reference network: {_ms(reference['table_ns'])} in the table, {_ms(reference['now_ns'])} now "
+        f"({reference['drift']:+.1%}), middle half {_ms(reference['q1_ns'])} to {_ms(reference['q3_ns'])}"
+    ]
+    for name, found in result["populations"].items():
+        for title, figures in (
+            (f"{found['networks']} networks, {name.replace('_', ' ')}", found),
+            ("  without dividing drift out", found["as_measured"]),
+        ):
+            spearman = "undefined" if figures["spearman"] is None else f"{figures['spearman']:.3f}"
+            lines.append(
+                f"{title}: median relative error {figures['median_relative_error']:.1%}, bias {figures['bias']:+.1%}, "
+                f"Spearman {spearman}"
+            )
+    return lines
+
+
+def _write_csv(path: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    import csv
+    import io
+
+    from ddpnas_ray.costs.latency import place
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+    folder, name = place(path)
+    folder.write(name, text.getvalue().encode())
+
+
+# --- both -----------------------------------------------------------------------------------------------------------
+
+
+def _draw(space: SearchSpace, count: int, *, seed: int, full_depth: bool) -> list[tuple[int, ...]]:
+    """Architectures whose blocks choose uniformly; with full depth among parameter operations where there are any."""
+    import numpy as np
+
+    from ddpnas_ray.core.generation import Problem, random_alpha
+
+    choosable_EK = space.generable_EK
+    if full_depth:
+        layers_EK = choosable_EK & space.group_EK("parameter")
+        choosable_EK = np.where(layers_EK.any(axis=1, keepdims=True), layers_EK, choosable_EK)
+    rng = np.random.default_rng((seed, full_depth))
+    problem = Problem(space, np.zeros(space.shape), choosable_EK)
+    return [random_alpha(problem, rng) for _ in range(count)]
+
+
+@contextmanager
+def _cluster(address: str | None, label: str) -> Iterator[None]:
+    """The running cluster, or one that is started here, whose node is the device."""
+    refuse_dead_address(address or os.environ.get("RAY_ADDRESS") or "")
+    from ddpnas_ray.distributed import ray_driver
+    from ddpnas_ray.execution.base import ExecutionConfig
+
+    with ray_driver.cluster(address, ExecutionConfig(), label=label):
+        yield
+
+
+def _progress(what: str, total: int) -> Callable[[int], None]:
+    """Prints a line to stderr at every tenth of the work; call what it returns with how many are done."""
+    from ddpnas_ray.reporting.progress import duration
+
+    start, done = time.monotonic(), 0
+
+    def timed(count: int) -> None:
+        nonlocal done
+        before, done = done, done + count
+        if 10 * before // total < 10 * done // total:
+            left = (time.monotonic() - start) / done * (total - done)
+            print(f"{done}/{total} timings of {what}, {duration(left)} left", file=sys.stderr, flush=True)
+
+    return timed
+
+
+def _hardware(machine: Mapping[str, Any]) -> str:
+    gpu = f"{machine['gpu']}, " if "gpu" in machine else ""
+    return f"{gpu}{machine['cpu']}, {machine['cores']} cores, torch {machine['packages']['torch']}"
+
+
+def _ms(nanoseconds: float) -> str:
+    return f"{nanoseconds / 1e6:.3f} ms"
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""Generation by trying everything, written from the definitions: it shares nothing with the package but the types.
+
+Axes: E edges, K candidates.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ddpnas_ray.core.budgets import Bound, Budget
+from ddpnas_ray.core.generation import Problem, Solution
+from ddpnas_ray.core.types import CostFunction, CostTable, Edge, LongestPath, Op, SearchSpace
+
+NONE = Op("none", "non_parameter", generable=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What is to be known of one architecture that can be generated."""
+
+    alpha_E: tuple[int, ...]
+    expectation: float
+    costs: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A small problem with all that solves it, a budget, and how many architectures are wanted."""
+
+    problem: Problem
+    architectures: list[Architecture]
+    budget: Budget
+    k: int
+
+
+def every_architecture(problem: Problem) -> list[Architecture]:
+    """All that can be generated, whatever it costs."""
+    space = problem.space
+    return [
+        Architecture(alpha_E, expectation_of(problem, alpha_E), costs_of(problem, alpha_E))
+        for alpha_E in itertools.product(*(range(len(edge.candidates)) for edge in space.edges))
+        if all(_is_generated(problem, alpha_E, block) for block in space.blocks)
+    ]
+
+
+def best(problem: Problem, architectures: Iterable[Architecture], budget: Budget, k: int) -> list[Architecture]:
+    """The k best within a budget. Ties: the smaller first cost, then the smaller alpha, block by block."""
+    order = [e for block in problem.space.blocks for e in block]
+
+    def preference(a: Architecture) -> tuple[float, int, list[int]]:
+        first = a.costs[next(iter(budget))] if budget else 0
+        return -round(a.expectation, 12), first, [a.alpha_E[e] for e in order]
+
+    return sorted(within(architectures, budget), key=preference)[:k]
+
+
+def within(architectures: Iterable[Architecture], budget: Budget) -> list[Architecture]:
+    """Those whose costs the budget allows."""
+    return [a for a in architectures if all(_allowed(a.costs[name], bound) for name, bound in budget.items())]
+
+
+def nearest_values(architectures: Sequence[Architecture], budget: Budget) -> dict[str, tuple[int | None, int | None]]:
+    """By bound: the largest feasible value below it and the smallest above, the other bounds held."""
+    found = {}
+    for name, bound in budget.items():
+        others = {other: b for other, b in budget.items() if other != name}
+        values = [a.costs[name] for a in within(architectures, others)]
+        below = [v for v in values if bound.lower is not None and v < bound.lower]
+        above = [v for v in values if bound.upper is not None and v > bound.upper]
+        found[name] = (max(below, default=None), min(above, default=None))
+    return found
+
+
+def expectation_of(problem: Problem, alpha_E: Sequence[int]) -> float:
+    """Eq. 9, summed exactly in edge order."""
+    chosen = zip(problem.space.edges, alpha_E, problem.theta_EK.tolist(), strict=True)
+    return math.fsum(theta_K[op] for edge, op, theta_K in chosen if edge.candidates[op].generable) / len(alpha_E)
+
+
+def costs_of(problem: Problem, alpha_E: Sequence[int]) -> dict[str, int]:
+    """All costs, in Python's integers."""
+    return {name: _cost_of(cost, alpha_E) for name, cost in problem.costs.items()}
+
+
+def assert_proved(
+    problem: Problem, budget: Budget, solutions: Sequence[Solution], expected: list[Architecture]
+) -> None:
+    """The solutions are as good as those expected, distinct, within the budget, and say of themselves what is true."""
+    assert len(solutions) == len(expected)
+    assert len({solution.alpha_E for solution in solutions}) == len(solutions)
+    for solution, best_one in zip(solutions, expected, strict=True):
+        assert abs(solution.expectation - best_one.expectation) <= 1e-12
+        assert all(_is_generated(problem, solution.alpha_E, block) for block in problem.space.blocks)
+        assert solution.expectation == expectation_of(problem, solution.alpha_E)
+        assert solution.costs == costs_of(problem, solution.alpha_E)
+        assert all(_allowed(solution.costs[name], bound) for name, bound in budget.items())
+        assert abs(solution.certificate.bound - best_one.expectation) <= 1e-12
+        assert solution.certificate.gap == 0
+
+
+def instance(seed: int) -> Instance:
+    """A random small problem and budget: a chain or a cell, some operations pruned, additive costs and heights."""
+    rng = np.random.default_rng(seed)
+    space, arcs = _chain(rng) if rng.random() < 0.5 else _cell(rng)
+    exists_EK, generable_EK = space.exists_EK, space.generable_EK
+    theta_EK = rng.dirichlet(np.ones(space.shape[1]), size=space.shape[0]) * exists_EK
+    if rng.random() < 0.5:
+        theta_EK = np.round(theta_EK, int(rng.integers(1, 3)))  # ties
+    if rng.random() < 0.2:
+        theta_EK += 1e-10 * rng.integers(0, 9, space.shape) * exists_EK  # ... and what is nearly one
+    costs: dict[str, CostFunction] = {
+        name: CostTable(int(rng.integers(0, 5)), rng.integers(0, rng.choice([3, 20, 10**8]), space.shape) * exists_EK)
+        for name in ("a", "b")
+    }
+    counts_EK = generable_EK & (rng.random(space.shape) < rng.choice([1.0, 0.7]))
+    costs["height"] = LongestPath(arcs, counts_EK)
+    live_EK = exists_EK & (rng.random(space.shape) < rng.choice([1.0, 0.9]))
+    problem = Problem(space, theta_EK, live_EK & generable_EK, costs)
+    architectures = every_architecture(problem)
+    return Instance(problem, architectures, _budget(problem, architectures, rng), int(rng.integers(1, 6)))
+
+
+def chain(*sizes: int) -> SearchSpace:
+    """A space of edges with so many candidates, each chosen alone."""
+    edges = tuple(Edge(f"e{e}", tuple(Op(f"o{k}", "parameter") for k in range(n))) for e, n in enumerate(sizes))
+    return SearchSpace("chain", edges, tuple((e,) for e in range(len(edges))))
+
+
+def cell(nodes: int, ops: int) -> tuple[SearchSpace, LongestPath]:
+    """A cell whose nodes take two inputs each, with ``none`` first of the candidates; and its height."""
+    candidates = (NONE, *(Op(f"o{k}", "parameter") for k in range(1, ops)))
+    arcs = [(source, 2 + node) for node in range(nodes) for source in range(2 + node)]
+    edges = tuple(Edge(f"{source}-{node}", candidates) for source, node in arcs)
+    blocks = tuple(tuple(e for e, (_, to) in enumerate(arcs) if to == 2 + node) for node in range(nodes))
+    space = SearchSpace("cell", edges, blocks, inputs=2)
+    return space, LongestPath(tuple((e, *ends) for e, ends in enumerate(arcs)), space.generable_EK)
+
+
+def _chain(rng: np.random.Generator) -> tuple[SearchSpace, tuple[tuple[int, int, int], ...]]:
+    """Two to four edges in random blocks; a graph in which every block's edges lead to a node of its own."""
+    space = chain(*(int(n) for n in rng.integers(1, 5, size=rng.integers(2, 5))))
+    shuffled = [int(e) for e in rng.permutation(len(space.edges))]
+    cuts = sorted({0, len(shuffled), *(int(c) for c in rng.integers(1, len(shuffled), size=2))})
+    blocks = tuple(tuple(shuffled[i:j]) for i, j in itertools.pairwise(cuts))
+    arcs = tuple((e, int(rng.integers(b + 1)), b + 1) for b, block in enumerate(blocks) for e in block)
+    return SearchSpace("blocks", space.edges, blocks), arcs
+
+
+def _cell(rng: np.random.Generator) -> tuple[SearchSpace, tuple[tuple[int, int, int], ...]]:
+    nodes = int(rng.integers(1, 4))
+    space, height = cell(nodes, ops=int(rng.integers(2, 4 if nodes < 3 else 3)))
+    return space, height.arcs
+
+
+def _budget(problem: Problem, architectures: list[Architecture], rng: np.random.Generator) -> Budget:
+    """One to three costs, bounded on one side or both, or exactly; most by what one architecture costs."""
+    pivot = architectures[rng.integers(len(architectures))].costs if architectures else dict.fromkeys(problem.costs, 0)
+    budget = {}
+    for name in rng.permutation(list(problem.costs))[: rng.integers(1, 4)]:
+        value, other = pivot[name], int(rng.choice([a.costs[name] for a in architectures] or [0]))
+        if rng.random() < 0.1:
+            value += int(rng.integers(-3, 4))
+        low, high = min(value, other), max(value, other)
+        kinds = [Bound(None, value), Bound(value, None), Bound(low, high), Bound(value, value)]
+        budget[str(name)] = kinds[int(rng.choice(4, p=[0.35, 0.2, 0.3, 0.15]))]
+    return budget
+
+
+def _is_generated(problem: Problem, alpha_E: Sequence[int], block: Sequence[int]) -> bool:
+    """Whether a block uses as many edges as it must, by operations that may be chosen, and leaves out the rest."""
+    space = problem.space
+    used = [e for e in block if space.edges[e].candidates[alpha_E[e]].generable]
+    needed = len(block) if space.inputs is None else space.inputs
+    return len(used) == needed and all(problem.choosable_EK[e, alpha_E[e]] for e in used)
+
+
+def _cost_of(cost: CostFunction, alpha_E: Sequence[int]) -> int:
+    if isinstance(cost, CostTable):
+        return cost.base + sum(int(cost.entries_EK[e, op]) for e, op in enumerate(alpha_E))
+    return _longest_path(cost, alpha_E)
+
+
+def _longest_path(path: LongestPath, alpha_E: Sequence[int]) -> int:
+    inputs = {source for _, source, _ in path.arcs} - {node for _, _, node in path.arcs}
+
+    def longest_to(node: int) -> float:
+        if node in inputs:
+            return 0
+        into = ((e, source) for e, source, to in path.arcs if to == node)
+        return max((longest_to(source) + 1 for e, source in into if path.counts_EK[e, alpha_E[e]]), default=-math.inf)
+
+    return int(max(0, *(longest_to(node) for _, _, node in path.arcs)))
+
+
+def _allowed(value: int, bound: Bound) -> bool:
+    return (bound.lower is None or bound.lower <= value) and (bound.upper is None or value <= bound.upper)
