@@ -1,0 +1,209 @@
+"""Exact generation against random search and regularised evolution, on the same theta: regret and time.
+
+    python benchmarks/generation.py            about two minutes on one core
+
+Instances: 20 edges x 7 operations with random integer costs, and the mobile space at 224 pixels, both un-pruned, theta
+drawn from a Dirichlet distribution with concentration 1 (edges undecided) and 0.1 (edges decided, as after a search).
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")  # one core
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ddpnas_ray.core.budgets import Bound, Budget
+from ddpnas_ray.core.errors import TooLargeError
+from ddpnas_ray.core.generation import Problem, Solution, evaluate, most_likely, solve, solve_many
+from ddpnas_ray.core.types import CostTable, Edge, IntArray, Op, SearchSpace, each_edge_alone
+from ddpnas_ray.spaces import cell, mobile
+from ddpnas_ray.spaces.base import Target
+
+EVALUATIONS = 10_000
+SEEDS = 3
+REPEATS = 5
+
+
+def random_instance(concentration: float) -> Problem:
+    """20 edges x 7 operations; later operations cost more."""
+    rng = np.random.default_rng(0)
+    ops = tuple(Op(f"op{k}", "parameter") for k in range(7))
+    edges = tuple(Edge(f"e{e}", ops) for e in range(20))
+    space = SearchSpace("random", edges, each_edge_alone(edges))
+    macs_EK = np.sort(rng.integers(1_000_000, 30_000_000, size=(20, 7)), axis=1)
+    params_EK = (macs_EK * rng.uniform(0.005, 0.015, size=macs_EK.shape)).astype(np.int64)
+    costs = {"macs": CostTable(5_000_000, macs_EK), "params": CostTable(100_000, params_EK)}
+    return Problem(space, rng.dirichlet(np.full(7, concentration), size=20), space.exists_EK, costs)
+
+
+def mobile_instance(concentration: float) -> Problem:
+    """The mobile space at 224 pixels."""
+    spec, rng = mobile.make(), np.random.default_rng(0)
+    theta_EK = np.zeros(spec.space.shape)
+    for e, edge in enumerate(spec.space.edges):
+        theta_EK[e, : len(edge.candidates)] = rng.dirichlet(np.full(len(edge.candidates), concentration))
+    target = Target(image_size=224, classes=1000)
+    costs = {name: cost(target) for name, cost in spec.costs.items()}
+    return Problem(spec.space, theta_EK, spec.space.generable_EK, costs)
+
+
+def cell_instance(concentration: float) -> Problem:
+    """The un-pruned cell space of DARTS."""
+    spec, rng = cell.make(), np.random.default_rng(0)
+    theta_EK = rng.dirichlet(np.full(8, concentration), size=28)
+    target = Target(cells=20, channels=36, image_size=32, classes=10, stem="cifar")
+    costs = {name: cost(target) for name, cost in spec.costs.items()}
+    return Problem(spec.space, theta_EK, spec.space.generable_EK, costs)
+
+
+def random_search(problem: Problem, name: str, limits: Sequence[int], rng: np.random.Generator) -> list[float]:
+    """The best of ``EVALUATIONS`` random architectures for each limit; the same sample serves all limits."""
+    found = [evaluate_fast(problem, name, random_alpha_fast(problem, rng)) for _ in range(EVALUATIONS)]
+    return [max((value for value, cost in found if cost <= limit), default=float("-inf")) for limit in limits]
+
+
+def evolution(problem: Problem, name: str, limit: int, rng: np.random.Generator) -> float:
+    """Regularised evolution (Real et al., 2019): population 50, tournaments of 10, one edge mutated, infeasible ones
+    count as far below all feasible ones as they are over the limit."""
+
+    def fitness(alpha_E: IntArray) -> float:
+        value, cost = evaluate_fast(problem, name, alpha_E)
+        return value if cost <= limit else -cost / limit
+
+    population = [(fitness(a), a) for a in (random_alpha_fast(problem, rng) for _ in range(50))]
+    best = max(score for score, _ in population)
+    for _ in range(EVALUATIONS - 50):
+        parent = max((population[i] for i in rng.integers(50, size=10)), key=lambda pair: pair[0])[1]
+        child = parent.copy()
+        edge = rng.integers(len(child))
+        child[edge] = rng.choice(np.flatnonzero(problem.choosable_EK[edge]))
+        score = fitness(child)
+        best = max(best, score)
+        population = [*population[1:], (score, child)]
+    return best if best >= 0 else float("-inf")
+
+
+def random_alpha_fast(problem: Problem, rng: np.random.Generator) -> IntArray:
+    """Uniform over the operations of every edge, for spaces whose edges are chosen alone."""
+    counts_E = problem.choosable_EK.sum(axis=1)
+    return (rng.random(len(counts_E)) * counts_E).astype(np.int64)
+
+
+def evaluate_fast(problem: Problem, name: str, alpha_E: IntArray) -> tuple[float, int]:
+    """E[alpha] and one cost."""
+    edges = np.arange(len(alpha_E))
+    table: Any = problem.costs[name]
+    return float(problem.theta_EK[edges, alpha_E].mean()), table.base + int(table.entries_EK[edges, alpha_E].sum())
+
+
+def timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    """Median seconds of ``REPEATS`` calls after a first one, and the last result."""
+    result = function()
+    seconds = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        result = function()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds), result
+
+
+def against_baselines(title: str, problem: Problem) -> None:
+    """The table of one instance: one macs budget, and 100 of them."""
+    best = evaluate(problem, [int(k) for k in most_likely(problem.space, problem.theta_EK, problem.choosable_EK)])
+    macs = best[1]["macs"]
+    limits = [int(macs * share) for share in np.linspace(0.5, 1.0, 100)]
+    one: Budget = {"macs": Bound(None, int(0.7 * macs))}
+    many: list[Budget] = [{"macs": Bound(None, limit)} for limit in limits]
+    print(f"\n### {title}: best without a budget E {best[0]:.4f}, {macs:,} macs\n")
+    print("| method | budgets | seconds | regret, median | regret, worst |\n| --- | --- | --- | --- | --- |")
+    seconds, exact = timed(lambda: solve(problem, one, method="programme"))
+    print(f"| programme | 1 | {seconds:.4f} | 0 | 0 |")
+    seconds, mip = timed(lambda: solve(problem, one, method="mip"))
+    print(f"| mip | 1 | {seconds:.4f} | {exact[0].expectation - mip[0].expectation:.1e} | |")
+    seconds, exact_many = timed(lambda: solve_many(problem, many))
+    print(f"| programme | 100 | {seconds:.4f} | 0 | 0 |")
+    start = time.perf_counter()
+    mip_many = [solve(problem, budget, method="mip")[0] for budget in many]
+    seconds = time.perf_counter() - start
+    gaps = [a[0].expectation - b.expectation for a, b in zip(exact_many, mip_many, strict=True)]
+    print(f"| mip | 100 | {seconds:.2f} | {statistics.median(gaps):.1e} | {max(gaps):.1e} |")
+    values = [found[0].expectation for found in exact_many]
+    baseline(f"random search, {EVALUATIONS:,} shared by all", problem, limits, values, random_search)
+    some = list(range(9, 100, 30))
+
+    def evolve(problem: Problem, name: str, limits: Sequence[int], rng: np.random.Generator) -> list[float]:
+        return [evolution(problem, name, limit, rng) for limit in limits]
+
+    chosen = [limits[i] for i in some]
+    baseline(f"evolution, {EVALUATIONS:,} each", problem, chosen, [values[i] for i in some], evolve)
+
+
+def baseline(
+    title: str, problem: Problem, limits: Sequence[int], exact: Sequence[float], search: Callable[..., list[float]]
+) -> None:
+    """One row: regret over budgets and seeds."""
+    start = time.perf_counter()
+    regrets = []
+    for seed in range(SEEDS):
+        found = search(problem, "macs", limits, np.random.default_rng(seed))
+        regrets += [a - b for a, b in zip(exact, found, strict=True)]
+    seconds = (time.perf_counter() - start) / SEEDS
+    print(f"| {title} | {len(limits)} | {seconds:.2f} | {statistics.median(regrets):.4f} | {max(regrets):.4f} |")
+
+
+def combinations(title: str, problem: Problem, budgets: dict[str, Budget], k: int = 1) -> None:
+    """Seconds of each method for budgets of several kinds."""
+    for name, budget in budgets.items():
+        cells = []
+        answers: list[list[Solution]] = []
+        for method in ("programme", "mip"):
+            try:
+                seconds, found = timed(partial(solve, problem, budget, k=k, method=method))  # type: ignore[arg-type]
+                answers.append(found)
+                cells.append(f"{seconds:.4f}")
+            except TooLargeError:
+                cells.append("too many states")
+        values = [[round(s.expectation, 12) for s in found] for found in answers]
+        equal = "yes" if all(v == values[0] for v in values) else "NO"
+        print(f"| {title}: {name} | {k} | {cells[0]} | {cells[1]} | {len(answers[0])} | {equal} |")
+
+
+def main() -> None:
+    """Print all tables."""
+    for concentration in (1.0, 0.1):
+        against_baselines(f"20 edges x 7, concentration {concentration}", random_instance(concentration))
+        against_baselines(f"mobile, 224 px, concentration {concentration}", mobile_instance(concentration))
+    print("\n### Other budgets, one at a time, seconds\n")
+    print("| budget | k | programme | mip | found | equal |\n| --- | --- | --- | --- | --- | --- |")
+    problem = mobile_instance(1.0)
+    macs = evaluate(problem, [int(k) for k in most_likely(problem.space, problem.theta_EK, problem.choosable_EK)])[1]
+    both: Budget = {name: Bound(None, int(0.7 * macs[name])) for name in ("macs", "params")}
+    between: Budget = {"macs": Bound(int(0.60 * macs["macs"]), int(0.61 * macs["macs"]))}
+    combinations("mobile", problem, {"macs and params": both, "macs between 60 and 61 %": between})
+    combinations("mobile", problem, {"macs": {"macs": both["macs"]}}, k=5)
+    shape: Budget = {
+        f"{cost}.{kind}": Bound(v, v) for cost, v in (("nonparametric", 4), ("height", 3)) for kind in cell.KINDS
+    }
+    problem = cell_instance(1.0)
+    combinations("cell, un-pruned", problem, {"N = 4, H = 3": shape})
+    combinations(
+        "cell, un-pruned", problem, {"N = 4, H = 3, params at most 3M": {"params": Bound(None, 3 * 10**6), **shape}}
+    )
+    combinations(
+        "cell, un-pruned",
+        problem,
+        {"N = 4, H = 3, params at most 3M": {"params": Bound(None, 3 * 10**6), **shape}},
+        k=5,
+    )
+
+
+if __name__ == "__main__":
+    main()
