@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,11 +41,20 @@ class Instance:
 def every_architecture(problem: Problem) -> list[Architecture]:
     """All that can be generated, whatever it costs."""
     space = problem.space
-    return [
-        Architecture(alpha_E, expectation_of(problem, alpha_E), costs_of(problem, alpha_E))
-        for alpha_E in itertools.product(*(range(len(edge.candidates)) for edge in space.edges))
-        if all(_is_generated(problem, alpha_E, block) for block in space.blocks)
+    of_blocks = [
+        [
+            dict(zip(block, ops, strict=True))
+            for ops in itertools.product(*(range(len(space.edges[e].candidates)) for e in block))
+            if _is_generated(problem, dict(zip(block, ops, strict=True)), block)
+        ]
+        for block in space.blocks
     ]
+    architectures = []
+    for chosen in itertools.product(*of_blocks):
+        op_of = {e: op for of_block in chosen for e, op in of_block.items()}
+        alpha_E = tuple(op_of[e] for e in range(len(space.edges)))
+        architectures.append(Architecture(alpha_E, expectation_of(problem, alpha_E), costs_of(problem, alpha_E)))
+    return architectures
 
 
 def best(problem: Problem, architectures: Iterable[Architecture], budget: Budget, k: int) -> list[Architecture]:
@@ -152,8 +161,7 @@ def _chain(rng: np.random.Generator) -> tuple[SearchSpace, tuple[tuple[int, int,
 
 
 def _cell(rng: np.random.Generator) -> tuple[SearchSpace, tuple[tuple[int, int, int], ...]]:
-    nodes = int(rng.integers(1, 4))
-    space, height = cell(nodes, ops=int(rng.integers(2, 4 if nodes < 3 else 3)))
+    space, height = cell(nodes=int(rng.integers(1, 4)), ops=int(rng.choice([2, 3, 3])))
     return space, height.arcs
 
 
@@ -171,7 +179,7 @@ def _budget(problem: Problem, architectures: list[Architecture], rng: np.random.
     return budget
 
 
-def _is_generated(problem: Problem, alpha_E: Sequence[int], block: Sequence[int]) -> bool:
+def _is_generated(problem: Problem, alpha_E: Sequence[int] | Mapping[int, int], block: Sequence[int]) -> bool:
     """Whether a block uses as many edges as it must, by operations that may be chosen, and leaves out the rest."""
     space = problem.space
     used = [e for e in block if space.edges[e].candidates[alpha_E[e]].generable]
