@@ -77,7 +77,7 @@ def test_it_gives_up_after_many_solutions_that_break_a_bound(monkeypatch: pytest
 def test_expectations_that_differ_by_little_are_told_apart() -> None:
     # 1e-10 is far below the relative gap of 1e-4 at which HiGHS stops by default.
     space = chain(3, 3, 3, 3)
-    theta_EK = 0.3 + 1e-10 * np.random.default_rng(0).permutation(12).reshape(4, 3)
+    theta_EK = np.array(0.3 + 1e-10 * np.random.default_rng(0).permutation(12).reshape(4, 3))
     costs = {"a": CostTable(0, np.random.default_rng(1).integers(0, 5, size=(4, 3)))}
     problem, budget = Problem(space, theta_EK, space.exists_EK, costs), {"a": Bound(None, 6)}
     expected = best(problem, every_architecture(problem), budget, k=5)

@@ -6,15 +6,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ddpnas_ray.core import programme
 from ddpnas_ray.core.budgets import Bound
 from ddpnas_ray.core.errors import TooLargeError
-from ddpnas_ray.core.generation import Problem, solve
+from ddpnas_ray.core.generation import Method, Problem, solve
 from ddpnas_ray.core.programme import shares_a_pass
 from ddpnas_ray.core.types import CostTable, LongestPath
 
-from .brute_force import assert_proved, best, chain, every_architecture
+from .brute_force import chain
+
+SEEDS = st.integers(0, 2**32 - 1)
 
 
 def random_chain(seed: int, edges: int, ops: int, *names: str) -> Problem:
@@ -40,17 +44,29 @@ def test_only_bounded_directions_make_states_incomparable() -> None:
     assert two_sided > 10 * one_sided
 
 
-@pytest.mark.parametrize("names", [("a",), ("a", "b"), ("a", "b", "c")])
-def test_many_states_are_compared_in_parts_without_loss(
-    names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+@given(SEEDS, rows=st.integers(1, 60), columns=st.integers(1, 4), k=st.integers(1, 4), chunk=st.integers(1, 20))
+def test_a_state_goes_when_k_better_ones_are_at_most_as_large_in_all_columns(
+    seed: int, rows: int, columns: int, k: int, chunk: int
 ) -> None:
-    # Two-sided bounds on several costs keep fronts of thousands, more than are compared at once.
-    problem = random_chain(2, 6, 4, *names)
-    pivot = every_architecture(problem)[1234].costs
-    budget = {name: Bound(pivot[name] - 400_000, pivot[name] + 200_000) for name in names}
-    for k in (1, 5):
-        solutions = solve(problem, budget, k=k, method="programme")
-        assert_proved(problem, budget, solutions, best(problem, every_architecture(problem), budget, k))
+    column_SD = np.random.default_rng(seed).integers(0, 6, size=(rows, columns))
+    beaten_by = [sum((other <= row).all() for other in column_SD[:i]) for i, row in enumerate(column_SD)]
+    kept = [count < k for count in beaten_by]
+    assert programme._skyline(column_SD, k, chunk).tolist() == kept
+
+
+@given(SEEDS, rows=st.integers(1, 60), groups=st.integers(1, 4), k=st.integers(1, 4))
+def test_with_one_column_at_least_those_are_kept_and_of_each_k_layers(
+    seed: int, rows: int, groups: int, k: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    column_S, group_S = rng.integers(0, 9, size=rows), np.sort(rng.integers(0, groups, size=rows))
+    kept_S = programme._staircase(column_S, group_S, k)
+    for group in range(groups):
+        column, kept = column_S[group_S == group], kept_S[group_S == group]
+        layers: list[int] = []  # by how long a chain of better ones each is beaten
+        for i, value in enumerate(column):
+            layers.append(max((layers[j] + 1 for j in range(i) if column[j] <= value), default=0))
+        assert kept.tolist() == [layer < k for layer in layers]
 
 
 def test_it_refuses_too_many_states(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +78,7 @@ def test_it_refuses_too_many_states(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_refuses_too_many_comparisons(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = random_chain(4, 6, 4, "a", "b")
-    budget = {"a": Bound(None, 2_000_000), "b": Bound(None, 2_500_000)}
+    budget = {"a": Bound(None, 2_800_000), "b": Bound(None, 2_800_000)}
     assert solve(problem, budget, method="programme")
     monkeypatch.setattr(programme, "MAX_COMPARED", 100)
     with pytest.raises(TooLargeError, match=r"^the programme's front has more than [0-9,]+ states$"):
@@ -80,8 +96,9 @@ def test_a_path_that_runs_against_the_blocks_is_left_to_the_mixed_integer_progra
         TooLargeError, match=r"goes block by block, which height does not allow: .*edge 0 enters node 1"
     ):
         solve(problem, {"height": Bound(None, 1)}, method="programme")
-    for method in ("auto", "mip", "enumeration"):
-        (solution,) = solve(problem, {"height": Bound(None, 1)}, method=method)  # type: ignore[arg-type]
+    methods: tuple[Method, ...] = ("auto", "mip", "enumeration")
+    for method in methods:
+        (solution,) = solve(problem, {"height": Bound(None, 1)}, method=method)
         assert (solution.alpha_E, solution.costs) == ((0, 1), {"height": 1})
 
 
