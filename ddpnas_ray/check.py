@@ -129,6 +129,8 @@ def count_genotype(args: argparse.Namespace) -> dict[str, int]:
         raise GenotypeError(
             f"{args.genotype}: {reason}; a file with the keys normal and reduce is needed, or with the key stages"
         ) from error
+    if isinstance(genotype, dict) and isinstance(genotype.get("genotype"), dict):
+        genotype = genotype["genotype"]  # a file that generate wrote
     try:
         if isinstance(genotype, dict) and "stages" in genotype:
             spec = _mobile_space(args)
