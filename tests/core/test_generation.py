@@ -26,7 +26,7 @@ from ddpnas_ray.core.generation import (
     solve,
     solve_many,
 )
-from ddpnas_ray.core.types import BoolArray, CostTable, IntArray
+from ddpnas_ray.core.types import BoolArray, CostFunction, CostTable, IntArray
 
 from .brute_force import (
     Instance,
@@ -51,11 +51,12 @@ def budgets_from_above(draw: st.DrawFn) -> tuple[Instance, list[Budget]]:
     seed = draw(SEEDS)
     drawn, rng = instance(seed), np.random.default_rng(seed)
     names = [str(name) for name in rng.permutation(["a", "b"])[: rng.integers(1, 3)]]
-    values = {name: [a.costs[name] for a in drawn.architectures] or [0] for name in names}
-    count = draw(st.integers(1, 6))
-    return drawn, [
-        {n: Bound(None, int(rng.choice(values[n])) - int(rng.integers(2))) for n in names} for _ in range(count)
-    ]
+    costs = [a.costs for a in drawn.architectures] or [{"a": 0, "b": 0}]
+
+    def bound(name: str) -> Bound:
+        return Bound(None, costs[rng.integers(len(costs))][name] - int(rng.integers(2)))
+
+    return drawn, [{name: bound(name) for name in names} for _ in range(draw(st.integers(1, 6)))]
 
 
 def two_edges(theta: list[list[float]], **entries: list[list[int]]) -> Problem:
@@ -81,29 +82,25 @@ def test_all_methods_find_what_brute_force_finds(seed: int) -> None:
 
 
 def test_the_instances_of_the_law_are_of_all_kinds() -> None:
-    """So that the law above says something: what is rare in 500 instances of other seeds is not rare in its own."""
-    drawn = [instance(seed) for seed in range(300)]
+    drawn = [instance(seed) for seed in range(150)]
     bounds = [bound for i in drawn for bound in i.budget.values()]
-    assert sum(not within(i.architectures, i.budget) for i in drawn) >= 20  # infeasible
-    assert sum(i.problem.space.inputs == 2 for i in drawn) >= 100
-    assert sum(len(i.budget) == 3 for i in drawn) >= 50
-    assert sum(bound.lower is None for bound in bounds) >= 100
-    assert sum(bound.upper is None for bound in bounds) >= 80
-    assert sum(bound.lower == bound.upper for bound in bounds) >= 60
-    assert sum(next(iter(i.budget)) == "height" for i in drawn) >= 60
-    assert max(len(i.architectures) for i in drawn) >= 200
-    ties = [len({a.expectation for a in i.architectures}) < len(i.architectures) for i in drawn]
-    assert 60 <= sum(ties) <= 240
+    assert sum(i.problem.space.inputs == 2 for i in drawn) >= 50
+    assert max(len(i.architectures) for i in drawn) >= 1000
+    assert sum(not within(i.architectures, i.budget) for i in drawn) >= 10  # infeasible
+    assert sum(len(i.budget) == 3 for i in drawn) >= 30
+    assert sum(next(iter(i.budget)) == "height" for i in drawn) >= 30
+    assert sum(bound.lower is None for bound in bounds) >= 60
+    assert sum(bound.upper is None for bound in bounds) >= 40
+    assert sum(bound.lower == bound.upper for bound in bounds) >= 30
+    with_ties = [len({round(a.expectation, 12) for a in i.architectures}) < len(i.architectures) for i in drawn]
+    assert 30 <= sum(with_ties) <= 120
 
 
 @given(SEEDS)
 def test_an_infeasible_budget_has_the_nearest_feasible_values_of_brute_force(seed: int) -> None:
     drawn = instance(seed)
     if within(drawn.architectures, drawn.budget):
-        closed = {
-            name: Bound(bound.upper, bound.upper) for name, bound in drawn.budget.items() if bound.upper is not None
-        }
-        drawn = replace(drawn, budget={**drawn.budget, **closed, "a": Bound(10**10, None)})
+        drawn = replace(drawn, budget={**drawn.budget, "a": Bound(10**10, None)})
     assert solve(drawn.problem, drawn.budget) == []
     assert nearest(drawn.problem, drawn.budget) == nearest_values(drawn.architectures, drawn.budget)
 
@@ -258,7 +255,7 @@ def test_equals_are_ordered_by_the_first_cost_when_it_is_a_height(method: Method
     # Node 3 takes two of inputs 0 and 1 and node 2: every theta is 0.5, so all pairs are ties.
     space, height = cell(nodes=2, ops=2)
     order = np.array([[0, e] for e in (0, 0, 2, 1, 0)])
-    costs = {"height": height, "other": CostTable(0, order)}
+    costs: dict[str, CostFunction] = {"height": height, "other": CostTable(0, order)}
     problem = Problem(space, np.full(space.shape, 0.5), space.generable_EK, costs)
     budget = {name: Bound(None, 9), **{other: Bound(None, 9) for other in costs if other != name}}
     solutions = solve(problem, budget, k=3, method=method)
@@ -286,8 +283,9 @@ def test_auto_takes_the_mixed_integer_programme_where_the_programme_is_too_large
     budgets: list[Budget] = [{"a": Bound(None, 3)}, {"a": Bound(None, 2)}, {"a": Bound(3, 3)}]
     by_programme = solve_many(problem, budgets)
     monkeypatch.setattr(programme, "MAX_EXPANDED", 1)
-    for method in ("auto", "mip"):
-        found = solve_many(problem, budgets, method=method)  # type: ignore[arg-type]
+    methods: tuple[Method, ...] = ("auto", "mip")
+    for method in methods:
+        found = solve_many(problem, budgets, method=method)
         assert [s.certificate.method for solutions in found for s in solutions] == ["mip"] * 3
         assert [[s.expectation for s in solutions] for solutions in found] == [
             [s.expectation for s in solutions] for solutions in by_programme

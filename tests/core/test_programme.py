@@ -44,7 +44,7 @@ def test_only_bounded_directions_make_states_incomparable() -> None:
     assert two_sided > 10 * one_sided
 
 
-@given(SEEDS, rows=st.integers(1, 60), columns=st.integers(1, 4), k=st.integers(1, 4), chunk=st.integers(1, 20))
+@given(seed=SEEDS, rows=st.integers(1, 60), columns=st.integers(1, 4), k=st.integers(1, 4), chunk=st.integers(1, 20))
 def test_a_state_goes_when_k_better_ones_are_at_most_as_large_in_all_columns(
     seed: int, rows: int, columns: int, k: int, chunk: int
 ) -> None:
@@ -54,7 +54,7 @@ def test_a_state_goes_when_k_better_ones_are_at_most_as_large_in_all_columns(
     assert programme._skyline(column_SD, k, chunk).tolist() == kept
 
 
-@given(SEEDS, rows=st.integers(1, 60), groups=st.integers(1, 4), k=st.integers(1, 4))
+@given(seed=SEEDS, rows=st.integers(1, 60), groups=st.integers(1, 4), k=st.integers(1, 4))
 def test_with_one_column_at_least_those_are_kept_and_of_each_k_layers(
     seed: int, rows: int, groups: int, k: int
 ) -> None:
