@@ -35,9 +35,9 @@ examples:
 `ddpnas latency build --help` and `ddpnas latency check --help` tell more.
 """
 BUILD = """\
-Time every distinct part of every choice, in several passes, each in another order. Each timing comes right after a run
-of a reference network: caches are then as inside a network, and what slows the device down for a while slows both, and
-is divided out. One timing runs on a node at a time.
+Time every distinct part of every choice, in several passes, each in another order. Parts run one after the other, with
+a reference network among them: caches are then as inside a network, and what slows the device down for a while slows
+both, and is divided out. One timing runs on a node at a time.
 
 examples:
   python -m ddpnas_ray.latency build --space mobile --image-size 224 --classes 1000 --device-label pc --out t.parquet
@@ -263,7 +263,7 @@ def _check(args: argparse.Namespace) -> int:
             [ray_tasks.network(spec, target, alpha) for alpha in alphas],
             label,
             options,
-            settle=1,
+            whole=True,
             seed=args.seed,
             on_timed=_progress("networks", options.passes * len(alphas)),
         )

@@ -1,7 +1,7 @@
 """Latency tables: how long each part of a network takes on a device, in one Parquet file.
 
-A part is timed right after a run of a *reference network*, which is timed too. So caches are as they are inside a
-network, and dividing by the reference's time takes out what made the device slower or faster at that moment.
+Everything is timed beside a *reference network*: dividing by the reference's time takes out what made the device slower
+or faster at that moment.
 
 Axes: E edges, K candidates, T timings.
 """
@@ -43,7 +43,7 @@ _AGAIN = "build the table again with `ddpnas latency build`"
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Timings of one module, each with that of the reference network just before it.
+    """Timings of one module, each with that of the reference network a moment before.
 
     Args:
         ns_T: Nanoseconds of a call, shape (T,).

@@ -22,7 +22,7 @@ from ddpnas_ray.spaces.base import Part, SpaceSpec, Target
 
 log = logging.getLogger(__name__)
 
-PARTS_A_TASK = 8
+PARTS_A_TASK = 16
 SILENCE_S = 60.0  # without a result: say what may be the matter
 GONE_S = 120.0  # without a node of the device: give up
 
@@ -141,18 +141,18 @@ def time_parts(
     label: str,
     options: TimingOptions,
     *,
-    settle: int = 0,
+    whole: bool = False,
     seed: int = 0,
     on_timed: OnTimed | None = None,
 ) -> list[Timings]:
     """Time parts on a device, in several passes, each in an order of its own so that drift is no bias.
 
     Args:
-        reference: The whole network that runs before each of them; see ``nn.timing.time_beside``.
+        reference: The whole network that is timed beside them; see ``nn.timing.time_parts``.
         parts: What is timed.
         label: Where; see ``timing_config.device_label``.
         options: How.
-        settle: See ``nn.timing.time_beside``: 0 for parts of networks, 1 for whole networks.
+        whole: They are whole networks; see ``nn.timing.time_network``.
         seed: Of the orders.
         on_timed: Told how many parts a finished task had; ``passes * len(parts)`` in all.
 
@@ -167,7 +167,7 @@ def time_parts(
     orders = [np.random.default_rng((seed, number)).permutation(len(parts)) for number in range(options.passes)]
     chunks = [order[i : i + PARTS_A_TASK] for order in orders for i in range(0, len(parts), PARTS_A_TASK)]
     task = device.task(_time, "time parts")
-    refs = [task.remote(reference, [parts[i] for i in chunk], options, settle) for chunk in chunks]
+    refs = [task.remote(reference, [parts[i] for i in chunk], options, whole) for chunk in chunks]
     found: list[list[Timings]] = [[] for _ in parts]
     for which, timings in device.results(refs):
         for i, timing in zip(chunks[which], timings, strict=True):
@@ -204,7 +204,7 @@ def measure_networks(
         WorkerLostError: See ``time_parts``.
     """
     networks = [network(spec, target, alpha_E) for alpha_E in alphas]
-    timings = time_parts(networks[0], networks, label, options, settle=1, on_timed=on_timed)
+    timings = time_parts(networks[0], networks, label, options, whole=True, on_timed=on_timed)
     level = reference_latency(timings).median_ns
     return [timing.at(level) for timing in timings]
 
@@ -216,16 +216,19 @@ def network(spec: SpaceSpec, target: Target, alpha_E: Sequence[int] | IntArray) 
     return Part(edge=None, key="network", input_shape=shape, build=build)
 
 
-def _time(reference: Part, parts: Sequence[Part], options: TimingOptions, settle: int) -> list[Timings]:
+def _time(reference: Part, parts: Sequence[Part], options: TimingOptions, whole: bool) -> list[Timings]:
     """The body of a task."""
-    from ddpnas_ray.nn.timing import Timed, time_beside
+    from ddpnas_ray.nn import timing
     from ddpnas_ray.nn.training import fixed_threads
 
+    def made(part: Part) -> timing.Timed:
+        return timing.Timed(part.build, part.input_shape, options)
+
     with fixed_threads(options.threads):
-        beside = Timed(reference.build, reference.input_shape, options)
-        return [
-            time_beside(beside, Timed(part.build, part.input_shape, options), options, settle=settle) for part in parts
-        ]
+        beside = made(reference)
+        if whole:
+            return [timing.time_network(beside, made(part), options) for part in parts]
+        return timing.time_parts(beside, [made(part) for part in parts], options)
 
 
 def _describe(device: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -70,28 +70,56 @@ class Timed:
             calls += 1
 
 
-def time_beside(reference: Timed, timed: Timed, options: TimingOptions, *, settle: int) -> Timings:
-    """Time a module right after the reference network, again and again.
+def time_parts(reference: Timed, parts: Sequence[Timed], options: TimingOptions) -> list[Timings]:
+    """Time parts one after the other, in rounds that begin with the reference network and are shuffled each.
+
+    So a part runs between others, with everything else computed since its last call, as inside a network. (On a network
+    of 5 ms, sums of parts that were called again and again were 20 to 30 % too small, those of parts each right after
+    the reference network 8 % too large, these are within 2 %.)
 
     Args:
         reference: The reference network.
-        timed: What is timed.
+        parts: What is timed.
         options: How often.
-        settle: Untimed calls before each timed one. A part of a network is timed with 0: in a network, too, everything
-            else has been computed since its last call. A whole network is timed with 1: it follows itself.
 
     Returns:
-        Its times and those of the reference network, shape (T,).
+        One a part, with the reference network's time of the same round.
     """
+    rng = np.random.default_rng(0)
+    reference_ns: list[int] = []
+    ns: list[list[int]] = [[] for _ in parts]
+    for _ in _rounds(options, len(parts)):
+        reference_ns.append(reference.call_ns())
+        for i in rng.permutation(len(parts)):
+            ns[i].append(parts[i].call_ns())
+    return [_timings(part_ns, reference_ns) for part_ns in ns]
 
-    def after_settling(what: Timed) -> int:
-        for _ in range(settle):
-            what.call_ns()
-        return what.call_ns()
 
-    pairs: list[tuple[int, int]] = []
-    end = time.perf_counter() + options.seconds
-    while len(pairs) < FEWEST_TIMINGS or (len(pairs) < options.timings and time.perf_counter() < end):
-        pairs.append((after_settling(reference), after_settling(timed)))
-    reference_ns_T, ns_T = np.array(pairs, dtype=np.int64).T
-    return Timings(ns_T, reference_ns_T)
+def time_network(reference: Timed, network: Timed, options: TimingOptions) -> Timings:
+    """Time a whole network and the reference network in turn, each after an untimed call: a network follows itself.
+
+    Args:
+        reference: The reference network.
+        network: What is timed.
+        options: How often.
+    """
+    reference_ns: list[int] = []
+    ns: list[int] = []
+    for _ in _rounds(options, 1):
+        for timed, times in ((reference, reference_ns), (network, ns)):
+            timed.call_ns()
+            times.append(timed.call_ns())
+    return _timings(ns, reference_ns)
+
+
+def _rounds(options: TimingOptions, timed: int) -> Iterator[int]:
+    """Counts rounds: as many as are wanted, or as many as there is time for, but some."""
+    end = time.perf_counter() + options.seconds * timed
+    for number in range(options.timings):
+        if number >= FEWEST_TIMINGS and time.perf_counter() > end:
+            return
+        yield number
+
+
+def _timings(ns: Sequence[int], reference_ns: Sequence[int]) -> Timings:
+    return Timings(np.array(ns, dtype=np.int64), np.array(reference_ns, dtype=np.int64))

@@ -22,8 +22,8 @@ class TimingOptions:
         dtype: Of weights and images.
         device: ``cuda`` is the node's first GPU.
         passes: How often everything is timed, each time in another order.
-        timings: Timings of one thing in one pass; fewer, but three at least, where they would take more than
-            ``seconds``.
+        timings: Timings of one part or network in one pass; fewer, but three at least, where they would take more
+            than ``seconds``.
         seconds: See ``timings``.
     """
 
@@ -32,7 +32,7 @@ class TimingOptions:
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     device: Literal["cpu", "cuda"] = "cpu"
     passes: int = 5
-    timings: int = 10
+    timings: int = 20
     seconds: float = 0.3
 
 
