@@ -51,7 +51,8 @@ def parse_budgets(text: str, costs: Mapping[str, int]) -> list[Budget]:
             raise BudgetError(f"budget {text!r}: {item.strip()!r} is no key=value, such as macs=600M or height=2..3")
         names = [key] if key in costs else [name for name in costs if name.partition(".")[0] == key]
         if not names:
-            raise BudgetError(f"budget {text!r}: {key} is no cost of this space{did_you_mean(key, costs)}")
+            keys = {*costs, *(name.partition(".")[0] for name in costs)}
+            raise BudgetError(f"budget {text!r}: {key} is no cost of this space{did_you_mean(key, keys)}")
         if set(names) & {name for others, _ in parts for name in others}:
             raise BudgetError(f"budget {text!r}: {key} is bounded twice; write key=L..U for two bounds")
         if ":" in values and len(names) > 1:
@@ -80,9 +81,10 @@ def budget_text(budget: Budget, costs: Iterable[str] = ()) -> str:
     """
     costs, texts = list(costs), {}
     for name, bound in budget.items():
-        family = [other for other in costs if other.partition(".")[0] == name.partition(".")[0]]
-        alike = bool(family) and all(budget.get(other) == bound for other in family)
-        key = name.partition(".")[0] if alike else name
+        family = name.partition(".")[0]
+        members = [other for other in costs if other.partition(".")[0] == family]
+        alike = bool(members) and family not in costs and all(budget.get(other) == bound for other in members)
+        key = family if alike else name
         texts[key] = f"{key}={_range_text(name, bound)}"
     return ",".join(texts.values()) or "unbounded"
 

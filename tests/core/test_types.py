@@ -16,6 +16,7 @@ from ddpnas_ray.core.types import (
     CostTable,
     Edge,
     IntArray,
+    LongestPath,
     Op,
     SearchSpace,
     each_edge_alone,
@@ -95,6 +96,38 @@ def test_an_edge_without_unique_candidates_is_refused_by_name(candidates: tuple[
         SearchSpace("bad", (Edge("a", (CONV,)), Edge("b", candidates)), ((0,), (1,)))
 
 
+def cell_edge(name: str) -> Edge:
+    return Edge(name, (CONV, NONE, SKIP))
+
+
+def test_edges_can_be_left_out_by_the_candidate_that_is_not_generable() -> None:
+    edges = (cell_edge("a"), cell_edge("b"), cell_edge("c"))
+    assert SearchSpace("cell", edges, ((0, 1, 2),), inputs=2).inputs == 2
+    assert SearchSpace("cell", edges, ((0, 1), (2,)), inputs=1).inputs == 1
+
+
+@pytest.mark.parametrize(("blocks", "inputs"), [(((0, 1), (2,)), 2), (((0, 1, 2),), 4), (((0, 1, 2),), 0)])
+def test_more_inputs_than_a_block_has_edges_are_refused(blocks: tuple[tuple[int, ...], ...], inputs: int) -> None:
+    edges = (cell_edge("a"), cell_edge("b"), cell_edge("c"))
+    with pytest.raises(ValueError, match=rf"space 'bad': inputs is {inputs}; every block needs at least so many edges"):
+        SearchSpace("bad", edges, blocks, inputs=inputs)
+
+
+@pytest.mark.parametrize(
+    "candidates", [(CONV, SKIP), (CONV, NONE, Op("zero", "non_parameter", generable=False))], ids=["none", "two"]
+)
+def test_an_edge_that_may_be_left_out_has_one_way_to_say_so(candidates: tuple[Op, ...]) -> None:
+    edges = (cell_edge("a"), Edge("b", candidates))
+    with pytest.raises(ValueError, match=r"space 'bad': edge 'b' may be left out, so it needs exactly one candidate"):
+        SearchSpace("bad", edges, ((0, 1),), inputs=1)
+    assert SearchSpace("good", edges, ((0, 1),)).inputs is None
+
+
+def test_a_space_is_conditional_when_it_has_a_gate_of_its_own() -> None:
+    assert not SPACE.conditional
+    assert replace(SPACE, gate=only_first).conditional
+
+
 def test_spaces_are_values() -> None:
     assert SearchSpace("ragged", EDGES, ((0, 2), (1,))) == SPACE
     with pytest.raises(FrozenInstanceError):
@@ -120,6 +153,54 @@ def test_an_additive_cost_is_exact_beyond_what_floats_hold() -> None:
     value = cost(np.array([0, 0]))
     assert value == 2**54 + 2
     assert type(value) is int
+
+
+# Two inputs, 0 and 1, and nodes 2 and 3; edges in order 0-2, 1-2, 0-3, 1-3, 2-3. Candidate 0 leaves the edge out.
+CELL_ARCS = ((0, 0, 2), (1, 1, 2), (2, 0, 3), (3, 1, 3), (4, 2, 3))
+HEIGHT = LongestPath(CELL_ARCS, np.tile([False, True], (5, 1)))
+
+
+@pytest.mark.parametrize(
+    ("alpha", "height"),
+    [
+        ([1, 1, 1, 1, 0], 1),  # all nodes hang on the inputs
+        ([1, 1, 0, 1, 1], 2),  # 0-2-3
+        ([0, 1, 0, 0, 1], 2),  # 1-2-3
+        ([0, 0, 1, 0, 1], 1),  # nothing reaches node 2, so 2-3 is no path from an input
+        ([0, 0, 0, 0, 1], 0),
+        ([0, 0, 0, 0, 0], 0),
+    ],
+)
+def test_a_height_is_the_longest_path_from_an_input(alpha: list[int], height: int) -> None:
+    assert HEIGHT.sources == {0, 1}
+    value = HEIGHT(np.array(alpha))
+    assert (value, type(value)) == (height, int)
+
+
+def test_arcs_may_come_in_any_order_in_which_a_node_is_entered_before_it_is_left() -> None:
+    arcs = (CELL_ARCS[3], CELL_ARCS[1], CELL_ARCS[0], CELL_ARCS[4], CELL_ARCS[2])
+    assert LongestPath(arcs, HEIGHT.counts_EK)(np.array([1, 0, 0, 0, 1])) == 2
+
+
+@pytest.mark.parametrize(
+    ("arcs", "edge", "node"),
+    [
+        (((1, 1, 2), (0, 0, 1)), 0, 1),  # 1-2 before 0-1
+        (((0, 0, 1), (1, 1, 0)), 1, 0),  # a cycle
+        (((0, 0, 0),), 0, 0),
+    ],
+)
+def test_arcs_into_a_node_after_one_out_of_it_are_refused(
+    arcs: tuple[tuple[int, int, int], ...], edge: int, node: int
+) -> None:
+    match = f"the arc of edge {edge} enters node {node} after an arc has left it"
+    with pytest.raises(ValueError, match=match):
+        LongestPath(arcs, HEIGHT.counts_EK)
+
+
+def test_a_height_without_arcs_is_refused() -> None:
+    with pytest.raises(ValueError, match="longest path: at least one arc is needed"):
+        LongestPath((), HEIGHT.counts_EK)
 
 
 def test_a_search_starts_uniform_with_nothing_pruned() -> None:
