@@ -125,6 +125,8 @@ def test_what_does_not_fit_a_file_with_stages(tmp_path: Path, words: list[str], 
 @pytest.fixture
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where whatever is left behind would be found: the working directory and the one for temporary files."""
+    import torch._dynamo  # noqa: F401  # torch makes itself a cache folder there, once a process
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
