@@ -23,6 +23,7 @@ from ddpnas_ray.spaces.base import Part, SpaceSpec, Target
 log = logging.getLogger(__name__)
 
 PARTS_A_TASK = 16
+POLL_S = 5.0
 SILENCE_S = 60.0  # without a result: say what may be the matter
 GONE_S = 120.0  # without a node of the device: give up
 
@@ -100,7 +101,7 @@ class Device:
         index = {ref: i for i, ref in enumerate(refs)}
         pending, heard_s, silent, there_s = list(refs), time.monotonic(), False, time.monotonic()
         while pending:
-            done, pending = ray.wait(pending, num_returns=1, timeout=5.0)
+            done, pending = ray.wait(pending, num_returns=1, timeout=POLL_S)
             now_s = time.monotonic()
             if done:
                 yield index[done[0]], _get(done[0])
