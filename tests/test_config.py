@@ -14,9 +14,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ddpnas_ray.config import SearchConfig, check, describe, differing_keys, dump, load, parse, to_dict
+from ddpnas_ray.core.bounds import planned_architecture_epochs
 from ddpnas_ray.core.errors import ConfigError
-from ddpnas_ray.spaces.base import SpaceSpec
+from ddpnas_ray.spaces.base import SpaceSpec, find_space
 from ddpnas_ray.spaces.cell import make as make_cell
+from tests.conftest import ROOT
 
 LAW = settings(derandomize=True, deadline=None, max_examples=60)
 CELL = {"cells": 6, "nodes": 4, "channels": 16}
@@ -68,6 +70,16 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     assert config.seed == 7
     assert dict(config.space.options) == CELL | {"cells": 3}
     assert config.data.mean == (0.5, 0.4, 0.3)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_experiment_file_is_allowed_and_searches_what_the_paper_does(path: Path) -> None:
+    config = load(str(path))
+    spec = find_space(config.space.name)(**config.space.options)
+    planned = planned_architecture_epochs(
+        spec.space, config.pruning.keep_per_group, epochs_per_round=config.pruning.epochs_per_round
+    )
+    assert planned == {"cell": 99, "mobile": 75}[config.space.name]
 
 
 @pytest.mark.parametrize(
