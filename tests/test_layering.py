@@ -36,7 +36,7 @@ LAYERS: list[
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))
-LIGHT = ("core", "config", "rundir", "storage", "search", "data", "spaces")  # neither torch nor ray comes along
+LIGHT = ("core", "config", "rundir", "storage", "search", "latency", "costs", "data", "spaces")  # neither torch nor ray comes along
 
 
 def module_of(path: Path) -> str:

@@ -1,0 +1,268 @@
+"""The latency command: tables of a device, their check against whole networks, and bad input in one line."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ddpnas_ray import generate, latency, search
+from ddpnas_ray.costs.latency import read_table
+from ddpnas_ray.spaces.base import Target
+from ddpnas_ray.spaces.cell import make
+from tests.commands import ENVIRONMENT, LOCAL, Said, contents, options, run
+
+SPACE = ["--space", "cell", *options("space.nodes=1", "target.cells=3", "target.channels=4")]
+TINY = [*SPACE, "--image-size", "8", "--classes", "10"]
+SPEC = make(nodes=1)
+TARGET = Target(cells=3, channels=4, image_size=8, classes=10, stem="cifar")
+
+
+@pytest.fixture(scope="module")
+def label(ray_cluster: None) -> Iterator[str]:
+    """The commands use the session's cluster; its node carries this label, which Ray itself gives it."""
+    import ray
+
+    from ddpnas_ray.distributed import ray_driver
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_driver, "cluster", lambda address, config, label=None: nullcontext(""))
+        yield f"ray.io/node-id={ray.get_runtime_context().get_node_id()}"
+
+
+@pytest.fixture(scope="module")
+def built(label: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
+    """A table, and what was said when it was built."""
+    path = tmp_path_factory.mktemp("built") / "new" / "t.parquet"
+    return path, run(latency.main, "build", *TINY, "--device-label", label, "--passes", "2", "--out", path)
+
+
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run a command in ``tmp_path`` that must end with one line and leave every file as it was."""
+    monkeypatch.chdir(tmp_path)
+
+    def command_refused(words: list[str | Path], *fragments: str) -> None:
+        before = contents(tmp_path)
+        said = run(latency.main, *words)
+        assert (said.code, said.out) == (2, ""), said.err
+        assert said.err.count("\n") == 1
+        assert all(fragment in said.err for fragment in fragments), said.err
+        assert contents(tmp_path) == before
+
+    return command_refused
+
+
+# --- build ---
+
+
+@pytest.mark.ray
+def test_a_table_has_every_part_of_every_choice(built: tuple[Path, Said], label: str) -> None:
+    path, said = built
+    assert said.code == 0, said.err
+    table = read_table(str(path))
+    assert table.device == label
+    assert table.machine["cores"] == os.cpu_count()
+    assert {name: table.timing[name] for name in ("threads", "batch", "dtype", "device", "passes")} == {
+        "threads": 1,
+        "batch": 1,
+        "dtype": "fp32",
+        "device": "cpu",
+        "passes": 2,
+    }
+    assert table.space == {"name": "cell", "cells": 6, "nodes": 1, "channels": 16}
+    table.require_target(dataclasses.asdict(TARGET))
+    assert all(0 < row.latency.q1_ns <= row.latency.median_ns <= row.latency.q3_ns for row in table.rows)
+
+    parts = SPEC.parts(TARGET) if SPEC.parts else []
+    assert sum(row.count for row in table.rows) == len(parts)
+    by_key = {row.key: row.latency.median_ns for row in table.rows}
+    assert len(by_key) == len({part.key for part in parts})
+    cost = table.cost(SPEC.space)
+    alpha = np.array([4, 0, 1, 3])
+    chosen = [part for part in parts if part.edge is None or alpha[part.edge] == part.candidate]
+    assert cost(alpha) == sum(by_key[part.key] for part in chosen)
+    assert cost.entries_EK[0, 0] == 0, "none takes no time"
+    assert cost.entries_EK[0, 3] == 0, "nor does a skip of stride 1"
+
+
+@pytest.mark.ray
+def test_building_tells_what_it_found(built: tuple[Path, Said]) -> None:
+    path, said = built
+    parts = len({row.key for row in read_table(str(path)).rows})
+    assert f"{parts} distinct parts of space cell (3 cells, 4 channels, 8 px, 10 classes, cifar stem)" in said.out
+    for word in ("base ", "slowest ", "reference ", f"table {path}"):
+        assert f"\n{word}" in said.out
+    assert f"{2 * parts}/{2 * parts} timings of parts" in said.err
+
+
+@pytest.mark.ray
+def test_a_table_that_exists_is_replaced_by_force_only(label: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    path.write_text("mine")
+    words = ["build", *TINY, "--device-label", label, "--passes", "1", "--out", path]
+    said = run(latency.main, *words)
+    assert (said.code, path.read_text()) == (2, "mine")
+    assert said.err == f"DataError: {path}: exists; choose another --out, or replace it with --force\n"
+    assert run(latency.main, *words, "--force").code == 0
+    assert read_table(str(path)).device == label
+
+
+@pytest.mark.ray
+def test_the_table_of_a_run_bounds_what_is_generated_from_it(label: str, tmp_path: Path) -> None:
+    out, path = tmp_path / "run", tmp_path / "t.parquet"
+    assert run(search.main, *LOCAL, "--out", out).code == 0
+    said = run(latency.main, "build", "--run", out, "--device-label", label, "--passes", "1", "--out", path)
+    assert said.code == 0, said.err
+    table = read_table(str(path))
+    assert table.space == {"name": "cell", "cells": 2, "nodes": 2, "channels": 4}
+    assert dict(table.target)["input_channels"] == 1
+
+    words = ["--latency", path, "--device-label", label, "--budget", "latency=90%", "--json"]
+    said = run(generate.main, out, *words)
+    assert said.code == 0, said.err
+    [network] = json.loads(said.out)
+    cost = table.cost(make(nodes=2).space)
+    assert network["costs"]["latency"] == cost(np.array(network["alpha"]))
+    assert network["measured_latency_ns"] > 0
+
+    other = tmp_path / "other.parquet"
+    dataclasses.replace(table, target={**table.target, "image_size": 32}).save(str(other))
+    said = run(generate.main, out, "--latency", other)
+    assert said.code == 2 and "is of the target '3 cells, 4 channels, 32 px" in said.err
+
+
+@pytest.mark.slow  # 10 to 20 s, most of which are Ray's
+@pytest.mark.ray
+def test_without_an_address_this_machine_is_the_device(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "ddpnas_ray.latency", "build", *TINY, "--device-label", "here", "--passes", "1"]
+    done = subprocess.run(
+        [*words, "--out", "t.parquet"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert read_table(str(tmp_path / "t.parquet")).device == "ddpnas-device=here"
+
+
+# --- check ---
+
+
+@pytest.mark.ray
+def test_sums_of_parts_are_compared_with_whole_networks(built: tuple[Path, Said], tmp_path: Path) -> None:
+    path, file = str(built[0]), tmp_path / "measured.csv"
+    words = ["check", path, "--networks", "3", "--full-depth-networks", "2", "--passes", "1"]
+    said = run(latency.main, *words, "--json", "--csv", file)
+    assert said.code == 0, said.err
+    found = json.loads(said.out)
+    table = read_table(path)
+    assert found["device"] == table.device
+    assert found["reference"]["table_ns"] == table.reference.median_ns
+    assert found["reference"]["now_ns"] > 0
+    assert {name: p["networks"] for name, p in found["populations"].items()} == {"any_depth": 3, "full_depth": 2}
+    for population in found["populations"].values():
+        for figures in (population, population["as_measured"]):
+            assert figures["median_relative_error"] >= 0
+            assert figures["spearman"] is None or -1 <= figures["spearman"] <= 1
+
+    with file.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    cost = table.cost(SPEC.space)
+    parameter_EK = SPEC.space.group_EK("parameter")
+    assert [row["population"] for row in rows] == 3 * ["any_depth"] + 2 * ["full_depth"]
+    for row in rows:
+        alpha = np.array([int(k) for k in row["alpha"].split()])
+        assert int(row["predicted_ns"]) == cost(alpha)
+        assert int(row["measured_ns"]) > 0 and int(row["as_measured_ns"]) > 0
+        assert SPEC.space.generable_EK[np.arange(4), alpha].all()
+        if row["population"] == "full_depth":
+            assert parameter_EK[np.arange(4), alpha].all()
+    predicted, measured = (np.array([int(row[name]) for row in rows[:3]]) for name in ("predicted_ns", "measured_ns"))
+    figures = found["populations"]["any_depth"]
+    assert figures["bias"] == pytest.approx((predicted / measured - 1).mean())
+    assert figures["median_relative_error"] == pytest.approx(np.median(abs(predicted / measured - 1)))
+
+
+@pytest.mark.ray
+def test_one_population_is_enough(built: tuple[Path, Said]) -> None:
+    said = run(latency.main, "check", built[0], "--networks", "2", "--full-depth-networks", "0", "--passes", "1")
+    assert said.code == 0, said.err
+    first, second, third = said.out.splitlines()
+    assert first.startswith("reference network: ")
+    assert second.startswith("2 networks, any depth: median relative error ")
+    assert third.startswith("  without dividing drift out: ")
+
+
+def test_ranks_that_do_not_differ_have_no_correlation() -> None:
+    assert latency._spearman(np.array([1.0, 2.0, 5.0]), np.array([10.0, 30.0, 20.0])) == pytest.approx(0.5)
+    assert latency._spearman(np.array([1.0, 1.0]), np.array([1.0, 2.0])) is None
+    assert latency._spearman(np.array([1.0]), np.array([1.0])) is None
+
+
+def test_networks_depend_on_the_seed_alone() -> None:
+    def draw(**changes: Any) -> list[tuple[int, ...]]:
+        return latency._draw(make().space, 20, **{"seed": 0, "full_depth": False} | changes)
+
+    assert draw() == draw()
+    assert draw() != draw(seed=1)
+    assert all(sum(k > 0 for k in alpha) == 16 for alpha in draw()), "two inputs a node"
+    assert all({k for k in alpha if k} <= {4, 5, 6, 7} for alpha in draw(full_depth=True))
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ([], "the following arguments are required: build|check"),
+        (["biuld"], "invalid choice: 'biuld'"),
+        (["build", "--out", "t"], "--device-label"),
+        (["build", "--device-label", "a", "--out", "t"], "one of the arguments --space --config --run is required"),
+        (["build", "--space", "cell", "--run", "r", "--device-label", "a", "--out", "t"], "not allowed with argument"),
+        (["build", "--run", "r", "--classes", "3", "--device-label", "a", "--out", "t"], "--run says the space"),
+        (["build", *TINY, "--target", "cells=3", "--device-label", "a", "--out", "t"], "--target is for --run"),
+        (["build", *TINY, "--device-label", "a", "--out", "t", "--passes", "0"], "no whole number from 1 on"),
+        (["build", *TINY, "--device-label", "a b", "--out", "t"], "device label 'a b'"),
+        (["build", "--space", "cel", "--device-label", "a", "--out", "t"], "did you mean cell?"),
+        (["build", "--space", "cell", "--device-label", "a", "--out", "t"], "target.image_size is not set"),
+        (["build", *SPACE, "--image-size", "8", "--device-label", "a", "--out", "t"], "give --classes"),
+        (["build", "--config", "absent.yaml", "--device-label", "a", "--out", "t"], "absent.yaml: cannot be read"),
+        (["build", "--run", "absent", "--device-label", "a", "--out", "t"], "absent: is no run directory"),
+        (["build", *TINY, "--set", "space.node=2", "--device-label", "a", "--out", "t"], "did you mean nodes?"),
+        (
+            ["build", "--space", "tests.spaces.test_own_space:make", *TINY[-4:], "--device-label", "a", "--out", "t"],
+            "names no parts",
+        ),
+        (["build", *TINY, "--device-label", "a", "--out", "t", "--address", "127.0.0.1:1"], "no Ray cluster answers"),
+        (["check", "absent.parquet"], "absent.parquet: no such file"),
+        (["check", "t", "--networks", "0", "--full-depth-networks", "0"], "are both 0"),
+        (["check", "t", "--networks", "-1"], "no whole number from 0 on"),
+    ],
+)
+def test_bad_input_takes_one_line(refused: Callable[..., None], words: list[str | Path], named: str) -> None:
+    refused(words, named)
+
+
+@pytest.mark.ray
+def test_a_label_that_nobody_carries_is_refused(refused: Callable[..., None], label: str) -> None:
+    refused(["build", *TINY, "--device-label", "jetson", "--out", "t.parquet"], "carries ddpnas-device=jetson")
+
+
+@pytest.mark.ray
+def test_a_table_of_a_space_that_has_changed_is_refused(
+    refused: Callable[..., None], built: tuple[Path, Said], tmp_path: Path
+) -> None:
+    table = read_table(str(built[0]))
+    dataclasses.replace(table, edges=table.edges[:-1]).save(str(tmp_path / "t.parquet"))
+    refused(["check", "t.parquet"], "it is of space 'cell' with 3 edges; space 'cell' has 4 here")
+    dataclasses.replace(table, space={"name": "cell", "nods": 1}).save(str(tmp_path / "t.parquet"))
+    refused(["check", "t.parquet"], "t.parquet: space.nods is not an option of space 'cell'; did you mean nodes?")
