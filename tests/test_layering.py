@@ -36,7 +36,8 @@ LAYERS: list[
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))
-LIGHT = ("core", "config", "rundir", "storage", "search", "latency", "costs", "data", "spaces")  # neither torch nor ray comes along
+# Neither torch nor ray comes along with these.
+LIGHT = ("core", "config", "rundir", "storage", "search", "latency", "costs", "data", "spaces")
 
 
 def module_of(path: Path) -> str:
