@@ -26,7 +26,7 @@ from ddpnas_ray.core.generation import (
     solve,
     solve_many,
 )
-from ddpnas_ray.core.types import BoolArray, CostFunction, CostTable, IntArray
+from ddpnas_ray.core.types import BoolArray, CostFunction, CostTable, IntArray, LongestPath
 
 from .brute_force import (
     Instance,
@@ -199,6 +199,22 @@ def test_edges_that_are_left_out_add_nothing_to_the_expectation_but_their_cost_t
         ((1, 1, 1, 1, 0), 4),
     ]
     assert solutions[0].expectation == pytest.approx((0.5 + 0.5 + 0.2 + 0.4) / 5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("alpha_E", "height"), [((0, 0, 0), 0), ((1, 0, 0), 3), ((0, 0, 1), 0), ((1, 1, 0), 1)])
+def test_what_no_input_reaches_has_no_height(method: Method, alpha_E: tuple[int, int, int], height: int) -> None:
+    # A chain 0-1-2-3. On the first edge the second operation counts, on the others the first one: where the path from
+    # the input is broken at once, two operations in a row are no path.
+    space = chain(2, 2, 2)
+    counts_EK = np.array([[False, True], [True, False], [True, False]])
+    path = LongestPath(((0, 0, 1), (1, 1, 2), (2, 2, 3)), counts_EK)
+    choosable_EK = np.arange(2)[None, :] == np.array(alpha_E)[:, None]
+    problem = Problem(space, np.full((3, 2), 0.5), choosable_EK, {"height": path})
+    assert path(np.array(alpha_E)) == height
+    for wanted in range(4):
+        found = solve(problem, {"height": Bound(wanted, wanted)}, method=method)
+        assert [solution.alpha_E for solution in found] == ([alpha_E] if wanted == height else [])
 
 
 def test_a_random_architecture_is_one_that_can_be_generated() -> None:
