@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ddpnas_ray.core.generation import Problem
 
 MAX_CUTS = 200  # solutions that turn out to break a bound
+MAX_NODES = 100_000  # about a minute; two bounds on macs that are 1e-5 apart take 2,000
 OBJECTIVE_SCALE = 1e6  # HiGHS stops at an absolute gap of 1e-6
 Row = tuple[dict[int, float], float, float]  # weights by variable, least and largest sum
 
@@ -49,7 +50,7 @@ def solve_mip(problem: Problem, value_EK: IntArray, budget: Budget, k: int) -> t
         k: How many.
 
     Raises:
-        TooLargeError: HiGHS failed, or found too many solutions that break a bound.
+        TooLargeError: HiGHS failed, visited too many nodes, or found too many solutions that break a bound.
     """
     space, edges = problem.space, range(len(problem.space.edges))
     variables = _Variables([{} for _ in edges])
@@ -130,8 +131,12 @@ def _optimum(
         integrality=np.ones(len(objective)),
         bounds=Bounds(*np.array(limits).T),
         constraints=LinearConstraint(matrix, [low for _, low, _ in rows], [high for *_, high in rows]),
-        options={"mip_rel_gap": 0.0},
+        options={"mip_rel_gap": 0.0, "node_limit": MAX_NODES},
     )
+    if "limit reached" in outcome.message:
+        raise TooLargeError(
+            f"the mixed-integer programme has no answer after {MAX_NODES:,} nodes; bounds farther apart are easier"
+        )
     if outcome.status not in (0, 2):  # solved; infeasible
         raise TooLargeError(f"the mixed-integer programme failed: {outcome.message}")
     return outcome.x, int(outcome.mip_node_count or 0)

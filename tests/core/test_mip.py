@@ -108,10 +108,24 @@ def test_operations_that_do_not_count_reach_no_node() -> None:
         assert bool(expected) is (wanted <= 2)
 
 
+def test_it_gives_up_after_many_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Ten numbers of seven digits each, and a sum that must come out exactly: hardly better than trying everything.
+    rng = np.random.default_rng(0)
+    space = chain(*[4] * 10)
+    costs = {"a": CostTable(0, rng.integers(10**6, 10**7, size=space.shape))}
+    problem = Problem(space, rng.dirichlet(np.ones(4), size=10), space.exists_EK, costs)
+    wanted = costs["a"](rng.integers(4, size=10))
+    monkeypatch.setattr(mip, "MAX_NODES", 20)
+    with pytest.raises(
+        TooLargeError, match=r"^the mixed-integer programme has no answer after 20 nodes; bounds farther apart"
+    ):
+        solve(problem, {"a": Bound(wanted, wanted)}, method="mip")
+
+
 def test_a_failure_of_the_solver_is_no_infeasibility(monkeypatch: pytest.MonkeyPatch) -> None:
     class Outcome:
-        status, message, x, mip_node_count = 1, "Time limit reached", None, None
+        status, message, x, mip_node_count = 4, "Solve error", None, None
 
     monkeypatch.setattr("scipy.optimize.milp", lambda *_, **__: Outcome())
-    with pytest.raises(TooLargeError, match="the mixed-integer programme failed: Time limit reached"):
+    with pytest.raises(TooLargeError, match="the mixed-integer programme failed: Solve error"):
         solve(nearly_affordable(edges=2), {}, method="mip")
