@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ddpnas_ray.core.generation import Problem
 
 MAX_CUTS = 200  # solutions that turn out to break a bound
-MAX_NODES = 100_000  # about a minute; two bounds on macs that are 1e-5 apart take 2,000
+MAX_NODES = 100_000  # about a minute; two bounds that are 3e-5 apart take up to 2,000
 OBJECTIVE_SCALE = 1e6  # HiGHS stops at an absolute gap of 1e-6
 Row = tuple[dict[int, float], float, float]  # weights by variable, least and largest sum
 
