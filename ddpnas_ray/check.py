@@ -18,7 +18,7 @@ import numpy as np
 from ddpnas_ray.commandline import OK, Parser, add_config_options, guarded
 from ddpnas_ray.config import load
 from ddpnas_ray.core.bounds import architectures_by_round, planned_epochs
-from ddpnas_ray.core.errors import ConfigError, GenotypeError, ResourceError
+from ddpnas_ray.core.errors import ConfigError, GenotypeError
 from ddpnas_ray.core.types import IntArray, Plan, initial_state
 from ddpnas_ray.reporting.progress import duration
 from ddpnas_ray.spaces.base import Inputs, SpaceSpec, Target, TargetConfig, find_space
@@ -170,19 +170,14 @@ def try_out(job: Job) -> tuple[Estimate, list[str]]:
     Raises:
         ResourceError: GPUs were asked for and this machine has none.
     """
-    import torch
-
     from ddpnas_ray.execution import checkpoint
-    from ddpnas_ray.execution.local import LocalExecutor
+    from ddpnas_ray.execution.local import LocalExecutor, local_device
     from ddpnas_ray.execution.trainer import Trainer
     from ddpnas_ray.nn.weights import split_shared
     from ddpnas_ray.storage import Folder
 
     config, space = job.config, job.spec.space
-    gpus = config.execution.gpus_per_worker
-    if gpus and not torch.cuda.is_available():
-        raise ResourceError(f"execution.gpus_per_worker is {gpus:g}, and this machine has no GPU; set it to 0 or null")
-    device = "cuda" if gpus != 0 and torch.cuda.is_available() else "cpu"
+    device = local_device(config.execution)
     whole = Trainer(spec=job.spec, data=job.data, config=config.training, seed=config.seed, device=device)
     batch = config.training.batch_size
     two = dataclasses.replace(job.data, train=_first(job.data.train, 2 * batch), val=_first(job.data.val, 2 * batch))

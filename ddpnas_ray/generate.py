@@ -147,7 +147,7 @@ def _solve(run: FinishedRun, budgets: Sequence[Budget], args: argparse.Namespace
     k = max(args.best, args.verify or 1)
     groups = groups_that_share(run.problem, budgets)
     solutions: list[list[Solution]] = []
-    with _progress("solving", len(budgets)) as advance:
+    with _progress("solving", len(budgets)) as advance, _stdout_to_stderr():
         if on_ray:
             from ddpnas_ray.distributed.ray_budgets import solve_budgets
 
@@ -156,6 +156,19 @@ def _solve(run: FinishedRun, budgets: Sequence[Budget], args: argparse.Namespace
             solutions += solve_many(run.problem, group, k=k, method=args.method)
             advance(len(group))
     return solutions
+
+
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """HiGHS now and then writes a line to the process's standard output, which may be somebody's JSON."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _verification(run: FinishedRun, args: argparse.Namespace) -> Job:

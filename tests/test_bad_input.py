@@ -170,7 +170,7 @@ def test_words_that_are_not_understood(refused: Refused, command: Command, words
 
 def test_an_unknown_command(refused: Refused) -> None:
     refused(cli.main, ["serch"], "serch is no command; did you mean search?")
-    refused(cli.main, ["xyz"], "xyz is no command; allowed: check, report, search")
+    refused(cli.main, ["xyz"], "xyz is no command; allowed: check, generate, latency, report, search")
 
 
 # --- genotypes ---

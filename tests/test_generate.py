@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,12 @@ import pytest
 import torch
 
 from ddpnas_ray import check, generate, search
+from ddpnas_ray.config import parse
+from ddpnas_ray.core.budgets import Bound
+from ddpnas_ray.core.generation import Certificate, Solution
+from ddpnas_ray.costs.latency import Latency, LatencyRow, LatencyTable, edge_names
+from ddpnas_ray.generated import Generated
+from ddpnas_ray.nn.timing_config import TimingOptions
 from ddpnas_ray.rundir import read_costs, read_space
 from ddpnas_ray.spaces.base import Target
 from ddpnas_ray.spaces.cell import make
@@ -289,3 +296,75 @@ def test_a_result_without_what_generation_needs(finished: Path, key: str) -> Non
 def test_verification_options_are_a_valid_use_of_set(finished: Path) -> None:
     said = run(generate.main, finished, "--verify", "1", *options("execution.workers=2"))
     assert (said.code, said.err) == (0, "")
+
+
+# --- latency ---
+
+
+def latency_table(finished: Path, path: Path) -> LatencyTable:
+    """A table of the run's target, made up: a microsecond for what all do, 10 for every parameter operation."""
+    result = json.loads((finished / "result.json").read_text())
+    config = parse((finished / "config.yaml").read_text(), "config.yaml")
+    space = read_space((finished / "space.json").read_bytes())
+    once = Latency(1_000, 900, 1_100, 10)
+    rows = [LatencyRow(None, None, "stem", 1, once)] + [
+        LatencyRow(edge.name, op.name, op.name, 10, once)
+        for edge in space.edges
+        for op in edge.candidates
+        if op.group == "parameter"
+    ]
+    table = LatencyTable(
+        rows=tuple(rows), device="ddpnas-device=pc", machine={}, timing=asdict(TimingOptions()), space=config["space"],
+        edges=edge_names(space), target=result["target"], reference_alpha=tuple(result["alpha"]), reference=once,
+        date="2026-11-24",
+    )  # fmt: skip
+    table.save(str(path))
+    return table
+
+
+def test_a_latency_budget_is_kept_on_the_table(finished: Path, tmp_path: Path) -> None:
+    table = latency_table(finished, tmp_path / "pc.parquet")
+    space = read_space((finished / "space.json").read_bytes())
+    said = run(generate.main, finished, "--budget", "latency=21us", "--latency", tmp_path / "pc.parquet", "--json")
+    network = json.loads(said.out)[0]
+    parameter = sum(space.op(e, k).group == "parameter" for e, k in enumerate(network["alpha"]))
+    assert parameter <= 2
+    assert network["costs"]["latency"] == 1_000 + 10_000 * parameter == table.cost(space)(np.array(network["alpha"]))
+    assert "latency=21us" in said.err
+
+
+def test_a_table_of_another_target_or_space_is_refused(finished: Path, tmp_path: Path, test_data: Path) -> None:
+    latency_table(finished, tmp_path / "pc.parquet")
+    words = ["--budget", "latency=1ms", "--latency", str(tmp_path / "pc.parquet"), "--target", "cells=5"]
+    assert "it is of the target" in refused(finished, *words).err
+    published = str(test_data / "latency" / "proxylessnas_mobile.csv")
+    assert "published tables are of the mobile space" in refused(finished, "--latency", published).err
+    assert "no such file" in refused(finished, "--latency", "nowhere.parquet").err
+    assert "give it with --latency" in refused(finished, "--device-label", "pc").err
+
+
+def test_networks_that_measure_above_their_latency_budget_are_dropped_or_flagged() -> None:
+    certificate = Certificate("programme", 0.5, 0.0, 1, "states")
+    solutions = tuple(Solution((k,), 0.5 - k / 10, {"latency": 9}, certificate) for k in range(3))
+    network = Generated({"latency": Bound(None, 10)}, solutions)
+    assert network.choose([], [9, 9, 9]).best == solutions[0]
+    assert network.choose([], [9, 9, 9]).flags == ()
+    some = network.choose([], [12, 9, 9])
+    assert some.best == solutions[1]
+    assert some.flags == ("1 of 3 networks measured above the latency budget",)
+    assert network.choose([0.1, 0.2, 0.9], [9, 9, 12]).best == solutions[1], "the best score of those that keep to it"
+    none = network.choose([], [12, 13, 14])
+    assert none.best == solutions[0]
+    assert none.flags[-1] == "this one too: it is within its budget by the table alone"
+
+
+@pytest.mark.ray
+def test_generated_networks_are_measured_on_the_device(finished: Path, tmp_path: Path) -> None:
+    latency_table(finished, tmp_path / "pc.parquet")
+    words = ["--budget", "latency=21us", "--latency", str(tmp_path / "pc.parquet"), "--device-label", "pc", "--json"]
+    command = [sys.executable, "-m", "ddpnas_ray.generate", str(finished), *words]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    network = json.loads(done.stdout)[0]
+    assert network["measured_latency_ns"] > 0
+    assert network["flags"], "nothing runs in 21 microseconds"
