@@ -53,14 +53,12 @@ def guarded(command: Callable[[Sequence[str] | None], int]) -> Callable[..., int
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """``--config`` and ``--set``."""
     parser.add_argument("--config", metavar="FILE", help="YAML file; default: the packaged digits quick start")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="override one key, as often as wanted: --set pruning.gamma=0.8",
-    )
+    add_set_option(parser, "override one key, as often as wanted: --set pruning.gamma=0.8")
+
+
+def add_set_option(parser: argparse._ActionsContainer, meaning: str) -> None:
+    """``--set``, as often as wanted, into ``overrides``."""
+    parser.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help=meaning)
 
 
 def seconds(text: str) -> float:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, TextIO
 
-from ddpnas_ray.commandline import BAD_INPUT, OK, Parser, guarded, positive, refuse_dead_address
+from ddpnas_ray.commandline import BAD_INPUT, OK, Parser, add_set_option, guarded, positive, refuse_dead_address
 
 if TYPE_CHECKING:
     from ddpnas_ray.core.budgets import Budget
@@ -69,14 +69,7 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument("--device-label", metavar="LABEL", help="measure the generated networks on nodes with this label")
     g = p.add_argument_group("verification with inherited weights (imports torch, reads the run's data)")
     g.add_argument("--verify", metavar="M", type=positive, help="score the M best of each budget, take the best")
-    g.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="data.path and execution.* only",
-    )
+    add_set_option(g, "data.path and execution.* only")
     g = p.add_argument_group("where")
     g.add_argument(
         "--backend",
@@ -135,8 +128,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json:
         print(json.dumps([genotype_json(run, network) for network in networks if network.solutions]))
     infeasible = [network.budget for network in networks if not network.solutions]
-    for budget in infeasible:
-        print(f"BudgetError: {infeasible_text(run, budget)}", file=sys.stderr)
+    with _stdout_to_stderr():
+        for budget in infeasible:
+            print(f"BudgetError: {infeasible_text(run, budget)}", file=sys.stderr)
     return BAD_INPUT if infeasible else OK
 
 
@@ -343,7 +337,7 @@ def _picture(run: FinishedRun, networks: Sequence[Generated]) -> dict[str, bytes
     import numpy as np
 
     from ddpnas_ray.core.budgets import Bound, is_time
-    from ddpnas_ray.core.generation import evaluate, random_alpha, solve_many
+    from ddpnas_ray.core.generation import evaluate, random_alphas, solve_many
     from ddpnas_ray.core.types import CostTable
     from ddpnas_ray.reporting.plots import pareto
 
@@ -354,8 +348,7 @@ def _picture(run: FinishedRun, networks: Sequence[Generated]) -> dict[str, bytes
     if name is None:
         return {}
     scale = 1e-9 if is_time(name) else 1.0
-    rng = np.random.default_rng(0)
-    sampled = [evaluate(problem, random_alpha(problem, rng)) for _ in range(RANDOM_POINTS)]
+    sampled = [evaluate(problem, a) for a in random_alphas(problem, RANDOM_POINTS, np.random.default_rng(0))]
     networks = [network for network in networks if network.solutions]
     limits = [costs[name] for _, costs in sampled] + [network.best.costs[name] for network in networks]
     budgets = [{name: Bound(None, int(v))} for v in np.linspace(min(limits), max(limits), FRONT_POINTS)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,7 +66,8 @@ class FinishedRun:
         space = rundir.parsed(folder, "space.json", rundir.read_space)
         theta_EK, live_EK, own_target = rundir.parsed(folder, "result.json", _decision)
         network = own_target if target is None else other_target(own_target, target)
-        known = {} if target else rundir.parsed(folder, "space.json", rundir.read_costs)
+        counted = rundir.parsed(folder, "space.json", rundir.read_costs)
+        known = {} if target else counted
         costs = {name: cost(network) for name, cost in spec.costs.items() if name not in known}
         choosable_EK = space.generable_EK & (space.exists_EK if include_pruned else live_EK)
         problem = Problem(space, theta_EK, choosable_EK, {**known, **costs})
@@ -225,8 +227,8 @@ def _candidate(run: FinishedRun, network: Generated, i: int) -> dict[str, Any]:
     return facts
 
 
-def rows(run: FinishedRun, networks: Sequence[Generated]) -> list[dict[str, str | int | float]]:
-    """One row a budget: what ``table.csv`` holds and the command prints."""
+def _rows(run: FinishedRun, networks: Sequence[Generated]) -> list[dict[str, str | int | float]]:
+    """One row a budget, for ``table.csv``."""
     table = []
     for network in networks:
         row: dict[str, str | int | float] = {"budget": run.text_of(network.budget)}
@@ -244,7 +246,7 @@ def rows(run: FinishedRun, networks: Sequence[Generated]) -> list[dict[str, str 
 
 
 def _csv(run: FinishedRun, networks: Sequence[Generated]) -> bytes:
-    table = rows(run, networks)
+    table = _rows(run, networks)
     names = list(dict.fromkeys(name for row in table for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
@@ -255,8 +257,6 @@ def _csv(run: FinishedRun, networks: Sequence[Generated]) -> bytes:
 
 def _decision(result_json: bytes) -> tuple[Any, Any, Target]:
     """theta, live and the target of ``result.json``."""
-    import json
-
     result = json.loads(result_json)
     theta_EK, live_EK = np.array(result["theta"], dtype=np.float64), np.array(result["live"], dtype=bool)
     if theta_EK.ndim != 2 or theta_EK.shape != live_EK.shape:

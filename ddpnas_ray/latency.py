@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ddpnas_ray.commandline import OK, Parser, guarded, positive, refuse_dead_address
+from ddpnas_ray.commandline import OK, Parser, add_set_option, guarded, positive, refuse_dead_address
 from ddpnas_ray.core.errors import ConfigError, DataError
 from ddpnas_ray.nn.timing_config import TimingOptions, device_label
 
@@ -65,14 +65,7 @@ def parser() -> argparse.ArgumentParser:
     of.add_argument("--space", metavar="NAME", help="a built-in space, or module:function, with its defaults")
     of.add_argument("--config", metavar="FILE", help="sections space and target of a YAML file")
     of.add_argument("--run", metavar="RUN", help="space and target of a finished search")
-    build.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="override one key of space or target: --set space.nodes=3",
-    )
+    add_set_option(build, "override one key of space or target: --set space.nodes=3")
     build.add_argument("--image-size", metavar="N", type=positive, help="side in pixels (no data set is read)")
     build.add_argument("--classes", metavar="N", type=positive, help="number of classes")
     build.add_argument("--input-channels", metavar="N", type=positive, help="colour channels (default 3)")
@@ -309,6 +302,7 @@ def _agreement(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     predicted_N = np.array([row["predicted_ns"] for row in rows], dtype=np.float64)
 
     def against(column: str) -> dict[str, Any]:
+        """Error, bias and rank correlation against one kind of measurement."""
         measured_N = np.array([row[column] for row in rows], dtype=np.float64)
         error_N = predicted_N / measured_N - 1
         return {
@@ -372,7 +366,7 @@ def _draw(space: SearchSpace, count: int, *, seed: int, full_depth: bool) -> lis
     """Architectures whose blocks choose uniformly; with full depth among parameter operations where there are any."""
     import numpy as np
 
-    from ddpnas_ray.core.generation import Problem, random_alpha
+    from ddpnas_ray.core.generation import Problem, random_alphas
 
     choosable_EK = space.generable_EK
     if full_depth:
@@ -380,7 +374,7 @@ def _draw(space: SearchSpace, count: int, *, seed: int, full_depth: bool) -> lis
         choosable_EK = np.where(layers_EK.any(axis=1, keepdims=True), layers_EK, choosable_EK)
     rng = np.random.default_rng((seed, full_depth))
     problem = Problem(space, np.zeros(space.shape), choosable_EK)
-    return [random_alpha(problem, rng) for _ in range(count)]
+    return random_alphas(problem, count, rng)
 
 
 @contextmanager
@@ -401,6 +395,7 @@ def _progress(what: str, total: int) -> Callable[[int], None]:
     start, done = time.monotonic(), 0
 
     def timed(count: int) -> None:
+        """So many more are done."""
         nonlocal done
         before, done = done, done + count
         if 10 * before // total < 10 * done // total:

@@ -47,7 +47,7 @@ from ddpnas_ray.storage import Folder, writing
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: space.json has inputs, conditional, and costs that do not add up
 EVALUATIONS = pa.schema(
     [
         ("round", pa.int32()),
@@ -237,12 +237,12 @@ def evaluations_table(evaluations: Iterable[Evaluation]) -> bytes:
         name: [getattr(row, name) for row in rows] for name in EVALUATIONS.names if name != "alpha"
     }
     columns["alpha"] = [list(row.alpha_E) for row in rows]
-    return _parquet(pa.table({name: columns[name] for name in EVALUATIONS.names}, schema=EVALUATIONS))
+    return parquet_bytes(pa.table({name: columns[name] for name in EVALUATIONS.names}, schema=EVALUATIONS))
 
 
 def read_evaluations(data: bytes) -> tuple[Evaluation, ...]:
     """The rows of ``evaluations.parquet``."""
-    rows = _rows(data)
+    rows = read_parquet(data).to_pylist()
     return tuple(Evaluation(alpha_E=tuple(row.pop("alpha")), **row) for row in rows)
 
 
@@ -263,7 +263,7 @@ def theta_table(history: Iterable[RoundRecord], space: SearchSpace) -> bytes:
         for e, edge in enumerate(space.edges)
         for k, op in enumerate(edge.candidates)
     ]
-    return _parquet(pa.Table.from_pylist(rows, schema=THETA))
+    return parquet_bytes(pa.Table.from_pylist(rows, schema=THETA))
 
 
 def space_json(space: SearchSpace, costs: Mapping[str, CostFunction], target: Mapping[str, Any]) -> bytes:
@@ -315,9 +315,15 @@ def _cost_json(cost: CostFunction) -> dict[str, Any]:
 
 
 def read_costs(data: bytes) -> dict[str, CostFunction]:
-    """The costs of ``space.json``."""
-    costs: dict[str, CostFunction] = {}
-    for name, cost in json.loads(data)["costs"].items():
+    """The costs of ``space.json``.
+
+    Raises:
+        ValueError: It is of schema version 1, which did not say what a generated network may look like.
+    """
+    content, costs = json.loads(data), dict[str, CostFunction]()
+    if content["schema_version"] < 2:
+        raise ValueError("it is of an earlier version of this package, which could not generate; search again")
+    for name, cost in content["costs"].items():
         if "arcs" in cost:
             arcs = tuple((edge, source, node) for edge, source, node in cost["arcs"])
             costs[name] = LongestPath(arcs, np.array(cost["counts"], dtype=bool))
@@ -334,8 +340,8 @@ def read_space(data: bytes) -> SearchSpace:
         for edge in content["edges"]
     )
     blocks = tuple(tuple(block) for block in content["blocks"])
-    gate = _unknown_gate if content["conditional"] else every_edge_active
-    return SearchSpace(content["name"], edges, blocks, gate, content["inputs"])
+    gate = _unknown_gate if content.get("conditional") else every_edge_active
+    return SearchSpace(content["name"], edges, blocks, gate, content.get("inputs"))
 
 
 def _unknown_gate(alpha_E: IntArray) -> BoolArray:
@@ -431,7 +437,7 @@ def _last_round(data: bytes, space: SearchSpace) -> tuple[FloatArray, FloatArray
     theta_EK, momentum_EK = np.zeros(space.shape), np.zeros(space.shape)
     pruned_at_EK = np.full(space.shape, -1, dtype=np.int64)
     place = {(edge.name, op.name): (e, k) for e, edge in enumerate(space.edges) for k, op in enumerate(edge.candidates)}
-    rows = _rows(data)
+    rows: list[dict[str, Any]] = read_parquet(data).to_pylist()
     last = max((row["round"] for row in rows), default=-1)
     for row in rows:
         if row["round"] == last:
@@ -484,13 +490,13 @@ def json_file(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(content, indent=1) + "\n").encode()
 
 
-def _rows(parquet: bytes) -> list[dict[str, Any]]:
-    # Without Arrow's threads: with them about one process in thirty aborted at its exit (pyarrow 26.0.1).
-    rows: list[dict[str, Any]] = pq.ParquetFile(io.BytesIO(parquet)).read(use_threads=False).to_pylist()
-    return rows
+def read_parquet(data: bytes) -> pa.Table:
+    """A table, read without Arrow's threads: with them one process in thirty aborted at its exit (pyarrow 26.0.1)."""
+    return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
 
 
-def _parquet(table: pa.Table) -> bytes:
+def parquet_bytes(table: pa.Table) -> bytes:
+    """A table as a Parquet file."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()

@@ -110,14 +110,13 @@ def most_likely(space: SearchSpace, theta_EK: FloatArray, live_EK: BoolArray) ->
     return alpha_E
 
 
-def random_alpha(problem: Problem, rng: np.random.Generator) -> tuple[int, ...]:
-    """An architecture whose blocks choose uniformly, whatever it costs."""
-    alpha = [0] * len(problem.space.edges)
+def random_alphas(problem: Problem, count: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
+    """Architectures whose blocks choose uniformly, whatever they cost."""
+    alphas_NE = np.zeros((count, len(problem.space.edges)), dtype=np.int64)
     for block in problem.space.blocks:
         alphas_CB = block_choices(problem.space, problem.choosable_EK, block)
-        for edge, op in zip(block, alphas_CB[rng.integers(len(alphas_CB))], strict=True):
-            alpha[edge] = int(op)
-    return tuple(alpha)
+        alphas_NE[:, list(block)] = alphas_CB[rng.integers(len(alphas_CB), size=count)]
+    return [tuple(alpha) for alpha in alphas_NE.tolist()]
 
 
 def groups_that_share(problem: Problem, budgets: Sequence[Budget]) -> list[list[Budget]]:

@@ -36,6 +36,7 @@ class _Variables:
     limits: list[tuple[float, float]] = field(default_factory=list)
 
     def add(self, low: float, high: float) -> int:
+        """A new integer column between two limits; its number."""
         self.limits.append((low, high))
         return len(self.limits) - 1
 

@@ -43,6 +43,7 @@ class _States:
     choice_S: IntArray
 
     def keep(self, mask_S: BoolArray) -> _States:
+        """Those of the mask."""
         return _States(*(getattr(self, name)[mask_S] for name in self.__dataclass_fields__))
 
 

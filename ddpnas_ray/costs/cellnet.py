@@ -18,10 +18,10 @@ from ddpnas_ray.costs.convnet import (
     cell_op,
     conv,
     factorized_reduce,
-    halved,
     linear,
     relu,
     relu_conv_bn,
+    strided,
 )
 
 
@@ -60,14 +60,14 @@ def geometry(
     """
     size = size_before = image_size
     if stem == "imagenet":
-        size_before = halved(halved(size))
-        size = halved(size_before)
+        size_before = strided(strided(size, 2), 2)
+        size = strided(size_before, 2)
     before, previous = (channels, channels) if stem == "imagenet" else (3 * channels, 3 * channels)
     out, reduction_before, c = [], stem == "imagenet", channels
     for cell in range(cells):
         reduction = cell in reductions
         c = 2 * c if reduction else c
-        size_out = halved(size) if reduction else size
+        size_out = strided(size, 2) if reduction else size
         out.append(CellGeometry(reduction, reduction_before, before, previous, c, size_before, size, size_out))
         before, previous, reduction_before = previous, nodes * c, reduction
         size_before, size = size, size_out
@@ -142,9 +142,9 @@ def cost_table(kind: Kind, shape: CellNetShape, candidates: Sequence[str]) -> Co
 def _stem(stem: str, input_channels: int, channels: int, image_size: int) -> Cost:
     if stem == "cifar":
         return conv(input_channels, 3 * channels, kernel=3, size=image_size) + batch_norm(3 * channels, size=image_size)
-    half = halved(image_size)
-    quarter = halved(half)
-    eighth = halved(quarter)
+    half = strided(image_size, 2)
+    quarter = strided(half, 2)
+    eighth = strided(quarter, 2)
     return (
         conv(input_channels, channels // 2, kernel=3, size=half)
         + batch_norm(channels // 2, size=half)

@@ -52,9 +52,9 @@ Kind = Literal["params", "macs", "macs_bn_relu"]
 KINDS: tuple[Kind, ...] = ("params", "macs", "macs_bn_relu")
 
 
-def halved(size: int) -> int:
-    """The side of an image after a stride of 2, rounded up."""
-    return -(-size // 2)
+def strided(size: int, stride: int) -> int:
+    """The side of an image after a padded convolution, rounded up."""
+    return -(-size // stride)
 
 
 def conv(in_channels: int, out_channels: int, *, kernel: int, size: int, groups: int = 1) -> Cost:
@@ -89,7 +89,7 @@ def relu_conv_bn(in_channels: int, out_channels: int, *, size: int) -> Cost:
 
 def factorized_reduce(in_channels: int, out_channels: int, *, size: int) -> Cost:
     """ReLU, two stride-2 1x1 convolutions with half of the channels each, BatchNorm; ``size`` is that of the input."""
-    half, out = out_channels // 2, halved(size)
+    half, out = out_channels // 2, strided(size, 2)
     return (
         relu(in_channels, size=size)
         + conv(in_channels, half, kernel=1, size=out)
@@ -105,7 +105,7 @@ def cell_op(name: str, channels: int, *, stride: int, size: int) -> Cost:
     if name not in CONVOLUTIONS:
         return Cost()
     kernel, _, repeats = CONVOLUTIONS[name]
-    out = -(-size // stride)
+    out = strided(size, stride)
     pair = (
         conv(channels, channels, kernel=kernel, size=out, groups=channels)
         + conv(channels, channels, kernel=1, size=out)

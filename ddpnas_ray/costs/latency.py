@@ -9,7 +9,6 @@ Axes: E edges, K candidates, T timings.
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +16,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ddpnas_ray.core.errors import DataError
 from ddpnas_ray.core.types import CostTable, IntArray, SearchSpace
 from ddpnas_ray.reporting.summary import target_text
+from ddpnas_ray.rundir import parquet_bytes, read_parquet
 from ddpnas_ray.storage import Folder
 
 SCHEMA_VERSION = 1
@@ -196,10 +195,8 @@ class LatencyTable:
         columns = {name: [_cell(row, name) for row in self.rows] for name in COLUMNS.names}
         about = {name: getattr(self, name) for name in _ABOUT} | {"reference": dataclasses.asdict(self.reference)}
         metadata = {METADATA: json.dumps({"schema_version": SCHEMA_VERSION, **about}).encode()}
-        sink = io.BytesIO()
-        pq.write_table(pa.table(columns, schema=COLUMNS.with_metadata(metadata)), sink, compression="zstd")
         folder, name = place(path)
-        folder.write(name, sink.getvalue())
+        folder.write(name, parquet_bytes(pa.table(columns, schema=COLUMNS.with_metadata(metadata))))
 
 
 _ABOUT = ("device", "machine", "timing", "space", "edges", "target", "reference_alpha", "date")  # as JSON has them
@@ -213,14 +210,14 @@ def read_table(path: str) -> LatencyTable:
     """
     folder, name = place(path)
     try:
-        file = pq.ParquetFile(io.BytesIO(folder.read(name)))
-        about = json.loads(file.schema_arrow.metadata[METADATA])
+        table = read_parquet(folder.read(name))
+        about = json.loads(table.schema.metadata[METADATA])
         if about["schema_version"] != SCHEMA_VERSION:
             raise DataError(
                 f"{path}: its schema version is {about['schema_version']}; this package reads {SCHEMA_VERSION}; "
                 f"{_AGAIN}"
             )
-        rows = file.read(use_threads=False).to_pylist()  # Arrow's threads: see rundir.py
+        rows = table.to_pylist()
         return LatencyTable(
             rows=tuple(_row(row) for row in rows),
             reference=Latency(**about["reference"]),

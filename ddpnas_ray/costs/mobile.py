@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ddpnas_ray.core.types import CostTable
-from ddpnas_ray.costs.convnet import Cost, Kind, batch_norm, conv, linear, relu
+from ddpnas_ray.costs.convnet import Cost, Kind, batch_norm, conv, linear, relu, strided
 
 MBCONVS = {f"mbconv_k{kernel}_e{expand}": (kernel, expand) for kernel in (3, 5, 7) for expand in (3, 6)}
 ZERO = "zero"  # the block is left out
@@ -100,11 +100,6 @@ def chosen(candidates: Sequence[tuple[str, ...]], alpha_E: Iterable[int]) -> lis
     alpha = [int(k) for k in alpha_E]
     alpha += [0] * (len(candidates) - len(alpha))
     return [names[k] for names, k in zip(candidates, alpha, strict=True)]
-
-
-def strided(size: int, stride: int) -> int:
-    """The side of an image after a padded convolution, rounded up."""
-    return -(-size // stride)
 
 
 def conv_bn_relu(in_channels: int, out_channels: int, *, kernel: int, size: int, groups: int = 1) -> Cost:

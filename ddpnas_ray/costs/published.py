@@ -16,7 +16,8 @@ import numpy as np
 
 from ddpnas_ray.core.errors import DataError
 from ddpnas_ray.core.types import CostTable
-from ddpnas_ray.costs.mobile import MBCONVS, ZERO, Backbone, Block, strided
+from ddpnas_ray.costs.convnet import strided
+from ddpnas_ray.costs.mobile import MBCONVS, ZERO, Backbone, Block
 
 COLUMNS = ("op", "input", "output", "expand", "kernel", "stride", "mean_ms")
 OFA_FEATURES = 1536  # Once-for-All has one more layer before its classifier
@@ -58,6 +59,7 @@ class PublishedTable:
         resolution, last = str(image_size) if self.by_resolution else "", sizes[-1]
 
         def row(op: str, before: str, after: str, *block: str) -> int:
+            """Nanoseconds of one row."""
             key = (resolution, op, before, after, *(block or ("", "", "")))
             if key not in self.ns:
                 named = ", ".join(f"{n} {v}" for n, v in zip(("expand", "kernel", "stride"), block, strict=False))
@@ -66,6 +68,7 @@ class PublishedTable:
             return self.ns[key]
 
         def mbconv(block: Block, kernel: int, expand: int, size: int) -> int:
+            """Nanoseconds of an inverted residual block whose input has size x size pixels."""
             side = strided(size, block.stride)
             hidden = block.in_channels * expand if self.by_resolution else expand
             before, after = _image(size, block.in_channels), _image(side, block.out_channels)

@@ -8,9 +8,8 @@ from typing import Any
 import ray
 
 from ddpnas_ray.core.budgets import Budget
-from ddpnas_ray.core.errors import WorkerLostError
 from ddpnas_ray.core.generation import Method, Problem, Solution, groups_that_share, solve_many
-from ddpnas_ray.execution.ray_pool import INFRASTRUCTURE, own_error
+from ddpnas_ray.execution.ray_pool import fetched
 
 TASKS_PER_CPU = 4  # so that slow budgets do not hold up the end
 
@@ -40,15 +39,8 @@ def solve_budgets(
     while left:
         done, left = ray.wait(left, num_returns=1)
         on_done(sum(sizes[ref] for ref in done))
-    try:
-        return [solutions for ref in refs for solutions in ray.get(ref)]
-    except ray.exceptions.RayTaskError as error:
-        raise own_error(error) from None
-    except INFRASTRUCTURE as error:
-        raise WorkerLostError(
-            f"generation: a task died three times ({type(error).__name__}); look at the nodes (ray status), or leave "
-            "--address out: this machine may be enough"
-        ) from error
+    lost = "generation: a task died again and again; look at the nodes (ray status), or leave --address out"
+    return [solutions for ref in refs for solutions in fetched(ref, lost)]
 
 
 def _chunks(groups: Sequence[list[Budget]], tasks: int) -> list[list[Budget]]:

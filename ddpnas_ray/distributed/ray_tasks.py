@@ -15,7 +15,7 @@ import ray
 from ddpnas_ray.core.errors import ResourceError, WorkerLostError
 from ddpnas_ray.core.types import IntArray
 from ddpnas_ray.costs.latency import Latency, Timings, reference_latency
-from ddpnas_ray.execution.ray_pool import INFRASTRUCTURE, own_error
+from ddpnas_ray.execution.ray_pool import fetched
 from ddpnas_ray.job import machine
 from ddpnas_ray.nn.timing_config import TimingOptions, device_label
 from ddpnas_ray.spaces.base import Part, SpaceSpec, Target
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 PARTS_A_TASK = 16
 POLL_S = 5.0
 SILENCE_S = 60.0  # without a result: say what may be the matter
+LOST = "timing: a task died again and again; look at the device's node (ray status) and its memory"
 GONE_S = 120.0  # without a node of the device: give up
 
 OnTimed = Callable[[int], None]
@@ -104,7 +105,7 @@ class Device:
             done, pending = ray.wait(pending, num_returns=1, timeout=POLL_S)
             now_s = time.monotonic()
             if done:
-                yield index[done[0]], _get(done[0])
+                yield index[done[0]], fetched(done[0], LOST)
                 heard_s = there_s = time.monotonic()
                 continue
             if _nodes(self.label):
@@ -222,14 +223,15 @@ def _time(reference: Part, parts: Sequence[Part], options: TimingOptions, whole:
     from ddpnas_ray.nn import timing
     from ddpnas_ray.nn.training import fixed_threads
 
-    def made(part: Part) -> timing.Timed:
+    def timed(part: Part) -> timing.Timed:
+        """The part, warmed up."""
         return timing.Timed(part.build, part.input_shape, options)
 
     with fixed_threads(options.threads):
-        beside = made(reference)
+        beside = timed(reference)
         if whole:
-            return [timing.time_network(beside, made(part), options) for part in parts]
-        return timing.time_parts(beside, [made(part) for part in parts], options)
+            return [timing.time_network(beside, timed(part), options) for part in parts]
+        return timing.time_parts(beside, [timed(part) for part in parts], options)
 
 
 def _describe(device: str) -> dict[str, Any]:
@@ -237,18 +239,6 @@ def _describe(device: str) -> dict[str, Any]:
 
     gpu = {"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}
     return machine() | gpu
-
-
-def _get(ref: Any) -> Any:
-    try:
-        return ray.get(ref)
-    except ray.exceptions.RayTaskError as error:
-        raise own_error(error) from None
-    except INFRASTRUCTURE as error:
-        raise WorkerLostError(
-            f"timing: a task died again and again ({type(error).__name__}); look at the device's node (ray status) and "
-            "its memory"
-        ) from error
 
 
 def _nodes(label: str | None = None) -> list[dict[str, Any]]:

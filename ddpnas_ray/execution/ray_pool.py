@@ -320,6 +320,25 @@ def own_error(error: RayTaskError) -> Exception:
     return error.cause if isinstance(error.cause, DdpnasError) else error
 
 
+def fetched(ref: Any, lost: str) -> Any:
+    """The result of a task.
+
+    Args:
+        ref: The task's reference.
+        lost: What to say where Ray has given up repeating it; the error's name follows in brackets.
+
+    Raises:
+        DdpnasError: What the task raised.
+        WorkerLostError: Its process died again and again.
+    """
+    try:
+        return ray.get(ref)
+    except RayTaskError as error:
+        raise own_error(error) from None
+    except INFRASTRUCTURE as error:
+        raise WorkerLostError(f"{lost} ({type(error).__name__})") from error
+
+
 def _node_alive(node_id: str) -> bool:
     return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
 

@@ -133,6 +133,12 @@ class Part:
     build: Callable[[], nn.Module]
 
 
+def module_of(module: str, function: str, *arguments: Any, **options: Any) -> nn.Module:
+    """Call a function of a module that imports torch, when it comes to that; a partial of this can be pickled."""
+    made: nn.Module = getattr(importlib.import_module(module), function)(*arguments, **options)
+    return made
+
+
 def resolve_stem(stem: str, image_size: int) -> Literal["cifar", "imagenet"]:
     """``auto`` is ``imagenet`` from 128 pixels on."""
     if stem == "auto":

@@ -20,11 +20,19 @@ from ddpnas_ray.core.types import CostTable, Edge, IntArray, LongestPath, Op, Se
 from ddpnas_ray.costs.cellnet import CellNetShape, cost_table
 from ddpnas_ray.costs.convnet import CELL_OPS, CONVOLUTIONS, Kind
 from ddpnas_ray.costs.convnet import KINDS as COST_KINDS
-from ddpnas_ray.spaces.base import Genotype, Inputs, Part, SpaceSpec, Supernet, Target, TargetDefaults, resolve_stem
+from ddpnas_ray.spaces.base import (
+    Genotype,
+    Inputs,
+    Part,
+    SpaceSpec,
+    Supernet,
+    Target,
+    TargetDefaults,
+    module_of,
+    resolve_stem,
+)
 
 if TYPE_CHECKING:
-    from torch.nn import Module
-
     from ddpnas_ray.nn.cellnet import CellNetwork
 
 OPS = tuple(
@@ -172,14 +180,12 @@ def _parts(nodes: int, target: Target) -> list[Part]:
 def _part(name: str, input_shape: tuple[int, int, int], function: str, *arguments: Any) -> Part:
     """A part that every network has, made by a function of ``nn.cellnet``."""
     key = f"{name} {'x'.join(map(str, input_shape))} ({', '.join(map(str, arguments))})"
-    return Part(edge=None, key=key, input_shape=input_shape, build=partial(_make_part, function, *arguments))
-
-
-def _make_part(function: str, *arguments: Any) -> Module:
-    from ddpnas_ray.nn import cellnet
-
-    module: Module = getattr(cellnet, function)(*arguments)
-    return module
+    return Part(
+        edge=None,
+        key=key,
+        input_shape=input_shape,
+        build=partial(module_of, "ddpnas_ray.nn.cellnet", function, *arguments),
+    )
 
 
 def _nonparametric(half: int, nodes: int, target: Target) -> CostTable:

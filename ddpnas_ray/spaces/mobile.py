@@ -19,11 +19,9 @@ from ddpnas_ray.core.errors import ConfigError, GenotypeError, did_you_mean
 from ddpnas_ray.core.types import CostTable, Edge, IntArray, Op, SearchSpace, each_edge_alone
 from ddpnas_ray.costs.convnet import KINDS, Kind
 from ddpnas_ray.costs.mobile import ZERO, Backbone, chosen, cost_table
-from ddpnas_ray.spaces.base import Genotype, Inputs, Part, SpaceSpec, Supernet, Target, TargetDefaults
+from ddpnas_ray.spaces.base import Genotype, Inputs, Part, SpaceSpec, Supernet, Target, TargetDefaults, module_of
 
 if TYPE_CHECKING:
-    from torch.nn import Module
-
     from ddpnas_ray.nn.mobile import MobileNetwork
 
 Positive = Annotated[int, Ge(1)]
@@ -217,15 +215,8 @@ def _parts(backbone: Backbone, target: Target) -> list[Part]:
 
 def _part(key: str, input_shape: tuple[int, int, int], function: str, *arguments: Any, **options: Any) -> Part:
     """A part that every network has, made by a function of ``nn.mobile``."""
-    build = partial(_make_part, function, *arguments, **options)
+    build = partial(module_of, "ddpnas_ray.nn.mobile", function, *arguments, **options)
     return Part(edge=None, key=f"{key} from {'x'.join(map(str, input_shape))}", input_shape=input_shape, build=build)
-
-
-def _make_part(function: str, *arguments: Any, **options: Any) -> Module:
-    from ddpnas_ray.nn import mobile
-
-    module: Module = getattr(mobile, function)(*arguments, **options)
-    return module
 
 
 def _effort(backbone: Backbone, alpha_E: IntArray, inputs: Inputs) -> float:

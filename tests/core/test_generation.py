@@ -22,7 +22,7 @@ from ddpnas_ray.core.generation import (
     groups_that_share,
     most_likely,
     nearest,
-    random_alpha,
+    random_alphas,
     solve,
     solve_many,
 )
@@ -221,7 +221,7 @@ def test_a_random_architecture_is_one_that_can_be_generated() -> None:
     space, _ = cell(nodes=2, ops=3)
     problem = Problem(space, np.full(space.shape, 1 / 3), space.generable_EK)
     can_be = {a.alpha_E for a in every_architecture(problem)}
-    drawn = {random_alpha(problem, np.random.default_rng(seed)) for seed in range(400)}
+    drawn = set(random_alphas(problem, 400, np.random.default_rng(0)))
     assert drawn <= can_be
     assert len(can_be) == 4 * 12
     assert len(drawn) > 40
