@@ -358,6 +358,7 @@ def test_networks_that_measure_above_their_latency_budget_are_dropped_or_flagged
     assert none.flags[-1] == "this one too: it is within its budget by the table alone"
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_generated_networks_are_measured_on_the_device(finished: Path, tmp_path: Path) -> None:
     latency_table(finished, tmp_path / "pc.parquet")
