@@ -33,7 +33,7 @@ print what a full search will cost: time on 1, 2, 4 and 8 workers, memory, traff
 
 With --genotype: print the exact params and macs of the deploy network of an architecture, as JSON. A file with the key
 stages is of the space mobile, whose options come from --config or --set space.*; its network is told by --image-size,
---classes and --input-channels.
+--classes and --input-channels. One with the key arch_str is of the space nasbench201.
 
 examples:
   python -m ddpnas_ray.check
@@ -77,10 +77,11 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument(
         "--genotype",
         metavar="FILE",
-        help='JSON: {"normal": [["sep_conv_3x3", 0], ...], "normal_concat": ...} or {"stages": [["zero", ...]]}',
+        help='JSON: {"normal": [["sep_conv_3x3", 0], ...], "normal_concat": ...}, {"stages": [["zero", ...]]} or '
+        '{"arch_str": "|nor_conv_3x3~0|+..."}',
     )
-    g.add_argument("--channels", type=int, help="initial channels of the deploy network (cell space; default 36)")
-    g.add_argument("--cells", type=int, help="cells of the deploy network (cell space; default 20)")
+    g.add_argument("--channels", type=int, help="initial channels of the deploy network (default 36; nasbench201 16)")
+    g.add_argument("--cells", type=int, help="cells of the deploy network (default 20; nasbench201 5 a stage)")
     g.add_argument("--image-size", type=int, default=32, help="side in pixels (default 32)")
     g.add_argument("--classes", type=int, default=10, help="number of classes (default 10)")
     g.add_argument("--input-channels", type=int, default=3, help="colour channels (default 3)")
@@ -120,20 +121,25 @@ def count_genotype(args: argparse.Namespace) -> dict[str, int]:
         GenotypeError: The file cannot be read, or does not describe a network of the space that its keys are of.
         ConfigError: An option that this space has not.
     """
-    from ddpnas_ray.spaces import cell
+    from ddpnas_ray.spaces import cell, nasbench201
 
     try:
         genotype = json.loads(Path(args.genotype).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or f"is not valid JSON: {error}"
         raise GenotypeError(
-            f"{args.genotype}: {reason}; a file with the keys normal and reduce is needed, or with the key stages"
+            f"{args.genotype}: {reason}; a file with the keys normal and reduce is needed, or with the key stages "
+            "or arch_str"
         ) from error
     if isinstance(genotype, dict) and isinstance(genotype.get("genotype"), dict):
         genotype = genotype["genotype"]  # a file that generate wrote
+    keys = genotype if isinstance(genotype, dict) else {}
     try:
-        if isinstance(genotype, dict) and "stages" in genotype:
+        if "stages" in keys:
             spec = _mobile_space(args)
+            alpha_E = spec.encode(genotype)
+        elif "arch_str" in keys:
+            spec = nasbench201.make()
             alpha_E = spec.encode(genotype)
         else:
             alpha_E = cell.encode(genotype)

@@ -122,6 +122,45 @@ def test_what_does_not_fit_a_file_with_stages(tmp_path: Path, words: list[str], 
     assert message in said.err
 
 
+NASBENCH201 = {
+    "arch_str": "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|"
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "params", "macs"),
+    [
+        ("", 1_073_466, 153_272_960),
+        ("--cells 1 --channels 8 --image-size 8 --classes 2 --input-channels 1", 68_618, 574_016),
+    ],
+)
+def test_a_file_with_an_architecture_string_is_counted_in_the_space_of_nasbench201(
+    tmp_path: Path, words: str, params: int, macs: int
+) -> None:
+    (tmp_path / "g.json").write_text(json.dumps({"genotype": NASBENCH201}))
+    said = run(check.main, "--genotype", tmp_path / "g.json", *words.split())
+    assert (said.code, said.err) == (0, "")
+    costs = json.loads(said.out)
+    assert (costs["params"], costs["macs"], costs["nonparametric"], costs["height"]) == (params, macs, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("genotype", "words", "message"),
+    [
+        (NASBENCH201, ["--stem", "cifar"], "ConfigError: target.stem is cifar; networks of this space have one stem"),
+        ({"arch_str": "|none~0|"}, [], "g.json: genotype: arch_str has 1 nodes; 3 are needed: |operation~0|+"),
+    ],
+)
+def test_what_does_not_fit_a_file_with_an_architecture_string(
+    tmp_path: Path, genotype: dict[str, Any], words: list[str], message: str
+) -> None:
+    (tmp_path / "g.json").write_text(json.dumps(genotype))
+    said = run(check.main, "--genotype", tmp_path / "g.json", *words)
+    assert (said.code, said.out) == (2, "")
+    assert said.err.count("\n") == 1
+    assert message in said.err
+
+
 @pytest.fixture
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where whatever is left behind would be found: the working directory and the one for temporary files."""

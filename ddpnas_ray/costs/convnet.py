@@ -78,12 +78,13 @@ def linear(in_features: int, out_features: int) -> Cost:
     return Cost(in_features * out_features + out_features, in_features * out_features)
 
 
-def relu_conv_bn(in_channels: int, out_channels: int, *, size: int) -> Cost:
-    """ReLU, 1x1 convolution, BatchNorm."""
+def relu_conv_bn(in_channels: int, out_channels: int, *, size: int, kernel: int = 1, stride: int = 1) -> Cost:
+    """ReLU, convolution, BatchNorm; ``size`` is that of the input."""
+    out = strided(size, stride)
     return (
         relu(in_channels, size=size)
-        + conv(in_channels, out_channels, kernel=1, size=size)
-        + batch_norm(out_channels, size=size)
+        + conv(in_channels, out_channels, kernel=kernel, size=out)
+        + batch_norm(out_channels, size=out)
     )
 
 

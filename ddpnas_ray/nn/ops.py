@@ -37,11 +37,13 @@ def build_op(name: str, channels: int, stride: int, *, affine: bool) -> nn.Modul
 
 
 class ReLUConvBN(nn.Sequential):
-    """ReLU, 1x1 convolution, BatchNorm: brings a cell's inputs to its width."""
+    """ReLU, convolution, BatchNorm; with a kernel of 1 it brings a cell's inputs to its width."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, affine: bool) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, kernel: int = 1, stride: int = 1, affine: bool) -> None:
         super().__init__(
-            nn.ReLU(), nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels, affine=affine)
+            nn.ReLU(),
+            nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False),
+            nn.BatchNorm2d(out_channels, affine=affine),
         )
 
 

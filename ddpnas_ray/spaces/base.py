@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
     from ddpnas_ray.nn.weights import Piece
 
-BUILTIN = {"cell": "ddpnas_ray.spaces.cell:make", "mobile": "ddpnas_ray.spaces.mobile:make"}
+BUILTIN = {
+    "cell": "ddpnas_ray.spaces.cell:make",
+    "mobile": "ddpnas_ray.spaces.mobile:make",
+    "nasbench201": "ddpnas_ray.spaces.nasbench201:make",
+}
 
 Genotype = dict[str, Any]
 
