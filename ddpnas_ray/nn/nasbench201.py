@@ -43,7 +43,7 @@ class Cell(nn.Module):
 class Reduction(nn.Module):
     """The residual block between two stages: twice the channels, half the side (rounded up)."""
 
-    def __init__(self, channels: int, *, affine: bool) -> None:
+    def __init__(self, channels: int, *, affine: bool = True) -> None:
         super().__init__()
         self.conv_a = ReLUConvBN(channels, 2 * channels, kernel=3, stride=2, affine=affine)
         self.conv_b = ReLUConvBN(2 * channels, 2 * channels, kernel=3, affine=affine)
@@ -56,6 +56,14 @@ class Reduction(nn.Module):
         """(B, C, H, W) -> (B, 2 C, ceil(H / 2), ceil(W / 2))."""
         out: Tensor = self.shortcut(x) + self.conv_b(self.conv_a(x))
         return out
+
+
+class Addition(nn.Module):
+    """What a node costs for each further edge; here only to be timed."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same."""
+        return x + x
 
 
 class NasBench201Network(nn.Module):
@@ -110,21 +118,21 @@ class NasBench201Network(nn.Module):
         return [names[k] for names, k in zip(self.candidates, alpha_E, strict=True)]
 
 
-def build_op(name: str, channels: int, *, affine: bool) -> nn.Module:
+def build_op(name: str, channels: int, *, affine: bool = True) -> nn.Module:
     """A candidate of an edge; ``none`` has no module: it is simply not computed."""
     if name in KERNELS:
         return ReLUConvBN(channels, channels, kernel=KERNELS[name], affine=affine)
     return nn.Identity() if name == "skip_connect" else nn.AvgPool2d(3, 1, padding=1, count_include_pad=False)
 
 
-def build_stem(input_channels: int, channels: int, *, affine: bool) -> nn.Sequential:
+def build_stem(input_channels: int, channels: int, *, affine: bool = True) -> nn.Sequential:
     """What gives the first cell its input."""
     return nn.Sequential(
         nn.Conv2d(input_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels, affine=affine)
     )
 
 
-def build_head(channels: int, classes: int, *, affine: bool) -> nn.Sequential:
+def build_head(channels: int, classes: int, *, affine: bool = True) -> nn.Sequential:
     """BatchNorm, ReLU, global pooling and the linear layer."""
     return nn.Sequential(
         nn.BatchNorm2d(channels, affine=affine),

@@ -138,7 +138,7 @@ def _height(target: Target) -> LongestPath:
 
 
 def _parts(target: Target) -> list[Part]:
-    """Every piece of work of the deploy network; additions and skips are not timed."""
+    """Every piece of work of the deploy network. An edge costs an addition unless it is the first into its node."""
     skeleton = _deploy_skeleton(target)
     *halved, (width, side) = stages = skeleton.stages()
     colours, c, size, classes = skeleton.input_channels, skeleton.channels, skeleton.image_size, skeleton.classes
@@ -148,17 +148,18 @@ def _parts(target: Target) -> list[Part]:
         _part(f"head to {classes}", (width, side, side), "build_head", width, classes),
     ]
     for c, size in stages:
-        for e in range(len(EDGES)):
-            for k, name in enumerate(OPERATIONS):
-                if name not in ("none", "skip_connect"):
-                    part = _part(name, (c, size, size), "build_op", name, c)
-                    parts += [replace(part, edge=e, candidate=k)] * skeleton.cells
+        shape = (c, size, size)
+        for e, (source, _) in enumerate(EDGES):
+            for k, name in enumerate(OPERATIONS[1:], start=1):
+                own = [_part(name, shape, "build_op", name, c)] if name != "skip_connect" else []
+                own += [_part("addition", shape, "Addition")] if source > 0 else []
+                parts += [replace(part, edge=e, candidate=k) for part in own] * skeleton.cells
     return parts
 
 
 def _part(key: str, input_shape: tuple[int, int, int], function: str, *arguments: Any) -> Part:
-    """A part that every network has, made by a function of ``nn.nasbench201``."""
-    build = partial(module_of, "ddpnas_ray.nn.nasbench201", function, *arguments, affine=True)
+    """A part that every network has, made by a function or class of ``nn.nasbench201``."""
+    build = partial(module_of, "ddpnas_ray.nn.nasbench201", function, *arguments)
     return Part(edge=None, key=f"{key} from {'x'.join(map(str, input_shape))}", input_shape=input_shape, build=build)
 
 
