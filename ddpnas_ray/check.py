@@ -17,7 +17,6 @@ import numpy as np
 
 from ddpnas_ray.commandline import OK, Parser, add_config_options, guarded
 from ddpnas_ray.config import load
-from ddpnas_ray.core.bounds import architectures_by_round, planned_epochs
 from ddpnas_ray.core.errors import ConfigError, GenotypeError
 from ddpnas_ray.core.types import IntArray, Plan, initial_state
 from ddpnas_ray.reporting.progress import duration
@@ -178,13 +177,12 @@ def try_out(job: Job) -> tuple[Estimate, list[str]]:
     """
     from ddpnas_ray.execution import checkpoint
     from ddpnas_ray.execution.local import LocalExecutor, local_device
-    from ddpnas_ray.execution.trainer import Trainer
     from ddpnas_ray.nn.weights import split_shared
     from ddpnas_ray.storage import Folder
 
     config, space = job.config, job.spec.space
     device = local_device(config.execution)
-    whole = Trainer(spec=job.spec, data=job.data, config=config.training, seed=config.seed, device=device)
+    whole = job.trainer(device)
     batch = config.training.batch_size
     two = dataclasses.replace(job.data, train=_first(job.data.train, 2 * batch), val=_first(job.data.val, 2 * batch))
     trainer = dataclasses.replace(whole, data=two)
@@ -209,9 +207,7 @@ def try_out(job: Job) -> tuple[Estimate, list[str]]:
     tensors, supernet = trainer.supernet()
     shared, owns = split_shared([supernet.pieces(request.alpha_E) for request in plan.requests])
     own_bytes = 4 * float(np.mean([own.size for own in owns]))
-    pruning = config.pruning
-    rounds = architectures_by_round(space, pruning.keep_per_group)
-    architectures = tuple(n for n in rounds for _ in range(pruning.epochs_per_round))
+    architectures = strategy.epochs(space)
     traffic = sum((1 + n) * 4 * shared.size + 2 * n * own_bytes for n in architectures)
     weights_bytes = sum(tensor.nbytes for tensor in tensors.values())
     estimate = Estimate(
@@ -236,10 +232,9 @@ def try_out(job: Job) -> tuple[Estimate, list[str]]:
 
 def report(job: Job, estimate: Estimate) -> list[str]:
     """The estimate for people."""
-    epochs = planned_epochs(job.spec.space, job.config.pruning.keep_per_group, job.config.pruning.epochs_per_round)
     times = ", ".join(f"{duration(estimate.seconds(w))} on {w}" for w in WORKERS)
     return [
-        f"a search   {sum(estimate.architectures)} architecture-epochs in {epochs} epochs, "
+        f"a search   {sum(estimate.architectures)} architecture-epochs in {len(estimate.architectures)} epochs, "
         f"{estimate.architecture_s:.1f} s each on this machine",
         f"time       {times} worker(s) like this one, with the barrier at each epoch's end",
         f"memory     {_bytes(estimate.worker_bytes)} a worker at most",

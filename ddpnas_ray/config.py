@@ -21,9 +21,14 @@ from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.execution.base import ExecutionConfig
 from ddpnas_ray.nn.training_config import TrainingConfig
 from ddpnas_ray.spaces.base import TargetConfig, find_space
+from ddpnas_ray.strategies.evolution import EvolutionConfig
+from ddpnas_ray.strategies.multinomial import MultinomialConfig
 from ddpnas_ray.strategies.pruning import PruningConfig
+from ddpnas_ray.strategies.reinforce import ReinforceConfig
+from ddpnas_ray.strategies.surrogate import SurrogateConfig
 
 DEFAULT = "the packaged digits quick start"
+PLACES = ("data.path", "evaluation.table")  # where data lie, not what they are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +44,24 @@ class SpaceConfig:
 class EvaluationConfig:
     """Section ``evaluation``: where scores come from."""
 
-    kind: Literal["supernet"] = "supernet"
-    """supernet: train with shared weights and validate"""
+    kind: Literal["supernet", "table"] = "supernet"
+    """supernet: train with shared weights and validate; table: read scores from a benchmark's table"""
     metric: Literal["accuracy"] = "accuracy"
     """What is validated; higher is better, a fraction"""
+    budget: Annotated[int, Ge(1)] | None = None
+    """Evaluations in all; null: as many as Algorithm 1 needs. pruning: what it leaves verifies the most likely ones"""
+    batch: Annotated[int, Ge(1)] | None = None
+    """Architectures an epoch of random, evolution, surrogate; null: 1 with a table, else K"""
+    table: str | None = None
+    """Parquet file with the scores of every architecture; beside a supernet, what its ranks are compared with"""
+    score: str | None = None
+    """The table's column that is searched by; null: the val column of fewest epochs"""
+    final: str | None = None
+    """The table's column that the result is judged by; null: the test column of most epochs"""
+    training: Literal["mean", "random"] | Annotated[int, Ge(0)] = "mean"
+    """mean: of all trainings; random: one of them, drawn for every query; a number: the training of that seed"""
+    probe: Annotated[int, Ge(2)] | None = None
+    """Beside a supernet: networks scored with its weights after every epoch, for the rank correlation with the table"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +70,13 @@ class SearchConfig:
 
     space: SpaceConfig = SpaceConfig()
     data: DataConfig = DataConfig()
-    strategy: Literal["pruning"] = "pruning"
-    """Who proposes architectures; names the section used"""
+    strategy: Literal["pruning", "random", "evolution", "multinomial", "reinforce", "surrogate"] | None = None
+    """Who proposes architectures; names the section used. null: pruning, or surrogate where scores are a table's"""
     pruning: PruningConfig = PruningConfig()
+    evolution: EvolutionConfig = EvolutionConfig()
+    multinomial: MultinomialConfig = MultinomialConfig()
+    reinforce: ReinforceConfig = ReinforceConfig()
+    surrogate: SurrogateConfig = SurrogateConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     target: TargetConfig = TargetConfig()
@@ -133,6 +156,16 @@ def check(values: Mapping[str, Any], source: str) -> SearchConfig:
     space = values.pop("space", None)
     config: SearchConfig = _build(SearchConfig, values, source, "")
     config = dataclasses.replace(config, space=_check_space({} if space is None else space, source))
+    evaluation = config.evaluation
+    if evaluation.kind == "table" and evaluation.table is None:
+        raise ConfigError(f"{source}: evaluation.table is missing: the Parquet file that evaluation.kind=table reads")
+    if evaluation.probe is not None and (evaluation.table is None or evaluation.kind == "table"):
+        raise ConfigError(
+            f"{source}: evaluation.probe is {evaluation.probe}: it compares a supernet with a table; set "
+            "evaluation.kind=supernet and evaluation.table, or leave it out"
+        )
+    if config.strategy is None:
+        config = dataclasses.replace(config, strategy="surrogate" if evaluation.kind == "table" else "pruning")
     if config.training.merge == "sequential" and config.execution.backend != "local":
         raise ConfigError(
             f"{source}: training.merge=sequential needs execution.backend=local: "
@@ -161,7 +194,7 @@ def differing_keys(old: SearchConfig, new: SearchConfig) -> list[str]:
 
 def fixed_keys(old: SearchConfig, new: SearchConfig) -> list[str]:
     """The differing keys that can change a result: all but where the data lie and how the work is executed."""
-    return [key for key in differing_keys(old, new) if not key.startswith("execution.") and key != "data.path"]
+    return [key for key in differing_keys(old, new) if not key.startswith("execution.") and key not in PLACES]
 
 
 def describe() -> Iterator[tuple[str, str, str]]:

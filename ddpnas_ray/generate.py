@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
 
 from ddpnas_ray.commandline import BAD_INPUT, OK, Parser, add_set_option, guarded, positive, refuse_dead_address
@@ -179,7 +179,7 @@ def _verification(run: FinishedRun, args: argparse.Namespace) -> Job:
     if changed := fixed_keys(run.config, config):
         raise ConfigError(f"--set: {', '.join(changed)}: the run is over; only data.path and execution.* may change")
     job = Job.prepare(config)
-    rundir.refuse_other_data(run.folder, job.data.digest)
+    rundir.refuse_other_data(run.folder, job.digest)
     return job
 
 
@@ -256,18 +256,14 @@ def _measure(run: FinishedRun, networks: Sequence[Generated], label: str, option
 @contextmanager
 def _executor(job: Job, on_ray: bool) -> Iterator[Executor]:
     """Who scores: this process, or workers of the connected cluster."""
-    from ddpnas_ray.execution.local import LocalExecutor, local_device
-    from ddpnas_ray.execution.trainer import Trainer
-
-    config = job.config.execution
-    trainer = Trainer(spec=job.spec, data=job.data, config=job.config.training, seed=job.config.seed)
-    if not on_ray:
-        yield LocalExecutor(replace(trainer, device=local_device(config)))
+    if not on_ray or job.images is None:
+        yield job.executor()
         return
     from ddpnas_ray.execution.ray_pool import RayPool, fitting_workers
 
+    config = job.config.execution
     size = fitting_workers(config, job.config.training.threads)
-    pool = RayPool(replace(trainer, device="cuda" if size.gpus_per_worker else "cpu"), config, size)
+    pool = RayPool(job.trainer("cuda" if size.gpus_per_worker else "cpu"), config, size)
     try:
         yield pool
     finally:

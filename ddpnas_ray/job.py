@@ -4,33 +4,54 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import math
 import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ddpnas_ray import __version__, rundir
 from ddpnas_ray.config import SearchConfig
-from ddpnas_ray.core.bounds import architectures_by_round
+from ddpnas_ray.core.bounds import architectures_by_round, planned_architecture_epochs
 from ddpnas_ray.core.errors import ConfigError
-from ddpnas_ray.core.types import IntArray, SearchState, expectation, initial_state
+from ddpnas_ray.core.ledger import ledger
+from ddpnas_ray.core.types import (
+    EvalRequest,
+    IntArray,
+    RoundRecord,
+    SearchSpace,
+    SearchState,
+    expectation,
+    initial_state,
+)
 from ddpnas_ray.data.images import ImageData, load_data
 from ddpnas_ray.driver import run_search
 from ddpnas_ray.execution import checkpoint
 from ddpnas_ray.execution.base import Executor
+from ddpnas_ray.execution.probe import Probe
+from ddpnas_ray.execution.table import ScoreTable, TableExecutor, expected_best
 from ddpnas_ray.reporting.progress import Progress
 from ddpnas_ray.rundir import SCHEMA_VERSION
 from ddpnas_ray.spaces.base import Inputs, SpaceSpec, Target, find_space
 from ddpnas_ray.storage import Folder
 from ddpnas_ray.strategies.base import Strategy
+from ddpnas_ray.strategies.evolution import Evolution
+from ddpnas_ray.strategies.multinomial import Multinomial
 from ddpnas_ray.strategies.pruning import Pruning
+from ddpnas_ray.strategies.random import Random
+from ddpnas_ray.strategies.reinforce import Reinforce
+from ddpnas_ray.strategies.rounds import Rounds
+from ddpnas_ray.strategies.surrogate import Surrogate
+
+if TYPE_CHECKING:
+    from ddpnas_ray.execution.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -40,13 +61,15 @@ class Job:
     Args:
         config: The resolved configuration.
         spec: Its search space.
-        data: Its images.
+        images: Its images; None where scores come from a table.
+        scores: Its table of scores, where there is one.
         target: The deploy network whose costs are meant.
     """
 
     config: SearchConfig
     spec: SpaceSpec
-    data: ImageData
+    images: ImageData | None
+    scores: ScoreTable | None
     target: Target
 
     @classmethod
@@ -54,7 +77,7 @@ class Job:
         """Load the data and make the space.
 
         Raises:
-            BadInput: The data or the space is not what the configuration says.
+            BadInput: The data, the table or the space is not what the configuration says.
         """
         spec = find_space(config.space.name)(**config.space.options)
         if not architectures_by_round(spec.space, config.pruning.keep_per_group):
@@ -62,13 +85,82 @@ class Job:
                 f"pruning.keep_per_group is {config.pruning.keep_per_group}: when every edge keeps so many operations "
                 f"of each group, space {spec.space.name!r} has nothing to prune; lower it, or add candidates"
             )
-        data = load_data(config.data, config.seed)
-        inputs = Inputs(channels=data.channels, image_size=data.image_size, classes=len(data.classes))
-        return cls(config, spec, data, Target.resolve(config.target, inputs, spec.target))
+        images, scores, evaluation = None, None, config.evaluation
+        if evaluation.table is not None:
+            scores = ScoreTable.read(evaluation.table, spec.space, spec.encode)
+            scores.column(evaluation.score, "val", "evaluation.score")
+            scores.column(evaluation.final, "test", "evaluation.final")
+        if evaluation.kind == "supernet":
+            images = load_data(config.data, config.seed)
+            inputs = Inputs(channels=images.channels, image_size=images.image_size, classes=len(images.classes))
+        else:
+            inputs = Inputs(channels=3, image_size=32, classes=10)  # CIFAR-10's, unless section target says otherwise
+        job = cls(config, spec, images, scores, Target.resolve(config.target, inputs, spec.target))
+        job.strategy()
+        if evaluation.kind == "table":
+            job.table_executor()
+        return job
+
+    @property
+    def data(self) -> ImageData:
+        """The images of a search that trains.
+
+        Raises:
+            ConfigError: This one does not.
+        """
+        if self.images is None:
+            raise ConfigError("evaluation.kind is table: there are no images; this needs evaluation.kind=supernet")
+        return self.images
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what was searched on: the images, or the table."""
+        return self.data.digest if self.scores is None or self.images is not None else self.scores.digest
+
+    @property
+    def name(self) -> str:
+        """What was searched on, in a word."""
+        return self.config.data.name if self.config.evaluation.kind == "supernet" else "table"
 
     def strategy(self) -> Strategy:
-        """Who proposes the architectures."""
-        return Pruning(**dataclasses.asdict(self.config.pruning), lr=self.config.training.lr)
+        """Who proposes the architectures.
+
+        Raises:
+            ConfigError: The budget is smaller than what pruning needs.
+        """
+        return make_strategy(self.config, self.spec.space)
+
+    def table_executor(self) -> TableExecutor:
+        """The executor of a search by table."""
+        assert self.scores is not None
+        column = self.scores.column(self.config.evaluation.score, "val", "evaluation.score")
+        training = self.config.evaluation.training
+        return TableExecutor(self.scores, column, training=training, seed=self.config.seed)
+
+    def trainer(self, device: str = "cpu") -> Trainer:
+        """What trains architectures; imports torch."""
+        from ddpnas_ray.execution.trainer import Trainer
+
+        return Trainer(
+            spec=self.spec, data=self.data, config=self.config.training, seed=self.config.seed, device=device
+        )
+
+    def executor(self) -> Executor:
+        """Who trains and scores, or looks scores up, in this process.
+
+        Raises:
+            ResourceError: GPUs were asked for and this machine has none.
+        """
+        if self.images is None:
+            return self.table_executor()
+        from ddpnas_ray.execution.local import LocalExecutor, local_device
+
+        return LocalExecutor(self.trainer(local_device(self.config.execution)))
+
+    def progress(self) -> Progress:
+        """A counter of this search."""
+        space = self.spec.space
+        return Progress(space, self.strategy().epochs(space), self.config.pruning.epochs_per_round)
 
     def costs(self, alpha_E: IntArray) -> dict[str, int]:
         """Exact costs of an architecture's deploy network."""
@@ -84,9 +176,44 @@ class Job:
         }
 
 
+def make_strategy(config: SearchConfig, space: SearchSpace) -> Strategy:
+    """The strategy that a configuration names, with its section and its budget.
+
+    Raises:
+        ConfigError: The budget is smaller than what pruning needs.
+    """
+    pruning, evaluation, lr = config.pruning, config.evaluation, config.training.lr
+    planned = planned_architecture_epochs(space, pruning.keep_per_group, pruning.epochs_per_round)
+    budget = planned if evaluation.budget is None else evaluation.budget
+    batch = evaluation.batch or (1 if evaluation.kind == "table" else space.shape[1])
+    if config.strategy in (None, "pruning"):
+        if pruning.prune and budget < planned:
+            raise ConfigError(
+                f"evaluation.budget is {budget}: pruning needs {planned} evaluations in space {space.name!r} with "
+                f"pruning.epochs_per_round={pruning.epochs_per_round}; raise it, or lower that"
+            )
+        return Pruning(**dataclasses.asdict(pruning), evaluations=budget, lr=lr)
+    if config.strategy == "random":
+        return Random(evaluations=budget, batch=batch, lr=lr)
+    if config.strategy == "evolution":
+        return Evolution(**dataclasses.asdict(config.evolution), evaluations=budget, batch=batch, lr=lr)
+    if config.strategy == "surrogate":
+        return Surrogate(**dataclasses.asdict(config.surrogate), evaluations=budget, batch=batch, lr=lr)
+    section = config.multinomial if config.strategy == "multinomial" else config.reinforce
+    rounds = Rounds(
+        evaluations=budget,
+        prune=section.prune,
+        epochs_per_round=pruning.epochs_per_round,
+        keep_per_group=pruning.keep_per_group,
+    )
+    if config.strategy == "multinomial":
+        return Multinomial(rounds=rounds, step=config.multinomial.step, lr=lr)
+    return Reinforce(rounds=rounds, step=config.reinforce.step, baseline=config.reinforce.baseline, lr=lr)
+
+
 def run(
     job: Job,
-    folder: Folder,
+    folder: Folder | None,
     executor: Executor,
     progress: Progress,
     *,
@@ -96,7 +223,7 @@ def run(
 
     Args:
         job: What to search.
-        folder: The run directory.
+        folder: The run directory; None keeps nothing.
         executor: Trains and scores.
         progress: Told what happens.
         time_limit_s: Stop between two epochs when another one would not fit; at least one epoch is run.
@@ -107,21 +234,29 @@ def run(
     start = time.monotonic()
     space, strategy = job.spec.space, job.strategy()
     state = initial_state(space, job.config.seed)
-    if (restored := checkpoint.restore(folder / "checkpoints")) is not None:
+    if folder is not None and (restored := checkpoint.restore(folder / "checkpoints")) is not None:
         state, tensors = restored
         executor.load_weights(tensors)
-    rundir.append_log(folder, "start", epoch=state.epoch, pid=os.getpid())
+    probe = _probe(job, folder)
+    if folder is not None:
+        rundir.append_log(folder, "start", epoch=state.epoch, pid=os.getpid())
     progress.start(state)
     first_epoch, epoch_start = state.epoch, start
 
     def save(state: SearchState, tensors: Mapping[str, npt.NDArray[np.float32]]) -> None:
         nonlocal epoch_start
-        checkpoint.save(folder / "checkpoints", state, tensors)
-        folder.write("evaluations.parquet", rundir.evaluations_table(state.evaluations))
-        if state.history and state.history[-1].round == state.evaluations[-1].round:
-            folder.write("theta.parquet", rundir.theta_table(state.history, space))
+        if folder is not None:
+            checkpoint.save(folder / "checkpoints", state, tensors)
+            folder.write("evaluations.parquet", rundir.evaluations_table(state.evaluations))
+            if state.history and state.history[-1].round == state.evaluations[-1].round:
+                _write_rounds(folder, state.history, state, space, job.config.pruning.keep_per_group)
+        if probe is not None:
+            probe.measure(executor, state)
+            if folder is not None:
+                folder.write("probe.parquet", probe.table())
         progress.epoch_done(state)
-        rundir.append_log(folder, "epoch", epoch_s=round(time.monotonic() - epoch_start, 3), **progress.snapshot())
+        if folder is not None:
+            rundir.append_log(folder, "epoch", epoch_s=round(time.monotonic() - epoch_start, 3), **progress.snapshot())
         epoch_start = time.monotonic()
 
     def should_stop(state: SearchState) -> bool:
@@ -130,23 +265,40 @@ def run(
         elapsed = time.monotonic() - start
         return elapsed + elapsed / (state.epoch - first_epoch) > time_limit_s
 
+    if probe is not None:
+        probe.measure(executor, state)  # a kill may have come between an epoch's checkpoint and its probe
     state = run_search(
         strategy, executor, space, state, save=save, on_result=progress.result_in, should_stop=should_stop
     )
     if strategy.ask(state, space) is not None:
-        rundir.append_log(folder, "stopped", epoch=state.epoch)
+        if folder is not None:
+            rundir.append_log(folder, "stopped", epoch=state.epoch)
         return None
-    return _finish(job, folder, state, executor.weights(), time.monotonic() - start)
+    result = _result(job, strategy, executor, state, probe, time.monotonic() - start)
+    if folder is not None:
+        _finish(job, folder, state, executor, result)
+    return result
 
 
-def _finish(
-    job: Job, folder: Folder, state: SearchState, tensors: Mapping[str, npt.NDArray[np.float32]], seconds: float
+def _probe(job: Job, folder: Folder | None) -> Probe | None:
+    if job.config.evaluation.probe is None:
+        return None
+    assert job.scores is not None
+    column = job.scores.column(job.config.evaluation.final, "test", "evaluation.final")
+    before = folder.read("probe.parquet") if folder is not None and folder.has("probe.parquet") else None
+    return Probe.make(job.spec.space, job.scores, column, job.config.evaluation.probe, before)
+
+
+def _result(
+    job: Job, strategy: Strategy, executor: Executor, state: SearchState, probe: Probe | None, seconds: float
 ) -> dict[str, Any]:
-    """Write what a finished search found; ``result.json`` comes last."""
+    """The content of ``result.json``."""
     space = job.spec.space
-    alpha_E = job.spec.argmax(state.theta_EK, state.live_EK)
+    answer_E = strategy.answer(state, space)
+    alpha_E = job.spec.argmax(state.theta_EK, state.live_EK) if answer_E is None else answer_E
     last = [row.score for row in state.evaluations if row.epoch == state.epoch - 1]
-    result: dict[str, Any] = {
+    shared = "sampled architectures with shared weights"
+    return {
         "schema_version": SCHEMA_VERSION,
         "space": space.name,
         "strategy": job.config.strategy,
@@ -158,27 +310,79 @@ def _finish(
         "costs": job.costs(alpha_E),
         "scores": {
             "split": "val",
-            "of": "sampled architectures with shared weights",
+            "of": shared if job.config.evaluation.kind == "supernet" else "evaluated architectures, from the table",
             "best": max(row.score for row in state.evaluations),
             "last_epoch_mean": float(np.mean(last)),
         },
+        "score_sheet": score_sheet(job, executor, state, alpha_E, probe),
         "architecture_epochs": len(state.evaluations),
         "epochs": state.epoch,
         "rounds": state.round,
-        "seconds": round(seconds, 1),
+        "seconds": round(seconds, 3),
         "workers": len({row.worker for row in state.evaluations}),
         "theta": state.theta_EK.tolist(),
         "live": state.live_EK.tolist(),
         "fingerprint": rundir.fingerprint(
-            state.theta_EK, state.momentum_EK, state.pruned_at_EK, state.evaluations, tensors
+            state.theta_EK, state.momentum_EK, state.pruned_at_EK, state.evaluations, executor.weights()
         ),
     }
+
+
+def score_sheet(
+    job: Job, executor: Executor, state: SearchState, alpha_E: IntArray, probe: Probe | None
+) -> list[dict[str, Any]]:
+    """What a search is worth, a row a number: ``what``, ``split``, ``value`` (a fraction, or a rank correlation).
+
+    Args:
+        job: What was searched.
+        executor: Holds the final weights.
+        state: The last state.
+        alpha_E: The answer.
+        probe: Its measurements, where there is a probe.
+    """
+    sheet: list[dict[str, Any]] = []
+
+    def row(what: str, split: str, value: float) -> None:
+        sheet.append({"what": what, "split": split, "value": value if math.isfinite(value) else None})
+
+    if job.config.evaluation.kind == "supernet":
+        request = EvalRequest(state.round, state.epoch, 0, alpha_E, 0.0, train=False)
+        row("the answer with inherited weights", "val", executor.evaluate([request])[0].score)
+    if job.scores is None:
+        return sheet
+    score = job.scores.column(job.config.evaluation.score, "val", "evaluation.score")
+    final = job.scores.column(job.config.evaluation.final, "test", "evaluation.final")
+    n = len(state.evaluations)
+    row(f"the answer, {score}", "val", job.scores.score(score, alpha_E))
+    row(f"the answer, {final}", "test", job.scores.score(final, alpha_E))
+    random = expected_best(job.scores.scores[score], job.scores.scores[final], n)
+    row(f"expected of random search with {n} evaluations, {final}", "test", random)
+    if probe is not None:
+        tau = probe.tau_by_epoch()[state.epoch]
+        row(f"Kendall's tau of inherited scores (val) with {final}, {len(probe.alphas_NE)} networks", "test", tau)
+    return sheet
+
+
+def _finish(job: Job, folder: Folder, state: SearchState, executor: Executor, result: Mapping[str, Any]) -> None:
+    """Write what a finished search found; ``result.json`` comes last."""
+    space, tensors = job.spec.space, executor.weights()
+    history = state.history
+    if not history or not np.array_equal(history[-1].theta_EK, state.theta_EK):  # theta moved since the last round
+        nothing_EK = np.full(space.shape, np.nan)
+        last = (state.theta_EK, nothing_EK, state.momentum_EK, state.live_EK, state.pruned_at_EK)
+        history = (*history, RoundRecord(state.round, *last))
     folder.write("evaluations.parquet", rundir.evaluations_table(state.evaluations))
-    folder.write("theta.parquet", rundir.theta_table(state.history, space))
+    _write_rounds(folder, history, state, space, job.config.pruning.keep_per_group)
     folder.write("weights.safetensors", rundir.weights_file(tensors))
     folder.write("result.json", rundir.json_file(result))
     rundir.append_log(folder, "finished", fingerprint=result["fingerprint"], seconds=result["seconds"])
-    return result
+
+
+def _write_rounds(
+    folder: Folder, history: Sequence[RoundRecord], state: SearchState, space: SearchSpace, keep_per_group: int
+) -> None:
+    folder.write("theta.parquet", rundir.theta_table(history, space))
+    folder.write("ledger.parquet", rundir.ledger_table(ledger(history, state.evaluations, space, keep_per_group)))
 
 
 def environment(seed: int, data_digest: str) -> dict[str, Any]:

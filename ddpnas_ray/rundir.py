@@ -5,6 +5,7 @@ A run directory stands alone: `report` and `generate` need nothing else. Neither
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import hashlib
 import io
@@ -29,6 +30,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from ddpnas_ray.core.errors import RunDirError
+from ddpnas_ray.core.ledger import LedgerRow
 from ddpnas_ray.core.types import (
     BoolArray,
     CostFunction,
@@ -74,6 +76,18 @@ THETA = pa.schema(
         ("momentum", pa.float64()),
         ("live", pa.bool_()),
         ("pruned_at", pa.int32()),
+    ]
+)
+
+LEDGER = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("edge", pa.string()),
+        ("pruned", pa.string()),
+        ("margin", pa.float64()),
+        ("sigma", pa.float64()),
+        ("p_worst_two_confused", pa.float64()),
+        ("p_best_pruned", pa.float64()),
     ]
 )
 
@@ -264,6 +278,11 @@ def theta_table(history: Iterable[RoundRecord], space: SearchSpace) -> bytes:
         for k, op in enumerate(edge.candidates)
     ]
     return parquet_bytes(pa.Table.from_pylist(rows, schema=THETA))
+
+
+def ledger_table(rows: Iterable[LedgerRow]) -> bytes:
+    """``ledger.parquet``: a row a round and edge: what was pruned, and the probabilities that it was a mistake."""
+    return parquet_bytes(pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=LEDGER))
 
 
 def space_json(space: SearchSpace, costs: Mapping[str, CostFunction], target: Mapping[str, Any]) -> bytes:

@@ -9,7 +9,7 @@ import shlex
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from ddpnas_ray import rundir
@@ -35,6 +35,8 @@ Try `python -m ddpnas_ray.check` with the same options first: it runs everything
 will cost. The run directory holds the configuration, theta by round, every evaluation, checkpoints and the result.
 """
 
+NO_RUN = "none"
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -44,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
         "--out",
         metavar="DIR",
         default=None,
-        help="run directory, local or a URI; default: a new runs/<space>-<data>-s<seed>",
+        help="run directory, local or a URI; none keeps nothing; default: a new runs/<space>-<data>-s<seed>",
     )
     p.add_argument("--resume", action="store_true", help="go on with the run in --out from its newest checkpoint")
     p.add_argument(
@@ -74,13 +76,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.resume:
         return _resume(args)
     config = load(args.config, args.overrides)
-    out = args.out or rundir.free_name(f"runs/{config.space.name}-{config.data.name}-s{config.seed}")
+    if args.out == NO_RUN:
+        if _on_workers(config):
+            raise RunDirError("--out none: a search on Ray needs a run directory; set execution.backend=local")
+        return _search(config, NO_RUN, args)
+    on = config.data.name if config.evaluation.kind == "supernet" else "table"
+    out = args.out or rundir.free_name(f"runs/{config.space.name}-{on}-s{config.seed}")
     rundir.refuse_existing(Folder.open(out))
     return _search(config, out, args)
 
 
 def _resume(args: argparse.Namespace) -> int:
-    if args.out is None:
+    if args.out in (None, NO_RUN):
         raise RunDirError("--resume: which run? give its folder with --out")
     folder = rundir.existing(args.out)
     text = rundir.parsed(folder, "config.yaml", bytes.decode)
@@ -105,25 +112,30 @@ def _resume(args: argparse.Namespace) -> int:
 
 
 def _search(config: SearchConfig, out: str, args: argparse.Namespace, resumed: Folder | None = None) -> int:
-    if config.execution.backend == "ray":
+    if _on_workers(config):
         refuse_dead_address(args.address or os.environ.get("RAY_ADDRESS") or "")
     from ddpnas_ray.job import Job
 
     job = Job.prepare(config)
     if resumed is not None:
-        rundir.refuse_other_data(resumed, job.data.digest)
-    title = f"ddpnas search: {config.space.name} on {config.data.name}, seed {config.seed}"
+        rundir.refuse_other_data(resumed, job.digest)
+    title = f"ddpnas search: {config.space.name} on {job.name}, seed {config.seed}"
     display = Display(title, live=sys.stderr.isatty(), lines=sys.stderr if args.json else sys.stdout)
-    run = _on_ray if config.execution.backend == "ray" else _in_process
+    run = _on_ray if _on_workers(config) else _in_process
     try:
         result = run(job, out, args, display, resumed)
     except KeyboardInterrupt:
+        if out == NO_RUN:
+            raise
         folder = Folder.open(out)
         if folder.has("config.yaml"):
             print(f"interrupted; {_saved(folder)} saved. Go on with: {_resume_command(out)}", file=sys.stderr)
         else:
             print("interrupted before the search began; nothing was written", file=sys.stderr)
         return INTERRUPTED
+    if result is None and out == NO_RUN:
+        print("time limit reached before the end; --out none keeps nothing", file=sys.stderr)
+        return OK
     if result is None:
         print(
             f"time limit reached; {_saved(Folder.open(out))} saved. Go on with: {_resume_command(out)}", file=sys.stderr
@@ -135,16 +147,12 @@ def _search(config: SearchConfig, out: str, args: argparse.Namespace, resumed: F
 
 def _in_process(job: Any, out: str, args: argparse.Namespace, display: Display, resumed: Folder | None) -> Any:
     from ddpnas_ray import job as jobs
-    from ddpnas_ray.execution.local import LocalExecutor, local_device
-    from ddpnas_ray.execution.trainer import Trainer
 
-    device = local_device(job.config.execution)
-    trainer = Trainer(spec=job.spec, data=job.data, config=job.config.training, seed=job.config.seed, device=device)
-    pruning = job.config.pruning
-    progress = Progress(job.spec.space, pruning.keep_per_group, pruning.epochs_per_round)
+    executor, progress = job.executor(), job.progress()
     progress.workers = ("local",)
-    with _run_folder(job, out, resumed) as folder, display, _watching(progress, display):
-        return jobs.run(job, folder, LocalExecutor(trainer), progress, time_limit_s=args.time_limit)
+    keeping = nullcontext(None) if out == NO_RUN else _run_folder(job, out, resumed)
+    with keeping as folder, display, _watching(progress, display):
+        return jobs.run(job, folder, executor, progress, time_limit_s=args.time_limit)
 
 
 def _on_ray(job: Any, out: str, args: argparse.Namespace, display: Display, resumed: Folder | None) -> Any:
@@ -162,6 +170,11 @@ def _on_ray(job: Any, out: str, args: argparse.Namespace, display: Display, resu
                     if (now := search.status()) is not None:
                         display.show(now)
             return search.outcome()
+
+
+def _on_workers(config: SearchConfig) -> bool:
+    """Whether Ray workers are needed: a table is read faster than a worker starts."""
+    return config.execution.backend == "ray" and config.evaluation.kind == "supernet"
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def test_an_unknown_key_names_file_key_and_likely_meaning(refused: Refused, tmp_
     [
         ("pruning.epoch_per_round=3", ["pruning.epoch_per_round is not a key", "mean pruning.epochs_per_round?"]),
         ("trainng.lr=0.1", ["trainng is not a key", "did you mean training?"]),
-        ("zzz=1", ["zzz is not a key", "allowed: data, evaluation, execution, pruning, seed, space"]),
+        ("zzz=1", ["zzz is not a key", "allowed: data, evaluation, evolution, execution, multinomial"]),
         ("pruning.gamma=high", ["pruning.gamma is 'high'", "valid number"]),
         ("training.channels_last=1", ["training.channels_last is 1", "valid boolean"]),
         ("pruning.gamma=2", ["pruning.gamma is 2", "less than 1"]),
@@ -479,7 +479,7 @@ def test_what_is_no_run(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     refused(search.main, ["--resume"], "--resume: which run? give its folder with --out")
-    for name in ("none", "empty", "file"):
+    for name in ("absent", "empty", "file"):
         for command, words in ((search.main, ["--resume", "--out", name]), (report.main, [name])):
             refused(command, words, f"{name}: is no run directory (no config.yaml there)", "that search wrote")
 

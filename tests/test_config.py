@@ -74,7 +74,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_experiment_file_is_allowed_and_searches_what_the_paper_does(path: Path) -> None:
-    config = load(str(path))
+    config = load(str(path), ["evaluation.table=a.parquet"] if path.name == "nasbench201_table.yaml" else [])
     spec = find_space(config.space.name)(**config.space.options)
     planned = planned_architecture_epochs(
         spec.space, config.pruning.keep_per_group, epochs_per_round=config.pruning.epochs_per_round
@@ -181,7 +181,7 @@ def test_an_unknown_key_names_file_and_likely_meaning(tmp_path: Path) -> None:
         ("prune: {}", "a.yaml: prune is not a key; did you mean pruning?"),
         (
             "zzz: 1",
-            "a.yaml: zzz is not a key; allowed: data, evaluation, execution, pruning, seed, space, strategy, target, ",
+            "a.yaml: zzz is not a key; allowed: data, evaluation, evolution, execution, multinomial, pruning, reinforce, seed, ",
         ),
         ("target: {cell: 3}", "a.yaml: target.cell is not a key; did you mean target.cells?"),
         ("1: 2", "a.yaml: 1 is not a key"),
@@ -240,7 +240,11 @@ def test_wrong_types(text: str, message: str) -> None:
         ("space: {cells: 0}", "a.yaml: space.cells is 0; input should be greater than or equal to 1"),
         ("space: {nodes: 9}", "a.yaml: space.nodes is 9; input should be less than or equal to 8"),
         ("execution: {retry_deadline_s: 0}", "a.yaml: execution.retry_deadline_s is 0; input should be greater than 0"),
-        ("strategy: random", "a.yaml: strategy is 'random'; input should be 'pruning'"),
+        (
+            "strategy: darts",
+            "a.yaml: strategy is 'darts'; input should be 'pruning', 'random', 'evolution', 'multinomial', 'reinforce' or "
+            "'surrogate'",
+        ),
     ],
 )
 def test_values_out_of_range(text: str, message: str) -> None:

@@ -22,7 +22,6 @@ from ddpnas_ray import job as jobs
 from ddpnas_ray.core.errors import ResourceError
 from ddpnas_ray.execution.base import ExecutionConfig
 from ddpnas_ray.execution.ray_pool import RayPool, fitting_workers, own_error
-from ddpnas_ray.execution.trainer import Trainer
 from ddpnas_ray.reporting.progress import Progress
 from ddpnas_ray.storage import Folder
 
@@ -53,19 +52,13 @@ class Driver:
             The content of ``result.json``; None when stopped before the end.
         """
         logging.basicConfig(level=logging.WARNING)
-        config, pruning = job.config.execution, job.config.pruning
-        progress = Progress(job.spec.space, pruning.keep_per_group, pruning.epochs_per_round)
+        config = job.config.execution
+        progress = job.progress()
         self._progress = progress
         size = fitting_workers(config, job.config.training.threads)
         if (config.workers or 0) > size.workers:
             progress.note = f"{size.workers} of {config.workers} workers fit"
-        trainer = Trainer(
-            spec=job.spec,
-            data=job.data,
-            config=job.config.training,
-            seed=job.config.seed,
-            device="cuda" if size.gpus_per_worker else "cpu",
-        )
+        trainer = job.trainer("cuda" if size.gpus_per_worker else "cpu")
         self._pool = RayPool(trainer, config, size)
         try:
             return jobs.run(

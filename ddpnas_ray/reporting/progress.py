@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 import numpy as np
 
-from ddpnas_ray.core.bounds import architectures_by_round
 from ddpnas_ray.core.types import EvalRequest, EvalResult, SearchSpace, SearchState
 
 
@@ -19,14 +18,14 @@ class Progress:
 
     Args:
         space: What is searched.
-        keep_per_group: Operations of each group that stay.
+        epochs: How many architectures every epoch will have.
         epochs_per_round: T.
     """
 
-    def __init__(self, space: SearchSpace, keep_per_group: int, epochs_per_round: int) -> None:
+    def __init__(self, space: SearchSpace, epochs: Sequence[int], epochs_per_round: int) -> None:
         self._lock = threading.Lock()
-        self._plan = [n for n in architectures_by_round(space, keep_per_group) for _ in range(epochs_per_round)]
-        self._rounds = len(self._plan) // epochs_per_round
+        self._plan = list(epochs)
+        self._rounds = -(-len(self._plan) // epochs_per_round)
         self._total = int(space.exists_EK.sum())
         self._state: SearchState | None = None
         self._scores: list[float] = []
@@ -69,7 +68,7 @@ class Progress:
         fresh = done - self._done_before
         return {
             "phase": "searching",
-            "round": min(state.round + 1, self._rounds),
+            "round": min(state.round + 1, max(1, self._rounds)),
             "rounds": self._rounds,
             "epoch": min(state.epoch + 1, len(self._plan)),
             "epochs": len(self._plan),

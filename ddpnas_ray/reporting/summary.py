@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ddpnas_ray.reporting.progress import duration
@@ -21,12 +21,30 @@ def summary(result: Mapping[str, Any], out: str) -> str:
             f"costs of the target network ({target_text(target)}): {costs}",
             f"scores of {scores['of']}, {scores['split']} split: best {scores['best']:.4f}, "
             f"mean of the last epoch {scores['last_epoch_mean']:.4f}",
-            f"{result['architecture_epochs']} architecture-epochs in {result['rounds']} rounds, "
+            *_sheet(result.get("score_sheet", ())),
+            f"{result['architecture_epochs']} {_unit(result)} in {result['rounds'] or result['epochs']} "
+            f"{'rounds' if result['rounds'] else 'epochs'}, "
             f"{duration(result['seconds'])}, {result['workers']} worker(s), seed {result['seed']}",
             f"fingerprint {result['fingerprint']}",
             f"run directory {out}",
         ]
     )
+
+
+def _sheet(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The score sheet, each number with its split."""
+    if not rows:
+        return []
+    width = max(len(row["what"]) for row in rows)
+    shown = ["not defined" if row["value"] is None else f"{row['value']:.4f}" for row in rows]
+    return ["score sheet"] + [
+        f"  {row['what']:<{width}}  {row['split']:<4}  {value}" for row, value in zip(rows, shown, strict=True)
+    ]
+
+
+def _unit(result: Mapping[str, Any]) -> str:
+    """What was spent: training makes an evaluation an architecture-epoch."""
+    return "evaluations" if result["scores"]["of"].endswith("from the table") else "architecture-epochs"
 
 
 def target_text(target: Mapping[str, Any]) -> str:

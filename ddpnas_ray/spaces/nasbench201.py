@@ -45,6 +45,7 @@ def make(*, cells: Annotated[int, Ge(1), Le(100)] = 5, channels: Annotated[int, 
         decode=decode,
         costs={
             **{kind: partial(_cost, kind) for kind in KINDS},
+            "flops": _flops,
             "nonparametric": _nonparametric,
             "height": _height,
         },
@@ -124,6 +125,12 @@ def _form(node: int) -> str:
 
 def _cost(kind: Kind, target: Target) -> CostTable:
     return cost_table(kind, _deploy_skeleton(target))
+
+
+def _flops(target: Target) -> CostTable:
+    """The benchmark's own count: macs, and an addition for every element of the classifier's bias."""
+    macs = _cost("macs", target)
+    return CostTable(macs.base + target.classes, macs.entries_EK)
 
 
 def _nonparametric(target: Target) -> CostTable:

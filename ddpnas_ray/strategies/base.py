@@ -1,11 +1,17 @@
-"""What every strategy offers: ask for the next architectures, and be told how they did."""
+"""What every strategy offers: ask for the next architectures, be told how they did, and say what the search found.
+
+Axes: N architectures, E edges.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
-from ddpnas_ray.core.types import EvalResult, Plan, SearchSpace, SearchState
+import numpy as np
+
+from ddpnas_ray.core.types import EvalRequest, EvalResult, IntArray, Plan, SearchSpace, SearchState
 
 
 class Strategy(Protocol):
@@ -28,3 +34,56 @@ class Strategy(Protocol):
             DivergedError: No result is finite.
         """
         ...
+
+    def answer(self, state: SearchState, space: SearchSpace) -> IntArray | None:
+        """What a finished search found, shape (E,); None: the architecture with the largest E[alpha] (Eq. 10)."""
+        ...
+
+    def epochs(self, space: SearchSpace) -> tuple[int, ...]:
+        """How many architectures every epoch will have, as planned before the search."""
+        ...
+
+
+def epoch_plan(state: SearchState, alphas_NE: IntArray, lr: float, *, train: bool = True) -> Plan:
+    """Architectures as the requests of the next epoch."""
+    return Plan(
+        tuple(EvalRequest(state.round, state.epoch, n, alpha_E, lr, train) for n, alpha_E in enumerate(alphas_NE))
+    )
+
+
+def equal_epochs(evaluations: int, batch: int) -> tuple[int, ...]:
+    """So many evaluations in epochs of one size, the last one shorter.
+
+    Example:
+        >>> equal_epochs(10, 4)
+        (4, 4, 2)
+    """
+    return tuple(min(batch, evaluations - done) for done in range(0, evaluations, batch))
+
+
+def evaluations_left(state: SearchState, evaluations: int) -> int:
+    """How many of a budget of evaluations are not spent."""
+    return max(0, evaluations - len(state.evaluations))
+
+
+def best_seen(state: SearchState, space: SearchSpace) -> IntArray | None:
+    """The architecture with the best recorded score among those that could be generated, the first of equals.
+
+    None where there is none, as in the cell space, where sampled architectures use all edges.
+    """
+    rows = [row for row in state.evaluations if may_be_generated(row.alpha_E, space)]
+    return np.array(max(rows, key=lambda row: row.score).alpha_E, dtype=np.int64) if rows else None
+
+
+def may_be_generated(alpha_E: Sequence[int], space: SearchSpace) -> bool:
+    """Whether every block of an architecture has as many inputs as a generated network's (none left out otherwise)."""
+    left_out = [not space.op(e, k).generable for e, k in enumerate(alpha_E)]
+    return all(
+        sum(left_out[e] for e in block) == (0 if space.inputs is None else len(block) - space.inputs)
+        for block in space.blocks
+    )
+
+
+def cosine(lr: float, epoch: int, epochs: int) -> float:
+    """The rate of an epoch: ``lr`` at the first, towards 0 at ``epochs`` (Sec. 4, "annealed down to zero")."""
+    return 0.5 * lr * (1.0 + math.cos(math.pi * min(epoch, epochs - 1) / epochs))

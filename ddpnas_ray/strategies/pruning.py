@@ -5,29 +5,22 @@ Axes: N architectures, E edges, K candidates.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 from annotated_types import Ge, Lt
 
-from ddpnas_ray.core.bounds import planned_epochs
+from ddpnas_ray.core.bounds import architectures_by_round
+from ddpnas_ray.core.generation import Problem, solve
 from ddpnas_ray.core.performance import record, utility
-from ddpnas_ray.core.pruning import prunable, prune
+from ddpnas_ray.core.pruning import prune
 from ddpnas_ray.core.sampling import disjoint_sample, rng_for
-from ddpnas_ray.core.types import (
-    BoolArray,
-    EvalRequest,
-    EvalResult,
-    FloatArray,
-    Plan,
-    RoundRecord,
-    SearchSpace,
-    SearchState,
-)
+from ddpnas_ray.core.types import EvalResult, FloatArray, IntArray, Plan, SearchSpace, SearchState
 from ddpnas_ray.core.update import update
+from ddpnas_ray.strategies.base import cosine, epoch_plan, equal_epochs, evaluations_left
+from ddpnas_ray.strategies.rounds import more_to_prune, next_round
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +33,8 @@ class PruningConfig:
     """Momentum of Eq. 4; the paper finds no difference within 0.7-0.9"""
     keep_per_group: Annotated[int, Ge(1)] = 1
     """Operations of each group (parameter, non-parameter) that stay on every edge to the end"""
+    prune: bool = True
+    """false: NoPrune of the paper's Table 2; the search then ends with evaluation.budget"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +45,10 @@ class Pruning:
         epochs_per_round: T.
         gamma: Momentum of Eq. 4.
         keep_per_group: Reserved generable operations of each group.
+        prune: False never prunes.
+        evaluations: How many in all. What Algorithm 1 leaves of them goes to scoring the architectures with the largest
+            E[alpha] without training, and the best of those is the answer; None: it needs no more. Without pruning
+            this is when the search ends.
         lr: Initial learning rate, annealed to zero by a cosine over the planned epochs; all architectures of an epoch
             train at the same rate.
     """
@@ -57,57 +56,65 @@ class Pruning:
     epochs_per_round: int = 3
     gamma: float = 0.9
     keep_per_group: int = 1
+    prune: bool = True
+    evaluations: int | None = None
     lr: float = 0.025
 
     def ask(self, state: SearchState, space: SearchSpace) -> Plan | None:
         """One epoch's disjointly sampled architectures; None when nothing is prunable (Alg. 1, lines 1 and 3)."""
-        if not prunable(state.theta_EK, state.live_EK, space, self.keep_per_group).any() or stalled(state):  # line 1
-            return None
-        rng = rng_for(state.seed, state.round, state.epoch)
-        alphas_NE = disjoint_sample(state.theta_EK, state.live_EK, rng)  # line 3
-        lr = cosine(self.lr, state.epoch, planned_epochs(space, self.keep_per_group, self.epochs_per_round))
-        return Plan(tuple(EvalRequest(state.round, state.epoch, n, alpha_E, lr) for n, alpha_E in enumerate(alphas_NE)))
+        if not self._goes_on(state, space):  # line 1
+            return self._verification(state, space)
+        alphas_NE = self.sample(state)  # line 3
+        return epoch_plan(state, alphas_NE, cosine(self.lr, state.epoch, len(self._trained_epochs(space))))
 
     def tell(self, state: SearchState, space: SearchSpace, plan: Plan, results: Sequence[EvalResult]) -> SearchState:
         """Record an epoch; at a round's end update theta and prune (Alg. 1, lines 9-15)."""
         state = record(state, plan, results, space)  # Eq. 2
-        if not state.round_is_full(self.epochs_per_round):  # lines 2-8
+        if not state.round_is_full(self.epochs_per_round) or not plan.requests[0].train:  # lines 2-8
             return state
-        utility_EK = utility(state.score_sum_EK, state.visits_EK)  # Eq. 3
+        utility_EK = self.estimate(state, space)  # Eq. 3
         momentum_EK, theta_EK = update(state, utility_EK, space, self.gamma)  # Eq. 4-5
-        live_EK = prune(theta_EK, state.live_EK, state.visits_EK > 0, space, self.keep_per_group)  # lines 11-14
+        live_EK = state.live_EK
+        if self.prune:
+            live_EK = prune(theta_EK, live_EK, state.visits_EK > 0, space, self.keep_per_group)  # lines 11-14
         return next_round(state, utility_EK, momentum_EK, theta_EK, live_EK)
 
+    def answer(self, state: SearchState, space: SearchSpace) -> IntArray | None:
+        """The best of the verified architectures, the likeliest of equals; None where none was verified (Eq. 10)."""
+        verified = [row for row in state.evaluations if not row.trained]
+        return np.array(max(verified, key=lambda row: row.score).alpha_E) if verified else None
 
-def stalled(state: SearchState) -> bool:
-    """Whether the last round pruned nothing: what is left lies on edges that no architecture uses any more.
+    def epochs(self, space: SearchSpace) -> tuple[int, ...]:
+        """See ``Strategy``."""
+        trained = self._trained_epochs(space)
+        to_verify = 0 if self.evaluations is None else self.evaluations - sum(trained)
+        return trained + ((to_verify,) if to_verify > 0 else ())
 
-    Only spaces with conditional edges come to that: when the choices that activate an edge are pruned, its operations
-    are never visited, hence never pruned.
-    """
-    return bool(state.history) and not (state.history[-1].pruned_at_EK == state.history[-1].round).any()
+    def sample(self, state: SearchState) -> IntArray:
+        """An epoch's architectures, shape (N, E)."""
+        rng = rng_for(state.seed, state.round, state.epoch)
+        alphas_NE = disjoint_sample(state.theta_EK, state.live_EK, rng)
+        return alphas_NE if self.evaluations is None else alphas_NE[: evaluations_left(state, self.evaluations)]
 
+    def estimate(self, state: SearchState, space: SearchSpace) -> FloatArray:
+        """What a full round says about each operation, shape (E, K); NaN where it says nothing."""
+        return utility(state.score_sum_EK, state.visits_EK)
 
-def cosine(lr: float, epoch: int, epochs: int) -> float:
-    """The rate of an epoch: ``lr`` at the first, towards 0 at ``epochs`` (Sec. 4, "annealed down to zero")."""
-    return 0.5 * lr * (1.0 + math.cos(math.pi * min(epoch, epochs - 1) / epochs))
+    def _goes_on(self, state: SearchState, space: SearchSpace) -> bool:
+        if self.prune:
+            return more_to_prune(state, space, self.keep_per_group)
+        return self.evaluations is not None and evaluations_left(state, self.evaluations) > 0
 
+    def _verification(self, state: SearchState, space: SearchSpace) -> Plan | None:
+        """The most likely architectures that are left (Eq. 10), to be scored as they are; once, in one epoch."""
+        left = 0 if self.evaluations is None else evaluations_left(state, self.evaluations)
+        if not left or not state.evaluations[-1].trained:
+            return None
+        best = solve(Problem(space, state.theta_EK, state.live_EK & space.generable_EK), {}, k=left)
+        return epoch_plan(state, np.array([solution.alpha_E for solution in best]), lr=0.0, train=False)
 
-def next_round(
-    state: SearchState, utility_EK: FloatArray, momentum_EK: FloatArray, theta_EK: FloatArray, live_EK: BoolArray
-) -> SearchState:
-    """Start round l + 1 with empty records, and keep what round l decided."""
-    pruned_at_EK = state.pruned_at_EK.copy()
-    pruned_at_EK[state.live_EK & ~live_EK] = state.round
-    decided = RoundRecord(state.round, theta_EK, utility_EK, momentum_EK, live_EK, pruned_at_EK)
-    return replace(
-        state,
-        round=state.round + 1,
-        theta_EK=theta_EK,
-        momentum_EK=momentum_EK,
-        live_EK=live_EK,
-        pruned_at_EK=pruned_at_EK,
-        score_sum_EK=np.zeros_like(state.score_sum_EK),
-        visits_EK=np.zeros_like(state.visits_EK),
-        history=(*state.history, decided),
-    )
+    def _trained_epochs(self, space: SearchSpace) -> tuple[int, ...]:
+        if not self.prune:
+            return equal_epochs(self.evaluations or 0, space.shape[1])
+        rounds = architectures_by_round(space, self.keep_per_group)
+        return tuple(n for n in rounds for _ in range(self.epochs_per_round))

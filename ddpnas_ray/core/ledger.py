@@ -1,0 +1,78 @@
+"""What every round pruned, and how likely that was a mistake (Theorem 2).
+
+Axes: N architectures, E edges, K candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ddpnas_ray.core.pruning import prunable
+from ddpnas_ray.core.risks import round_risks
+from ddpnas_ray.core.types import Evaluation, RoundRecord, SearchSpace
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """One edge in one round.
+
+    Args:
+        round: l.
+        edge: The edge's name.
+        pruned: The operation that went; None where none did.
+        margin: theta of the next prunable operation less that of the pruned one; NaN where there was no other.
+        sigma: Estimated standard deviation of one score of the round, beside operations and epochs.
+        p_worst_two_confused: Probability that the worst and the second worst prunable operation are in truth the other
+            way round (Theorem 2), given the round's scores.
+        p_best_pruned: Probability that the worst prunable operation is in truth the edge's best one.
+    """
+
+    round: int
+    edge: str
+    pruned: str | None
+    margin: float
+    sigma: float
+    p_worst_two_confused: float
+    p_best_pruned: float
+
+
+def ledger(
+    history: Sequence[RoundRecord], evaluations: Sequence[Evaluation], space: SearchSpace, keep_per_group: int
+) -> list[LedgerRow]:
+    """Rounds in order, each with all edges. Probabilities are NaN where one epoch a round leaves nothing to estimate.
+
+    Args:
+        history: The finished rounds.
+        evaluations: Their records.
+        space: The space.
+        keep_per_group: Operations of each group that stay.
+    """
+    rows, live_EK = [], space.exists_EK
+    for record in history:
+        of_round = [row for row in evaluations if row.round == record.round and row.trained]
+        prunable_EK = prunable(record.theta_EK, live_EK, space, keep_per_group)
+        sigma, confused_E, best_E = np.nan, np.full(len(space.edges), np.nan), np.full(len(space.edges), np.nan)
+        if of_round:
+            alphas_NE = np.array([row.alpha_E for row in of_round])
+            risks = round_risks(
+                alphas_NE,
+                np.array([row.score for row in of_round]),
+                np.array([row.epoch for row in of_round]),
+                live_EK,
+                prunable_EK=prunable_EK,
+                active_NE=np.array([space.active(alpha_E) for alpha_E in alphas_NE]),
+            )
+            sigma, confused_E, best_E = risks.estimate.sigma, risks.p_confused_E, risks.p_best_pruned_E
+        for e, edge in enumerate(space.edges):
+            gone = np.flatnonzero(record.pruned_at_EK[e] == record.round)
+            others = np.sort(record.theta_EK[e, prunable_EK[e]])
+            margin = float(others[1] - others[0]) if len(gone) and len(others) > 1 else float("nan")
+            pruned = space.op(e, int(gone[0])).name if len(gone) else None
+            rows.append(
+                LedgerRow(record.round, edge.name, pruned, margin, sigma, float(confused_E[e]), float(best_E[e]))
+            )
+        live_EK = record.live_EK
+    return rows

@@ -1,0 +1,86 @@
+"""Regularised evolution (Real et al., 2019): tournaments in a population whose oldest member dies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Ge
+
+from ddpnas_ray.core.choices import block_choices
+from ddpnas_ray.core.performance import record
+from ddpnas_ray.core.sampling import rng_for
+from ddpnas_ray.core.types import EvalResult, IntArray, Plan, SearchSpace, SearchState
+from ddpnas_ray.strategies.base import best_seen, cosine, epoch_plan, equal_epochs, evaluations_left
+from ddpnas_ray.strategies.random import new_alphas
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvolutionConfig:
+    """Section ``evolution``."""
+
+    population: Annotated[int, Ge(2)] = 10
+    """Architectures that may have children: the youngest so many"""
+    tournament: Annotated[int, Ge(1)] = 5
+    """Members drawn for a tournament; the best of them has a child"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evolution:
+    """Random architectures first, then children of tournament winners; the best score of all wins.
+
+    Args:
+        evaluations: How many in all.
+        batch: How many children an epoch; 1 is the algorithm as published.
+        population: How many of the youngest may have children.
+        tournament: How many of those are drawn for one.
+        lr: Initial learning rate, annealed to zero by a cosine.
+    """
+
+    evaluations: int
+    batch: int = 1
+    population: int = 10
+    tournament: int = 5
+    lr: float = 0.025
+
+    def ask(self, state: SearchState, space: SearchSpace) -> Plan | None:
+        """See ``Strategy``."""
+        if not (n := min(self.batch, evaluations_left(state, self.evaluations))):
+            return None
+        rng = rng_for(state.seed, state.round, state.epoch)
+        if (missing := self.population - len(state.evaluations)) > 0:
+            alphas_NE = new_alphas(state, space, min(n, missing), rng)
+        else:
+            alphas_NE = np.stack([mutated(self._parent(state, rng), space, rng) for _ in range(n)])
+        return epoch_plan(state, alphas_NE, cosine(self.lr, state.epoch, len(self.epochs(space))))
+
+    def tell(self, state: SearchState, space: SearchSpace, plan: Plan, results: Sequence[EvalResult]) -> SearchState:
+        """See ``Strategy``."""
+        return record(state, plan, results, space)
+
+    def answer(self, state: SearchState, space: SearchSpace) -> IntArray | None:
+        """See ``Strategy``."""
+        return best_seen(state, space)
+
+    def epochs(self, space: SearchSpace) -> tuple[int, ...]:
+        """See ``Strategy``."""
+        first = min(self.population, self.evaluations)
+        return equal_epochs(first, self.batch) + equal_epochs(self.evaluations - first, self.batch)
+
+    def _parent(self, state: SearchState, rng: np.random.Generator) -> IntArray:
+        alive = state.evaluations[-self.population :]
+        drawn = rng.choice(len(alive), size=min(self.tournament, len(alive)), replace=False)
+        return np.array(alive[max(drawn, key=lambda i: alive[i].score)].alpha_E, dtype=np.int64)
+
+
+def mutated(alpha_E: IntArray, space: SearchSpace, rng: np.random.Generator) -> IntArray:
+    """A child: one block, drawn uniformly among those with an alternative, chooses otherwise."""
+    choices = [block_choices(space, space.generable_EK, block) for block in space.blocks]
+    b = int(rng.choice([b for b, alphas_CB in enumerate(choices) if len(alphas_CB) > 1]))
+    edges = list(space.blocks[b])
+    others_CB = choices[b][(choices[b] != alpha_E[edges]).any(axis=1)]
+    child_E: IntArray = alpha_E.copy()
+    child_E[edges] = others_CB[rng.integers(len(others_CB))]
+    return child_E

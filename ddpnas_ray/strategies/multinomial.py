@@ -1,0 +1,107 @@
+"""Multinomial distribution learning (MdeNAS; Zheng et al., 2019), with DDPNAS's pruning as a plug-in.
+
+Axes: N architectures, E edges, K candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Gt
+
+from ddpnas_ray.core.performance import record
+from ddpnas_ray.core.sampling import rng_for
+from ddpnas_ray.core.types import (
+    BoolArray,
+    EvalResult,
+    Evaluation,
+    FloatArray,
+    IntArray,
+    Plan,
+    SearchSpace,
+    SearchState,
+)
+from ddpnas_ray.core.update import masked_softmax
+from ddpnas_ray.strategies.base import cosine, epoch_plan
+from ddpnas_ray.strategies.rounds import Rounds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MultinomialConfig:
+    """Section ``multinomial``."""
+
+    step: Annotated[float, Gt(0.0)] = 0.1
+    """What one won or lost comparison of two operations adds to log theta"""
+    prune: bool = False
+    """Prune as DDPNAS does, by section pruning: after every round the least likely operation of an edge"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Multinomial:
+    """Architectures drawn from theta; operations are compared by how often they were trained and how well they did.
+
+    Args:
+        rounds: When to prune, and when to stop.
+        step: Of log theta, for one comparison.
+        lr: Initial learning rate, annealed to zero by a cosine.
+    """
+
+    rounds: Rounds
+    step: float = 0.1
+    lr: float = 0.025
+
+    def ask(self, state: SearchState, space: SearchSpace) -> Plan | None:
+        """See ``Strategy``."""
+        if not (n := self.rounds.next_epoch(state, space)):
+            return None
+        alphas_NE = independent_sample(state.theta_EK, state.live_EK, n, state.seed, state.round, state.epoch)
+        return epoch_plan(state, alphas_NE, cosine(self.lr, state.epoch, len(self.epochs(space))))
+
+    def tell(self, state: SearchState, space: SearchSpace, plan: Plan, results: Sequence[EvalResult]) -> SearchState:
+        """Update theta after every architecture, and prune at a round's end where that is plugged in."""
+        state = record(state, plan, results, space)
+        compared_EK = self.step * comparisons(state.evaluations, len(plan.requests), space)
+        logits_EK = np.log(np.maximum(state.theta_EK, np.finfo(np.float64).tiny)) + compared_EK
+        theta_EK = masked_softmax(logits_EK, space.exists_EK)
+        return self.rounds.end(replace(state, theta_EK=theta_EK), space)
+
+    def answer(self, state: SearchState, space: SearchSpace) -> IntArray | None:
+        """See ``Strategy``."""
+        return None
+
+    def epochs(self, space: SearchSpace) -> tuple[int, ...]:
+        """See ``Strategy``."""
+        return self.rounds.epochs(space)
+
+
+def comparisons(evaluations: Sequence[Evaluation], new: int, space: SearchSpace) -> FloatArray:
+    """Comparisons won less those lost, summed over the ``new`` last evaluations, shape (E, K).
+
+    After every evaluation all pairs of an edge's operations are compared: one wins that was trained less often and has
+    the higher last score; one loses that was trained more often and has the lower (Eq. 6 of MdeNAS).
+    """
+    trained_EK, last_EK, net_EK = np.zeros(space.shape), np.zeros(space.shape), np.zeros(space.shape)
+    for i, row in enumerate(evaluations, start=1 - (len(evaluations) - new)):
+        edges = np.flatnonzero(space.active(np.array(row.alpha_E)))
+        chosen = np.array(row.alpha_E)[edges]
+        trained_EK[edges, chosen] += 1
+        last_EK[edges, chosen] = row.score
+        if i > 0:
+            rarer_EKK = trained_EK[:, :, None] < trained_EK[:, None, :]
+            better_EKK = last_EK[:, :, None] > last_EK[:, None, :]
+            both_EKK = space.exists_EK[:, :, None] & space.exists_EK[:, None, :]
+            wins_EKK = (rarer_EKK & better_EKK & both_EKK).astype(np.float64)
+            net_EK += wins_EKK.sum(axis=2) - wins_EKK.sum(axis=1)
+    return net_EK
+
+
+def independent_sample(theta_EK: FloatArray, live_EK: BoolArray, n: int, *key: int) -> IntArray:
+    """Architectures whose edges are drawn from theta over their live operations, independently, shape (n, E)."""
+    weights_EK = np.where(live_EK, np.maximum(theta_EK, np.finfo(np.float64).tiny), 0.0)
+    bounds_EK = np.cumsum(weights_EK, axis=1)
+    drawn_NE1 = rng_for(*key).random((n, len(theta_EK), 1)) * bounds_EK[:, -1:]
+    drawn_NE: IntArray = (drawn_NE1 >= bounds_EK).sum(axis=2)
+    return drawn_NE

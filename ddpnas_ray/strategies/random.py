@@ -1,0 +1,60 @@
+"""Random search: the baseline that every other strategy has to beat at equal evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ddpnas_ray.core.generation import Problem, random_alphas
+from ddpnas_ray.core.performance import record
+from ddpnas_ray.core.sampling import rng_for
+from ddpnas_ray.core.types import EvalResult, IntArray, Plan, SearchSpace, SearchState
+from ddpnas_ray.strategies.base import best_seen, cosine, epoch_plan, equal_epochs, evaluations_left
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Random:
+    """Networks that could be generated, drawn uniformly block by block, none twice; the best score wins.
+
+    Args:
+        evaluations: How many in all.
+        batch: How many an epoch.
+        lr: Initial learning rate, annealed to zero by a cosine.
+    """
+
+    evaluations: int
+    batch: int = 1
+    lr: float = 0.025
+
+    def ask(self, state: SearchState, space: SearchSpace) -> Plan | None:
+        """See ``Strategy``."""
+        if not (n := min(self.batch, evaluations_left(state, self.evaluations))):
+            return None
+        alphas_NE = new_alphas(state, space, n, rng_for(state.seed, state.round, state.epoch))
+        return epoch_plan(state, alphas_NE, cosine(self.lr, state.epoch, len(self.epochs(space))))
+
+    def tell(self, state: SearchState, space: SearchSpace, plan: Plan, results: Sequence[EvalResult]) -> SearchState:
+        """See ``Strategy``."""
+        return record(state, plan, results, space)
+
+    def answer(self, state: SearchState, space: SearchSpace) -> IntArray | None:
+        """See ``Strategy``."""
+        return best_seen(state, space)
+
+    def epochs(self, space: SearchSpace) -> tuple[int, ...]:
+        """See ``Strategy``."""
+        return equal_epochs(self.evaluations, self.batch)
+
+
+def new_alphas(state: SearchState, space: SearchSpace, n: int, rng: np.random.Generator) -> IntArray:
+    """Random networks that were not evaluated before, shape (n, E).
+
+    Where a space has so few that drawing ``20 n`` of them finds too few new ones, some come again.
+    """
+    problem = Problem(space, state.theta_EK, space.generable_EK)
+    drawn = random_alphas(problem, 20 * n, rng)
+    seen = {row.alpha_E for row in state.evaluations}
+    fresh = [alpha for alpha in dict.fromkeys(drawn) if alpha not in seen]
+    return np.array([*fresh, *drawn][:n], dtype=np.int64)

@@ -1,0 +1,89 @@
+"""Rounds of T epochs with a pruning at the end of each: Algorithm 1's, and a plug-in for whoever holds a theta.
+
+The paper's claim is that pruning accelerates other methods too (Sec. 1); ``multinomial`` and ``reinforce`` can use it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ddpnas_ray.core.bounds import architectures_by_round
+from ddpnas_ray.core.performance import utility
+from ddpnas_ray.core.pruning import prunable, prune
+from ddpnas_ray.core.types import BoolArray, FloatArray, RoundRecord, SearchSpace, SearchState
+from ddpnas_ray.strategies.base import evaluations_left
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rounds:
+    """Epochs of as many architectures as the widest edge has live operations, until a budget is spent.
+
+    Args:
+        evaluations: The budget.
+        prune: Whether every round ends with a pruning, as long as something is prunable.
+        epochs_per_round: T.
+        keep_per_group: Operations of each group that stay.
+    """
+
+    evaluations: int
+    prune: bool = False
+    epochs_per_round: int = 3
+    keep_per_group: int = 1
+
+    def next_epoch(self, state: SearchState, space: SearchSpace) -> int:
+        """How many architectures the next epoch has; 0: the budget is spent."""
+        return min(int(state.live_EK.sum(axis=1).max()), evaluations_left(state, self.evaluations))
+
+    def end(self, state: SearchState, space: SearchSpace) -> SearchState:
+        """After an epoch whose theta is settled: where its round is full, prune and start the next."""
+        if not state.round_is_full(self.epochs_per_round):
+            return state
+        live_EK = state.live_EK
+        if self.prune:
+            live_EK = prune(state.theta_EK, live_EK, state.visits_EK > 0, space, self.keep_per_group)
+        utility_EK = utility(state.score_sum_EK, state.visits_EK)
+        return next_round(state, utility_EK, state.momentum_EK, state.theta_EK, live_EK)
+
+    def epochs(self, space: SearchSpace) -> tuple[int, ...]:
+        """How many architectures every epoch has, if pruning takes one operation of every edge a round."""
+        rounds = architectures_by_round(space, self.keep_per_group) if self.prune else []
+        sizes = [n for n in rounds for _ in range(self.epochs_per_round)]
+        size, left, epochs = space.shape[1], self.evaluations, list[int]()
+        while left:
+            size = sizes[len(epochs)] if len(epochs) < len(sizes) else (size - 1 if len(epochs) == len(sizes) else size)
+            epochs.append(min(size, left))
+            left -= epochs[-1]
+        return tuple(epochs)
+
+
+def more_to_prune(state: SearchState, space: SearchSpace, keep_per_group: int) -> bool:
+    """Whether a search by pruning goes on: something is prunable, and the last round pruned something.
+
+    Only in spaces with conditional edges may a round prune nothing: when the choices that activate an edge are pruned,
+    its operations are never visited, hence never pruned.
+    """
+    if not prunable(state.theta_EK, state.live_EK, space, keep_per_group).any():
+        return False
+    return not state.history or bool((state.history[-1].pruned_at_EK == state.history[-1].round).any())
+
+
+def next_round(
+    state: SearchState, utility_EK: FloatArray, momentum_EK: FloatArray, theta_EK: FloatArray, live_EK: BoolArray
+) -> SearchState:
+    """Start round l + 1 with empty records, and keep what round l decided."""
+    pruned_at_EK = state.pruned_at_EK.copy()
+    pruned_at_EK[state.live_EK & ~live_EK] = state.round
+    decided = RoundRecord(state.round, theta_EK, utility_EK, momentum_EK, live_EK, pruned_at_EK)
+    return replace(
+        state,
+        round=state.round + 1,
+        theta_EK=theta_EK,
+        momentum_EK=momentum_EK,
+        live_EK=live_EK,
+        pruned_at_EK=pruned_at_EK,
+        score_sum_EK=np.zeros_like(state.score_sum_EK),
+        visits_EK=np.zeros_like(state.visits_EK),
+        history=(*state.history, decided),
+    )

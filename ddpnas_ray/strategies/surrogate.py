@@ -1,0 +1,220 @@
+"""A Gaussian process over all records proposes what to evaluate next: the strategy that measures best on tables.
+
+The first architectures are disjoint, as in Algorithm 1: every operation of every edge is seen equally often. From then
+on a Gaussian process is fitted to the normal scores of the ranks of all records, and the architecture with the largest
+expected improvement is next. Architectures are as far apart as the number of edges that differ, where two operations
+of one group (parameter, non-parameter) differ by half. Measured: docs/measurements.md, "Tables".
+
+Axes: N architectures, E edges, C choices of a block, F features.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Annotated, Any
+
+import numpy as np
+from annotated_types import Ge, Gt, Le
+
+from ddpnas_ray.core.choices import block_choices
+from ddpnas_ray.core.generation import Problem, random_alphas
+from ddpnas_ray.core.performance import record
+from ddpnas_ray.core.sampling import rng_for
+from ddpnas_ray.core.types import EvalResult, FloatArray, IntArray, Plan, SearchSpace, SearchState
+from ddpnas_ray.strategies.base import best_seen, cosine, epoch_plan, equal_epochs
+from ddpnas_ray.strategies.evolution import mutated
+from ddpnas_ray.strategies.random import new_alphas
+
+ALL = 20_000  # architectures of a space that are all looked at; of larger ones a pool is drawn
+DRAWN, BEST, CHILDREN = 2_000, 10, 50  # a pool: random networks, and children of the best ones
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurrogateConfig:
+    """Section ``surrogate``."""
+
+    initial: Annotated[int, Ge(2)] = 15
+    """Disjoint architectures before the first proposal"""
+    length: Annotated[float, Gt(0.0)] = 0.67
+    """Share of all edges that must differ for the correlation to fall to 1/e"""
+    group_distance: Annotated[float, Ge(0.0), Le(1.0)] = 0.5
+    """Distance of two operations of one group; 1 is that of two of different groups"""
+    noise: Annotated[float, Gt(0.0)] = 0.01
+    """Variance of a score beside the process's, in units of the latter"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surrogate:
+    """Bayesian optimisation by expected improvement; the best score wins.
+
+    Args:
+        evaluations: How many in all.
+        batch: How many proposals an epoch; 1 learns most from each.
+        initial: Disjoint architectures before the first proposal.
+        length: Length scale, as a share of the edges.
+        group_distance: Distance of two operations of one group.
+        noise: Noise variance.
+        lr: Initial learning rate, annealed to zero by a cosine.
+    """
+
+    evaluations: int
+    batch: int = 1
+    initial: int = 15
+    length: float = 0.67
+    group_distance: float = 0.5
+    noise: float = 0.01
+    lr: float = 0.025
+
+    def ask(self, state: SearchState, space: SearchSpace) -> Plan | None:
+        """See ``Strategy``."""
+        if state.epoch >= len(epochs := self.epochs(space)):
+            return None
+        rng, n = rng_for(state.seed, state.round, state.epoch), epochs[state.epoch]
+        if len(state.evaluations) < self.initial:
+            alphas_NE = disjoint_networks(space, n, rng)
+        else:
+            alphas_NE = self._proposals(state, space, n, rng)
+        return epoch_plan(state, alphas_NE, cosine(self.lr, state.epoch, len(epochs)))
+
+    def tell(self, state: SearchState, space: SearchSpace, plan: Plan, results: Sequence[EvalResult]) -> SearchState:
+        """See ``Strategy``."""
+        return record(state, plan, results, space)
+
+    def answer(self, state: SearchState, space: SearchSpace) -> IntArray | None:
+        """See ``Strategy``."""
+        return best_seen(state, space)
+
+    def epochs(self, space: SearchSpace) -> tuple[int, ...]:
+        """See ``Strategy``."""
+        first = min(self.initial, self.evaluations)
+        return equal_epochs(first, space.shape[1]) + equal_epochs(self.evaluations - first, self.batch)
+
+    def _proposals(self, state: SearchState, space: SearchSpace, n: int, rng: np.random.Generator) -> IntArray:
+        """The n candidates with the largest expected improvement; ties go to the first."""
+        seen_NE = np.array([row.alpha_E for row in state.evaluations])
+        target_N = normal_scores(np.array([row.score for row in state.evaluations]))
+        seen_NF = features(seen_NE, space, self.group_distance)
+        pool_NE, pool_NF = candidates(state, space, rng, self.group_distance)
+        with _one_thread():  # sums in another order would break ties otherwise
+            length = self.length * len(space.edges)
+            mean_N, deviation_N = posterior(seen_NF, target_N, pool_NF, length=length, noise=self.noise)
+        gain_N = expected_improvement(mean_N, deviation_N, float(target_N.max()))
+        seen = set(map(bytes, seen_NE))
+        best = (i for i in np.argsort(-gain_N.round(10), kind="stable") if bytes(pool_NE[i]) not in seen)
+        chosen = list(itertools.islice(best, n))
+        return pool_NE[chosen] if len(chosen) == n else new_alphas(state, space, n, rng)
+
+
+def disjoint_networks(space: SearchSpace, n: int, rng: np.random.Generator) -> IntArray:
+    """Networks that could be generated, of which no two share a block's choice while there are others, shape (n, E)."""
+    alphas_NE = np.zeros((n, len(space.edges)), dtype=np.int64)
+    for block in space.blocks:
+        alphas_CB = block_choices(space, space.generable_EK, block)
+        order = np.concatenate([rng.permutation(len(alphas_CB)) for _ in range(-(-n // len(alphas_CB)))])[:n]
+        alphas_NE[:, list(block)] = alphas_CB[order]
+    return alphas_NE
+
+
+def candidates(
+    state: SearchState, space: SearchSpace, rng: np.random.Generator, group_distance: float
+) -> tuple[IntArray, FloatArray]:
+    """What may be proposed, with its features: all of a small space, else random networks and children of the best."""
+    if (everything := _all_networks(space, group_distance)) is not None:
+        return everything
+    pool = random_alphas(Problem(space, state.theta_EK, space.generable_EK), DRAWN, rng)
+    for row in sorted(state.evaluations, key=lambda row: -row.score)[:BEST]:
+        parent_E = np.array(row.alpha_E)
+        pool += [tuple(mutated(parent_E, space, rng).tolist()) for _ in range(CHILDREN)]
+    pool_NE = np.array(list(dict.fromkeys(pool)), dtype=np.int64)
+    return pool_NE, features(pool_NE, space, group_distance)
+
+
+@lru_cache(maxsize=2)
+def _all_networks(space: SearchSpace, group_distance: float) -> tuple[IntArray, FloatArray] | None:
+    """Every network of a space with its features; None of more than ``ALL``."""
+    blocks = [block_choices(space, space.generable_EK, block) for block in space.blocks]
+    if (count := math.prod(len(alphas_CB) for alphas_CB in blocks)) > ALL:
+        return None
+    alphas_NE = np.zeros((count, len(space.edges)), dtype=np.int64)
+    numbers = np.unravel_index(np.arange(count), [len(alphas_CB) for alphas_CB in blocks])
+    for block, alphas_CB, choice_N in zip(space.blocks, blocks, numbers, strict=True):
+        alphas_NE[:, list(block)] = alphas_CB[choice_N]
+    return alphas_NE, features(alphas_NE, space, group_distance)
+
+
+def features(alphas_NE: IntArray, space: SearchSpace, group_distance: float) -> FloatArray:
+    """Architectures as points whose squared distance is 1 an edge of different groups, ``group_distance`` within one.
+
+    Returns:
+        Shape (N, F): for each edge its candidates, one-hot, and its two groups.
+    """
+    edges, columns = np.arange(len(space.edges)), []
+    for k in range(space.shape[1]):
+        columns.append(math.sqrt(group_distance / 2.0) * (alphas_NE == k))
+    parameter_NE = space.group_EK("parameter")[edges, alphas_NE]
+    for side_NE in (parameter_NE, ~parameter_NE):
+        columns.append(math.sqrt((1.0 - group_distance) / 2.0) * side_NE)
+    return np.concatenate(columns, axis=1)
+
+
+def posterior(
+    seen_NF: FloatArray, target_N: FloatArray, pool_MF: FloatArray, *, length: float, noise: float
+) -> tuple[FloatArray, FloatArray]:
+    """Mean and standard deviation of a Gaussian process of unit variance, each of shape (M,).
+
+    Args:
+        seen_NF: Where it was observed, shape (N, F): rows of ``features``.
+        target_N: What was observed there, shape (N,).
+        pool_MF: Where it is asked for, shape (M, F).
+        length: Squared distance at which the correlation is 1/e.
+        noise: Variance of an observation.
+    """
+    from scipy.linalg import cho_factor, cho_solve, solve_triangular
+
+    edges = 2.0 * float(seen_NF[0] @ seen_NF[0])  # all features have this squared norm: half the number of edges
+    covariance_NN = np.exp((2.0 * seen_NF @ seen_NF.T - edges) / length) + noise * np.eye(len(seen_NF))
+    cross_NM = np.exp((2.0 * seen_NF @ pool_MF.T - edges) / length)
+    factor = cho_factor(covariance_NN, lower=True)
+    explained_NM = solve_triangular(factor[0], cross_NM, lower=True)
+    variance_M = 1.0 - np.einsum("nm,nm->m", explained_NM, explained_NM)
+    return cho_solve(factor, target_N) @ cross_NM, np.sqrt(np.maximum(variance_M, 0.0))
+
+
+def _one_thread() -> AbstractContextManager[Any]:
+    manager: AbstractContextManager[Any] = _thread_pools().limit(limits=1)
+    return manager
+
+
+@cache
+def _thread_pools() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def normal_scores(scores_N: FloatArray) -> FloatArray:
+    """Ranks as quantiles of the normal distribution: neither the unit nor outliers matter.
+
+    Example:
+        >>> normal_scores(np.array([0.1, 0.9, 0.5])).round(2)
+        array([-0.97,  0.97,  0.  ])
+    """
+    from scipy.stats import norm, rankdata
+
+    quantile_N: FloatArray = norm.ppf((rankdata(scores_N) - 0.5) / len(scores_N))
+    return quantile_N
+
+
+def expected_improvement(mean_N: FloatArray, deviation_N: FloatArray, best: float) -> FloatArray:
+    """E[max(0, f - best)] of Gaussian predictions f."""
+    from scipy.stats import norm
+
+    deviation_N = np.maximum(deviation_N, 1e-9)
+    z_N = (mean_N - best) / deviation_N
+    gain_N: FloatArray = deviation_N * (z_N * norm.cdf(z_N) + norm.pdf(z_N))
+    return gain_N
