@@ -171,7 +171,7 @@ class Job:
         tables = {name: cost(self.target) for name, cost in self.spec.costs.items()}
         return {
             "space.json": rundir.space_json(self.spec.space, tables, dataclasses.asdict(self.target)),
-            "environment.json": rundir.json_file(environment(self.config.seed, self.data.digest)),
+            "environment.json": rundir.json_file(environment(self.config.seed, self.digest)),
             "config.yaml": config_text.encode(),
         }
 
@@ -315,6 +315,7 @@ def _result(
             "last_epoch_mean": float(np.mean(last)),
         },
         "score_sheet": score_sheet(job, executor, state, alpha_E, probe),
+        **({} if probe is None else {"tau_by_epoch": list(probe.tau_by_epoch().values())}),
         "architecture_epochs": len(state.evaluations),
         "epochs": state.epoch,
         "rounds": state.round,

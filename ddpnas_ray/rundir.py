@@ -453,16 +453,27 @@ def verify_fingerprint(folder: Folder) -> Recomputed:
 
 def _last_round(data: bytes, space: SearchSpace) -> tuple[FloatArray, FloatArray, IntArray]:
     """Final theta, V and pruned_at out of ``theta.parquet``."""
-    theta_EK, momentum_EK = np.zeros(space.shape), np.zeros(space.shape)
-    pruned_at_EK = np.full(space.shape, -1, dtype=np.int64)
+    history = read_history(data, space)
+    if not history:
+        raise ValueError("it has no rows")
+    return history[-1].theta_EK, history[-1].momentum_EK, history[-1].pruned_at_EK
+
+
+def read_history(data: bytes, space: SearchSpace) -> tuple[RoundRecord, ...]:
+    """The rounds of ``theta.parquet``, in order; padding is 0, NaN (utility), not live and not pruned."""
     place = {(edge.name, op.name): (e, k) for e, edge in enumerate(space.edges) for k, op in enumerate(edge.candidates)}
-    rows: list[dict[str, Any]] = read_parquet(data).to_pylist()
-    last = max((row["round"] for row in rows), default=-1)
-    for row in rows:
-        if row["round"] == last:
-            at = place[row["edge"], row["operation"]]
-            theta_EK[at], momentum_EK[at], pruned_at_EK[at] = row["theta"], row["momentum"], row["pruned_at"]
-    return theta_EK, momentum_EK, pruned_at_EK
+    history: dict[int, RoundRecord] = {}
+    for row in read_parquet(data).to_pylist():
+        if row["round"] not in history:
+            zero_EK, nothing_EK = np.zeros(space.shape), np.full(space.shape, np.nan)
+            never_EK = np.full(space.shape, -1, dtype=np.int64)
+            history[row["round"]] = RoundRecord(
+                row["round"], zero_EK, nothing_EK, zero_EK.copy(), np.zeros(space.shape, dtype=bool), never_EK
+            )
+        record, at = history[row["round"]], place[row["edge"], row["operation"]]
+        for name in ("theta", "utility", "momentum", "live", "pruned_at"):
+            getattr(record, f"{name}_EK")[at] = row[name]
+    return tuple(history[number] for number in sorted(history))
 
 
 def read_result(folder: Folder) -> dict[str, Any]:
