@@ -23,13 +23,19 @@ def cifar10(*, train: int, val: int, seed: int) -> ImageData:
 
 def machine(data: ImageData) -> str:
     """Where and with what a number was measured, as a Markdown list."""
-    facts = environment(0, data.digest)
-    gibibytes = facts["memory_bytes"] / 2**30
-    versions = ", ".join(f"{name} {facts['packages'][name]}" for name in ("torch", "ray", "numpy"))
+    images = f"CIFAR-10, {len(data.train)} training and {len(data.val)} validation images, digest {data.digest[:12]}"
+    return facts(f"data: {images}")
+
+
+def facts(*more: str) -> str:
+    """Machine, software and time, as a Markdown list."""
+    here = environment(0, "")
+    gibibytes = here["memory_bytes"] / 2**30
+    versions = ", ".join(f"{name} {here['packages'][name]}" for name in ("torch", "ray", "numpy"))
     lines = [
-        f"machine: {facts['cores']} cores, {facts['cpu']}, {gibibytes:.1f} GiB; {facts['platform']}",
-        f"software: Python {facts['python']}, {versions}; commit {facts['git_commit']}",
-        f"data: CIFAR-10, {len(data.train)} training and {len(data.val)} validation images, digest {data.digest[:12]}",
+        f"machine: {here['cores']} cores, {here['cpu']}, {gibibytes:.1f} GiB; {here['platform']}",
+        f"software: Python {here['python']}, {versions}; commit {here['git_commit']}",
+        *more,
         f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC; load average before the start {START_LOAD:.2f}",
     ]
     return "\n".join(f"- {line}" for line in lines)

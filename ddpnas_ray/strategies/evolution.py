@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated
 
 import numpy as np
@@ -21,9 +22,9 @@ from ddpnas_ray.strategies.random import new_alphas
 class EvolutionConfig:
     """Section ``evolution``."""
 
-    population: Annotated[int, Ge(2)] = 10
+    population: Annotated[int, Ge(2)] = 20
     """Architectures that may have children: the youngest so many"""
-    tournament: Annotated[int, Ge(1)] = 5
+    tournament: Annotated[int, Ge(1)] = 10
     """Members drawn for a tournament; the best of them has a child"""
 
 
@@ -41,8 +42,8 @@ class Evolution:
 
     evaluations: int
     batch: int = 1
-    population: int = 10
-    tournament: int = 5
+    population: int = 20
+    tournament: int = 10
     lr: float = 0.025
 
     def ask(self, state: SearchState, space: SearchSpace) -> Plan | None:
@@ -77,10 +78,16 @@ class Evolution:
 
 def mutated(alpha_E: IntArray, space: SearchSpace, rng: np.random.Generator) -> IntArray:
     """A child: one block, drawn uniformly among those with an alternative, chooses otherwise."""
-    choices = [block_choices(space, space.generable_EK, block) for block in space.blocks]
+    choices = network_choices(space)
     b = int(rng.choice([b for b, alphas_CB in enumerate(choices) if len(alphas_CB) > 1]))
     edges = list(space.blocks[b])
     others_CB = choices[b][(choices[b] != alpha_E[edges]).any(axis=1)]
     child_E: IntArray = alpha_E.copy()
     child_E[edges] = others_CB[rng.integers(len(others_CB))]
     return child_E
+
+
+@lru_cache(maxsize=4)
+def network_choices(space: SearchSpace) -> tuple[IntArray, ...]:
+    """What every block of a network that could be generated can choose, each of shape (C, B); kept, as children ask often."""
+    return tuple(block_choices(space, space.generable_EK, block) for block in space.blocks)

@@ -21,13 +21,12 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge, Gt, Le
 
-from ddpnas_ray.core.choices import block_choices
 from ddpnas_ray.core.generation import Problem, random_alphas
 from ddpnas_ray.core.performance import record
 from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.core.types import EvalResult, FloatArray, IntArray, Plan, SearchSpace, SearchState
 from ddpnas_ray.strategies.base import best_seen, cosine, epoch_plan, equal_epochs
-from ddpnas_ray.strategies.evolution import mutated
+from ddpnas_ray.strategies.evolution import mutated, network_choices
 from ddpnas_ray.strategies.random import new_alphas
 
 ALL = 20_000  # architectures of a space that are all looked at; of larger ones a pool is drawn
@@ -40,8 +39,8 @@ class SurrogateConfig:
 
     initial: Annotated[int, Ge(2)] = 15
     """Disjoint architectures before the first proposal"""
-    length: Annotated[float, Gt(0.0)] = 0.67
-    """Share of all edges that must differ for the correlation to fall to 1/e"""
+    length: Annotated[float, Gt(0.0)] = 1.1
+    """How many times the number of edges a distance is whose correlation is 1/e"""
     group_distance: Annotated[float, Ge(0.0), Le(1.0)] = 0.5
     """Distance of two operations of one group; 1 is that of two of different groups"""
     noise: Annotated[float, Gt(0.0)] = 0.01
@@ -56,7 +55,7 @@ class Surrogate:
         evaluations: How many in all.
         batch: How many proposals an epoch; 1 learns most from each.
         initial: Disjoint architectures before the first proposal.
-        length: Length scale, as a share of the edges.
+        length: Distance at which the correlation is 1/e, in numbers of edges of the space.
         group_distance: Distance of two operations of one group.
         noise: Noise variance.
         lr: Initial learning rate, annealed to zero by a cosine.
@@ -65,7 +64,7 @@ class Surrogate:
     evaluations: int
     batch: int = 1
     initial: int = 15
-    length: float = 0.67
+    length: float = 1.1
     group_distance: float = 0.5
     noise: float = 0.01
     lr: float = 0.025
@@ -113,8 +112,7 @@ class Surrogate:
 def disjoint_networks(space: SearchSpace, n: int, rng: np.random.Generator) -> IntArray:
     """Networks that could be generated, of which no two share a block's choice while there are others, shape (n, E)."""
     alphas_NE = np.zeros((n, len(space.edges)), dtype=np.int64)
-    for block in space.blocks:
-        alphas_CB = block_choices(space, space.generable_EK, block)
+    for block, alphas_CB in zip(space.blocks, network_choices(space), strict=True):
         order = np.concatenate([rng.permutation(len(alphas_CB)) for _ in range(-(-n // len(alphas_CB)))])[:n]
         alphas_NE[:, list(block)] = alphas_CB[order]
     return alphas_NE
@@ -137,7 +135,7 @@ def candidates(
 @lru_cache(maxsize=2)
 def _all_networks(space: SearchSpace, group_distance: float) -> tuple[IntArray, FloatArray] | None:
     """Every network of a space with its features; None of more than ``ALL``."""
-    blocks = [block_choices(space, space.generable_EK, block) for block in space.blocks]
+    blocks = network_choices(space)
     if (count := math.prod(len(alphas_CB) for alphas_CB in blocks)) > ALL:
         return None
     alphas_NE = np.zeros((count, len(space.edges)), dtype=np.int64)
