@@ -79,7 +79,8 @@ class ScoreTable:
         return cls(row_of, {name: _scores(table, name, unit, path) for name in names}, _sha256(data), path)
 
     def column(self, name: str | None, split: str, key: str) -> str:
-        """A column by name; without one that of the split with the fewest epochs (``val``) or the most (``test``).
+        """A column by name; without one that of the split with the fewest epochs (``val``) or the most (``test``), the
+        first in the file where there are several.
 
         Raises:
             DataError: There is none, or it is of another split.
@@ -88,8 +89,7 @@ class ScoreTable:
         if name is None:
             if not means:
                 raise DataError(f"{self.source}: no column of the {split} split; {key} needs one")
-            order = sorted(means, key=lambda column: (epochs_of(column), column))
-            return order[0] if split == "val" else order[-1]
+            return (min if split == "val" else max)(means, key=epochs_of)
         if name not in self.scores:
             raise DataError(f"{key}: {self.source} has no column {name!r}{did_you_mean(name, self.scores)}")
         if split_of(name) != split:
