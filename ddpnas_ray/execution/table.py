@@ -192,7 +192,7 @@ def expected_best(val_N: FloatArray, final_N: FloatArray, evaluations: int) -> f
     order, n, size = np.argsort(-val_N, kind="stable"), min(evaluations, len(val_N)), len(val_N)
     r = np.arange(size - n)
     p_R = n / size * np.concatenate([[1.0], np.cumprod((size - r - n) / np.maximum(1, size - r - 1))])
-    return float(p_R @ final_N[order[: size - n + 1]])
+    return math.fsum(p_R * final_N[order[: size - n + 1]])  # exact, whatever the number of threads
 
 
 def _alphas(table: pa.Table, encode: Callable[[dict[str, Any]], IntArray], path: str) -> list[tuple[int, ...]]:
