@@ -44,7 +44,7 @@ examples:
   python -m ddpnas_ray.ablate correlation --help        every sub-command tells what it shows and how long it takes
 """
 TABLE = "--config configs/nasbench201_table.yaml --set evaluation.table=FILE"
-SUPERNET = "--config configs/cifar10_nasbench201_cpu.yaml --set data.path=DIR --set evaluation.table=FILE"
+SUPERNET = "--config configs/cifar10_nasbench201_cpu.yaml \\\n      --set data.path=DIR --set evaluation.table=FILE"
 EPILOG = """\
 --out gets config.yaml, ablation.json, trials.parquet, table.md, plot.png and plot.svg; searches also trials.jsonl,
 from which --resume goes on after a kill.

@@ -75,6 +75,7 @@ def swept(
         if random:
             rows[0].plot(xs, [100 * y for y in random], c="tab:orange", ls=":", marker="x", label=_RANDOM)
         rows[0].set(title=title, ylabel=_percent(measure))
+        rows[0].margins(y=0.14)  # room for the legend
         rows[0].legend(frameon=False, loc="best", fontsize=9)
         if evaluations:
             rows[1].plot(xs, evaluations, c="tab:blue", marker="o")
