@@ -35,7 +35,7 @@ from ddpnas_ray.data.images import ImageData, load_data
 from ddpnas_ray.driver import run_search
 from ddpnas_ray.execution import checkpoint
 from ddpnas_ray.execution.base import Executor
-from ddpnas_ray.execution.probe import Probe
+from ddpnas_ray.execution.probe import Probe, Rows, read_probe
 from ddpnas_ray.execution.table import ScoreTable, TableExecutor, expected_best
 from ddpnas_ray.reporting.progress import Progress
 from ddpnas_ray.rundir import SCHEMA_VERSION
@@ -285,7 +285,9 @@ def _probe(job: Job, folder: Folder | None) -> Probe | None:
         return None
     assert job.scores is not None
     column = job.scores.column(job.config.evaluation.final, "test", "evaluation.final")
-    before = folder.read("probe.parquet") if folder is not None and folder.has("probe.parquet") else None
+    before: Rows = ()
+    if folder is not None and folder.has("probe.parquet"):
+        before = rundir.parsed(folder, "probe.parquet", read_probe)
     return Probe.make(job.spec.space, job.scores, column, job.config.evaluation.probe, before)
 
 

@@ -30,7 +30,7 @@ class TestRandom(StrategyContract):
 
 @pytest.mark.parametrize("batch", [1, 7])
 def test_no_architecture_is_drawn_twice(batch: int) -> None:
-    for seed in range(10):
+    for seed in range(5):
         state = search(Random(evaluations=90, batch=batch), SMALL, seed).states[-1]
         drawn = {row.alpha_E for row in state.evaluations}
         assert len(drawn) == 90

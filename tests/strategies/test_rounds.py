@@ -16,7 +16,7 @@ from ddpnas_ray.strategies.multinomial import Multinomial
 from ddpnas_ray.strategies.reinforce import Reinforce
 from ddpnas_ray.strategies.rounds import Rounds, kept
 from ddpnas_ray.testing import counted_space
-from ddpnas_ray.testing.strategy_contract import search
+from ddpnas_ray.testing.strategy_contract import SPACES, search
 
 LAW = settings(derandomize=True, deadline=None, max_examples=25)
 STRATEGIES = [Multinomial, Reinforce]
@@ -89,8 +89,6 @@ def test_the_least_likely_operation_goes_whether_or_not_it_was_drawn() -> None:
 
 
 def test_an_edge_that_took_no_part_keeps_its_operations() -> None:
-    from ddpnas_ray.testing.strategy_contract import SPACES
-
     space = SPACES["conditional"]
     visits_EK = np.array([[0, 3, 0], [0, 0, 0]])
     full = replace(initial_state(space, 0), epoch=1, visits_EK=visits_EK, score_sum_EK=0.5 * visits_EK)

@@ -49,7 +49,7 @@ class TestSurrogate(StrategyContract):
         return strategy
 
     def evaluations(self, space: SearchSpace) -> int:
-        return min(18, super().evaluations(space))
+        return min(16, super().evaluations(space))
 
 
 def drawn(space: SearchSpace, n: int, seed: int) -> IntArray:
