@@ -24,6 +24,7 @@ from ddpnas_ray.rundir import parquet_bytes
 from ddpnas_ray.spaces.base import SpaceSpec
 
 _OPERATION = 7  # key of the generator that draws the networks
+QUARTILES = 1.349  # deviations between a normal distribution's quartiles
 LEAST = 20  # networks: D'Agostino's test is not meant for fewer
 DRAWS = 50  # at most, for every network that is wanted
 
@@ -86,12 +87,24 @@ def report(
     edge, operation = spec.space.edges[e].name, spec.space.op(e, k).name
     fits = [{"score": name, **fit(np.array(values))} for name, values in scores.items()]
     last, values = fits[-1], np.array(list(scores.values())[-1])
-    header = ["score", "networks", "mean [%]", "deviation [%]", "skewness", "Shapiro-Wilk W", "p", "D'Agostino K2", "p"]
+    header = [
+        "score",
+        "networks",
+        "mean [%]",
+        "deviation [%]",
+        "median [%]",
+        "by quartiles [%]",
+        "skewness",
+        "Shapiro-Wilk W",
+        "p",
+        "D'Agostino K2",
+        "p",
+    ]
     cells = [
         [
             str(row["score"]),
             str(row["networks"]),
-            *(f"{100 * row[key]:.2f}" for key in ("mean", "deviation")),
+            *(f"{100 * row[key]:.2f}" for key in ("mean", "deviation", "median", "deviation_by_quartiles")),
             *(_text(row[key]) for key in ("skewness", "shapiro_w", "shapiro_p", "dagostino_k2", "dagostino_p")),
         ]
         for row in fits
@@ -111,14 +124,19 @@ def report(
     title = f"Networks with {operation} on edge {edge} (Fig. 3)\n{spec.space.name}, {source}, seed {seed}"
     split, _, what = str(last["score"]).partition(": ")
     known = values[np.isfinite(values)]
-    figures = histogram(title, f"{split} accuracy, {what}", known, last["mean"], last["deviation"], note)
+    curves = [("mean, deviation", last["mean"], last["deviation"])]
+    curves.append(("median, quartiles", last["median"], last["deviation_by_quartiles"]))
+    figures = histogram(title, f"{split} accuracy, {what}", known, curves, note)
     summary = [{key: _known(value) for key, value in row.items()} for row in fits]
     trials = parquet_bytes(pa.Table.from_pylist(rows))
     return Report(summary, f"{markdown(header, cells)}\n{verdict}", trials, figures)
 
 
 def fit(scores_N: FloatArray) -> dict[str, Any]:
-    """A normal distribution's mean and deviation, and tests of whether it is one; NaN where all scores are equal."""
+    """A normal distribution's mean and deviation, and tests of whether it is one; NaN where all scores are equal.
+
+    Median and quartiles say what the bulk is like where some networks fail altogether.
+    """
     from scipy.stats import normaltest, shapiro, skew
 
     known_N = scores_N[np.isfinite(scores_N)]
@@ -131,6 +149,8 @@ def fit(scores_N: FloatArray) -> dict[str, Any]:
         "networks": len(known_N),
         "mean": mean,
         "deviation": deviation,
+        "median": float(np.median(known_N)),
+        "deviation_by_quartiles": float(np.subtract(*np.quantile(known_N, [0.75, 0.25]))) / QUARTILES,
         "skewness": skewness,
         "shapiro_w": w,
         "shapiro_p": shapiro_p,

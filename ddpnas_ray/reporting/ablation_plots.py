@@ -178,32 +178,34 @@ def taus(
 
 
 def histogram(
-    title: str, measure: str, scores: FloatArray, mean: float, deviation: float, note: str
+    title: str, measure: str, scores: FloatArray, fits: Sequence[tuple[str, float, float]], note: str
 ) -> dict[str, bytes]:
-    """Scores of networks that share an operation, with the fitted normal density (Fig. 3).
+    """Scores of networks that share an operation, with fitted normal densities (Fig. 3).
 
     Args:
         title: Above the picture.
         measure: The quality, with its split.
         scores: Fractions.
-        mean: Of the fit.
-        deviation: Of the fit.
+        fits: Name, centre and deviation of each.
         note: Results of the tests.
     """
     values = 100 * scores
     with drawing(7.0, 4.6) as figure:
         axes = figure.add_subplot()
-        bins = int(np.clip(round(2 * len(values) ** (1 / 3)) * 2, 8, 60))
+        bins = int(np.clip(len(np.histogram_bin_edges(values, "fd")) - 1, 8, 60))
         axes.hist(values, bins=bins, density=True, color="tab:blue", alpha=0.45, label=f"{len(values)} networks")
-        if deviation > 0:
-            low, high = min(values.min(), 100 * (mean - 3 * deviation)), max(values.max(), 100 * (mean + 3 * deviation))
-            xs = np.linspace(low, high, 400)
-            z = (xs / 100 - mean) / deviation
-            density = np.exp(-0.5 * z**2) / (100 * deviation * math.sqrt(2 * math.pi))
-            label = f"normal, mean {100 * mean:.2f}, deviation {100 * deviation:.2f}"
-            axes.plot(xs, density, c="tab:orange", lw=2, label=label)
+        top = axes.get_ylim()[1]
+        for i, (name, centre, deviation) in enumerate(fits):
+            if deviation > 0:
+                low, high = min(scores.min(), centre - 3 * deviation), max(scores.max(), centre + 3 * deviation)
+                xs = np.linspace(max(0.0, low), min(1.0, high), 800)
+                density = np.exp(-0.5 * ((xs - centre) / deviation) ** 2) / (100 * deviation * math.sqrt(2 * math.pi))
+                top = max(top, density.max())
+                label = f"normal by {name}: {100 * centre:.2f}, {100 * deviation:.2f}"
+                axes.plot(100 * xs, density, c=COLOURS[i + 1], ls="-:"[i], lw=2, label=label)
         axes.set(title=title, xlabel=f"{_percent(measure)}\n{note}", ylabel="density [1 / %]")
         axes.grid(alpha=0.3)
+        axes.set_ylim(top=1.25 * top)  # room for the legend
         axes.legend(frameon=False, loc="upper left", fontsize=9)
         return saved(figure, "plot")
 
