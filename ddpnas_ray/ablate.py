@@ -23,7 +23,7 @@ from ddpnas_ray.commandline import (
     positive,
     refuse_dead_address,
 )
-from ddpnas_ray.config import load
+from ddpnas_ray.config import PLACES, load
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.storage import Folder
 
@@ -219,7 +219,7 @@ def _sweep(args: argparse.Namespace) -> int:
     else:
         config = load(args.config, args.overrides)
         arguments = {key: value for key, value in vars(args).items() if key not in NEVER_SAVED}
-        arguments["config"] = _source(args.config)
+        arguments["config"] = _source(args)
     sweep = plan(args.what, config, arguments)
     out = args.out or rundir.free_name(f"runs/ablate-{args.what}-{config.space.name}")
     if saved is None:
@@ -337,7 +337,7 @@ def _operation(args: argparse.Namespace) -> int:
         final = job.scores.column(config.evaluation.final, "test", "evaluation.final")
         for split, column in (("val", val), ("test", final)):
             scores[f"{split}: {column}"] = [job.scores.score(column, alpha_E) for alpha_E in alphas]  # type: ignore[arg-type]
-    source = _name(args.run) if args.run else _source(args.config)
+    source = _name(args.run) if args.run else _source(args)
     report = operation.report(spec, e, k, alphas, scores, source, config.seed)
     arguments = {key: getattr(args, key) for key in ("edge", "operation", "networks", "run")}
     return _written(out, report, first_files(args.what, config, arguments, job.digest, report), args)
@@ -451,8 +451,11 @@ def _digest(run: FinishedRun) -> str:
     return rundir.parsed(run.folder, "environment.json", lambda data: str(json.loads(data)["data_digest"]))
 
 
-def _source(config: str | None) -> str:
-    return Path(config).name if config else "digits quick start"
+def _source(args: argparse.Namespace) -> str:
+    """What the configuration is called, with what --set changed of what can change a result."""
+    name = Path(args.config).name if args.config else "digits quick start"
+    changed = [text for text in args.overrides if not text.strip().startswith(("execution.", *PLACES))]
+    return f"{name} with {', '.join(changed)}" if changed else name
 
 
 def _name(run: str) -> str:

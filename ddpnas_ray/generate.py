@@ -95,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ddpnas_ray.generated import FinishedRun, Generated, genotype_json, infeasible_text, write
 
     run = FinishedRun.load(args.run, target=args.target, include_pruned=args.include_pruned)
+    run.refuse_without_theta()
     timing = None
     if args.latency:
         cost, timing = _latency(args.latency, run)

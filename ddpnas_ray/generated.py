@@ -101,6 +101,18 @@ class FinishedRun:
         rundir.refuse_other_data(self.folder, job.digest)
         return job
 
+    def refuse_without_theta(self) -> None:
+        """Raise where there is no E[alpha] to maximise.
+
+        Raises:
+            ConfigError: The search's strategy keeps no distribution over operations.
+        """
+        if self.config.strategy in ("random", "evolution", "surrogate"):
+            raise ConfigError(
+                f"{self.folder.uri}: strategy {self.config.strategy} keeps no theta, so no network is likelier than "
+                "another; what it found is in result.json. Search with strategy=pruning to generate"
+            )
+
     def with_cost(self, name: str, cost: CostFunction) -> FinishedRun:
         """The same with one cost more."""
         costs = {**self.problem.costs, name: cost}
@@ -249,7 +261,9 @@ def _candidate(run: FinishedRun, network: Generated, i: int) -> dict[str, Any]:
         "rank": i + 1,
     }
     if network.scores:
-        facts["score"] = {"value": network.scores[i], "split": "val", "weights": "inherited from the supernet"}
+        trained = run.config.evaluation.kind == "supernet"
+        weights = "inherited from the supernet" if trained else "none: read from the table"
+        facts["score"] = {"value": network.scores[i], "split": "val", "weights": weights}
     if network.measured_ns:
         facts["measured_latency_ns"] = network.measured_ns[i]
     return facts

@@ -20,6 +20,7 @@ from ddpnas_ray.core.generation import Problem, random_alphas
 from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.core.types import FloatArray, SearchSpace, initial_state
 from ddpnas_ray.reporting.ablation_plots import histogram
+from ddpnas_ray.reporting.figures import heading
 from ddpnas_ray.rundir import parquet_bytes
 from ddpnas_ray.spaces.base import SpaceSpec
 
@@ -121,7 +122,7 @@ def report(
         for n, alpha_E in enumerate(alphas)
     ]
     note = f"Shapiro-Wilk p = {_text(last['shapiro_p'])}, D'Agostino p = {_text(last['dagostino_p'])}"
-    title = f"Networks with {operation} on edge {edge} (Fig. 3)\n{spec.space.name}, {source}, seed {seed}"
+    title = heading(f"Networks with {operation} on edge {edge} (Fig. 3)", spec.space.name, source, f"seed {seed}")
     split, _, what = str(last["score"]).partition(": ")
     known = values[np.isfinite(values)]
     curves = [("mean, deviation", last["mean"], last["deviation"])]

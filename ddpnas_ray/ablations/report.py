@@ -22,6 +22,7 @@ from ddpnas_ray.ablations.outcomes import (
 )
 from ddpnas_ray.ablations.sweeps import Sweep
 from ddpnas_ray.reporting.ablation_plots import Point, by_budget, compared, swept, taus
+from ddpnas_ray.reporting.figures import heading
 
 PAPER_T = 3.0  # Sec. 4
 PAPER_GAMMA = (0.7, 0.9)  # Sec. 4.3
@@ -38,7 +39,7 @@ def report(sweep: Sweep, outcomes: Sequence[Outcome], source: str) -> Report:
     """
     rows = summarise(sweep, outcomes)
     seeds = f"{len(sweep.seeds)} seed{'s' * (len(sweep.seeds) > 1)}"
-    title = f"{_TITLES[sweep.what]}\n{sweep.base.space.name}, {source}, {seeds}"
+    title = heading(_TITLES[sweep.what], sweep.base.space.name, source, seeds)
     summary, table = [row.json() for row in rows], sweep_table(rows, sweep.what)
     if sweep.what == "noprune":
         for row, (name, spread) in zip(summary[1:], differences(rows), strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,11 @@ STYLE: Any = {
     "axes.spines.right": False,
     "svg.hashsalt": "ddpnas",
 }
+
+
+def heading(what: str, *facts: str) -> str:
+    """A title: what is drawn, and below it of what."""
+    return "\n".join([what, *textwrap.wrap(", ".join(facts), 90)])
 
 
 @contextmanager

@@ -22,9 +22,13 @@ class Progress:
         space: What is searched.
         epochs: How many architectures every epoch will have.
         epochs_per_round: T.
+        unit: What an evaluation is called.
     """
 
-    def __init__(self, space: SearchSpace, epochs: Sequence[int], epochs_per_round: int) -> None:
+    def __init__(
+        self, space: SearchSpace, epochs: Sequence[int], epochs_per_round: int, unit: str = "architecture-epochs"
+    ) -> None:
+        self._unit = unit
         self._lock = threading.Lock()
         self._plan = list(epochs)
         self._rounds = -(-len(self._plan) // epochs_per_round)
@@ -79,6 +83,7 @@ class Progress:
             "of": self._plan[min(state.epoch, len(self._plan) - 1)],
             "architecture_epochs": done,
             "architecture_epochs_planned": total,
+            "unit": self._unit,
             "best": None if np.isnan(best) else round(best, 4),
             "mean": round(float(np.mean(shown)), 4) if shown else None,
             "candidates_left": int(state.live_EK.sum()),
@@ -137,7 +142,7 @@ def line(now: Mapping[str, Any]) -> str:
     note = f" ({now['note']})" if now["note"] else ""
     return (
         f"{now['epochs_done']}/{now['epochs']} epochs, round {now['round']}/{now['rounds']}: "
-        f"{now['architecture_epochs']}/{now['architecture_epochs_planned']} architecture-epochs, "
+        f"{now['architecture_epochs']}/{now['architecture_epochs_planned']} {now['unit']}, "
         f"{now['candidates_left']}/{now['candidates']} candidates{scores}{left}{note}"
     )
 

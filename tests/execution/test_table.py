@@ -469,8 +469,16 @@ def test_trainings_that_some_architectures_lack_do_not_end_a_search(words: list[
     assert result["architecture_epochs"] == BUDGET
 
 
-def test_networks_are_generated_from_a_search_by_table(finished: tuple[Path, dict[str, Any]], real: Path) -> None:
+def test_nothing_is_generated_from_a_search_without_theta(finished: tuple[Path, dict[str, Any]]) -> None:
     out, _ = finished
+    said = run(generate.main, out, "--budget", "macs=50M")
+    assert said.code == 2
+    assert "strategy surrogate keeps no theta" in said.err
+
+
+def test_networks_are_generated_from_a_search_by_table(words: list[str], real: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    found(run(search.main, *words, *options("strategy=multinomial"), "--out", out, "--json"))
     said = run(generate.main, out, "--budget", "macs=50M,nonparametric=3..3", "--verify", "4")
     assert said.code == 0, said.err
     (file,) = (out / "generated").rglob("genotype.json")
