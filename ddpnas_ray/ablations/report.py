@@ -39,7 +39,8 @@ def report(sweep: Sweep, outcomes: Sequence[Outcome], source: str) -> Report:
     """
     rows = summarise(sweep, outcomes)
     seeds = f"{len(sweep.seeds)} seed{'s' * (len(sweep.seeds) > 1)}"
-    title = heading(_TITLES[sweep.what], sweep.base.space.name, source, seeds)
+    each = [f"{rows[0].evaluations:g} evaluations each"] if sweep.what == "noprune" else []
+    title = heading(_TITLES[sweep.what], sweep.base.space.name, source, seeds, *each)
     summary, table = [row.json() for row in rows], sweep_table(rows, sweep.what)
     if sweep.what == "noprune":
         for row, (name, spread) in zip(summary[1:], differences(rows), strict=True):
@@ -72,7 +73,6 @@ def _gamma(sweep: Sweep, rows: Sequence[Row], title: str) -> dict[str, bytes]:
 
 
 def _noprune(sweep: Sweep, rows: Sequence[Row], title: str) -> dict[str, bytes]:
-    title += f", {rows[0].evaluations:g} evaluations each"
     groups = [(row.variant.label, row.values()) for row in rows]
     return compared(title, _label(rows[0]), groups, "a dot a seed; above them mean ± standard deviation")
 

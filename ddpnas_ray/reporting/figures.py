@@ -19,7 +19,7 @@ STYLE: Any = {
 
 def heading(what: str, *facts: str) -> str:
     """A title: what is drawn, and below it of what."""
-    return "\n".join([what, *textwrap.wrap(", ".join(facts), 90)])
+    return "\n".join([what, *textwrap.wrap(", ".join(facts), 72)])
 
 
 @contextmanager
