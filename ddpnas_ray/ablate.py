@@ -349,6 +349,7 @@ def _theta(args: argparse.Namespace) -> int:
     from ddpnas_ray.generated import FinishedRun
 
     run = FinishedRun.load(args.run)
+    run.refuse_without_theta()
     out = _new_out(args, run.config.space.name)
     space = run.spec.space
     history = rundir.parsed(run.folder, "theta.parquet", lambda data: rundir.read_history(data, space))
@@ -374,6 +375,7 @@ def _topology(args: argparse.Namespace) -> int:
         if fractions := [value for value in values if isinstance(value, float)]:
             raise ConfigError(f"{option}: {fractions[0]} is no whole number")
     run = FinishedRun.load(args.run)
+    run.refuse_without_theta()
     if args.verify and run.config.evaluation.kind == "table":
         raise ConfigError(f"--verify: {args.run} was searched by table and has no weights; leave --verify out")
     out = _new_out(args, run.config.space.name)

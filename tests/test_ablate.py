@@ -478,8 +478,12 @@ def test_a_run_that_is_not_finished_or_has_no_shapes_is_refused(
     refused("topology", copy, "--heights", "1.5", fragments=["1.5 is no whole number"], folder=tmp_path)
     refused("topology", copy, *options("data.path=x"), fragments=["--set is for --verify"], folder=tmp_path)
     by_table = (copy / "config.yaml").read_text().replace("kind: supernet", "kind: table")
-    (copy / "config.yaml").write_text(by_table.replace("table: null", "table: made.parquet"))
+    by_table = by_table.replace("table: null", "table: made.parquet")
+    (copy / "config.yaml").write_text(by_table)
     refused("topology", copy, "--verify", fragments=["by table and has no weights"], folder=tmp_path)
+    (copy / "config.yaml").write_text(by_table.replace("strategy: pruning", "strategy: random"))
+    for what in ("theta", "topology"):
+        refused(what, copy, fragments=["keeps no theta"], folder=tmp_path)
     (copy / "result.json").unlink()
     for what in ("theta", "topology"):
         refused(what, copy, fragments=["this run has not finished"], folder=tmp_path)

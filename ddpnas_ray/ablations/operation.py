@@ -122,7 +122,7 @@ def report(
         for n, alpha_E in enumerate(alphas)
     ]
     note = f"Shapiro-Wilk p = {_text(last['shapiro_p'])}, D'Agostino p = {_text(last['dagostino_p'])}"
-    title = heading(f"Networks with {operation} on edge {edge} (Fig. 3)", spec.space.name, source, f"seed {seed}")
+    title = heading(f"Networks with {operation} on edge {edge} (Fig. 3)", spec.space.name, f"seed {seed}", source)
     split, _, what = str(last["score"]).partition(": ")
     known = values[np.isfinite(values)]
     curves = [("mean, deviation", last["mean"], last["deviation"])]

@@ -40,7 +40,7 @@ def report(sweep: Sweep, outcomes: Sequence[Outcome], source: str) -> Report:
     rows = summarise(sweep, outcomes)
     seeds = f"{len(sweep.seeds)} seed{'s' * (len(sweep.seeds) > 1)}"
     each = [f"{rows[0].evaluations:g} evaluations each"] if sweep.what == "noprune" else []
-    title = heading(_TITLES[sweep.what], sweep.base.space.name, source, seeds, *each)
+    title = heading(_TITLES[sweep.what], sweep.base.space.name, seeds, *each, source)
     summary, table = [row.json() for row in rows], sweep_table(rows, sweep.what)
     if sweep.what == "noprune":
         for row, (name, spread) in zip(summary[1:], differences(rows), strict=True):

@@ -172,7 +172,8 @@ def taus(
         label = f"Kendall's tau of {networks} networks:\ninherited scores (val) with the table (test)"
         axes.set(title=title, xlabel="epochs trained (grey: a pruning)", ylabel=label)
         axes.grid(alpha=0.3, axis="y")
-        axes.legend(frameon=False, loc="best", fontsize=9)
+        axes.set_ylim(top=max(axes.get_ylim()[1], paper + 0.15))  # room for the legend
+        axes.legend(frameon=False, loc="upper right", ncols=3, fontsize=9)
         axes.xaxis.get_major_locator().set_params(integer=True)
         return saved(figure, "plot")
 

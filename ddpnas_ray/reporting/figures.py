@@ -18,8 +18,8 @@ STYLE: Any = {
 
 
 def heading(what: str, *facts: str) -> str:
-    """A title: what is drawn, and below it of what."""
-    return "\n".join([what, *textwrap.wrap(", ".join(facts), 72)])
+    """A title: what is drawn, and below it of what, the longest last."""
+    return "\n".join([what, *textwrap.wrap(", ".join(facts), 72, max_lines=3, placeholder=" ...")])
 
 
 @contextmanager
