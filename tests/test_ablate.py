@@ -300,6 +300,7 @@ def test_finished_searches_stay_when_one_fails(
     assert not json.loads((out / "ablation.json").read_text())["finished"]
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_ray_finds_the_same(
     by_table: Words, ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -54,6 +54,7 @@ def test_a_search_on_ray_has_the_fingerprint_of_the_local_one(local_fingerprint:
     assert found.agrees and found.recomputed == local_fingerprint
 
 
+@pytest.mark.slow
 def test_another_seed_has_another_fingerprint(local_fingerprint: str, tmp_path: Path) -> None:
     assert run_locally(make_job("seed=1"), tmp_path / "run")["fingerprint"] != local_fingerprint
 

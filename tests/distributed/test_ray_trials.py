@@ -100,6 +100,7 @@ def test_what_a_killed_process_had_is_searched_again(
     assert without_seconds(found) == without_seconds(search_all(by_table, trials))
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_again_and_again_ends_it(by_table: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     from ddpnas_ray.distributed import ray_trials
 
