@@ -55,6 +55,9 @@ if TYPE_CHECKING:
     from ddpnas_ray.execution.trainer import Trainer
 
 
+TABLE_SAVE_S = 1.0  # between two checkpoints of a search by table, at least
+
+
 @dataclass(frozen=True)
 class Job:
     """What a configuration stands for, loaded and checked; neither torch nor ray has been imported for it.
@@ -232,7 +235,8 @@ def run(
         time_limit_s: Stop between two epochs when another one would not fit; at least one epoch is run.
 
     Returns:
-        The content of ``result.json``; None when stopped before the end (every finished epoch is saved).
+        The content of ``result.json``; None when stopped before the end. Every finished epoch is saved; of a search by
+        table, whose epochs are milliseconds, those of the last second may be lost to a kill.
     """
     start = time.monotonic()
     space, strategy = job.spec.space, job.strategy()
@@ -245,14 +249,20 @@ def run(
         rundir.append_log(folder, "start", epoch=state.epoch, pid=os.getpid())
     progress.start(state)
     first_epoch, epoch_start = state.epoch, start
+    written, written_s = state.epoch, start
+
+    def write(folder: Folder, state: SearchState, tensors: Mapping[str, npt.NDArray[np.float32]]) -> None:
+        nonlocal written, written_s
+        checkpoint.save(folder / "checkpoints", state, tensors)
+        folder.write("evaluations.parquet", rundir.evaluations_table(state.evaluations))
+        if state.history and state.history[-1].round == state.evaluations[-1].round:
+            _write_rounds(folder, state.history, state, space, job.config.pruning.keep_per_group)
+        written, written_s = state.epoch, time.monotonic()
 
     def save(state: SearchState, tensors: Mapping[str, npt.NDArray[np.float32]]) -> None:
         nonlocal epoch_start
-        if folder is not None:
-            checkpoint.save(folder / "checkpoints", state, tensors)
-            folder.write("evaluations.parquet", rundir.evaluations_table(state.evaluations))
-            if state.history and state.history[-1].round == state.evaluations[-1].round:
-                _write_rounds(folder, state.history, state, space, job.config.pruning.keep_per_group)
+        if folder is not None and (job.images is not None or time.monotonic() - written_s > TABLE_SAVE_S):
+            write(folder, state, tensors)
         if probe is not None:
             probe.measure(executor, state)
             if folder is not None:
@@ -273,6 +283,8 @@ def run(
     state = run_search(
         strategy, executor, space, state, save=save, on_result=progress.result_in, should_stop=should_stop
     )
+    if folder is not None and written < state.epoch:
+        write(folder, state, executor.weights())
     if strategy.ask(state, space) is not None:
         if folder is not None:
             rundir.append_log(folder, "stopped", epoch=state.epoch)

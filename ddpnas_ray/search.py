@@ -28,6 +28,7 @@ examples:
   python -m ddpnas_ray.search                                        digits, on this machine, about two minutes
   python -m ddpnas_ray.search --config configs/cifar10_cell_cpu.yaml --set data.path=DIR --out runs/cifar
   python -m ddpnas_ray.search --set data.name=folder --set data.path=photos --set data.image_size=32
+  python -m ddpnas_ray.search --config configs/nasbench201_table.yaml --set evaluation.table=FILE    by known accuracies
   python -m ddpnas_ray.search --out runs/cifar --resume              go on after a kill, on the same or another machine
   python -m ddpnas_ray.search --address auto --out s3://bucket/run   on the Ray cluster that this machine belongs to
 

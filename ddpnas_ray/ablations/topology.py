@@ -21,6 +21,19 @@ from ddpnas_ray.reporting.ablation_plots import heat_maps
 from ddpnas_ray.rundir import parquet_bytes
 
 ANY = "any"
+VERIFIED = "val: inherited weights"
+SCHEMA = pa.schema(
+    [
+        ("label", pa.string()),
+        ("height", pa.int32()),
+        ("nonparametric", pa.int32()),
+        ("feasible", pa.bool_()),
+        ("expectation", pa.float64()),
+        ("params", pa.int64()),
+        ("macs", pa.int64()),
+        ("genotype", pa.string()),
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,65 +94,64 @@ def report(
         source: The run's name.
     """
     verified = scores is not None
-    absent = {shape for shape, best in zip(wanted, found, strict=True) if best is None}
+    each = list(zip(wanted, found, scores or [None] * len(wanted), strict=True))
     rows, cells = [], []
-    for i, (shape, best) in enumerate(zip(wanted, found, strict=True)):
-        score = scores[i] if scores is not None else None
-        facts: dict[str, Any] = {
-            "label": str(shape),
-            "height": shape.height,
-            "nonparametric": shape.nonparametric,
-            "feasible": best is not None,
-            "expectation": None if best is None else best.expectation,
-            "params": None if best is None else best.costs["params"],
-            "macs": None if best is None else best.costs["macs"],
-            "genotype": None if best is None else json.dumps(run.spec.decode(np.array(best.alpha_E))),
-        }
-        rows.append(facts | ({"val: inherited weights": score} if verified else {}))
-        if best is None:
-            continue
-        numbers = [f"{best.expectation:.6f}", f"{best.costs['params']:,}", f"{best.costs['macs']:,}"]
-        cells.append([str(shape), *numbers, *([f"{100 * (score or 0.0):.2f}"] if verified else [])])
-    header = ["{N, H}", "E[alpha]", "params", "macs", *["val: inherited weights [%]"] * verified]
-    lacking = [
-        str(shape) for shape, best in zip(wanted, found, strict=True) if best is None and not _covered(shape, absent)
-    ]
-    note = f"\nNo such network is left: {', '.join(lacking)}.\n" if lacking else ""
-    note += f"\nExact costs of the target network ({run.target}); H and N hold in every cell.\n"
+    for shape, best, score in each:
+        rows.append(_row(run, shape, best) | ({VERIFIED: score} if verified else {}))
+        if best is not None:
+            numbers = [f"{best.expectation:.6f}", f"{best.costs['params']:,}", f"{best.costs['macs']:,}"]
+            cells.append([str(shape), *numbers, *([f"{100 * (score or 0.0):.2f}"] if verified else [])])
+    header = ["{N, H}", "E[alpha]", "params", "macs", *[f"{VERIFIED} [%]"] * verified]
     heights = list(dict.fromkeys(shape.height for shape in wanted))
     counts = list(dict.fromkeys(shape.nonparametric for shape in wanted))
+    names = [[ANY if value is None else str(value) for value in values] for values in (heights, counts)]
+    title = f"The best network of every {{N, H}} (Table 4)\n{run.problem.space.name}, {source}, seed {run.config.seed}"
+    panels = _panels(rows, (len(heights), len(counts)))
+    figures = heat_maps(title, names[0], names[1], panels, "-: no such network is left")
+    schema = SCHEMA.append(pa.field(VERIFIED, pa.float64())) if verified else SCHEMA
+    trials = parquet_bytes(pa.Table.from_pylist(rows, schema=schema))
+    return Report(rows, f"{markdown(header, cells)}\n{_note(run, wanted, found)}", trials, figures)
+
+
+def _row(run: FinishedRun, shape: Shape, best: Solution | None) -> dict[str, Any]:
+    """A shape in ``trials.parquet``."""
+    return {
+        "label": str(shape),
+        "height": shape.height,
+        "nonparametric": shape.nonparametric,
+        "feasible": best is not None,
+        "expectation": None if best is None else best.expectation,
+        "params": None if best is None else best.costs["params"],
+        "macs": None if best is None else best.costs["macs"],
+        "genotype": None if best is None else json.dumps(run.spec.decode(np.array(best.alpha_E))),
+    }
+
+
+def _note(run: FinishedRun, wanted: Sequence[Shape], found: Sequence[Solution | None]) -> str:
+    """Below the table: which shapes no network has, the widest only, and of what the costs are."""
+    absent = {shape for shape, best in zip(wanted, found, strict=True) if best is None}
+    lacking = [str(shape) for shape in wanted if shape in absent and not _covered(shape, absent)]
+    note = f"\nNo such network is left: {', '.join(lacking)}.\n" if lacking else ""
+    return f"{note}\nExact costs of the target network ({run.target}); H and N hold in every cell.\n"
+
+
+def _panels(rows: Sequence[dict[str, Any]], shape: tuple[int, int]) -> list[tuple[str, Any, str]]:
+    """What is drawn: title, values by height and count, and their format; digits as many as tell E apart."""
 
     def grid(key: str, scale: float) -> Any:
         values = [np.nan if row.get(key) is None else scale * row[key] for row in rows]
-        return np.array(values, dtype=np.float64).reshape(len(heights), len(counts))
+        return np.array(values, dtype=np.float64).reshape(shape)
 
-    expectations = [best.expectation for best in found if best is not None]
+    expectations = [row["expectation"] for row in rows if row["feasible"]]
     spread = max(expectations, default=0.0) - min(expectations, default=0.0)
     digits = int(np.clip(2 - np.floor(np.log10(spread)), 3, 6)) if spread > 0 else 4
     panels = [
         ("E[alpha] (Eq. 9)", grid("expectation", 1.0), f".{digits}f"),
         ("params [k]", grid("params", 1e-3), ".0f"),
     ]
-    if verified:
-        panels.append(("val accuracy with inherited weights [%]", grid("val: inherited weights", 100.0), ".1f"))
-    names = [[ANY if value is None else str(value) for value in values] for values in (heights, counts)]
-    title = f"The best network of every {{N, H}} (Table 4)\n{run.problem.space.name}, {source}, seed {run.config.seed}"
-    figures = heat_maps(title, names[0], names[1], panels, "-: no such network is left")
-    schema = pa.schema(
-        [
-            ("label", pa.string()),
-            ("height", pa.int32()),
-            ("nonparametric", pa.int32()),
-            ("feasible", pa.bool_()),
-            ("expectation", pa.float64()),
-            ("params", pa.int64()),
-            ("macs", pa.int64()),
-            ("genotype", pa.string()),
-            *([("val: inherited weights", pa.float64())] if verified else []),
-        ]
-    )
-    trials = parquet_bytes(pa.Table.from_pylist(rows, schema=schema))
-    return Report(rows, f"{markdown(header, cells)}\n{note}", trials, figures)
+    if VERIFIED in rows[0]:
+        panels.append(("val accuracy with inherited weights [%]", grid(VERIFIED, 100.0), ".1f"))
+    return panels
 
 
 def _covered(shape: Shape, absent: set[Shape]) -> bool:

@@ -1,6 +1,6 @@
 """What a block of a space can choose when a network is generated.
 
-Axes: E edges, K candidates, B edges of a block, C choices of a block.
+Axes: E edges, K candidates, B edges of a block, C choices of a block, N networks.
 """
 
 from __future__ import annotations
@@ -43,6 +43,21 @@ def block_choices(space: SearchSpace, choosable_EK: BoolArray, block: Sequence[i
         for ks in itertools.product(*(options[i] for i in used))
     ]
     return np.array(sorted(rows), dtype=np.int64).reshape(-1, len(block))
+
+
+def networks(space: SearchSpace, choices: Sequence[IntArray], numbers_N: IntArray) -> IntArray:
+    """The networks of so many numbers, shape (N, E), when all are counted with the first block slowest.
+
+    Args:
+        space: The space.
+        choices: What each block can choose, each of shape (C, B).
+        numbers_N: From 0 to the product of all C, exclusive.
+    """
+    alphas_NE = np.zeros((len(numbers_N), len(space.edges)), dtype=np.int64)
+    chosen = np.unravel_index(numbers_N, [len(alphas_CB) for alphas_CB in choices])
+    for block, alphas_CB, choice_N in zip(space.blocks, choices, chosen, strict=True):
+        alphas_NE[:, list(block)] = alphas_CB[choice_N]
+    return alphas_NE
 
 
 def left_out(space: SearchSpace, edge: int) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ddpnas_ray.core.budgets import Budget
-from ddpnas_ray.core.choices import block_choices
+from ddpnas_ray.core.choices import block_choices, networks
 from ddpnas_ray.core.errors import TooLargeError
 from ddpnas_ray.core.types import CostTable, IntArray, LongestPath
 
@@ -44,11 +44,7 @@ def enumerate_all(problem: Problem, value_EK: IntArray, budget: Budget, k: int) 
     first = problem.costs[next(iter(budget))] if budget else None
     best: list[tuple[int, int, tuple[int, ...], tuple[int, ...]]] = []
     for start in range(0, count, 100_000):
-        numbers = np.arange(start, min(start + 100_000, count))
-        alphas_NE = np.zeros((len(numbers), len(edges)), dtype=np.int64)
-        for block, alphas_CB in reversed(list(zip(space.blocks, blocks, strict=True))):
-            numbers, choice_N = np.divmod(numbers, len(alphas_CB))
-            alphas_NE[:, list(block)] = alphas_CB[choice_N]
+        alphas_NE = networks(space, blocks, np.arange(start, min(start + 100_000, count)))
         for name, bound in budget.items():
             cost = problem.costs[name]
             cost_N = _heights(cost, alphas_NE) if isinstance(cost, LongestPath) else _totals(cost, alphas_NE)

@@ -113,7 +113,7 @@ def round_risks(
         shrink: True: an edge's true means are Gaussian with deviation tau, so the estimates move towards each other.
             False: the estimated means are taken for the true ones, as Theorem 2 knows them. That is far too sure where
             operations differ little, as noise alone spreads the estimates; shrunk, the risks are right or somewhat too
-            high (benchmarks/theory.py).
+            high (benchmarks/theory.py), unless effects differ a lot from edge to edge: then up to a third too low.
 
     Returns:
         The ledger. Of n operations that the scores do not tell apart at all, the worst is the best with probability

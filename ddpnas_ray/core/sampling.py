@@ -1,4 +1,4 @@
-"""Disjoint sampling (Sec. 3.2, Alg. 1 line 3) and the keyed random generators of the whole search.
+"""Disjoint sampling (Sec. 3.2, Alg. 1 line 3), its counterpart, and the keyed random generators of the whole search.
 
 Axes: N architectures, E edges, K candidates.
 """
@@ -57,3 +57,22 @@ def disjoint_sample(theta_EK: FloatArray, live_EK: BoolArray, rng: np.random.Gen
     for e, live in enumerate(live_E):
         alphas_NE[:, e] = np.concatenate([order[e, :live] for order in orders])[:n]
     return alphas_NE
+
+
+def independent_sample(theta_EK: FloatArray, live_EK: BoolArray, n: int, rng: np.random.Generator) -> IntArray:
+    """Draw architectures whose edges are independent of each other, as strategies with a policy do.
+
+    Args:
+        theta_EK: Probabilities, shape (E, K); those of live operations are brought to a sum of 1.
+        live_EK: What may be drawn, shape (E, K); every edge has at least one.
+        n: How many architectures.
+        rng: Source of the draws.
+
+    Returns:
+        The architectures, shape (n, E).
+    """
+    weights_EK = np.where(live_EK, np.maximum(theta_EK, np.finfo(np.float64).tiny), 0.0)
+    bounds_EK = np.cumsum(weights_EK, axis=1)
+    drawn_NE1 = rng.random((n, len(theta_EK), 1)) * bounds_EK[:, -1:]
+    drawn_NE: IntArray = (drawn_NE1 >= bounds_EK).sum(axis=2)
+    return drawn_NE

@@ -13,19 +13,8 @@ import numpy as np
 from annotated_types import Gt
 
 from ddpnas_ray.core.performance import record
-from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.types import (
-    BoolArray,
-    EvalResult,
-    Evaluation,
-    FloatArray,
-    IntArray,
-    Plan,
-    SearchSpace,
-    SearchState,
-)
+from ddpnas_ray.core.types import EvalResult, Evaluation, FloatArray, IntArray, Plan, SearchSpace, SearchState
 from ddpnas_ray.core.update import masked_softmax
-from ddpnas_ray.strategies.base import cosine, epoch_plan
 from ddpnas_ray.strategies.rounds import Rounds
 
 
@@ -55,10 +44,7 @@ class Multinomial:
 
     def ask(self, state: SearchState, space: SearchSpace) -> Plan | None:
         """See ``Strategy``."""
-        if not (n := self.rounds.next_epoch(state, space)):
-            return None
-        alphas_NE = independent_sample(state.theta_EK, state.live_EK, n, state.seed, state.round, state.epoch)
-        return epoch_plan(state, alphas_NE, cosine(self.lr, state.epoch, len(self.epochs(space))))
+        return self.rounds.ask(state, space, self.lr)
 
     def tell(self, state: SearchState, space: SearchSpace, plan: Plan, results: Sequence[EvalResult]) -> SearchState:
         """Update theta after every architecture, and prune at a round's end where that is plugged in."""
@@ -96,12 +82,3 @@ def comparisons(evaluations: Sequence[Evaluation], new: int, space: SearchSpace)
             wins_EKK = (rarer_EKK & better_EKK & both_EKK).astype(np.float64)
             net_EK += wins_EKK.sum(axis=2) - wins_EKK.sum(axis=1)
     return net_EK
-
-
-def independent_sample(theta_EK: FloatArray, live_EK: BoolArray, n: int, *key: int) -> IntArray:
-    """Architectures whose edges are drawn from theta over their live operations, independently, shape (n, E)."""
-    weights_EK = np.where(live_EK, np.maximum(theta_EK, np.finfo(np.float64).tiny), 0.0)
-    bounds_EK = np.cumsum(weights_EK, axis=1)
-    drawn_NE1 = rng_for(*key).random((n, len(theta_EK), 1)) * bounds_EK[:, -1:]
-    drawn_NE: IntArray = (drawn_NE1 >= bounds_EK).sum(axis=2)
-    return drawn_NE

@@ -15,8 +15,7 @@ from annotated_types import Ge, Gt, Lt
 from ddpnas_ray.core.performance import record
 from ddpnas_ray.core.types import EvalResult, IntArray, Plan, SearchSpace, SearchState
 from ddpnas_ray.core.update import masked_softmax
-from ddpnas_ray.strategies.base import best_seen, cosine, epoch_plan
-from ddpnas_ray.strategies.multinomial import independent_sample
+from ddpnas_ray.strategies.base import best_seen
 from ddpnas_ray.strategies.rounds import Rounds
 
 
@@ -50,10 +49,7 @@ class Reinforce:
 
     def ask(self, state: SearchState, space: SearchSpace) -> Plan | None:
         """See ``Strategy``."""
-        if not (n := self.rounds.next_epoch(state, space)):
-            return None
-        alphas_NE = independent_sample(state.theta_EK, state.live_EK, n, state.seed, state.round, state.epoch)
-        return epoch_plan(state, alphas_NE, cosine(self.lr, state.epoch, len(self.epochs(space))))
+        return self.rounds.ask(state, space, self.lr)
 
     def tell(self, state: SearchState, space: SearchSpace, plan: Plan, results: Sequence[EvalResult]) -> SearchState:
         """One step of gradient ascent on the expected score an architecture, then prune where that is plugged in."""

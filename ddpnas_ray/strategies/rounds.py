@@ -12,8 +12,9 @@ import numpy as np
 from ddpnas_ray.core.bounds import architectures_by_round
 from ddpnas_ray.core.performance import utility
 from ddpnas_ray.core.pruning import prunable, prune
-from ddpnas_ray.core.types import BoolArray, FloatArray, RoundRecord, SearchSpace, SearchState
-from ddpnas_ray.strategies.base import equal_epochs, evaluations_left
+from ddpnas_ray.core.sampling import independent_sample, rng_for
+from ddpnas_ray.core.types import BoolArray, FloatArray, Plan, RoundRecord, SearchSpace, SearchState
+from ddpnas_ray.strategies.base import cosine, epoch_plan, equal_epochs, evaluations_left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +33,19 @@ class Rounds:
     epochs_per_round: int = 3
     keep_per_group: int = 1
 
-    def next_epoch(self, state: SearchState, space: SearchSpace) -> int:
-        """How many architectures the next epoch has; 0: the budget is spent."""
-        return min(int(state.live_EK.sum(axis=1).max()), evaluations_left(state, self.evaluations))
+    def ask(self, state: SearchState, space: SearchSpace, lr: float) -> Plan | None:
+        """An epoch's architectures, drawn from theta; None: the budget is spent.
+
+        Args:
+            state: Where the search is.
+            space: What can be chosen.
+            lr: Initial learning rate, annealed to zero by a cosine.
+        """
+        if not (n := min(int(state.live_EK.sum(axis=1).max()), evaluations_left(state, self.evaluations))):
+            return None
+        rng = rng_for(state.seed, state.round, state.epoch)
+        alphas_NE = independent_sample(state.theta_EK, state.live_EK, n, rng)
+        return epoch_plan(state, alphas_NE, cosine(lr, state.epoch, len(self.epochs(space))))
 
     def end(self, state: SearchState, space: SearchSpace) -> SearchState:
         """After an epoch whose theta is settled: where its round is full, prune and start the next."""

@@ -3,7 +3,8 @@
 The first architectures are disjoint, as in Algorithm 1: every operation of every edge is seen equally often. From then
 on a Gaussian process is fitted to the normal scores of the ranks of all records, and the architecture with the largest
 expected improvement is next. Architectures are as far apart as the number of edges that differ, where two operations
-of one group (parameter, non-parameter) differ by half. Measured: docs/measurements.md, "Tables".
+of one group (parameter, non-parameter) differ by half. Measured: docs/measurements.md,
+"NAS-Bench-201: strategies at equal evaluations".
 
 Axes: N architectures, E edges, C choices of a block, F features.
 """
@@ -21,6 +22,7 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge, Gt, Le
 
+from ddpnas_ray.core.choices import networks
 from ddpnas_ray.core.generation import Problem, random_alphas
 from ddpnas_ray.core.performance import record
 from ddpnas_ray.core.sampling import rng_for
@@ -138,10 +140,7 @@ def _all_networks(space: SearchSpace, group_distance: float) -> tuple[IntArray, 
     blocks = network_choices(space)
     if (count := math.prod(len(alphas_CB) for alphas_CB in blocks)) > ALL:
         return None
-    alphas_NE = np.zeros((count, len(space.edges)), dtype=np.int64)
-    numbers = np.unravel_index(np.arange(count), [len(alphas_CB) for alphas_CB in blocks])
-    for block, alphas_CB, choice_N in zip(space.blocks, blocks, numbers, strict=True):
-        alphas_NE[:, list(block)] = alphas_CB[choice_N]
+    alphas_NE = networks(space, blocks, np.arange(count))
     return alphas_NE, features(alphas_NE, space, group_distance)
 
 

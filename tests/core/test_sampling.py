@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ddpnas_ray.core.sampling import disjoint_sample, rng_for
+from ddpnas_ray.core.sampling import disjoint_sample, independent_sample, rng_for
 from ddpnas_ray.core.types import BoolArray, FloatArray, IntArray
 
 LAW = settings(derandomize=True, deadline=None, max_examples=60)
@@ -213,3 +213,27 @@ def test_a_key_and_its_extension_by_zeros_give_different_generators(longer: tupl
 
 def test_a_seed_above_32_bits_does_not_run_into_the_rest_of_the_key() -> None:
     assert rng_for(2**32 + 7, 2, 0).random() != rng_for(7, 1, 2).random()
+
+
+def test_each_edge_is_drawn_from_theta_over_what_is_live() -> None:
+    theta_EK = np.array([[0.5, 0.3, 0.2, 0.0], [0.1, 0.2, 0.3, 0.4], [0.25, 0.25, 0.25, 0.25], [1.0, 0.0, 0.0, 0.0]])
+    live_EK = np.array([[1, 1, 1, 0], [0, 1, 1, 0], [1, 0, 0, 1], [0, 0, 1, 0]], dtype=bool)
+    n = 20_000
+    alphas_NE = independent_sample(theta_EK, live_EK, n, rng_for(0, 1, 2))
+    assert alphas_NE.shape == (n, 4)
+    shares_EK = np.array([np.bincount(alphas_NE[:, e], minlength=4) / n for e in range(4)])
+    # What is live shares what it has; an edge whose theta lies on the dead alone still draws the living.
+    expected_EK = [[0.5, 0.3, 0.2, 0], [0, 0.4, 0.6, 0], [0.5, 0, 0, 0.5], [0, 0, 1, 0]]
+    np.testing.assert_allclose(shares_EK, expected_EK, atol=5 * np.sqrt(0.25 / n))
+    assert not shares_EK[~live_EK].any()
+    both = np.mean((alphas_NE[:, 0] == 0) & (alphas_NE[:, 1] == 1))
+    assert both == pytest.approx(0.5 * 0.4, abs=5 * np.sqrt(0.16 / n)), "edges are independent"
+
+
+def test_independent_draws_depend_on_their_key_alone() -> None:
+    theta_EK, live_EK = np.full((6, 5), 0.2), np.ones((6, 5), dtype=bool)
+    keys = [(0, 0, 0), (0, 0, 0), (1, 0, 0), (0, 0, 1)]
+    draws = [independent_sample(theta_EK, live_EK, 6, rng_for(*key)).tolist() for key in keys]
+    assert draws[0] == draws[1]
+    assert draws[0] != draws[2]
+    assert draws[0] != draws[3]

@@ -18,7 +18,7 @@ from ddpnas_ray.core.types import (
     initial_state,
 )
 from ddpnas_ray.strategies.base import Strategy
-from ddpnas_ray.strategies.multinomial import Multinomial, MultinomialConfig, comparisons, independent_sample
+from ddpnas_ray.strategies.multinomial import Multinomial, MultinomialConfig, comparisons
 from ddpnas_ray.strategies.rounds import Rounds
 from ddpnas_ray.testing import StrategyContract, counted_space
 from ddpnas_ray.testing.strategy_contract import SPACES, Make, search
@@ -127,32 +127,6 @@ def test_it_learns_which_operation_is_best() -> None:
 
 
 # --- sampling ---
-
-
-def test_each_edge_is_drawn_from_theta_over_what_is_live() -> None:
-    theta_EK = np.array([[0.5, 0.3, 0.2, 0.0], [0.1, 0.2, 0.3, 0.4], [0.25, 0.25, 0.25, 0.25], [1.0, 0.0, 0.0, 0.0]])
-    live_EK = np.array([[1, 1, 1, 0], [0, 1, 1, 0], [1, 0, 0, 1], [0, 0, 1, 0]], dtype=bool)
-    n = 20_000
-    alphas_NE = independent_sample(theta_EK, live_EK, n, 0, 1, 2)
-    assert alphas_NE.shape == (n, 4)
-    shares_EK = np.array([np.bincount(alphas_NE[:, e], minlength=4) / n for e in range(4)])
-    # What is live shares what it has; an edge whose theta lies on the dead alone still draws the living.
-    expected_EK = [[0.5, 0.3, 0.2, 0], [0, 0.4, 0.6, 0], [0.5, 0, 0, 0.5], [0, 0, 1, 0]]
-    np.testing.assert_allclose(shares_EK, expected_EK, atol=5 * np.sqrt(0.25 / n))
-    assert not shares_EK[~live_EK].any()
-    both = np.mean((alphas_NE[:, 0] == 0) & (alphas_NE[:, 1] == 1))
-    assert both == pytest.approx(0.5 * 0.4, abs=5 * np.sqrt(0.16 / n)), "edges are independent"
-
-
-def test_draws_depend_on_their_key_alone() -> None:
-    theta_EK = initial_state(SPACES["benchmark"], 0).theta_EK
-    live_EK = theta_EK > 0
-    draws = [
-        independent_sample(theta_EK, live_EK, 6, *key).tolist() for key in [(0, 0, 0), (0, 0, 0), (1, 0, 0), (0, 0, 1)]
-    ]
-    assert draws[0] == draws[1]
-    assert draws[0] != draws[2]
-    assert draws[0] != draws[3]
 
 
 def test_the_config_and_the_strategy_have_the_same_defaults() -> None:

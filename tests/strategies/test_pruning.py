@@ -586,7 +586,9 @@ def test_only_ops_that_were_visited_are_pruned() -> None:
 
 def test_a_search_ends_when_a_layer_can_no_longer_take_part() -> None:
     # "deep" always loses and goes in round 0; the layer has two operations too many, and nothing visits them any more.
-    search(Pruning(epochs_per_round=1), scored_by(lambda alpha_E: 0.9 if alpha_E[0] == 1 else 0.1), DEPTH)
+    final = search(Pruning(epochs_per_round=1), scored_by(lambda alpha_E: 0.9 if alpha_E[0] == 1 else 0.1), DEPTH)
+    assert not final.live_EK[0, 0]
+    assert prunable(final.theta_EK, final.live_EK, DEPTH, 1).any(), "it ended although something was prunable"
 
 
 def test_where_generation_does_not_reach_nothing_is_verified() -> None:
