@@ -166,7 +166,9 @@ class Job:
         """A counter of this search."""
         space = self.spec.space
         unit = "evaluations" if self.images is None else "architecture-epochs"
-        return Progress(space, self.strategy().epochs(space), self.config.pruning.epochs_per_round, unit)
+        epochs = self.strategy().epochs(space)
+        by_rounds = self.config.strategy in ("pruning", "multinomial", "reinforce")
+        return Progress(space, epochs, self.config.pruning.epochs_per_round if by_rounds else len(epochs), unit)
 
     def costs(self, alpha_E: IntArray) -> dict[str, int]:
         """Exact costs of an architecture's deploy network."""
