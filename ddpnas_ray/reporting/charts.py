@@ -58,6 +58,14 @@ class EdgeTheta:
         """Where all lines begin."""
         return 1.0 / len(self.operations)
 
+    def distance_RK(self) -> FloatArray:
+        """theta less its mean over the operations that were live in the round; NaN after an operation's pruning."""
+        last_K = np.array([len(self.theta_RK) if gone is None else gone for gone in self.pruned])
+        shown_RK = np.arange(len(self.theta_RK))[:, None] <= last_K
+        theta_RK = np.where(shown_RK, self.theta_RK, np.nan)
+        distance_RK: FloatArray = theta_RK - np.nanmean(theta_RK, axis=1, keepdims=True)
+        return distance_RK
+
 
 def shown_rounds(count: int) -> list[int]:
     """Which of the R + 1 places are drawn: all, or evenly spaced ones with the first and the last."""
@@ -71,33 +79,43 @@ def theta_span(edges: Sequence[EdgeTheta]) -> Point:
     return around(min(low, -1e-6), max(high, 1e-6), 0.08)
 
 
-def theta_chart(edge: EdgeTheta, span: Point, index: int, *, large: bool) -> Markup:
+def distance_span(edges: Sequence[EdgeTheta]) -> Point:
+    """One scale for all edges' ``distance_RK``."""
+    most = max(float(np.nanmax(np.abs(edge.distance_RK()))) for edge in edges)
+    return around(-max(most, 1e-9), max(most, 1e-9), 0.08)
+
+
+def theta_chart(edge: EdgeTheta, span: Point, index: int, *, large: bool, distance: bool = False) -> Markup:
     """An edge's lines (Fig. 4): solid for the parameter group, dashed for the other; faint after a cross at the pruning.
 
     Args:
         edge: Its numbers.
-        span: See ``theta_span``.
+        span: See ``theta_span`` or ``distance_span``.
         index: Of the edge, for the page's script.
         large: With names at the lines' ends and labels at the axes; otherwise one of many.
+        distance: ``distance_RK`` instead of theta: by what the round decided.
     """
     rounds = len(edge.theta_RK) - 1
     size = (
-        {"width": 760.0, "height": 380.0, "left": 70.0, "right": 170.0, "top": 30.0, "bottom": 46.0}
+        {"width": 760.0, "height": 380.0, "left": 76.0, "right": 170.0, "top": 30.0, "bottom": 46.0}
         if large
-        else {"width": 220.0, "height": 140.0, "left": 46.0, "right": 8.0, "top": 8.0, "bottom": 22.0}
+        else {"width": 220.0, "height": 140.0, "left": 50.0, "right": 8.0, "top": 8.0, "bottom": 22.0}
     )
-    y = (edge.uniform + span[0], edge.uniform + span[1])
+    middle = 0.0 if distance else edge.uniform
+    y = (middle + span[0], middle + span[1])
+    values_RK = edge.distance_RK() if distance else edge.theta_RK
     frame = Frame(x=(0, max(1, rounds)), y=y, **size)
+    what = "theta less the mean of the live operations" if distance else "theta"
     axes = frame.axes(
         whole_ticks(0, rounds, 9 if large else 4),
         ticks(*y, 6 if large else 3),
         x_label="rounds finished" if large else "",
-        y_label="theta" if large else "",
+        y_label=what if large else "",
     )
-    lines = [_theta_line(edge, frame, k) for k in _front_last(edge)]
-    label = f"theta of edge {edge.name} by round"
+    lines = [_theta_line(edge, values_RK, frame, k) for k in _front_last(edge)]
+    label = f"{what} of edge {edge.name} by round"
     if large:
-        lines.append(_end_labels(edge, frame))
+        lines.append(_end_labels(edge, values_RK, frame))
         label += "; all values are in the tables below it"
     cursor = tag("line", class_="cursor", x1=0, x2=0, y1=frame.top, y2=frame.height - frame.bottom)
     return picture(
@@ -106,11 +124,10 @@ def theta_chart(edge: EdgeTheta, span: Point, index: int, *, large: bool) -> Mar
         axes,
         *lines,
         cursor,
-        class_="theta" + (" large" if large else ""),
+        class_=f"theta {'distance' if distance else 'plain'}{' large' * large}",
         data_edge=index,
         data_left=frame.left,
         data_right=frame.width - frame.right,
-        tabindex=0 if large else None,
     )
 
 
@@ -119,13 +136,13 @@ def _front_last(edge: EdgeTheta) -> list[int]:
     return sorted(range(len(edge.operations)), key=lambda k: (k == edge.chosen, edge.pruned[k] is None))
 
 
-def _theta_line(edge: EdgeTheta, frame: Frame, k: int) -> Markup:
-    gone, shown = edge.pruned[k], shown_rounds(len(edge.theta_RK))
+def _theta_line(edge: EdgeTheta, values_RK: FloatArray, frame: Frame, k: int) -> Markup:
+    gone, shown = edge.pruned[k], shown_rounds(len(values_RK))
     kind = f"line op{edge.colours[k]}" + (" dashed" if edge.dashed[k] else "") + (" chosen" if k == edge.chosen else "")
-    points = [(i, frame.at(i, float(edge.theta_RK[i, k]))) for i in shown]
+    points = [(i, frame.at(i, float(values_RK[i, k]))) for i in shown if not math.isnan(values_RK[i, k])]
     if gone is None:
         return tag("g", tag("path", d=path([p for _, p in points])), class_=kind, data_op=edge.colours[k])
-    at = frame.at(gone, float(edge.theta_RK[gone, k]))
+    at = frame.at(gone, float(values_RK[gone, k]))
     before = [p for i, p in points if i < gone] + [at]
     after = [at] + [p for i, p in points if i > gone]
     x, y = at
@@ -133,16 +150,17 @@ def _theta_line(edge: EdgeTheta, frame: Frame, k: int) -> Markup:
     return tag(
         "g",
         tag("path", d=path(before)),
-        tag("path", d=path(after), class_="after"),
+        *([tag("path", d=path(after), class_="after")] if len(after) > 1 else []),
         tag("path", d=cross, class_="cross"),
         class_=kind,
         data_op=edge.colours[k],
     )
 
 
-def _end_labels(edge: EdgeTheta, frame: Frame) -> Markup:
+def _end_labels(edge: EdgeTheta, values_RK: FloatArray, frame: Frame) -> Markup:
     """Names at the ends of the lines, moved apart, with a thin line to where they belong."""
-    ends = sorted((frame.py(float(edge.theta_RK[-1, k])), k) for k in range(len(edge.operations)))
+    last_K = values_RK[-1]
+    ends = sorted((frame.py(float(last_K[k])), k) for k in range(len(last_K)) if not math.isnan(last_K[k]))
     gap = min(16.0, (frame.height - 10) / len(ends))
     places: list[float] = []
     for y, _ in ends:
@@ -228,11 +246,6 @@ def lines_chart(
         kind = f"line op{i % 10}" + (" dashed" if i >= 10 else "")
         parts.append(tag("g", drawn, *dots, class_=kind, data_op=i))
     return picture(frame, label, *parts, class_="lines")
-
-
-def scatter_chart(label: str, points: Sequence[tuple[float, float, str]], *, x_label: str, y_label: str) -> Markup:
-    """Points that tell what they are."""
-    return front_chart(label, points, (), x_label=x_label, y_label=y_label)
 
 
 def front_chart(

@@ -377,14 +377,20 @@ def _theta_data(edges: Sequence[charts.EdgeTheta], run: RunFiles) -> dict[str, A
 def _theta(
     run: RunFiles, edges: Sequence[charts.EdgeTheta], stories: Sequence[Sequence[RoundStory]]
 ) -> list[dict[str, Any]]:
-    span = charts.theta_span(edges)
+    span, distances = charts.theta_span(edges), charts.distance_span(edges)
     return [
         {
             "name": edge.name,
             "chosen": edge.operations[edge.chosen],
             "left_out": edge.operations[edge.chosen] in networks.LEFT_OUT,
-            "small": charts.theta_chart(edge, span, e, large=False),
-            "large": charts.theta_chart(edge, span, e, large=True),
+            "small": [
+                charts.theta_chart(edge, span, e, large=False),
+                charts.theta_chart(edge, distances, e, large=False, distance=True),
+            ],
+            "large": [
+                charts.theta_chart(edge, span, e, large=True),
+                charts.theta_chart(edge, distances, e, large=True, distance=True),
+            ],
             "story": [
                 {
                     "round": story.ledger.round + 1,

@@ -165,9 +165,8 @@ def draw(cell: Cell, colour_of: Mapping[str, int]) -> Markup:
         else:
             continue
         parts.append(tag("g", rect, tag("text", t.text, x=x, y=y + 4, text_anchor="middle")))
-    return picture(
-        frame, f"{cell.title}: {cell.text()}", *parts, class_="cell", style=f"min-width:{number(width * 0.8)}px"
-    )
+    size = f"width:{number(width)}px;max-width:100%;min-width:{number(0.8 * width)}px"
+    return picture(frame, f"{cell.title}: {cell.text()}", *parts, class_="cell", style=size)
 
 
 def _things(cell: Cell) -> tuple[list[_Thing], list[tuple[str | None, list[_Thing]]]]:

@@ -67,7 +67,8 @@
   for (const slider of all(".slider input")) {
     const edge = data.theta.edges[slider.dataset.edge], last = data.theta.rounds.length - 1;
     const output = make("output");
-    slider.max = slider.value = last;
+    slider.max = last;
+    slider.value = last;
     const show = () => {
       const at = Number(slider.value);
       slider.setAttribute("aria-valuetext", when(at));
@@ -75,7 +76,7 @@
     };
     slider.addEventListener("input", () => {
       show();
-      cursor(slider.closest("details").querySelector("svg.theta"), Number(slider.value));
+      for (const svg of all("svg.theta", slider.closest("details"))) cursor(svg, Number(slider.value));
     });
     slider.closest("p").after(output);
     show();
@@ -112,6 +113,11 @@
     }
     addEventListener("hashchange", fromAddress);
     if (!fromAddress()) choose(0, false);
+  }
+
+  // --- theta, or what decides ---
+  for (const radio of all("input[name=view]")) {
+    radio.addEventListener("change", () => document.documentElement.classList.toggle("distances", radio.value === "distance"));
   }
 
   // --- one operation made to stand out ---
