@@ -27,7 +27,7 @@ from ddpnas_ray.reporting.svg import (
     whole_ticks,
 )
 
-SHOWN_POINTS = 120  # of a line
+SHOWN_POINTS = 80  # of a line
 SHOWN_BARS = 1500  # of the timeline, each with its own text
 
 
@@ -42,7 +42,7 @@ class EdgeTheta:
         dashed: Whether they are drawn dashed: the non-parameter group.
         theta_RK: Before the first round and after each, shape (R + 1, K).
         pruned: The round, from 1, that pruned each; None where none did.
-        chosen: The candidate of the answer.
+        chosen: The candidate of the answer; None where the answer leaves the edge out.
     """
 
     name: str
@@ -51,7 +51,7 @@ class EdgeTheta:
     dashed: tuple[bool, ...]
     theta_RK: FloatArray
     pruned: tuple[int | None, ...]
-    chosen: int
+    chosen: int | None
 
     @property
     def uniform(self) -> float:

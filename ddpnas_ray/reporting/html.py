@@ -33,7 +33,7 @@ from ddpnas_ray.reporting.summary import target_text
 from ddpnas_ray.storage import Folder
 
 COLOURS = 10  # of operations; then they repeat
-STORY_ROWS = 8000  # operations in the tables of all edges' stories
+STORY_ROWS = 3500  # operations in the tables of all edges' stories
 LEDGER_ROWS = 3000
 SCATTER_POINTS = 2000
 EPOCH_ROWS = 1000
@@ -350,7 +350,7 @@ def _edges(run: RunFiles) -> list[charts.EdgeTheta]:
                 dashed=tuple(op.group == "non_parameter" for op in edge.candidates),
                 theta_RK=np.array(theta),
                 pruned=tuple(gone),
-                chosen=run.result["alpha"][e],
+                chosen=run.result["alpha"][e] if edge.candidates[run.result["alpha"][e]].generable else None,
             )
         )
     return edges
@@ -381,8 +381,8 @@ def _theta(
     return [
         {
             "name": edge.name,
-            "chosen": edge.operations[edge.chosen],
-            "left_out": edge.operations[edge.chosen] in networks.LEFT_OUT,
+            "chosen": "left out" if edge.chosen is None else edge.operations[edge.chosen],
+            "left_out": edge.chosen is None,
             "small": [
                 charts.theta_chart(edge, span, e, large=False),
                 charts.theta_chart(edge, distances, e, large=False, distance=True),
@@ -618,7 +618,13 @@ def _networks(run: RunFiles) -> dict[str, Any] | None:
         }
         for network in sorted(run.generated, key=lambda n: (-n["expectation"], n["costs"].get("macs", 0)))
     ]
-    return {"names": names, "rows": rows, "pictures": pictures}
+    return {
+        "names": names,
+        "rows": rows,
+        "pictures": pictures,
+        "scored": any(row["score"] for row in rows),
+        "measured": any(row["measured"] for row in rows),
+    }
 
 
 def _foreign(run: RunFiles, network: Mapping[str, Any]) -> bool:

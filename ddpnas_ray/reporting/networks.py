@@ -13,7 +13,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ddpnas_ray.reporting.svg import Frame, number, picture, tag
+from ddpnas_ray.reporting.svg import Frame, Point, number, picture, tag
 
 LEFT_OUT = ("none", "zero")
 _ARCH = re.compile(r"([^|~+]+)~(\d+)")
@@ -148,12 +148,9 @@ def draw(cell: Cell, colour_of: Mapping[str, int]) -> Markup:
     at = {id(t): (lefts[t.column] + widths[t.column] / 2, t.y - top) for t in things}
     parts = []
     for operation, chain in lines:
-        route = [at[id(t)] for t in chain]
-        ends = [chain[0].width / 2, *[0.0] * (len(chain) - 2), chain[-1].width / 2]
         faint = " out" if operation in LEFT_OUT else ""
-        parts.append(
-            tag("path", class_=f"arc{faint}", d=_curve(route, ends), marker_end=_arrow(chain[-1]), fill="none")
-        )
+        d = _curve([point for t in chain for point in _passing(t, at[id(t)], widths[t.column])][1:-1])
+        parts.append(tag("path", class_=f"arc{faint}", d=d, marker_end=_arrow(chain[-1])))
     for t in things:
         x, y = at[id(t)]
         shape = {"x": x - t.width / 2, "y": y - t.height / 2, "width": t.width, "height": t.height}
@@ -243,11 +240,14 @@ def _settle(columns: Sequence[Sequence[_Thing]], near: Near) -> None:
                 t.y = min(max(wish[i], low), max(low, high))
 
 
-def _curve(route: Sequence[tuple[float, float]], ends: Sequence[float]) -> str:
-    """Through all places, level at each; it begins and ends at the sides of what it joins."""
-    points = list(route)
-    points[0] = (points[0][0] + ends[0], points[0][1])
-    points[-1] = (points[-1][0] - ends[-1], points[-1][1])
+def _passing(thing: _Thing, centre: Point, column_width: float) -> tuple[Point, Point]:
+    """Where a line enters and leaves: at the sides of a thing; past a column of others on the level."""
+    half = (column_width if thing.kind == "bend" else thing.width) / 2
+    return (centre[0] - half, centre[1]), (centre[0] + half, centre[1])
+
+
+def _curve(points: Sequence[Point]) -> str:
+    """Through all points, level at each."""
     d = f"M{number(points[0][0])} {number(points[0][1])}"
     for (x0, y0), (x1, y1) in pairwise(points):
         middle = number((x0 + x1) / 2)
