@@ -39,12 +39,21 @@ VOID = {"meta", "link", "br", "img", "input", "hr", "base"}
 
 @dataclasses.dataclass
 class Element:
-    """A parsed element: its attributes and all text within."""
+    """A parsed element: its attributes, and elements and texts within."""
 
     tag: str
     attributes: Mapping[str, str]
-    children: list[Element]
-    text: str = ""
+    content: list[Element | str]
+
+    @property
+    def children(self) -> list[Element]:
+        """The elements directly within."""
+        return [child for child in self.content if isinstance(child, Element)]
+
+    @property
+    def text(self) -> str:
+        """All text within."""
+        return "".join(child if isinstance(child, str) else child.text for child in self.content)
 
     def all(self, tag: str) -> list[Element]:
         """Every one below of that name; "" is any."""
@@ -76,7 +85,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         assert len({name for name, _ in attrs}) == len(attrs), f"an attribute of <{tag}> stands there twice"
         element = Element(tag, {name: value or "" for name, value in attrs}, [])
-        self.open[-1].children.append(element)
+        self.open[-1].content.append(element)
         if tag not in VOID:
             self.open.append(element)
 
@@ -89,8 +98,7 @@ class Page(HTMLParser):
         assert self.open.pop().tag == tag
 
     def handle_data(self, data: str) -> None:
-        for element in self.open:
-            element.text += data
+        self.open[-1].content.append(data)
 
 
 def page_of(*runs: Path, file: Path | None = None) -> Element:
@@ -162,6 +170,7 @@ def searched(out: Path, *overrides: str) -> Path:
     job = Job.prepare(load(None, overrides))
     folder = rundir.create(str(out), job.first_files(dump(job.config)))
     assert job_run(job, folder, FakeExecutor(by_chance), job.progress()) is not None
+    shutil.rmtree(out / "checkpoints")
     return out
 
 
@@ -446,7 +455,7 @@ def test_runs_are_compared_side_by_side(cell: Path, mobile: Path, tmp_path: Path
     ],
 )
 def test_a_broken_run_is_refused_in_one_line(cell: Path, tmp_path: Path, break_it: Any, fragment: str) -> None:
-    out = shutil.copytree(cell, tmp_path / "run", ignore=shutil.ignore_patterns("generated", "checkpoints", "*.html"))
+    out = shutil.copytree(cell, tmp_path / "run", ignore=shutil.ignore_patterns("generated", "*.html"))
     break_it(out)
     before = contents(tmp_path)
     said = run(report.main, out, "--html")

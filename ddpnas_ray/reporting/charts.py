@@ -258,7 +258,7 @@ def front_chart(
     frame = Frame(
         width=640,
         height=320,
-        left=86,
+        left=102,
         right=24,
         top=28,
         bottom=46,

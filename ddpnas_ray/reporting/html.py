@@ -195,7 +195,7 @@ def run_page(run: RunFiles) -> bytes:
     """The page of one run."""
     rounds, edges = len(run.history), _edges(run)
     colours = _colours(run.space)
-    moved = any(float(np.ptp(edge.theta_RK, axis=0).max()) > 0 for edge in edges)
+    moved = _moved(run)
     stories = _stories(run)
     return _render(
         "run.html.j2",
@@ -354,6 +354,12 @@ def _edges(run: RunFiles) -> list[charts.EdgeTheta]:
             )
         )
     return edges
+
+
+def _moved(run: RunFiles) -> bool:
+    """Whether the strategy holds a distribution that it moves."""
+    uniform_EK = run.space.exists_EK / run.space.exists_EK.sum(axis=1, keepdims=True)
+    return any(not np.array_equal(record.theta_EK, uniform_EK) for record in run.history)
 
 
 def _theta_data(edges: Sequence[charts.EdgeTheta], run: RunFiles) -> dict[str, Any]:
@@ -769,8 +775,8 @@ def _entropy(runs: Sequence[RunFiles], names: Sequence[str]) -> dict[str, Any]:
     live, every = [], []
     for run, name in zip(runs, names, strict=True):
         exists_EK = run.space.exists_EK
-        start = [(0.0, 1.0)]
-        pairs = list(enumerate(run.history, start=1))
+        start = [(0.0, 1.0)] if _moved(run) else []
+        pairs = list(enumerate(run.history, start=1)) if start else []
         live.append(
             charts.Line(name, start + [(float(i), entropy(r.theta_EK, r.live_EK, exists_EK)) for i, r in pairs])
         )

@@ -22,15 +22,14 @@ def tag(name: str, *children: object, **attributes: object) -> Markup:
         >>> tag("text", "a < b", class_="label", text_anchor="end", x=1.5)
         Markup('<text class="label" text-anchor="end" x="1.5">a &lt; b</text>')
     """
-    written = [
-        Markup(' {}="{}"').format(Markup(key.rstrip("_").replace("_", "-")), _plain(value))
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{escape(_plain(value))}"'
         for key, value in attributes.items()
         if value is not None
-    ]
-    head = Markup("<{}{}").format(Markup(name), Markup("").join(written))
+    )
     if not children:
-        return Markup("{}/>").format(head)
-    return Markup("{}>{}</{}>").format(head, Markup("").join(map(escape, children)), Markup(name))
+        return Markup(f"<{name}{written}/>")
+    return Markup(f"<{name}{written}>{''.join(map(escape, children))}</{name}>")
 
 
 def number(value: float) -> str:
