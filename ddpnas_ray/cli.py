@@ -14,7 +14,9 @@ COMMANDS = {
     "search": "search for an architecture",
     "generate": "generate the best networks for any budgets from a finished search",
     "latency": "time the parts of a space's networks on a device, and check such a table",
+    "table": "import a benchmark's accuracies as a table that searches read, and describe such a table",
     "check": "run everything on two batches, and tell what a search will cost; count a genotype's network",
+    "ablate": "repeat the paper's ablations: tables and pictures over values and seeds",
     "report": "print what a finished search found, or verify its files",
 }
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from ddpnas_ray.core.budgets import Budget
     from ddpnas_ray.core.generation import Solution
     from ddpnas_ray.core.types import CostTable
-    from ddpnas_ray.execution.base import Executor
     from ddpnas_ray.generated import FinishedRun, Generated
     from ddpnas_ray.job import Job
     from ddpnas_ray.nn.timing_config import TimingOptions
@@ -96,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ddpnas_ray.generated import FinishedRun, Generated, genotype_json, infeasible_text, write
 
     run = FinishedRun.load(args.run, target=args.target, include_pruned=args.include_pruned)
+    run.refuse_without_theta()
     timing = None
     if args.latency:
         cost, timing = _latency(args.latency, run)
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(f"{name:<24} {quantity(name, value)}" for name, value in unbounded.items()))
         return OK
     budgets = [budget for text in args.budget for budget in parse_budgets(text, unbounded)] or [{}]
-    job = _verification(run, args) if args.verify else None
+    job = run.job(args.overrides) if args.verify else None
 
     start = time.perf_counter()
     with _cluster(run, args) as on_ray:
@@ -165,40 +165,13 @@ def _stdout_to_stderr() -> Iterator[None]:
         os.close(kept)
 
 
-def _verification(run: FinishedRun, args: argparse.Namespace) -> Job:
-    """The run's data, for scoring with inherited weights."""
-    from ddpnas_ray import rundir
-    from ddpnas_ray.config import check, fixed_keys, set_key, to_dict
-    from ddpnas_ray.core.errors import ConfigError
-    from ddpnas_ray.job import Job
-
-    values = to_dict(run.config)
-    for override in args.overrides:
-        set_key(values, override)
-    config = check(values, args.run)
-    if changed := fixed_keys(run.config, config):
-        raise ConfigError(f"--set: {', '.join(changed)}: the run is over; only data.path and execution.* may change")
-    job = Job.prepare(config)
-    rundir.refuse_other_data(run.folder, job.digest)
-    return job
-
-
 def _verify(run: FinishedRun, job: Job, networks: Sequence[Generated], on_ray: bool) -> list[Generated]:
     """Score every solution with the supernet's weights, each architecture once, and take the best of each budget."""
-    import numpy as np
-
-    from ddpnas_ray import rundir
-    from ddpnas_ray.core.types import EvalRequest
+    from ddpnas_ray.distributed.ray_scoring import inherited_scores
 
     alphas = list(dict.fromkeys(solution.alpha_E for network in networks for solution in network.solutions))
-    requests = [
-        EvalRequest(round=0, epoch=0, architecture=i, alpha_E=np.array(alpha_E), lr=0.0, train=False)
-        for i, alpha_E in enumerate(alphas)
-    ]
-    with _progress("scoring", len(requests)) as advance, _executor(job, on_ray) as executor:
-        executor.load_weights(rundir.parsed(run.folder, "weights.safetensors", rundir.read_weights))
-        results = executor.evaluate(requests, on_result=lambda request, result: advance(1))
-    scores = {alpha_E: result.score for alpha_E, result in zip(alphas, results, strict=True)}
+    with _progress("scoring", len(alphas)) as advance:
+        scores = dict(zip(alphas, inherited_scores(run, job, alphas, on_ray=on_ray, on_done=advance), strict=True))
     return [
         network.choose([scores[solution.alpha_E] for solution in network.solutions], ())
         if network.solutions
@@ -251,23 +224,6 @@ def _measure(run: FinishedRun, networks: Sequence[Generated], label: str, option
         else network
         for network in networks
     ]
-
-
-@contextmanager
-def _executor(job: Job, on_ray: bool) -> Iterator[Executor]:
-    """Who scores: this process, or workers of the connected cluster."""
-    if not on_ray or job.images is None:
-        yield job.executor()
-        return
-    from ddpnas_ray.execution.ray_pool import RayPool, fitting_workers
-
-    config = job.config.execution
-    size = fitting_workers(config, job.config.training.threads)
-    pool = RayPool(job.trainer("cuda" if size.gpus_per_worker else "cpu"), config, size)
-    try:
-        yield pool
-    finally:
-        pool.close()
 
 
 @contextmanager

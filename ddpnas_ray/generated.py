@@ -11,18 +11,21 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ddpnas_ray import rundir
-from ddpnas_ray.config import SearchConfig, check, parse
+from ddpnas_ray.config import SearchConfig, check, fixed_keys, parse, set_key, to_dict
 from ddpnas_ray.core.budgets import Budget, budget_text, is_time, quantity
 from ddpnas_ray.core.errors import ConfigError, TooLargeError, did_you_mean
 from ddpnas_ray.core.generation import Problem, Solution, evaluate, most_likely, nearest
 from ddpnas_ray.core.types import CostFunction, IntArray
 from ddpnas_ray.spaces.base import SpaceSpec, Target, find_space
 from ddpnas_ray.storage import Folder
+
+if TYPE_CHECKING:
+    from ddpnas_ray.job import Job
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,43 @@ class FinishedRun:
         choosable_EK = space.generable_EK & (space.exists_EK if include_pruned else live_EK)
         problem = Problem(space, theta_EK, choosable_EK, {**known, **costs})
         return cls(folder, config, spec, network, problem, str(result["fingerprint"]))
+
+    def job(self, overrides: Sequence[str] = ()) -> Job:
+        """The run's search with its data, for scoring with inherited weights.
+
+        Args:
+            overrides: ``data.path=...`` and ``execution.*`` where the run was made elsewhere.
+
+        Raises:
+            ConfigError: Something else is overridden.
+            RunDirError: The data are not those of the run.
+            DataError: They are not there.
+        """
+        from ddpnas_ray.job import Job
+
+        values = to_dict(self.config)
+        for override in overrides:
+            set_key(values, override)
+        config = check(values, self.folder.uri)
+        if changed := fixed_keys(self.config, config):
+            raise ConfigError(
+                f"--set: {', '.join(changed)}: the run is over; only data.path and execution.* may change"
+            )
+        job = Job.prepare(config)
+        rundir.refuse_other_data(self.folder, job.digest)
+        return job
+
+    def refuse_without_theta(self) -> None:
+        """Raise where there is no E[alpha] to maximise.
+
+        Raises:
+            ConfigError: The search's strategy keeps no distribution over operations.
+        """
+        if self.config.strategy in ("random", "evolution", "surrogate"):
+            raise ConfigError(
+                f"{self.folder.uri}: strategy {self.config.strategy} keeps no theta, so no network is likelier than "
+                "another; what it found is in result.json. Search with strategy=pruning to generate"
+            )
 
     def with_cost(self, name: str, cost: CostFunction) -> FinishedRun:
         """The same with one cost more."""
@@ -221,7 +261,9 @@ def _candidate(run: FinishedRun, network: Generated, i: int) -> dict[str, Any]:
         "rank": i + 1,
     }
     if network.scores:
-        facts["score"] = {"value": network.scores[i], "split": "val", "weights": "inherited from the supernet"}
+        trained = run.config.evaluation.kind == "supernet"
+        weights = "inherited from the supernet" if trained else "none: read from the table"
+        facts["score"] = {"value": network.scores[i], "split": "val", "weights": weights}
     if network.measured_ns:
         facts["measured_latency_ns"] = network.measured_ns[i]
     return facts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import math
 import os
@@ -35,7 +36,7 @@ from ddpnas_ray.data.images import ImageData, load_data
 from ddpnas_ray.driver import run_search
 from ddpnas_ray.execution import checkpoint
 from ddpnas_ray.execution.base import Executor
-from ddpnas_ray.execution.probe import Probe
+from ddpnas_ray.execution.probe import Probe, Rows, read_probe
 from ddpnas_ray.execution.table import ScoreTable, TableExecutor, expected_best
 from ddpnas_ray.reporting.progress import Progress
 from ddpnas_ray.rundir import SCHEMA_VERSION
@@ -114,8 +115,9 @@ class Job:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what was searched on: the images, or the table."""
-        return self.data.digest if self.scores is None or self.images is not None else self.scores.digest
+        """SHA-256 of what was searched on: the images, or the table; of both where a probe needs both."""
+        digests = [part.digest for part in (self.images, self.scores) if part is not None]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
     @property
     def name(self) -> str:
@@ -160,7 +162,8 @@ class Job:
     def progress(self) -> Progress:
         """A counter of this search."""
         space = self.spec.space
-        return Progress(space, self.strategy().epochs(space), self.config.pruning.epochs_per_round)
+        unit = "evaluations" if self.images is None else "architecture-epochs"
+        return Progress(space, self.strategy().epochs(space), self.config.pruning.epochs_per_round, unit)
 
     def costs(self, alpha_E: IntArray) -> dict[str, int]:
         """Exact costs of an architecture's deploy network."""
@@ -285,7 +288,9 @@ def _probe(job: Job, folder: Folder | None) -> Probe | None:
         return None
     assert job.scores is not None
     column = job.scores.column(job.config.evaluation.final, "test", "evaluation.final")
-    before = folder.read("probe.parquet") if folder is not None and folder.has("probe.parquet") else None
+    before: Rows = ()
+    if folder is not None and folder.has("probe.parquet"):
+        before = rundir.parsed(folder, "probe.parquet", read_probe)
     return Probe.make(job.spec.space, job.scores, column, job.config.evaluation.probe, before)
 
 

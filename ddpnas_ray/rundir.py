@@ -328,7 +328,7 @@ def refuse_other_data(folder: Folder, digest: str) -> None:
     if before != digest:
         raise RunDirError(
             f"{folder.uri}: the data are not those that the run was started with (SHA-256 {digest[:12]}, "
-            f"then {before[:12]}); point data.path at the same data, or start a new run with another --out"
+            f"then {before[:12]}); point data.path or evaluation.table to them, or start a new run with another --out"
         )
 
 

@@ -104,6 +104,16 @@ class Folder:
                 raise
             _sync_folder(target.parent)
 
+    def append(self, name: str, line: bytes) -> None:
+        """Add a line to a file; after a kill the last one may be cut short, so readers skip what is no line."""
+        if self.is_local:
+            with writing(self.uri), open(Path(self.path) / name, "ab") as file:
+                file.write(line + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        else:  # object stores cannot append
+            self.write(name, (self.read(name) if self.has(name) else b"") + line + b"\n")
+
     def make(self) -> None:
         """Create it, and the folders above it."""
         with writing(self.uri):

@@ -29,6 +29,7 @@ from ddpnas_ray.storage import Folder
 from tests.commands import ENVIRONMENT, LOCAL, ONE_EPOCH, SEARCH, Command, contents, options, run
 from tests.conftest import TINY
 from tests.data.making import encoded, image, write_folder, write_parquet
+from tests.score_tables import write_table
 
 Refused = Callable[..., str]
 
@@ -107,6 +108,22 @@ def test_an_unknown_key_names_file_key_and_likely_meaning(refused: Refused, tmp_
         ("data.mean=[0.1,0.2]", ["data.mean has 2 numbers", "give 1"]),
         ("data.crop=8", ["data.crop=8 could blank whole images of 8 pixels"]),
         ("data.train_limit=3", ["data.train_limit=3 is less than one image for each of the 10 classes", "raise it"]),
+        ("strategy=greedy", ["strategy is 'greedy'", "'pruning', 'random', 'evolution', 'multinomial', 'reinforce'"]),
+        ("evolution.population=1", ["evolution.population is 1", "greater than or equal to 2"]),
+        ("surrogate.group_distance=2", ["surrogate.group_distance is 2", "less than or equal to 1"]),
+        ("evaluation.budget=0", ["evaluation.budget is 0", "greater than or equal to 1"]),
+        (
+            "evaluation.budget=98",
+            ["evaluation.budget is 98: pruning needs 99 evaluations in space 'cell'", "raise it, or lower that"],
+        ),
+        ("evaluation.training=sometimes", ["evaluation.training is 'sometimes'", "'mean' or 'random'"]),
+        ("evaluation.kind=table", ["evaluation.table is missing: the Parquet file that evaluation.kind=table reads"]),
+        ("evaluation.table=none.parquet", ["evaluation.table: none.parquet cannot be read: No such file or directory"]),
+        ("evaluation.probe=8", ["evaluation.probe is 8: it compares a supernet with a table", "or leave it out"]),
+        (
+            "evaluation={kind: table, table: none.parquet, probe: 8}",
+            ["evaluation.probe is 8: it compares a supernet with a table", "set evaluation.kind=supernet"],
+        ),
     ],
 )
 def test_an_override_that_is_not_allowed(
@@ -170,7 +187,7 @@ def test_words_that_are_not_understood(refused: Refused, command: Command, words
 
 def test_an_unknown_command(refused: Refused) -> None:
     refused(cli.main, ["serch"], "serch is no command; did you mean search?")
-    refused(cli.main, ["xyz"], "xyz is no command; allowed: check, generate, latency, report, search")
+    refused(cli.main, ["xyz"], "xyz is no command; allowed: ablate, check, generate, latency, report, search, table")
 
 
 # --- genotypes ---
@@ -371,6 +388,55 @@ def test_cifar10_without_a_network_says_how_to_get_it_by_hand(
     assert time.monotonic() - start < 10
 
 
+# --- tables of scores ---
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of all networks of NAS-Bench-201's space."""
+    return write_table(tmp_path_factory.mktemp("scores") / "made.parquet")
+
+
+@pytest.mark.parametrize(
+    ("more", "fragments"),
+    [
+        (["space={name: cell}"], ["made.parquet: row 0: alpha [0, 0, 0, 0, 0, 0] is no architecture of space 'cell'"]),
+        (["evaluation.score=made_test_e200"], ["evaluation.score: made_test_e200 is of the test split; val is needed"]),
+        (["evaluation.final=made_val_e12"], ["evaluation.final: made_val_e12 is of the val split; test is needed"]),
+        (["evaluation.score=made_val_e21"], ["made.parquet has no column 'made_val_e21'; did you mean made_val_e12?"]),
+        (["evaluation.training=777"], ["evaluation.training is 777: ", "has no single trainings of made_val_e12"]),
+        (["evaluation.training=random"], ["evaluation.training is random: ", "mean takes the column itself"]),
+        (["strategy=pruning", "evaluation.budget=35"], ["evaluation.budget is 35: pruning needs 36", "raise it"]),
+    ],
+)
+@pytest.mark.parametrize("kept", [[], ["--out", "none"]])
+def test_a_table_that_is_not_what_the_search_needs(
+    refused: Refused, scores: Path, more: list[str], fragments: list[str], kept: list[str]
+) -> None:
+    words = options("space={name: nasbench201}", "evaluation.kind=table", f"evaluation.table={scores}", *more)
+    refused(search.main, [*words, *kept], *fragments)
+
+
+@pytest.mark.parametrize("kind", ["table", "supernet"])
+def test_a_file_that_is_no_table(refused: Refused, tmp_path: Path, kind: str) -> None:
+    (tmp_path / "a.parquet").write_text("alpha,score\n")
+    words = [*LOCAL, *options(f"evaluation.kind={kind}", "evaluation.table=a.parquet")]
+    refused(search.main, words, "evaluation.table: a.parquet cannot be read: ", "a Parquet file is needed")
+
+
+def test_workers_need_a_run_directory(refused: Refused) -> None:
+    way_out = "set execution.backend=local"
+    refused(
+        search.main, [*options(*TINY), "--out", "none"], "--out none: a search on Ray needs a run directory", way_out
+    )
+    refused(search.main, [*LOCAL, "--out", "none", "--resume"], "--resume: which run? give its folder with --out")
+
+
+def test_without_images_there_is_nothing_to_check(refused: Refused, scores: Path) -> None:
+    words = options("space={name: nasbench201}", "evaluation.kind=table", f"evaluation.table={scores}")
+    refused(check.main, words, "evaluation.kind is table: there are no images; this needs evaluation.kind=supernet")
+
+
 # --- where the run goes ---
 
 
@@ -508,7 +574,7 @@ def test_a_run_goes_on_with_its_own_data_only_wherever_they_are(refused: Refused
     write_folder(tmp_path / "others", {"cat": 8, "dog": 8}, seed=1)
     words = [*LOCAL, *options("data.name=folder", "data.path=photos"), "--out", "run"]
     assert run(search.main, *words, *ONE_EPOCH).code == 0
-    way_out = "point data.path at the same data, or start a new run with another --out"
+    way_out = "point data.path or evaluation.table to them, or start a new run with another --out"
     resume = ["--out", "run", "--resume"]
     refused(search.main, [*resume, *options("data.path=others")], "run: the data are not those", way_out)
     (tmp_path / "photos").rename(tmp_path / "moved")

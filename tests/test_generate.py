@@ -196,6 +196,7 @@ def test_verifying_takes_the_best_scoring_of_the_m_best(finished: Path) -> None:
         assert 0 <= max(scores) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_ray_finds_and_scores_the_same(finished: Path) -> None:
     words = [*budgets("macs=90%", "height=1..1"), "--sweep", "macs=70%..100%:6", "--verify", "2"]

@@ -22,7 +22,15 @@ from tests.commands import ENVIRONMENT, LOCAL, ONE_EPOCH, contents, options, run
 from tests.conftest import TINY
 
 FIRST_FILES = ("config.yaml", "environment.json", "space.json")
-FILES = (*FIRST_FILES, "checkpoints", "evaluations.parquet", "ledger.parquet", "log.jsonl", "result.json", "theta.parquet")
+FILES = (
+    *FIRST_FILES,
+    "checkpoints",
+    "evaluations.parquet",
+    "ledger.parquet",
+    "log.jsonl",
+    "result.json",
+    "theta.parquet",
+)
 FILES += ("weights.safetensors",)
 
 

@@ -152,3 +152,9 @@ def test_errors_of_the_disk_tell_the_way_out(number: int, way_out: str) -> None:
     assert str(error.value).startswith("runs/a: ")
     assert os.strerror(number) in str(error.value)
     assert str(error.value).endswith(way_out)
+
+
+def test_lines_are_added_one_after_the_other(folder: Folder) -> None:
+    folder.append("lines", b"one")
+    folder.append("lines", b"two")
+    assert folder.read("lines") == b"one\ntwo\n"

@@ -45,7 +45,7 @@ def ledger(
     """Rounds in order, each with all edges. Probabilities are NaN where one epoch a round leaves nothing to estimate.
 
     Args:
-        history: The finished rounds.
+        history: The finished rounds; a record without any utility is theta after the last of them, and says no more.
         evaluations: Their records.
         space: The space.
         keep_per_group: Operations of each group that stay.
@@ -55,7 +55,7 @@ def ledger(
         of_round = [row for row in evaluations if row.round == record.round and row.trained]
         prunable_EK = prunable(record.theta_EK, live_EK, space, keep_per_group)
         sigma, confused_E, best_E = np.nan, np.full(len(space.edges), np.nan), np.full(len(space.edges), np.nan)
-        if of_round:
+        if of_round and not np.isnan(record.utility_EK).all():
             alphas_NE = np.array([row.alpha_E for row in of_round])
             risks = round_risks(
                 alphas_NE,

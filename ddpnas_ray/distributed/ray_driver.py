@@ -160,7 +160,7 @@ def cluster(address: str | None, config: ExecutionConfig, *, label: str | None =
             cpus = max(cores, (config.workers or 0) + 1)
             labels = dict([label.split("=", 1)]) if label else None
             context = ray.init(address="local", num_cpus=cpus, labels=labels, **common)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises a bare one where a node does not start in time
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ResourceError(
             f"Ray: {address or 'local cluster'}: {reason}; leave --address out to start one here"

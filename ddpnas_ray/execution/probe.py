@@ -6,8 +6,9 @@ Axes: N networks of the probe, E edges.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,7 @@ from ddpnas_ray.execution.base import Executor
 from ddpnas_ray.execution.table import ScoreTable
 from ddpnas_ray.rundir import parquet_bytes, read_parquet
 
+Rows: TypeAlias = Sequence[dict[str, Any]]
 _PROBE = 6  # key of the generator that draws the networks
 ROWS = pa.schema(
     [
@@ -46,7 +48,7 @@ class Probe:
     rows: list[dict[str, Any]]
 
     @classmethod
-    def make(cls, space: SearchSpace, table: ScoreTable, column: str, networks: int, before: bytes | None) -> Probe:
+    def make(cls, space: SearchSpace, table: ScoreTable, column: str, networks: int, before: Rows = ()) -> Probe:
         """The same networks for every seed.
 
         Args:
@@ -54,13 +56,13 @@ class Probe:
             table: Knows them.
             column: What they are compared by.
             networks: How many.
-            before: ``probe.parquet`` of a run that goes on.
+            before: What a run that goes on has measured.
         """
         problem = Problem(space, initial_state(space, 0).theta_EK, space.generable_EK)
         drawn = random_alphas(problem, 10 * networks, rng_for(0, _PROBE))
         alphas_NE = np.array(list(dict.fromkeys(drawn))[:networks], dtype=np.int64)
         truth_N = [table.score(column, alpha_E) for alpha_E in alphas_NE]
-        return cls(alphas_NE, truth_N, [] if before is None else read_parquet(before).to_pylist())
+        return cls(alphas_NE, truth_N, list(before))
 
     def measure(self, executor: Executor, state: SearchState) -> None:
         """Score all networks with the weights of this moment, once an epoch."""
@@ -88,3 +90,9 @@ class Probe:
     def table(self) -> bytes:
         """``probe.parquet``."""
         return parquet_bytes(pa.Table.from_pylist(self.rows, schema=ROWS))
+
+
+def read_probe(data: bytes) -> Rows:
+    """The rows of ``probe.parquet``."""
+    rows: Rows = read_parquet(data).select(ROWS.names).to_pylist()
+    return rows

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,7 +80,8 @@ class ScoreTable:
         return cls(row_of, {name: _scores(table, name, unit, path) for name in names}, _sha256(data), path)
 
     def column(self, name: str | None, split: str, key: str) -> str:
-        """A column by name; without one that of the split with the fewest epochs (``val``) or the most (``test``).
+        """A column by name; without one that of the split with the fewest epochs (``val``) or the most (``test``), the
+        first in the file where there are several.
 
         Raises:
             DataError: There is none, or it is of another split.
@@ -88,8 +90,7 @@ class ScoreTable:
         if name is None:
             if not means:
                 raise DataError(f"{self.source}: no column of the {split} split; {key} needs one")
-            order = sorted(means, key=lambda column: (epochs_of(column), column))
-            return order[0] if split == "val" else order[-1]
+            return (min if split == "val" else max)(means, key=epochs_of)
         if name not in self.scores:
             raise DataError(f"{key}: {self.source} has no column {name!r}{did_you_mean(name, self.scores)}")
         if split_of(name) != split:
@@ -111,12 +112,12 @@ class TableExecutor:
     Args:
         table: The scores.
         column: Which of them.
-        training: ``mean``: the column itself; ``random``: one of its trainings, drawn anew for every query; a number:
-            the training of that seed.
+        training: ``mean``: the column itself; ``random``: one of the trainings that there are of an architecture, drawn
+            anew for every query; a number: the training of that seed.
         seed: Keys the draws.
 
     Raises:
-        DataError: The table has no such trainings.
+        DataError: The table has no such trainings, or none of some architectures: a search would end at the first.
     """
 
     def __init__(self, table: ScoreTable, column: str, *, training: str | int = "mean", seed: int = 0) -> None:
@@ -134,18 +135,24 @@ class TableExecutor:
                 + (f"trainings {', '.join(there)} of {column}" if there else f"no single trainings of {column}")
                 + "; mean takes the column itself"
             )
+        lacking = int(np.isnan([table.scores[name] for name in self._columns]).all(axis=0).sum())
+        if lacking:
+            raise DataError(
+                f"{table.source}: {self._columns[0]} lacks {lacking:,} of {len(table.row_of):,} architectures, and a "
+                "search may ask for any; name another column with evaluation.score, or another evaluation.training"
+            )
 
     def evaluate(self, requests: Sequence[EvalRequest], on_result: OnResult | None = None) -> list[EvalResult]:
-        """See ``Executor``. A score that the table lacks is one that diverged."""
+        """See ``Executor``."""
         on_result = on_result or ignore_result
         results = []
         for request in requests:
-            column = self._columns[0]
-            if len(self._columns) > 1:
+            scores = [self._table.score(column, request.alpha_E) for column in self._columns]
+            known = [score for score in scores if not math.isnan(score)]
+            if len(known) > 1:
                 rng = rng_for(self._seed, request.epoch, request.architecture, _TABLE)
-                column = self._columns[rng.integers(len(self._columns))]
-            score = self._table.score(column, request.alpha_E)
-            results.append(EvalResult(score=score, loss=math.nan, ok=math.isfinite(score), worker="table"))
+                known = [known[rng.integers(len(known))]]
+            results.append(EvalResult(score=known[0], loss=math.nan, worker="table"))
             on_result(request, results[-1])
         return results
 
@@ -192,12 +199,16 @@ def expected_best(val_N: FloatArray, final_N: FloatArray, evaluations: int) -> f
     order, n, size = np.argsort(-val_N, kind="stable"), min(evaluations, len(val_N)), len(val_N)
     r = np.arange(size - n)
     p_R = n / size * np.concatenate([[1.0], np.cumprod((size - r - n) / np.maximum(1, size - r - 1))])
-    return float(p_R @ final_N[order[: size - n + 1]])
+    return math.fsum(p_R * final_N[order[: size - n + 1]])  # exact, whatever the number of threads
 
 
 def _alphas(table: pa.Table, encode: Callable[[dict[str, Any]], IntArray], path: str) -> list[tuple[int, ...]]:
     if "alpha" in table.column_names:
-        return [tuple(alpha) for alpha in table.column("alpha").to_pylist()]
+        try:
+            return [tuple(map(operator.index, alpha)) for alpha in table.column("alpha").to_pylist()]
+        except TypeError as error:
+            kind = table.schema.field("alpha").type
+            raise DataError(f"{path}: column alpha holds {kind}; a list of integers a row is needed") from error
     if "arch_str" not in table.column_names:
         raise DataError(f"{path}: neither a column alpha nor arch_str says which architecture a row is")
     try:
@@ -223,10 +234,10 @@ def _rows(alphas: list[tuple[int, ...]], space: SearchSpace, path: str) -> dict[
 
 
 def _scores(table: pa.Table, name: str, unit: str, path: str) -> FloatArray:
-    try:
-        scores_N = np.array(table.column(name).to_numpy(), dtype=np.float64)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{path}: column {name} holds no numbers") from error
+    kind = table.schema.field(name).type
+    if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)):
+        raise DataError(f"{path}: column {name} holds {kind}; numbers are needed")
+    scores_N = np.array(table.column(name).to_numpy(), dtype=np.float64)
     largest = float(np.nanmax(np.abs(scores_N), initial=0.0))
     if unit == "percent" or (not unit and largest > 1.0):
         scores_N, largest = scores_N / 100.0, largest / 100.0

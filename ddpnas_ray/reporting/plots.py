@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from ddpnas_ray.reporting.figures import drawing, saved
 
 Points = Sequence[tuple[float, float]]
 
@@ -27,16 +27,9 @@ def pareto(
     Returns:
         ``pareto.png`` and ``pareto.svg``.
     """
-    import matplotlib
+    from matplotlib.ticker import EngFormatter
 
-    style: Any = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "ddpnas"}
-    with matplotlib.rc_context(style):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import EngFormatter
-
-        figure = Figure(figsize=(7.5, 4.8), layout="constrained")
-        FigureCanvasAgg(figure)
+    with drawing(7.5, 4.8) as figure:
         axes = figure.add_subplot()
         if len(sampled):
             axes.scatter(*_columns(sampled), s=8, c="0.75", label="random architectures", linewidths=0, zorder=1)
@@ -52,13 +45,7 @@ def pareto(
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(alpha=0.3)
         axes.legend(loc="lower right", frameon=False)
-        files = {}
-        for kind in ("png", "svg"):
-            data = io.BytesIO()
-            metadata = {"Software": None} if kind == "png" else {"Date": None}  # equal networks, equal files
-            figure.savefig(data, format=kind, dpi=150, metadata=metadata)
-            files[f"pareto.{kind}"] = data.getvalue()
-        return files
+        return saved(figure, "pareto")
 
 
 def _columns(points: Points) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
@@ -20,9 +22,13 @@ class Progress:
         space: What is searched.
         epochs: How many architectures every epoch will have.
         epochs_per_round: T.
+        unit: What an evaluation is called.
     """
 
-    def __init__(self, space: SearchSpace, epochs: Sequence[int], epochs_per_round: int) -> None:
+    def __init__(
+        self, space: SearchSpace, epochs: Sequence[int], epochs_per_round: int, unit: str = "architecture-epochs"
+    ) -> None:
+        self._unit = unit
         self._lock = threading.Lock()
         self._plan = list(epochs)
         self._rounds = -(-len(self._plan) // epochs_per_round)
@@ -77,6 +83,7 @@ class Progress:
             "of": self._plan[min(state.epoch, len(self._plan) - 1)],
             "architecture_epochs": done,
             "architecture_epochs_planned": total,
+            "unit": self._unit,
             "best": None if np.isnan(best) else round(best, 4),
             "mean": round(float(np.mean(shown)), 4) if shown else None,
             "candidates_left": int(state.live_EK.sum()),
@@ -135,7 +142,7 @@ def line(now: Mapping[str, Any]) -> str:
     note = f" ({now['note']})" if now["note"] else ""
     return (
         f"{now['epochs_done']}/{now['epochs']} epochs, round {now['round']}/{now['rounds']}: "
-        f"{now['architecture_epochs']}/{now['architecture_epochs_planned']} architecture-epochs, "
+        f"{now['architecture_epochs']}/{now['architecture_epochs_planned']} {now['unit']}, "
         f"{now['candidates_left']}/{now['candidates']} candidates{scores}{left}{note}"
     )
 
@@ -176,3 +183,36 @@ def _panel(title: str, now: Mapping[str, Any]) -> Any:
     outer.add_row(ProgressBar(total=total, completed=done, width=60))
     outer.add_row(table)
     return Panel(outer, title=title)
+
+
+@contextmanager
+def counting(
+    what: str, total: int, lines: TextIO, *, done: int = 0, every_s: float = 10.0
+) -> Iterator[Callable[[int], None]]:
+    """Count long work: a bar on a terminal (stderr), otherwise a plain line now and then; yields what is told of more.
+
+    Args:
+        what: What is counted.
+        total: How many there are.
+        lines: Where plain lines go.
+        done: How many were done before.
+        every_s: Seconds between two plain lines, at least; quick work prints none.
+    """
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    live, start = sys.stderr.isatty(), time.monotonic()
+    count, said = done, start
+    with Bar(console=Console(stderr=True), transient=True, disable=not live) as bar:
+        task = bar.add_task(what, total=total, completed=done)
+
+        def advance(n: int) -> None:
+            nonlocal count, said
+            count += n
+            bar.advance(task, n)
+            if not live and count < total and (now := time.monotonic()) - said >= every_s:
+                said = now
+                left = (now - start) / (count - done) * (total - count)
+                print(f"{count}/{total} {what}, {duration(left)} left", file=lines, flush=True)
+
+        yield advance

@@ -26,7 +26,7 @@ def summary(result: Mapping[str, Any], out: str) -> str:
             f"{'rounds' if result['rounds'] else 'epochs'}, "
             f"{duration(result['seconds'])}, {result['workers']} worker(s), seed {result['seed']}",
             f"fingerprint {result['fingerprint']}",
-            f"run directory {out}",
+            *([] if out == "none" else [f"run directory {out}"]),
         ]
     )
 

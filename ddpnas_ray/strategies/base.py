@@ -75,7 +75,7 @@ def best_seen(state: SearchState, space: SearchSpace) -> IntArray | None:
     return np.array(max(rows, key=lambda row: row.score).alpha_E, dtype=np.int64) if rows else None
 
 
-def may_be_generated(alpha_E: Sequence[int], space: SearchSpace) -> bool:
+def may_be_generated(alpha_E: Sequence[int] | IntArray, space: SearchSpace) -> bool:
     """Whether every block of an architecture has as many inputs as a generated network's (none left out otherwise)."""
     left_out = [not space.op(e, k).generable for e, k in enumerate(alpha_E)]
     return all(

@@ -89,5 +89,5 @@ def mutated(alpha_E: IntArray, space: SearchSpace, rng: np.random.Generator) -> 
 
 @lru_cache(maxsize=4)
 def network_choices(space: SearchSpace) -> tuple[IntArray, ...]:
-    """What every block of a network that could be generated can choose, each of shape (C, B); kept, as children ask often."""
+    """What every block of a network that could be generated can choose, each of shape (C, B); every child asks."""
     return tuple(block_choices(space, space.generable_EK, block) for block in space.blocks)

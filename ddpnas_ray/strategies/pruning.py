@@ -5,6 +5,7 @@ Axes: N architectures, E edges, K candidates.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,6 +14,7 @@ import numpy as np
 from annotated_types import Ge, Lt
 
 from ddpnas_ray.core.bounds import architectures_by_round
+from ddpnas_ray.core.choices import block_choices
 from ddpnas_ray.core.generation import Problem, solve
 from ddpnas_ray.core.performance import record, utility
 from ddpnas_ray.core.pruning import prune
@@ -20,7 +22,7 @@ from ddpnas_ray.core.sampling import disjoint_sample, rng_for
 from ddpnas_ray.core.types import EvalResult, FloatArray, IntArray, Plan, SearchSpace, SearchState
 from ddpnas_ray.core.update import update
 from ddpnas_ray.strategies.base import cosine, epoch_plan, equal_epochs, evaluations_left
-from ddpnas_ray.strategies.rounds import more_to_prune, next_round
+from ddpnas_ray.strategies.rounds import kept, more_to_prune, next_round
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +49,9 @@ class Pruning:
         keep_per_group: Reserved generable operations of each group.
         prune: False never prunes.
         evaluations: How many in all. What Algorithm 1 leaves of them goes to scoring the architectures with the largest
-            E[alpha] without training, and the best of those is the answer; None: it needs no more. Without pruning
-            this is when the search ends.
+            E[alpha] without training, as many as the kept operations make, and the best of those is the answer; None:
+            it needs no more. Nothing is scored so in spaces with conditional edges, which generation does not cover.
+            Without pruning this is when the search ends.
         lr: Initial learning rate, annealed to zero by a cosine over the planned epochs; all architectures of an epoch
             train at the same rate.
     """
@@ -87,8 +90,11 @@ class Pruning:
     def epochs(self, space: SearchSpace) -> tuple[int, ...]:
         """See ``Strategy``."""
         trained = self._trained_epochs(space)
-        to_verify = 0 if self.evaluations is None else self.evaluations - sum(trained)
-        return trained + ((to_verify,) if to_verify > 0 else ())
+        left = 0 if self.evaluations is None or space.conditional else self.evaluations - sum(trained)
+        if left <= 0:
+            return trained
+        kept_EK = kept(space, self.keep_per_group)
+        return (*trained, min(left, math.prod(len(block_choices(space, kept_EK, block)) for block in space.blocks)))
 
     def sample(self, state: SearchState) -> IntArray:
         """An epoch's architectures, shape (N, E)."""
@@ -108,7 +114,7 @@ class Pruning:
     def _verification(self, state: SearchState, space: SearchSpace) -> Plan | None:
         """The most likely architectures that are left (Eq. 10), to be scored as they are; once, in one epoch."""
         left = 0 if self.evaluations is None else evaluations_left(state, self.evaluations)
-        if not left or not state.evaluations[-1].trained:
+        if not left or space.conditional or not all(row.trained for row in state.evaluations[-1:]):
             return None
         best = solve(Problem(space, state.theta_EK, state.live_EK & space.generable_EK), {}, k=left)
         return epoch_plan(state, np.array([solution.alpha_E for solution in best]), lr=0.0, train=False)

@@ -13,7 +13,7 @@ from ddpnas_ray.core.bounds import architectures_by_round
 from ddpnas_ray.core.performance import utility
 from ddpnas_ray.core.pruning import prunable, prune
 from ddpnas_ray.core.types import BoolArray, FloatArray, RoundRecord, SearchSpace, SearchState
-from ddpnas_ray.strategies.base import evaluations_left
+from ddpnas_ray.strategies.base import equal_epochs, evaluations_left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,21 +41,29 @@ class Rounds:
         if not state.round_is_full(self.epochs_per_round):
             return state
         live_EK = state.live_EK
-        if self.prune:
-            live_EK = prune(state.theta_EK, live_EK, state.visits_EK > 0, space, self.keep_per_group)
+        if self.prune:  # an operation that theta makes rare may not have been drawn: that its edge took part is enough
+            seen_EK = live_EK & state.visits_EK.any(axis=1, keepdims=True)
+            live_EK = prune(state.theta_EK, live_EK, seen_EK, space, self.keep_per_group)
         utility_EK = utility(state.score_sum_EK, state.visits_EK)
         return next_round(state, utility_EK, state.momentum_EK, state.theta_EK, live_EK)
 
     def epochs(self, space: SearchSpace) -> tuple[int, ...]:
         """How many architectures every epoch has, if pruning takes one operation of every edge a round."""
-        rounds = architectures_by_round(space, self.keep_per_group) if self.prune else []
-        sizes = [n for n in rounds for _ in range(self.epochs_per_round)]
-        size, left, epochs = space.shape[1], self.evaluations, list[int]()
-        while left:
-            size = sizes[len(epochs)] if len(epochs) < len(sizes) else (size - 1 if len(epochs) == len(sizes) else size)
-            epochs.append(min(size, left))
-            left -= epochs[-1]
-        return tuple(epochs)
+        if not self.prune:
+            return equal_epochs(self.evaluations, space.shape[1])
+        left, epochs = self.evaluations, list[int]()
+        for n in architectures_by_round(space, self.keep_per_group):
+            for size in equal_epochs(min(left, n * self.epochs_per_round), n):
+                epochs.append(size)
+                left -= size
+        widest = int(kept(space, self.keep_per_group).sum(axis=1).max())
+        return (*epochs, *equal_epochs(left, widest))
+
+
+def kept(space: SearchSpace, keep_per_group: int) -> BoolArray:
+    """As many operations of every edge's groups as pruning leaves; which ones it leaves is theta's to say."""
+    uniform_EK = space.exists_EK.astype(np.float64)
+    return space.exists_EK & ~prunable(uniform_EK, space.exists_EK, space, keep_per_group)
 
 
 def more_to_prune(state: SearchState, space: SearchSpace, keep_per_group: int) -> bool:

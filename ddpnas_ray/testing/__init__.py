@@ -1,4 +1,4 @@
-"""Contracts that every search space and every executor passes; plug-ins test themselves with them.
+"""Contracts that every search space, every strategy and every executor passes; plug-ins test themselves with them.
 
 Import them in a pytest module and derive a class whose name starts with ``Test``.
 """
@@ -6,11 +6,25 @@ Import them in a pytest module and derive a class whose name starts with ``Test`
 import pytest
 
 pytest.register_assert_rewrite(
-    "ddpnas_ray.testing.space_contract", "ddpnas_ray.testing.executor_contract", "ddpnas_ray.testing.states"
+    "ddpnas_ray.testing.space_contract",
+    "ddpnas_ray.testing.executor_contract",
+    "ddpnas_ray.testing.strategy_contract",
+    "ddpnas_ray.testing.states",
 )
 
 from ddpnas_ray.testing.executor_contract import ExecutorContract, contract_trainer  # noqa: E402
 from ddpnas_ray.testing.space_contract import SpaceContract, count_bn_relu, count_macs  # noqa: E402
 from ddpnas_ray.testing.states import assert_same_state  # noqa: E402
+from ddpnas_ray.testing.strategy_contract import StrategyContract, by_architecture, counted_space  # noqa: E402
 
-__all__ = ["ExecutorContract", "SpaceContract", "assert_same_state", "contract_trainer", "count_bn_relu", "count_macs"]
+__all__ = [
+    "ExecutorContract",
+    "SpaceContract",
+    "StrategyContract",
+    "assert_same_state",
+    "by_architecture",
+    "contract_trainer",
+    "count_bn_relu",
+    "count_macs",
+    "counted_space",
+]

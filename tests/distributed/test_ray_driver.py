@@ -14,9 +14,6 @@ from ddpnas_ray import job as jobs
 from ddpnas_ray import rundir
 from ddpnas_ray.config import dump, load
 from ddpnas_ray.execution.checkpoint import newest_epoch
-from ddpnas_ray.execution.local import LocalExecutor
-from ddpnas_ray.execution.trainer import Trainer
-from ddpnas_ray.reporting.progress import Progress
 from ddpnas_ray.storage import Folder
 from tests.conftest import TINY
 
@@ -32,9 +29,7 @@ def new_run(job: jobs.Job, out: Path) -> Folder:
 
 
 def run_locally(job: jobs.Job, out: Path) -> dict[str, Any]:
-    trainer = Trainer(spec=job.spec, data=job.data, config=job.config.training, seed=job.config.seed)
-    progress = Progress(job.spec.space, 1, job.config.pruning.epochs_per_round)
-    result = jobs.run(job, new_run(job, out), LocalExecutor(trainer), progress)
+    result = jobs.run(job, new_run(job, out), job.executor(), job.progress())
     assert result is not None
     return result
 
@@ -59,6 +54,7 @@ def test_a_search_on_ray_has_the_fingerprint_of_the_local_one(local_fingerprint:
     assert found.agrees and found.recomputed == local_fingerprint
 
 
+@pytest.mark.slow
 def test_another_seed_has_another_fingerprint(local_fingerprint: str, tmp_path: Path) -> None:
     assert run_locally(make_job("seed=1"), tmp_path / "run")["fingerprint"] != local_fingerprint
 

@@ -6,7 +6,7 @@ import math
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from ddpnas_ray.core.bounds import planned_architecture_epochs, planned_epochs
 from ddpnas_ray.core.errors import DivergedError
+from ddpnas_ray.core.generation import most_likely
 from ddpnas_ray.core.pruning import prunable
 from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.core.types import (
@@ -29,10 +30,13 @@ from ddpnas_ray.core.types import (
     SearchSpace,
     SearchState,
     each_edge_alone,
+    expectation,
     initial_state,
 )
 from ddpnas_ray.strategies.base import Strategy
 from ddpnas_ray.strategies.pruning import Pruning, PruningConfig, cosine
+from ddpnas_ray.testing import StrategyContract
+from ddpnas_ray.testing.strategy_contract import Make
 
 LAW = settings(derandomize=True, deadline=None, max_examples=40)
 seeds = st.integers(0, 2**32 - 1)
@@ -430,6 +434,121 @@ def test_the_config_and_the_strategy_have_the_same_defaults() -> None:
     assert PruningConfig() == PruningConfig(epochs_per_round=3, gamma=0.9, keep_per_group=1)
 
 
+class TestPruning(StrategyContract):
+    @pytest.fixture
+    def make(self) -> Make:
+        return lambda evaluations: Pruning(epochs_per_round=1, evaluations=evaluations)
+
+
+class TestNoPrune(StrategyContract):
+    @pytest.fixture
+    def make(self) -> Make:
+        return lambda evaluations: Pruning(epochs_per_round=2, evaluations=evaluations, prune=False)
+
+
+class TestAlgorithm1(StrategyContract):
+    has_budget = False
+
+    @pytest.fixture
+    def make(self) -> Make:
+        return lambda _evaluations: Pruning(epochs_per_round=2)
+
+
+# A budget beyond Algorithm 1: what is left of it verifies the most likely architectures.
+
+
+@LAW
+@given(space=spaces(), more=st.integers(1, 70), epochs_per_round=st.integers(1, 2), seed=seeds)
+def test_the_rest_of_a_budget_verifies_the_most_likely_without_training(
+    space: SearchSpace, more: int, epochs_per_round: int, seed: int
+) -> None:
+    needed = planned_architecture_epochs(space, 1, epochs_per_round)
+    strategy = Pruning(epochs_per_round=epochs_per_round, evaluations=needed + more)
+    executor = FakeExecutor(at_random)
+    states = states_of(strategy, executor, space, initial_state(space, seed))
+    trained, final = search(Pruning(epochs_per_round=epochs_per_round), at_random, space, seed), states[-1]
+    assert [request.train for request in executor.asked] == [True] * needed + [False] * (len(executor.asked) - needed)
+    assert final.evaluations[:needed] == trained.evaluations, "the search itself is the same"
+    np.testing.assert_array_equal(final.theta_EK, trained.theta_EK)
+
+    choices = [np.flatnonzero(live_K) for live_K in final.live_EK & space.generable_EK]
+    assert len(executor.asked) - needed == min(more, math.prod(map(len, choices)))
+    assert strategy.epochs(space)[trained.epoch :] == (len(executor.asked) - needed,)
+    verified = [tuple(request.alpha_E.tolist()) for request in executor.asked[needed:]]
+    assert len(set(verified)) == len(verified)
+    if math.prod(map(len, choices)) <= 3000:
+        everything = sorted(
+            (expectation(np.array(alpha), final.theta_EK, space) for alpha in product(*choices)), reverse=True
+        )
+        found = [expectation(np.array(alpha), final.theta_EK, space) for alpha in verified]
+        np.testing.assert_allclose(found, everything[: len(found)], atol=1e-12)
+    best = max(at_random(request).score for request in executor.asked[needed:])
+    answer_E = strategy.answer(final, space)
+    assert answer_E is not None
+    scores = {row.alpha_E: row.score for row in final.evaluations if not row.trained}
+    assert scores[tuple(answer_E.tolist())] == best
+
+
+def test_of_equal_scores_the_most_likely_is_the_answer() -> None:
+    strategy = Pruning(epochs_per_round=1, evaluations=12 + 9)
+    final = search(strategy, scored_by(lambda _: 0.5), NASBENCH201)
+    assert [row.trained for row in final.evaluations].count(False) == 9
+    answer_E = strategy.answer(final, NASBENCH201)
+    assert answer_E is not None
+    np.testing.assert_array_equal(answer_E, most_likely(NASBENCH201, final.theta_EK, final.live_EK))
+
+
+def test_what_the_verified_learned_from_is_theta_alone() -> None:
+    """Verification comes once: neither its scores nor a budget that it could not spend go on with the search."""
+    strategy = Pruning(epochs_per_round=1, evaluations=1000)
+    state = search(strategy, at_random, SMALL)
+    assert strategy.ask(state, SMALL) is None
+    assert len(state.evaluations) < 1000
+    assert (state.round, len(state.history)) == (state.epoch - 1, state.epoch - 1)
+
+
+def test_without_a_rest_the_answer_is_left_to_theta() -> None:
+    for strategy in (Pruning(epochs_per_round=1), Pruning(epochs_per_round=1, evaluations=12)):
+        final = search(strategy, at_random, NASBENCH201)
+        assert len(final.evaluations) == 12
+        assert strategy.answer(final, NASBENCH201) is None
+
+
+def test_where_nothing_can_be_pruned_the_whole_budget_verifies() -> None:
+    space = space_of((1, 1, 0), (1, 0, 0))
+    final = search(Pruning(evaluations=2), at_random, space)
+    assert [row.trained for row in final.evaluations] == [False, False]
+
+
+# NoPrune of Table 2.
+
+
+@LAW
+@given(space=spaces(), evaluations=st.integers(1, 40), epochs_per_round=st.integers(1, 3), seed=seeds)
+def test_without_pruning_theta_moves_and_everything_stays(
+    space: SearchSpace, evaluations: int, epochs_per_round: int, seed: int
+) -> None:
+    strategy = Pruning(epochs_per_round=epochs_per_round, evaluations=evaluations, prune=False)
+    executor = FakeExecutor(at_random)
+    final = states_of(strategy, executor, space, initial_state(space, seed))[-1]
+    assert len(executor.asked) == evaluations
+    assert all(request.train for request in executor.asked)
+    np.testing.assert_array_equal(final.live_EK, space.exists_EK)
+    assert (final.pruned_at_EK == -1).all()
+    assert final.round == final.epoch // epochs_per_round
+    assert strategy.answer(final, space) is None
+
+
+def test_the_first_round_is_the_same_with_and_without_pruning() -> None:
+    first, other = (
+        search(strategy, at_random, NASBENCH201).history[0]
+        for strategy in (Pruning(), Pruning(prune=False, evaluations=15))
+    )
+    for name in ("theta_EK", "utility_EK", "momentum_EK"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(other, name))
+    assert (first.live_EK.sum(), other.live_EK.sum()) == (24, 30)
+
+
 # Gated spaces: an edge may be left out of an architecture.
 
 DEEP, SHALLOW = Op("deep", "parameter"), Op("shallow", "parameter")
@@ -468,3 +587,10 @@ def test_only_ops_that_were_visited_are_pruned() -> None:
 def test_a_search_ends_when_a_layer_can_no_longer_take_part() -> None:
     # "deep" always loses and goes in round 0; the layer has two operations too many, and nothing visits them any more.
     search(Pruning(epochs_per_round=1), scored_by(lambda alpha_E: 0.9 if alpha_E[0] == 1 else 0.1), DEPTH)
+
+
+def test_where_generation_does_not_reach_nothing_is_verified() -> None:
+    strategy = Pruning(epochs_per_round=1, evaluations=50)
+    final = search(strategy, at_random, DEPTH)
+    assert all(row.trained for row in final.evaluations)
+    assert sum(strategy.epochs(DEPTH)) == planned_architecture_epochs(DEPTH, 1, 1)

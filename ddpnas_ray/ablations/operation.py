@@ -1,0 +1,168 @@
+"""How good are networks that share an operation? (Fig. 3)
+
+Axes: N networks, E edges.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ddpnas_ray.ablations.folder import Report
+from ddpnas_ray.ablations.outcomes import markdown
+from ddpnas_ray.core.errors import ConfigError, did_you_mean
+from ddpnas_ray.core.generation import Problem, random_alphas
+from ddpnas_ray.core.sampling import rng_for
+from ddpnas_ray.core.types import FloatArray, SearchSpace, initial_state
+from ddpnas_ray.reporting.ablation_plots import histogram
+from ddpnas_ray.reporting.figures import heading
+from ddpnas_ray.rundir import parquet_bytes
+from ddpnas_ray.spaces.base import SpaceSpec
+
+_OPERATION = 7  # key of the generator that draws the networks
+QUARTILES = 1.349  # deviations between a normal distribution's quartiles
+LEAST = 20  # networks: D'Agostino's test is not meant for fewer
+DRAWS = 50  # at most, for every network that is wanted
+
+
+def find_choice(space: SearchSpace, edge: str, operation: str) -> tuple[int, int]:
+    """The indices of an edge and of its operation.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    edges = [e.name for e in space.edges]
+    if edge not in edges:
+        raise ConfigError(f"--edge: space {space.name!r} has no edge {edge!r}{did_you_mean(edge, edges)}")
+    e = edges.index(edge)
+    names = [op.name for op in space.edges[e].candidates]
+    if operation not in names:
+        raise ConfigError(f"--operation: edge {edge} has no operation {operation!r}{did_you_mean(operation, names)}")
+    return e, names.index(operation)
+
+
+def networks_with(space: SearchSpace, e: int, k: int, count: int, seed: int) -> list[tuple[int, ...]]:
+    """Different networks that could be generated and have operation k on edge e, drawn uniformly among those.
+
+    Raises:
+        ConfigError: There are not so many.
+    """
+    choosable_EK = space.generable_EK.copy()
+    if choosable_EK[e, k]:
+        choosable_EK[e] = np.arange(space.shape[1]) == k  # the edge may still be left out
+    problem = Problem(space, initial_state(space, 0).theta_EK, choosable_EK)
+    rng, found = rng_for(seed, _OPERATION), dict[tuple[int, ...], None]()
+    for _ in range(DRAWS):
+        found |= dict.fromkeys(alpha for alpha in random_alphas(problem, count, rng) if alpha[e] == k)
+        if len(found) >= count:
+            return list(found)[:count]
+    name = f"{space.op(e, k).name} on {space.edges[e].name}"
+    raise ConfigError(f"--networks {count}: only {len(found)} different networks with {name} were found; ask for fewer")
+
+
+def report(
+    spec: SpaceSpec,
+    e: int,
+    k: int,
+    alphas: Sequence[Sequence[int]],
+    scores: dict[str, list[float]],
+    source: str,
+    seed: int,
+) -> Report:
+    """Fit and tests.
+
+    Args:
+        spec: The space.
+        e: The edge.
+        k: The operation.
+        alphas: The networks.
+        scores: Name, with its split, -> a score a network; the last one is drawn.
+        source: What the configuration is called.
+        seed: That drew the networks.
+    """
+    edge, operation = spec.space.edges[e].name, spec.space.op(e, k).name
+    fits = [{"score": name, **fit(np.array(values))} for name, values in scores.items()]
+    last, values = fits[-1], np.array(list(scores.values())[-1])
+    header = [
+        "score",
+        "networks",
+        "mean [%]",
+        "deviation [%]",
+        "median [%]",
+        "by quartiles [%]",
+        "skewness",
+        "Shapiro-Wilk W",
+        "p",
+        "D'Agostino K2",
+        "p",
+    ]
+    cells = [
+        [
+            str(row["score"]),
+            str(row["networks"]),
+            *(f"{100 * row[key]:.2f}" for key in ("mean", "deviation", "median", "deviation_by_quartiles")),
+            *(_text(row[key]) for key in ("skewness", "shapiro_w", "shapiro_p", "dagostino_k2", "dagostino_p")),
+        ]
+        for row in fits
+    ]
+    verdict = "\np below 0.05: the scores are not those of a normal distribution, at that level.\n"
+    rows = [
+        {
+            "label": f"{edge}={operation}",
+            "network": n,
+            "seed": seed,
+            "genotype": json.dumps(spec.decode(np.array(alpha_E))),
+            **{name: column[n] for name, column in scores.items()},
+        }
+        for n, alpha_E in enumerate(alphas)
+    ]
+    note = f"Shapiro-Wilk p = {_text(last['shapiro_p'])}, D'Agostino p = {_text(last['dagostino_p'])}"
+    title = heading(f"Networks with {operation} on edge {edge} (Fig. 3)", spec.space.name, f"seed {seed}", source)
+    split, _, what = str(last["score"]).partition(": ")
+    known = values[np.isfinite(values)]
+    curves = [("mean, deviation", last["mean"], last["deviation"])]
+    curves.append(("median, quartiles", last["median"], last["deviation_by_quartiles"]))
+    figures = histogram(title, f"{split} accuracy, {what}", known, curves, note)
+    summary = [{key: _known(value) for key, value in row.items()} for row in fits]
+    trials = parquet_bytes(pa.Table.from_pylist(rows))
+    return Report(summary, f"{markdown(header, cells)}\n{verdict}", trials, figures)
+
+
+def fit(scores_N: FloatArray) -> dict[str, Any]:
+    """A normal distribution's mean and deviation, and tests of whether it is one; NaN where all scores are equal.
+
+    Median and quartiles say what the bulk is like where some networks fail altogether.
+    """
+    from scipy.stats import normaltest, shapiro, skew
+
+    known_N = scores_N[np.isfinite(scores_N)]
+    mean, deviation = float(known_N.mean()), float(known_N.std(ddof=1))
+    skewness = w = shapiro_p = k2 = dagostino_p = math.nan
+    if deviation > 0 and len(known_N) >= LEAST:
+        skewness = float(skew(known_N))
+        (w, shapiro_p), (k2, dagostino_p) = map(float, shapiro(known_N)), map(float, normaltest(known_N))
+    return {
+        "networks": len(known_N),
+        "mean": mean,
+        "deviation": deviation,
+        "median": float(np.median(known_N)),
+        "deviation_by_quartiles": float(np.subtract(*np.quantile(known_N, [0.75, 0.25]))) / QUARTILES,
+        "skewness": skewness,
+        "shapiro_w": w,
+        "shapiro_p": shapiro_p,
+        "dagostino_k2": k2,
+        "dagostino_p": dagostino_p,
+    }
+
+
+def _text(value: float) -> str:
+    return "not defined" if math.isnan(value) else f"{value:.3g}"
+
+
+def _known(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,246 @@
+"""Ablations that are searches: which variants of a configuration, for which seeds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ddpnas_ray.config import SearchConfig, check, to_dict
+from ddpnas_ray.core.bounds import planned_architecture_epochs
+from ddpnas_ray.core.errors import ConfigError, did_you_mean
+from ddpnas_ray.job import make_strategy
+from ddpnas_ray.spaces.base import find_space
+
+Value = int | float | str
+Arguments = Mapping[str, Any]
+
+PRUNING = {"strategy": "pruning", "pruning.prune": True}
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "pruning": PRUNING,
+    "noprune": {"strategy": "pruning", "pruning.prune": False},
+    "random": {"strategy": "random"},
+    "evolution": {"strategy": "evolution"},
+    "surrogate": {"strategy": "surrogate"},
+    "multinomial": {"strategy": "multinomial", "multinomial.prune": False},
+    "multinomial+prune": {"strategy": "multinomial", "multinomial.prune": True},
+    "reinforce": {"strategy": "reinforce", "reinforce.prune": False},
+    "reinforce+prune": {"strategy": "reinforce", "reinforce.prune": True},
+}
+MERGES = ("mean", "sequential")
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One setting of an ablation.
+
+    Args:
+        label: What its results are called.
+        value: What was set: T, gamma, a budget, ...
+        config: All of it, but for the seed.
+    """
+
+    label: str
+    value: Value
+    config: SearchConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One search of an ablation."""
+
+    variant: Variant
+    seed: int
+
+    @property
+    def config(self) -> SearchConfig:
+        """Its configuration."""
+        return varied(self.variant.config, {"seed": self.seed}, "--seeds")
+
+    @property
+    def key(self) -> tuple[str, Value, int]:
+        """What tells it from the others."""
+        return (self.variant.label, self.variant.value, self.seed)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The searches of an ablation.
+
+    Args:
+        what: The sub-command.
+        base: A configuration that prepares the data of all.
+        variants: The settings.
+        seeds: Of every setting.
+    """
+
+    what: str
+    base: SearchConfig
+    variants: tuple[Variant, ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def trials(self) -> list[Planned]:
+        """All searches: every variant with the first seed, then with the second, ..."""
+        return [Planned(variant, seed) for seed in self.seeds for variant in self.variants]
+
+
+def plan(what: str, config: SearchConfig, arguments: Arguments) -> Sweep:
+    """The searches of a sub-command, each checked.
+
+    Args:
+        what: The sub-command.
+        config: What is varied.
+        arguments: Its options: ``seeds`` as text, and what the sub-command's own function takes.
+
+    Raises:
+        ConfigError: A value is not allowed.
+    """
+    base, variants = _PLANS[what](config, arguments)
+    space = find_space(config.space.name)(**config.space.options).space
+    for variant in variants:
+        make_strategy(variant.config, space)
+    return Sweep(what, base, tuple(variants), parse_seeds(arguments["seeds"]))
+
+
+def _interval(config: SearchConfig, arguments: Arguments) -> tuple[SearchConfig, list[Variant]]:
+    """T; each search costs what Algorithm 1 needs, or all cost ``budget``."""
+    base = varied(config, PRUNING | {"evaluation.budget": arguments["budget"]}, "interval")
+    variants = _each(base, "T", "pruning.epochs_per_round", arguments["values"])
+    return variants[0].config, variants
+
+
+def _gamma(config: SearchConfig, arguments: Arguments) -> tuple[SearchConfig, list[Variant]]:
+    base = varied(config, PRUNING, "gamma")
+    variants = _each(base, "gamma", "pruning.gamma", arguments["values"])
+    return variants[0].config, variants
+
+
+def _noprune(config: SearchConfig, arguments: Arguments) -> tuple[SearchConfig, list[Variant]]:
+    """Both with the evaluations that pruning needs."""
+    space = find_space(config.space.name)(**config.space.options).space
+    needed = planned_architecture_epochs(space, config.pruning.keep_per_group, config.pruning.epochs_per_round)
+    base = varied(config, PRUNING | {"evaluation.budget": needed}, "noprune")
+    without = varied(base, STRATEGIES["noprune"], "noprune")
+    return base, [Variant("pruning", "true", base), Variant("no pruning", "false", without)]
+
+
+def _strategies(config: SearchConfig, arguments: Arguments) -> tuple[SearchConfig, list[Variant]]:
+    names = [name.strip() for name in arguments["only"].split(",")] if arguments["only"] else list(STRATEGIES)
+    for name in names:
+        if name not in STRATEGIES:
+            raise ConfigError(f"--only: {name!r} is no strategy{did_you_mean(name, STRATEGIES)}")
+    _refuse_twice("--only", names)
+    budgets = numbers("--budgets", arguments["budgets"])
+    variants = []
+    for name in names:
+        for budget in budgets:
+            variant = varied(config, {**STRATEGIES[name], "evaluation.budget": budget}, f"--budgets {budget}")
+            variants.append(Variant(name, budget, variant))
+    return variants[0].config, variants
+
+
+def _correlation(config: SearchConfig, arguments: Arguments) -> tuple[SearchConfig, list[Variant]]:
+    evaluation = config.evaluation
+    if evaluation.kind == "table" or evaluation.table is None:
+        given = "evaluation.kind is table" if evaluation.kind == "table" else "evaluation.table is null"
+        raise ConfigError(
+            f"correlation: {given}; a supernet is compared with a table: take a configuration that trains, such as "
+            "configs/cifar10_nasbench201_cpu.yaml, and --set evaluation.table=FILE"
+        )
+    merges = [merge.strip() for merge in arguments["merge"].split(",")]
+    _refuse_twice("--merge", merges)
+    variants = []
+    for merge in merges:
+        if merge not in MERGES:
+            raise ConfigError(f"--merge: {merge!r} is no way to merge{did_you_mean(merge, MERGES)}")
+        # Each trial runs within one process anyway; sequential merging is refused elsewhere.
+        local = {"execution.backend": "local"} if merge == "sequential" else {}
+        changes = {"evaluation.probe": arguments["networks"], "training.merge": merge, **local}
+        variants.append(Variant(merge, merge, varied(config, changes, "correlation")))
+    return variants[0].config, variants
+
+
+_PLANS: dict[str, Callable[[SearchConfig, Arguments], tuple[SearchConfig, list[Variant]]]] = {
+    "interval": _interval,
+    "gamma": _gamma,
+    "noprune": _noprune,
+    "strategies": _strategies,
+    "correlation": _correlation,
+}
+
+
+def varied(config: SearchConfig, changes: Mapping[str, Any], source: str) -> SearchConfig:
+    """A configuration with other values for some dotted keys, checked again."""
+    values = to_dict(config)
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        section = values
+        for name in sections:
+            section = section[name]
+        section[last] = value
+    return check(values, source)
+
+
+def _each(base: SearchConfig, symbol: str, key: str, text: str) -> list[Variant]:
+    variants = []
+    for value in numbers("--values", text):
+        config = varied(base, {key: value}, f"--values {text}")
+        variants.append(Variant(f"{symbol}={value:g}", value, config))
+    return variants
+
+
+def numbers(option: str, text: str) -> list[int | float]:
+    """``1,2,3`` or ``1..6`` or ``0.7,0.9`` -> numbers, none of them twice.
+
+    Raises:
+        ConfigError: They are none.
+
+    Example:
+        >>> numbers("--values", "1..3,6,0.5")
+        [1, 2, 3, 6, 0.5]
+    """
+    found: list[int | float] = []
+    for item in text.split(","):
+        item = item.strip()
+        if match := re.fullmatch(r"([0-9]{1,6})\.\.([0-9]{1,6})", item):
+            first, last = int(match[1]), int(match[2])
+            if last < first:
+                raise ConfigError(f"{option} {text}: {item} goes down; write {last}..{first}")
+            found += range(first, last + 1)
+        elif re.fullmatch(r"[0-9]{1,6}", item):
+            found.append(int(item))
+        elif re.fullmatch(r"[0-9]{0,6}\.[0-9]{1,6}", item):
+            found.append(float(item))
+        else:
+            raise ConfigError(f"{option} {text}: {item!r} is no number; write them as 1,2,3 or 1..6")
+    _refuse_twice(option, found)
+    return found
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """``N``: so many seeds, from 0; ``A..B``: from A to B.
+
+    Raises:
+        ConfigError: It is neither.
+
+    Example:
+        >>> parse_seeds("3"), parse_seeds("10..12")
+        ((0, 1, 2), (10, 11, 12))
+    """
+    match = re.fullmatch(r"([0-9]{1,9})(\.\.([0-9]{1,9}))?", text.strip())
+    if match is None:
+        raise ConfigError(f"--seeds: {text!r} is neither a number of seeds, such as 4, nor a range, such as 10..13")
+    first, last = (int(match[1]), int(match[3])) if match[2] else (0, int(match[1]) - 1)
+    if last < first:
+        raise ConfigError(f"--seeds: {text} holds no seed; give a number from 1 on, or the smaller end first")
+    if last - first >= 100_000:
+        raise ConfigError(f"--seeds: {text} are {last - first + 1:,}; at most 100,000 are searched at once")
+    return tuple(range(first, last + 1))
+
+
+def _refuse_twice(option: str, values: Sequence[Value]) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise ConfigError(f"{option}: {value} stands there twice; once is enough")

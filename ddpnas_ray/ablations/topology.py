@@ -1,0 +1,148 @@
+"""The best network of every height and number of non-parameter operations: {N, H} of Table 4."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ddpnas_ray.ablations.folder import Report
+from ddpnas_ray.ablations.outcomes import markdown
+from ddpnas_ray.core.budgets import Budget, parse_budgets
+from ddpnas_ray.core.errors import BudgetError
+from ddpnas_ray.core.generation import Solution
+from ddpnas_ray.generated import FinishedRun
+from ddpnas_ray.reporting.ablation_plots import heat_maps
+from ddpnas_ray.rundir import parquet_bytes
+
+ANY = "any"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a network must look like, in every cell.
+
+    Args:
+        height: H; None: any.
+        nonparametric: N; None: any.
+    """
+
+    height: int | None
+    nonparametric: int | None
+
+    def __str__(self) -> str:
+        parts = [
+            f"{name}={value}" for name, value in (("H", self.height), ("N", self.nonparametric)) if value is not None
+        ]
+        return f"{{{', '.join(parts)}}}" if parts else ANY
+
+    def budget(self, run: FinishedRun, costs: dict[str, int]) -> Budget:
+        """As generation takes it."""
+        bounds = (("height", self.height), ("nonparametric", self.nonparametric))
+        text = ",".join(f"{name}={value}..{value}" for name, value in bounds if value is not None)
+        return parse_budgets(text, costs)[0] if text else {}
+
+
+def shapes(run: FinishedRun, heights: Sequence[int], nonparametric: Sequence[int]) -> list[Shape]:
+    """Every combination, and each with the other one free; heights run slowest.
+
+    Raises:
+        BudgetError: Networks of this space have no such costs.
+    """
+    families = {name.partition(".")[0] for name in run.problem.costs}
+    for needed in ("height", "nonparametric"):
+        if needed not in families:
+            raise BudgetError(
+                f"topology: space {run.problem.space.name!r} has no cost {needed}; {{N, H}} is of cells: "
+                "give a run of space cell or nasbench201"
+            )
+    return [Shape(h, n) for h, n in itertools.product([None, *heights], [None, *nonparametric])]
+
+
+def report(
+    run: FinishedRun,
+    wanted: Sequence[Shape],
+    found: Sequence[Solution | None],
+    scores: Sequence[float | None] | None,
+    source: str,
+) -> Report:
+    """Table and heat maps.
+
+    Args:
+        run: The finished search.
+        wanted: The shapes.
+        found: The best network of each; None where there is none.
+        scores: Validation scores with inherited weights; None where not verified.
+        source: The run's name.
+    """
+    verified = scores is not None
+    absent = {shape for shape, best in zip(wanted, found, strict=True) if best is None}
+    rows, cells = [], []
+    for i, (shape, best) in enumerate(zip(wanted, found, strict=True)):
+        score = scores[i] if scores is not None else None
+        facts: dict[str, Any] = {
+            "label": str(shape),
+            "height": shape.height,
+            "nonparametric": shape.nonparametric,
+            "feasible": best is not None,
+            "expectation": None if best is None else best.expectation,
+            "params": None if best is None else best.costs["params"],
+            "macs": None if best is None else best.costs["macs"],
+            "genotype": None if best is None else json.dumps(run.spec.decode(np.array(best.alpha_E))),
+        }
+        rows.append(facts | ({"val: inherited weights": score} if verified else {}))
+        if best is None:
+            continue
+        numbers = [f"{best.expectation:.6f}", f"{best.costs['params']:,}", f"{best.costs['macs']:,}"]
+        cells.append([str(shape), *numbers, *([f"{100 * (score or 0.0):.2f}"] if verified else [])])
+    header = ["{N, H}", "E[alpha]", "params", "macs", *["val: inherited weights [%]"] * verified]
+    lacking = [
+        str(shape) for shape, best in zip(wanted, found, strict=True) if best is None and not _covered(shape, absent)
+    ]
+    note = f"\nNo such network is left: {', '.join(lacking)}.\n" if lacking else ""
+    note += f"\nExact costs of the target network ({run.target}); H and N hold in every cell.\n"
+    heights = list(dict.fromkeys(shape.height for shape in wanted))
+    counts = list(dict.fromkeys(shape.nonparametric for shape in wanted))
+
+    def grid(key: str, scale: float) -> Any:
+        values = [np.nan if row.get(key) is None else scale * row[key] for row in rows]
+        return np.array(values, dtype=np.float64).reshape(len(heights), len(counts))
+
+    expectations = [best.expectation for best in found if best is not None]
+    spread = max(expectations, default=0.0) - min(expectations, default=0.0)
+    digits = int(np.clip(2 - np.floor(np.log10(spread)), 3, 6)) if spread > 0 else 4
+    panels = [
+        ("E[alpha] (Eq. 9)", grid("expectation", 1.0), f".{digits}f"),
+        ("params [k]", grid("params", 1e-3), ".0f"),
+    ]
+    if verified:
+        panels.append(("val accuracy with inherited weights [%]", grid("val: inherited weights", 100.0), ".1f"))
+    names = [[ANY if value is None else str(value) for value in values] for values in (heights, counts)]
+    title = f"The best network of every {{N, H}} (Table 4)\n{run.problem.space.name}, {source}, seed {run.config.seed}"
+    figures = heat_maps(title, names[0], names[1], panels, "-: no such network is left")
+    schema = pa.schema(
+        [
+            ("label", pa.string()),
+            ("height", pa.int32()),
+            ("nonparametric", pa.int32()),
+            ("feasible", pa.bool_()),
+            ("expectation", pa.float64()),
+            ("params", pa.int64()),
+            ("macs", pa.int64()),
+            ("genotype", pa.string()),
+            *([("val: inherited weights", pa.float64())] if verified else []),
+        ]
+    )
+    trials = parquet_bytes(pa.Table.from_pylist(rows, schema=schema))
+    return Report(rows, f"{markdown(header, cells)}\n{note}", trials, figures)
+
+
+def _covered(shape: Shape, absent: set[Shape]) -> bool:
+    """Whether a wider shape is absent too."""
+    wider = {Shape(None, None), Shape(shape.height, None), Shape(None, shape.nonparametric)} - {shape}
+    return bool(wider & absent)

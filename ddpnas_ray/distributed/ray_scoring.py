@@ -1,0 +1,57 @@
+"""Architectures scored with the weights of a finished search, in this process or by the connected cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from ddpnas_ray import rundir
+from ddpnas_ray.core.types import EvalRequest
+from ddpnas_ray.execution.base import Executor
+from ddpnas_ray.generated import FinishedRun
+from ddpnas_ray.job import Job
+
+
+def inherited_scores(
+    run: FinishedRun,
+    job: Job,
+    alphas: Sequence[Sequence[int]],
+    *,
+    on_ray: bool,
+    on_done: Callable[[int], None] = lambda n: None,
+) -> list[float]:
+    """Validation scores, in order.
+
+    Args:
+        run: Whose weights.
+        job: ``run.job()``: its data.
+        alphas: The architectures.
+        on_ray: Whether the connected cluster scores.
+        on_done: Told of every architecture.
+    """
+    requests = [
+        EvalRequest(round=0, epoch=0, architecture=i, alpha_E=np.array(alpha_E), lr=0.0, train=False)
+        for i, alpha_E in enumerate(alphas)
+    ]
+    with _executor(job, on_ray) as executor:
+        executor.load_weights(rundir.parsed(run.folder, "weights.safetensors", rundir.read_weights))
+        results = executor.evaluate(requests, on_result=lambda request, result: on_done(1))
+    return [result.score for result in results]
+
+
+@contextmanager
+def _executor(job: Job, on_ray: bool) -> Iterator[Executor]:
+    if not on_ray or job.images is None:
+        yield job.executor()
+        return
+    from ddpnas_ray.execution.ray_pool import RayPool, fitting_workers
+
+    config = job.config.execution
+    size = fitting_workers(config, job.config.training.threads)
+    pool = RayPool(job.trainer("cuda" if size.gpus_per_worker else "cpu"), config, size)
+    try:
+        yield pool
+    finally:
+        pool.close()

@@ -1,0 +1,318 @@
+"""Pictures of ablations. Scores come as fractions and are drawn in percent; deviations are over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ddpnas_ray.core.types import FloatArray
+from ddpnas_ray.reporting.figures import drawing, saved
+
+COLOURS = (
+    *("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple"),
+    *("tab:brown", "tab:pink", "tab:olive", "tab:cyan", "0.4"),
+)
+MARKERS = "osD^vPX<>*"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A setting with what it gave.
+
+    Args:
+        x: The setting.
+        mean: Over seeds.
+        spread: Half the length of the bar; NaN of one seed.
+    """
+
+    x: float
+    mean: float
+    spread: float
+
+
+def swept(
+    title: str,
+    x_label: str,
+    measure: str,
+    points: Sequence[Point],
+    *,
+    evaluations: Sequence[float] = (),
+    random: Sequence[float] = (),
+    chosen: tuple[float, float] | None = None,
+    chosen_label: str = "",
+) -> dict[str, bytes]:
+    """Quality against a number that was varied; below it, where given, what that costs (Fig. 6).
+
+    Args:
+        title: Above the picture.
+        x_label: The number, with its meaning.
+        measure: The quality, with its split.
+        points: Mean and standard deviation.
+        evaluations: Cost of each point.
+        random: Quality of random search at the same cost.
+        chosen: What the paper takes, from and to.
+        chosen_label: Its name.
+    """
+    xs = [point.x for point in points]
+    with drawing(7.0, 5.6 if evaluations else 4.6) as figure:
+        ratios = [2.4, 1.0] if evaluations else [1.0]
+        rows = figure.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+        for axes in rows:
+            if chosen is not None:
+                one = chosen[0] == chosen[1]
+                line = {"c": "0.55", "ls": "--", "lw": 1.0}
+                label = chosen_label if axes is rows[0] else None
+                if one:
+                    axes.axvline(chosen[0], label=label, **line)
+                else:
+                    axes.axvspan(*chosen, color="0.92", lw=0, label=label)
+        _bars(rows[0], points, "tab:blue", "o", "mean ± standard deviation over seeds")
+        if random:
+            rows[0].plot(xs, [100 * y for y in random], c="tab:orange", ls=":", marker="x", label=_RANDOM)
+        rows[0].set(title=title, ylabel=_percent(measure))
+        rows[0].margins(y=0.14)  # room for the legend
+        rows[0].legend(frameon=False, loc="best", fontsize=9)
+        if evaluations:
+            rows[1].plot(xs, evaluations, c="tab:blue", marker="o")
+            rows[1].set(ylabel="evaluations", ylim=(0, 1.12 * max(evaluations)))
+        rows[-1].set_xlabel(x_label)
+        if all(float(x).is_integer() for x in xs) and len(xs) <= 20:
+            rows[-1].set_xticks(xs)
+        for axes in rows:
+            axes.grid(alpha=0.3)
+        return saved(figure, "plot")
+
+
+def compared(title: str, measure: str, groups: Sequence[tuple[str, Sequence[float]]], note: str) -> dict[str, bytes]:
+    """Every seed of each variant, with mean and standard deviation.
+
+    Args:
+        title: Above the picture.
+        measure: The quality, with its split.
+        groups: Name and scores.
+        note: Below the picture.
+    """
+    rng = np.random.default_rng(0)  # spreads points that would hide each other
+    with drawing(7.0, 1.4 + 1.0 * len(groups)) as figure:
+        axes = figure.add_subplot()
+        for i, (_, scores) in enumerate(groups):
+            if not len(scores):
+                continue
+            values, y = 100 * np.array(scores, dtype=np.float64), len(groups) - 1 - i
+            size, alpha = (8, 0.35) if len(values) > 50 else (18, 0.6)
+            jitter = rng.uniform(-0.26, 0.1, len(values))
+            axes.scatter(values, y + jitter, s=size, alpha=alpha, c=COLOURS[i], linewidths=0)
+            deviation = values.std(ddof=1) if len(values) > 1 else 0.0
+            axes.errorbar(values.mean(), y + 0.26, xerr=deviation, c="k", marker="D", ms=5, capsize=4, lw=1.4)
+        axes.set_yticks(range(len(groups)), [name for name, _ in reversed(groups)])
+        axes.set(title=title, xlabel=f"{_percent(measure)}\n{note}", ylim=(-0.5, len(groups) - 0.4))
+        axes.grid(alpha=0.3, axis="x")
+        return saved(figure, "plot")
+
+
+def by_budget(
+    title: str, measure: str, lines: Mapping[str, Sequence[Point]], random: Sequence[tuple[float, float]]
+) -> dict[str, bytes]:
+    """Quality of several strategies against their evaluations; bars are standard errors of the mean.
+
+    Args:
+        title: Above the picture.
+        measure: The quality, with its split.
+        lines: Strategy -> points.
+        random: (evaluations, quality) of random search, exactly.
+    """
+    budgets = sorted({point.x for points in lines.values() for point in points})
+    step = min([b - a for a, b in pairwise(budgets)], default=1.0)
+    with drawing(8.2, 5.0) as figure:
+        axes = figure.add_subplot()
+        if random:
+            xs, ys = zip(*random, strict=True)
+            label = "random search, exactly"
+            axes.plot(xs, [100 * y for y in ys], c="k", ls=":", marker="_", ms=14, label=label, zorder=1)
+        for i, (name, points) in enumerate(lines.items()):
+            shift = step * 0.035 * (i - (len(lines) - 1) / 2)  # bars side by side
+            moved = [Point(point.x + shift, point.mean, point.spread) for point in points]
+            _bars(axes, moved, COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], name)
+        axes.set(title=title, xlabel="evaluations", ylabel=f"{_percent(measure)}\nmean ± standard error over seeds")
+        axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
+        axes.grid(alpha=0.3)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
+        return saved(figure, "plot")
+
+
+def taus(
+    title: str, lines: Mapping[str, Sequence[Point]], *, paper: float, epochs_per_round: int, networks: int
+) -> dict[str, bytes]:
+    """Kendall's tau by epoch (Fig. 7).
+
+    Args:
+        title: Above the picture.
+        lines: Way to merge -> a point an epoch, mean and standard deviation.
+        paper: The paper's value.
+        epochs_per_round: T.
+        networks: How many were ranked.
+    """
+    with drawing(7.5, 4.8) as figure:
+        axes = figure.add_subplot()
+        axes.axhline(paper, c="0.4", ls="--", lw=1.2, label=f"the paper: {paper:g}")
+        last = 0.0
+        for i, (name, points) in enumerate(lines.items()):
+            xs, means = [p.x for p in points], np.array([p.mean for p in points])
+            spreads = np.nan_to_num(np.array([p.spread for p in points]))
+            axes.fill_between(xs, means - spreads, means + spreads, color=COLOURS[i], alpha=0.18, lw=0)
+            axes.plot(xs, means, c=COLOURS[i], marker=MARKERS[i], ms=5, label=f"merge: {name}")
+            last = max([last, *xs])
+        for end in range(epochs_per_round, int(last), epochs_per_round):
+            axes.axvline(end + 0.5, c="0.85", lw=1.0, zorder=0)
+        label = f"Kendall's tau of {networks} networks:\ninherited scores (val) with the table (test)"
+        axes.set(title=title, xlabel="epochs trained (grey: a pruning)", ylabel=label)
+        axes.grid(alpha=0.3, axis="y")
+        axes.set_ylim(top=max(axes.get_ylim()[1], paper + 0.15))  # room for the legend
+        axes.legend(frameon=False, loc="upper right", ncols=3, fontsize=9)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        return saved(figure, "plot")
+
+
+def histogram(
+    title: str, measure: str, scores: FloatArray, fits: Sequence[tuple[str, float, float]], note: str
+) -> dict[str, bytes]:
+    """Scores of networks that share an operation, with fitted normal densities (Fig. 3).
+
+    Args:
+        title: Above the picture.
+        measure: The quality, with its split.
+        scores: Fractions.
+        fits: Name, centre and deviation of each.
+        note: Results of the tests.
+    """
+    values = 100 * scores
+    with drawing(7.0, 4.6) as figure:
+        axes = figure.add_subplot()
+        bins = int(np.clip(len(np.histogram_bin_edges(values, "fd")) - 1, 8, 60))
+        axes.hist(values, bins=bins, density=True, color="tab:blue", alpha=0.45, label=f"{len(values)} networks")
+        top = axes.get_ylim()[1]
+        for i, (name, centre, deviation) in enumerate(fits):
+            if deviation > 0:
+                low, high = min(scores.min(), centre - 3 * deviation), max(scores.max(), centre + 3 * deviation)
+                xs = np.linspace(max(0.0, low), min(1.0, high), 800)
+                density = np.exp(-0.5 * ((xs - centre) / deviation) ** 2) / (100 * deviation * math.sqrt(2 * math.pi))
+                top = max(top, density.max())
+                label = f"normal by {name}: {100 * centre:.2f}, {100 * deviation:.2f}"
+                axes.plot(100 * xs, density, c=COLOURS[i + 1], ls="-:"[i], lw=2, label=label)
+        axes.set(title=title, xlabel=f"{_percent(measure)}\n{note}", ylabel="density [1 / %]")
+        axes.grid(alpha=0.3)
+        axes.set_ylim(top=1.25 * top)  # room for the legend
+        axes.legend(frameon=False, loc="upper left", fontsize=9)
+        return saved(figure, "plot")
+
+
+def theta_by_round(
+    title: str, edges: Sequence[str], operations: Sequence[Sequence[str]], theta_LEK: FloatArray, pruned_at_EK: Any
+) -> dict[str, bytes]:
+    """theta of every operation of every edge by round, one small picture an edge (Fig. 4).
+
+    Args:
+        title: Above the picture.
+        edges: Their names.
+        operations: Candidates of each edge.
+        theta_LEK: After 0, 1, ... rounds, shape (L + 1, E, K).
+        pruned_at_EK: The round, from 0, that pruned it; -1 where none did.
+    """
+    names = list(dict.fromkeys(name for row in operations for name in row))
+    colour = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+    columns = min(len(edges), 3 if len(edges) <= 9 else 4 if len(edges) <= 16 else 7)
+    lines = -(-len(edges) // columns)
+    rounds = np.arange(len(theta_LEK))
+    width = max(6.0, 1.75 * columns + 1.5)
+    with drawing(width, 1.55 * lines + 1.7) as figure:
+        grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+        for e, name in enumerate(edges):
+            axes = grid.flat[e]
+            for k, operation in enumerate(operations[e]):
+                end = pruned_at_EK[e, k] + 1 if pruned_at_EK[e, k] >= 0 else len(rounds) - 1
+                values, c = theta_LEK[:, e, k], colour[operation]
+                axes.plot(rounds[: end + 1], values[: end + 1], c=c, lw=1.6)
+                if pruned_at_EK[e, k] >= 0:
+                    axes.plot(rounds[end:], values[end:], c=c, lw=0.8, ls=":")
+                    axes.plot(end, values[end], c=c, marker="x", ms=5, mew=1.4)
+            axes.set_title(name, fontsize=9, pad=3)
+            axes.grid(alpha=0.25)
+            axes.tick_params(labelsize=8, labelbottom=e + columns >= len(edges))
+            if e + columns >= len(edges):
+                axes.set_xlabel("rounds", fontsize=9)
+        for axes in grid.flat[len(edges) :]:
+            axes.remove()
+        axes = grid.flat[0]
+        axes.xaxis.get_major_locator().set_params(integer=True, nbins=5)
+        handles = [axes.plot([], [], c=colour[name], lw=1.6, label=name)[0] for name in names]
+        handles += axes.plot([], [], c="0.4", marker="x", ls=":", lw=0.8, label="pruned; theta goes on")
+        figure.legend(
+            handles=handles,
+            loc="outside lower center",
+            ncols=min(int(width / 1.9), len(handles)),
+            frameon=False,
+            fontsize=9,
+        )
+        figure.supylabel("theta", fontsize=10)
+        figure.suptitle(title, fontsize=11)
+        return saved(figure, "plot")
+
+
+def heat_maps(
+    title: str, rows: Sequence[str], columns: Sequence[str], panels: Sequence[tuple[str, FloatArray, str]], hint: str
+) -> dict[str, bytes]:
+    """Values by height and number of non-parameter operations; empty where there is no such network (Table 4).
+
+    Args:
+        title: Above the picture.
+        rows: Heights.
+        columns: Numbers of non-parameter operations.
+        panels: What, values with NaN where there are none, format of one.
+        hint: What empty fields are.
+    """
+    from matplotlib.colors import Normalize
+
+    width = 1.6 + 0.72 * len(columns)
+    with drawing(width, 1.4 + len(panels) * (0.9 + 0.42 * len(rows))) as figure:
+        grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, (what, values, form) in zip(grid, panels, strict=True):
+            known = values[np.isfinite(values)]
+            limits = Normalize(known.min(), known.max()) if len(known) else Normalize(0, 1)
+            image = axes.imshow(values, cmap="viridis", norm=limits, aspect="auto")
+            for (i, j), value in np.ndenumerate(values):
+                if np.isfinite(value):
+                    dark = limits(value) < 0.6
+                    axes.text(
+                        j, i, format(value, form), ha="center", va="center", fontsize=8, color="w" if dark else "k"
+                    )
+                else:
+                    axes.text(j, i, "-", ha="center", va="center", fontsize=8, color="0.5")
+            axes.set_yticks(range(len(rows)), rows)
+            axes.set_title(what, fontsize=10)
+            axes.set_ylabel("height H")
+            axes.tick_params(length=0)
+            for side in axes.spines.values():
+                side.set_visible(False)
+            figure.colorbar(image, ax=axes, pad=0.01, aspect=12)
+        grid[-1].set_xticks(range(len(columns)), columns)
+        grid[-1].set_xlabel(f"non-parameter operations N ({hint})")
+        figure.suptitle(title, fontsize=11)
+        return saved(figure, "plot")
+
+
+def _bars(axes: Any, points: Sequence[Point], colour: str, marker: str, label: str) -> None:
+    xs, means = [point.x for point in points], [100 * point.mean for point in points]
+    spreads = [0.0 if math.isnan(point.spread) else 100 * point.spread for point in points]
+    axes.errorbar(xs, means, yerr=spreads, c=colour, marker=marker, ms=5, capsize=3, lw=1.4, label=label)
+
+
+def _percent(measure: str) -> str:
+    return f"{measure} [%]"
+
+
+_RANDOM = "random search, as many evaluations, exactly"

@@ -1,0 +1,227 @@
+"""Tables of a benchmark's accuracies, imported and described: ``python -m ddpnas_ray.table``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from ddpnas_ray.commandline import OK, Parser, guarded
+from ddpnas_ray.core.errors import DataError
+from ddpnas_ray.costs.latency import place
+from ddpnas_ray.execution.nats_bench import DATA, Imported, OfficialFolder
+from ddpnas_ray.execution.table import NAME, ScoreTable, epochs_of, split_of
+from ddpnas_ray.reporting.progress import duration
+from ddpnas_ray.rundir import parquet_bytes
+from ddpnas_ray.spaces.base import SpaceSpec, find_space
+from ddpnas_ray.spaces.nasbench201 import make
+
+DESCRIPTION = """\
+Tables of accuracies that searches read instead of training (docs/tables.md).
+
+examples:
+  python -m ddpnas_ray.table import NATS-tss-v1_0-3ffb9-simple --out nasbench201.parquet
+  python -m ddpnas_ray.table describe nasbench201.parquet
+  python -m ddpnas_ray.search --config configs/nasbench201_table.yaml --set evaluation.table=nasbench201.parquet
+
+`ddpnas table import --help` and `ddpnas table describe --help` tell more.
+"""
+IMPORT = """\
+Read the official files of NATS-Bench's topology space (NAS-Bench-201), check them, and write one Parquet file. FOLDER
+is what NATS-tss-v1_0-3ffb9-simple.tar of https://github.com/D-X-Y/NATS-Bench unpacks to. The package nats_bench reads
+it: pip install nats_bench.
+
+The official files are pickles, and unpickling executes code: import only what you had from the official source. What
+is written holds no pickle.
+
+examples:
+  python -m ddpnas_ray.table import NATS-tss-v1_0-3ffb9-simple --out nasbench201.parquet
+  python -m ddpnas_ray.table import NATS-tss-v1_0-3ffb9-simple --datasets cifar100 --out cifar100.parquet
+"""
+DESCRIBE = """\
+Check a table whole and tell what it holds: for every mean over trainings the best and the mean of all architectures,
+and which columns a search takes where its configuration names none.
+
+examples:
+  python -m ddpnas_ray.table describe nasbench201.parquet
+  python -m ddpnas_ray.table describe nasbench201.parquet --json
+  python -m ddpnas_ray.table describe mine.parquet --space my_lab.tiny:make
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = Parser(prog="ddpnas table", description=DESCRIPTION)
+    commands = p.add_subparsers(dest="command", required=True, metavar="import|describe")
+    command = commands.add_parser("import", help="make a table of NATS-Bench's official files", description=IMPORT)
+    command.add_argument("folder", metavar="FOLDER", help="the unpacked archive")
+    command.add_argument("--out", metavar="FILE", required=True, help="the table, which must not exist yet")
+    command.add_argument(
+        "--datasets", metavar="NAME", nargs="+", choices=DATA, default=list(DATA), help=f"default: {' '.join(DATA)}"
+    )
+    command = commands.add_parser("describe", help="check a table and tell what it holds", description=DESCRIBE)
+    command.add_argument("file", metavar="FILE", help="a Parquet file")
+    command.add_argument("--space", metavar="NAME", default="nasbench201", help="its space (default nasbench201)")
+    command.add_argument("--json", action="store_true", help="print one JSON object; scores are fractions")
+    return p
+
+
+@guarded
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = parser().parse_args(argv)
+    return _import(args) if args.command == "import" else _describe(args)
+
+
+# --- import ---------------------------------------------------------------------------------------------------------
+
+
+def _import(args: argparse.Namespace) -> int:
+    folder, name = place(args.out)
+    if folder.has(name):
+        raise DataError(f"{args.out}: exists; choose another --out")
+    official = OfficialFolder.open(args.folder, make())
+    folder.make()
+    imported = official.read(args.datasets, _progress(len(official.files)))
+    metadata = {
+        "unit": "percent",
+        "source": Path(args.folder).resolve().name,
+        "nats_bench": importlib.metadata.version("nats_bench"),
+    }
+    folder.write(name, parquet_bytes(imported.table.replace_schema_metadata(metadata)))
+    print("\n".join(_summary(imported)))
+    print(f"table {args.out}")
+    return OK
+
+
+def _progress(total: int) -> Callable[[int], None]:
+    """Prints a line to stderr at every tenth of the files; call what it returns with how many are read."""
+    start = time.monotonic()
+
+    def read(done: int) -> None:
+        """So many are read."""
+        if 10 * (done - 1) // total < 10 * done // total:
+            left = (time.monotonic() - start) / done * (total - done)
+            print(f"{done:,}/{total:,} architectures, {duration(left)} left", file=sys.stderr, flush=True)
+
+    return read
+
+
+def _summary(imported: Imported) -> list[str]:
+    """What was found, in a few lines."""
+    lines = [f"{imported.table.num_rows:,} architectures"]
+    for (data, epochs), counts in imported.trainings.items():
+        of = ", ".join(f"{counts[n]:,} with {n} training{'s' if n > 1 else ''}" for n in sorted(counts))
+        lines.append(f"{data}, {epochs} epochs: {of}")
+    params, flops = imported.anomalies["params"], imported.anomalies["flops"]
+    lines.append(
+        f"recorded params are not the architecture's in {params:,} of them (column params_anomaly), flops in {flops:,}"
+    )
+    return lines
+
+
+# --- describe -------------------------------------------------------------------------------------------------------
+
+
+def _describe(args: argparse.Namespace) -> int:
+    found = description(args.file, find_space(args.space)())
+    print(json.dumps(found) if args.json else "\n".join(report(found)))
+    return OK
+
+
+def description(path: str, spec: SpaceSpec) -> dict[str, Any]:
+    """What a table holds, as plain JSON; scores are fractions.
+
+    Raises:
+        DataError: It is no table of this space.
+    """
+    table = ScoreTable.read(path, spec.space, spec.encode)
+    metadata = pq.read_schema(path).metadata or {}
+    matches = map(NAME.fullmatch, table.scores)
+    return {
+        "file": path,
+        "sha256": table.digest,
+        "space": spec.space.name,
+        "architectures": len(table.row_of),
+        **{key: metadata[key.encode()].decode() if key.encode() in metadata else None for key in ("unit", "source")},
+        "columns": [_column(match, table, spec) for match in matches if match and not match["seed"]],
+        "default": {"evaluation.score": _default(table, "val"), "evaluation.final": _default(table, "test")},
+    }
+
+
+def _column(match: re.Match[str], table: ScoreTable, spec: SpaceSpec) -> dict[str, Any]:
+    """What the table holds of one mean over trainings."""
+    name = match.string
+    scores_N = table.scores[name]
+    known_N = scores_N[np.isfinite(scores_N)]
+    best = int(np.nanargmax(scores_N)) if known_N.size else None
+    return {
+        "name": name,
+        "data": match["data"],
+        "split": split_of(name),
+        "epochs": epochs_of(name),
+        "architectures": int(known_N.size),
+        "trainings": {
+            training.rpartition("_seed")[2]: int(np.isfinite(table.scores[training]).sum())
+            for training in table.trainings(name)
+        },
+        "best": None if best is None else float(scores_N[best]),
+        "best_genotype": None if best is None else spec.decode(np.array(list(table.row_of)[best])),
+        "mean": float(known_N.mean()) if known_N.size else None,
+    }
+
+
+def _default(table: ScoreTable, split: str) -> str | None:
+    """What a search takes where its configuration names no column; None: it must name one."""
+    try:
+        return table.column(None, split, "")
+    except DataError:
+        return None
+
+
+def report(found: Mapping[str, Any]) -> list[str]:
+    """A description for people."""
+    source = f", from {found['source']}" if found["source"] else ""
+    unit = found["unit"] or "not stated; a column that exceeds 1 is read as percentages"
+    lines = [
+        f"table   {found['file']}{source}",
+        f"SHA-256 {found['sha256']}",
+        f"rows    {found['architectures']:,}, all architectures of space {found['space']}",
+        f"unit    {unit}",
+        "",
+    ]
+    rows = [("column", "split", "epochs", "best %", "mean %", "trainings")]
+    for column in found["columns"]:
+        best, mean = (f"{100 * column[key]:.2f}" if column[key] is not None else "-" for key in ("best", "mean"))
+        trainings = ", ".join(
+            seed if count == found["architectures"] else f"{seed} ({count:,} rows)"
+            for seed, count in column["trainings"].items()
+        )
+        lacking = found["architectures"] - column["architectures"]
+        note = f"; {lacking:,} rows without a score" if lacking else ""
+        rows.append(
+            (column["name"], column["split"], str(column["epochs"]), best, mean, (trainings or "mean only") + note)
+        )
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    for row in rows:
+        name, split, *figures, trainings = (
+            cell.rjust(width) if 2 <= i <= 4 else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        lines.append("  ".join([name, split, *figures, trainings]).rstrip())
+    for key, name in found["default"].items():
+        lines.append(f"{key} {f'is {name} by default' if name else 'must be named'}")
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
