@@ -25,7 +25,7 @@ from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.storage import Folder
 
 if TYPE_CHECKING:
-    from ddpnas_ray.reporting.html import RunFiles
+    from ddpnas_ray.reporting.runfiles import RunFiles
 
 DESCRIPTION = """\
 Print what a finished search found: genotype, exact costs of the target network, scores with their split.
@@ -108,7 +108,8 @@ def _explain(folder: Folder, run: str, args: argparse.Namespace) -> int:
 
 def _page(runs: Sequence[str], file: str) -> int:
     """Write the page of a run, or of several."""
-    from ddpnas_ray.reporting.html import compare_page, run_page
+    from ddpnas_ray.reporting.compare import compare_page
+    from ddpnas_ray.reporting.html import run_page
 
     files = [_read(run) for run in runs]
     place = file or f"{runs[0].rstrip('/')}/report.html"
@@ -124,7 +125,7 @@ def _page(runs: Sequence[str], file: str) -> int:
 
 def _read(run: str) -> RunFiles:
     """A run of this or an earlier version, as a page shows it."""
-    from ddpnas_ray.reporting.html import read_run
+    from ddpnas_ray.reporting.runfiles import read_run
 
     folder = rundir.existing(run)
     config = rundir.parsed(folder, "config.yaml", lambda data: parse(data.decode(), f"{run}/config.yaml"))

@@ -383,7 +383,9 @@ def hostile(cell: Path, out: Path) -> Path:
     edges = tuple(
         Edge(
             f"{HOSTILE}{e}",
-            tuple(Op(HOSTILE_OP if k == 1 else op.name, op.group, op.generable) for k, op in enumerate(edge.candidates)),
+            tuple(
+                Op(HOSTILE_OP if k == 1 else op.name, op.group, op.generable) for k, op in enumerate(edge.candidates)
+            ),
         )
         for e, edge in enumerate(old.edges)
     )
@@ -433,7 +435,7 @@ def test_runs_are_compared_side_by_side(cell: Path, mobile: Path, tmp_path: Path
     assert ["seed", "0", "7"] in page.find("searches").rows()
     assert ["params", *[f"{result['costs']['params']:,}"] * 2] in page.find("cost-table").rows()
     same = len(result["alpha"]) - (result["alpha"][0] != 0)
-    assert [row[1:] for row in page.find("agreement").rows()][0] == [str(len(result["alpha"])), str(same)]
+    assert page.find("agreement").rows()[0][1:] == [str(len(result["alpha"])), str(same)]
     entropies = page.find("entropies").rows()
     assert entropies[0] == ["0", *["1.000000"] * 4]
     assert all(row[1] == row[2] and row[3] == row[4] for row in entropies)

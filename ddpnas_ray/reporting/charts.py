@@ -86,7 +86,7 @@ def distance_span(edges: Sequence[EdgeTheta]) -> Point:
 
 
 def theta_chart(edge: EdgeTheta, span: Point, index: int, *, large: bool, distance: bool = False) -> Markup:
-    """An edge's lines (Fig. 4): solid for the parameter group, dashed for the other; faint after a cross at the pruning.
+    """An edge's lines (Fig. 4): solid for the parameter group, else dashed; faint after a cross at the pruning.
 
     Args:
         edge: Its numbers.
@@ -337,9 +337,7 @@ def timeline(rows: Sequence[str], bars: Sequence[Bar], rounds: Mapping[str, floa
         for bar in bars:
             x, width = frame.px(bar.start), frame.px(bar.start + bar.seconds) - frame.px(bar.start)
             y, w = frame.top + 26 * bar.row + 3, max(width - 0.6, 0.6)
-            parts.append(
-                tag("rect", class_=f"bar {bar.kind}", x=x, y=y, width=w, height=20, rx=1.5, data_tip=bar.text)
-            )
+            parts.append(tag("rect", class_=f"bar {bar.kind}", x=x, y=y, width=w, height=20, rx=1.5, data_tip=bar.text))
     else:
         parts += [_merged(row, bars, frame) for row in range(len(rows))]
     for start in resumes:

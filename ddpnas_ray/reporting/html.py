@@ -1,4 +1,4 @@
-"""The HTML report of a run, and of several side by side: one self-contained page each, from the files of run directories.
+"""The HTML report of a run: one self-contained page from the files of its directory.
 
 Nothing is loaded from anywhere: styles, script and charts are in the page, and its content policy forbids the rest.
 Equal files give equal pages. Axes: E edges, K candidates, R rounds.
@@ -14,178 +14,26 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ddpnas_ray import __version__, rundir
+from ddpnas_ray import __version__
 from ddpnas_ray.core.budgets import is_time, quantity
-from ddpnas_ray.core.errors import RunDirError
-from ddpnas_ray.core.ledger import LedgerRow, ledger
-from ddpnas_ray.core.types import Evaluation, FloatArray, RoundRecord, SearchSpace
+from ddpnas_ray.core.types import Evaluation, SearchSpace
 from ddpnas_ray.reporting import charts, networks
 from ddpnas_ray.reporting.explain import RoundStory, edge_story, verdict
 from ddpnas_ray.reporting.progress import duration
+from ddpnas_ray.reporting.runfiles import RunFiles
 from ddpnas_ray.reporting.summary import target_text
-from ddpnas_ray.storage import Folder
 
 COLOURS = 10  # of operations; then they repeat
 STORY_ROWS = 3500  # operations in the tables of all edges' stories
 LEDGER_ROWS = 3000
 SCATTER_POINTS = 2000
 EPOCH_ROWS = 1000
-RESULT_KEYS = ("space", "seed", "genotype", "alpha", "expectation", "target", "costs", "scores", "seconds")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunFiles:
-    """A finished run, read.
-
-    Args:
-        uri: Where it lies, as the user typed it.
-        config_text: ``config.yaml``.
-        config: The same as dictionaries; of whatever version of this package.
-        result: ``result.json``.
-        space: What was searched.
-        history: Its rounds.
-        evaluations: Its records.
-        ledger: A row a round and edge.
-        ledger_of: Where that is from.
-        environment: ``environment.json``; empty where there is none.
-        log: The events of ``log.jsonl``.
-        tau_by_epoch: Kendall's tau of the probe.
-        probe: Rows of ``probe.parquet``.
-        generated: The ``genotype.json`` of every budget.
-        notes: What could not be read.
-    """
-
-    uri: str
-    config_text: str
-    config: Mapping[str, Any]
-    result: Mapping[str, Any]
-    space: SearchSpace
-    history: tuple[RoundRecord, ...]
-    evaluations: tuple[Evaluation, ...]
-    ledger: Sequence[LedgerRow]
-    ledger_of: str
-    environment: Mapping[str, Any]
-    log: Sequence[Mapping[str, Any]]
-    tau_by_epoch: Mapping[int, float]
-    probe: Sequence[Mapping[str, Any]]
-    generated: Sequence[Mapping[str, Any]]
-    notes: tuple[str, ...]
-
-    @property
-    def title(self) -> str:
-        """Space, data, strategy and seed."""
-        strategy = self.result.get("strategy") or "pruning"
-        return f"{self.result['space']} on {self.data}: {strategy}, seed {self.result['seed']}"
-
-    @property
-    def data(self) -> str:
-        """What was searched on, in a word."""
-        kind = self.setting("evaluation.kind")
-        return "a table" if kind == "table" else str(self.setting("data.name") or "its data")
-
-    @property
-    def keep_per_group(self) -> int:
-        """Operations of each group that stay."""
-        value = self.setting("pruning.keep_per_group")
-        return value if isinstance(value, int) else 1
-
-    def setting(self, key: str) -> Any:
-        """A dotted key of the configuration; None where it is absent."""
-        value: Any = self.config
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        return value
-
-
-def read_run(
-    folder: Folder, config: Mapping[str, Any], space: SearchSpace, tau_by_epoch: Mapping[int, float], notes: Sequence[str]
-) -> RunFiles:
-    """Read everything the page shows. Files that older versions did not write may be missing.
-
-    Args:
-        folder: The run directory.
-        config: Its configuration as dictionaries.
-        space: Its space, with a gate that works.
-        tau_by_epoch: Kendall's tau of its probe.
-        notes: What is known not to be right already.
-
-    Raises:
-        RunDirError: It has not finished, or a file that a page needs is missing or damaged.
-    """
-    result = rundir.read_result(folder)
-    if missing := [key for key in RESULT_KEYS if key not in result]:
-        raise RunDirError(f"{folder.uri}: result.json has no {missing[0]!r}; run the search again with this version")
-    found = list(notes)
-
-    def optional(name: str, parse: Any, otherwise: Any) -> Any:
-        try:
-            return rundir.parsed(folder, name, parse) if folder.has(name) else otherwise
-        except RunDirError as error:
-            found.append(str(error).partition(f"{folder.uri}: ")[2])
-            return otherwise
-
-    history = rundir.parsed(folder, "theta.parquet", lambda data: rundir.read_history(data, space))
-    evaluations = rundir.parsed(folder, "evaluations.parquet", lambda data: _evaluations(data, space))
-    run = RunFiles(
-        uri=folder.uri,
-        config_text=rundir.parsed(folder, "config.yaml", bytes.decode),
-        config=config,
-        result=result,
-        space=space,
-        history=history,
-        evaluations=evaluations,
-        ledger=(),
-        ledger_of="ledger.parquet",
-        environment=optional("environment.json", json.loads, {}),
-        log=optional("log.jsonl", _log, []),
-        tau_by_epoch=tau_by_epoch,
-        probe=optional("probe.parquet", lambda data: rundir.read_parquet(data).to_pylist(), []),
-        generated=_generated(folder, optional),
-        notes=(),
-    )
-    rows = optional("ledger.parquet", rundir.read_ledger, None)
-    if rows is None or len(rows) != len(history) * len(space.edges):
-        rows = ledger(history, evaluations, space, run.keep_per_group)
-        run = replace(run, ledger_of="computed for this page, since the run has no ledger.parquet of all its rounds")
-    return replace(run, ledger=rows, notes=tuple(found))
-
-
-def _evaluations(data: bytes, space: SearchSpace) -> tuple[Evaluation, ...]:
-    rows = rundir.read_evaluations(data)
-    if not rows or any(len(row.alpha_E) != len(space.edges) for row in rows):
-        raise ValueError("it has no rows, or they are of another space than space.json")
-    return rows
-
-
-def _log(data: bytes) -> list[dict[str, Any]]:
-    """The lines that are whole; a kill may have cut the last one."""
-    events = []
-    for line in data.decode(errors="replace").splitlines():
-        try:
-            events.append(json.loads(line))
-        except ValueError:
-            continue
-    return [event for event in events if isinstance(event, dict) and "event" in event and "time" in event]
-
-
-def _generated(folder: Folder, optional: Any) -> list[dict[str, Any]]:
-    own = folder / "generated"
-    names = [name for name in own.names() if (own / name).has("genotype.json")]
-    found = [optional(f"generated/{name}/genotype.json", _genotype, None) for name in names]
-    return [network for network in found if network is not None]
-
-
-def _genotype(data: bytes) -> dict[str, Any]:
-    content = json.loads(data)
-    keys = ("budget", "target", "genotype", "expectation", "costs", "certificate")
-    return content | {key: content[key] for key in keys}
 
 
 # --- pages ----------------------------------------------------------------------------------------------------------
@@ -195,15 +43,15 @@ def run_page(run: RunFiles) -> bytes:
     """The page of one run."""
     rounds, edges = len(run.history), _edges(run)
     colours = _colours(run.space)
-    moved = _moved(run)
+    has_theta = moved(run)
     stories = _stories(run)
-    return _render(
+    return render(
         "run.html.j2",
-        {"theta": _theta_data(edges, run) if moved else None},
+        {"theta": _theta_data(edges, run) if has_theta else None},
         run=run,
         title=run.title,
-        facts=_facts(run),
-        scores=_scores(run),
+        facts=facts(run),
+        scores=score_rows(run),
         costs=[(name, quantity(name, value)) for name, value in run.result["costs"].items()],
         target=target_text(run.result["target"]),
         cells=[(cell, networks.draw(cell, colours)) for cell in networks.cells(run.result["genotype"])],
@@ -211,11 +59,11 @@ def run_page(run: RunFiles) -> bytes:
         left_out=networks.LEFT_OUT,
         answer=_answer(run),
         genotype=[(key, json.dumps(value)) for key, value in run.result["genotype"].items()],
-        moved=moved,
+        moved=has_theta,
         rounds=rounds,
         operations=_operations(run.space),
-        theta=_theta(run, edges, stories) if moved else [],
-        thinned=moved and rounds + 1 > charts.SHOWN_POINTS,
+        theta=_theta(run, edges, stories) if has_theta else [],
+        thinned=has_theta and rounds + 1 > charts.SHOWN_POINTS,
         ledger=run.ledger[-LEDGER_ROWS:],
         ledger_left_out=max(0, len(run.ledger) - LEDGER_ROWS),
         mistakes=_mistakes(run),
@@ -225,54 +73,31 @@ def run_page(run: RunFiles) -> bytes:
         generated=_networks(run),
         probe=_probe(run),
         work=_work(run),
-        environment=_environment(run),
+        environment=environment(run),
         commands=_commands(run),
     )
 
 
-def compare_page(runs: Sequence[RunFiles]) -> bytes:
-    """The page of several runs side by side."""
-    names = _short_names([run.uri for run in runs])
-    flat = [_flat(run.config) for run in runs]
-    keys = sorted({key for values in flat for key in values})
-    shown = [[_value(values.get(key)) if key in values else None for values in flat] for key in keys]
-    costs = list(dict.fromkeys(name for run in runs for name in run.result["costs"]))
-    sheets = [{(row["what"], row["split"]): row["value"] for row in _scores(run)} for run in runs]
-    same_space = all(run.space.edges == runs[0].space.edges for run in runs)
-    return _render(
-        "compare.html.j2",
-        {},
-        runs=runs,
-        title=f"{len(runs)} runs compared",
-        names=names,
-        facts=_table(runs, _facts),
-        sheet=[(*key, [sheet.get(key) for sheet in sheets]) for key in dict.fromkeys(k for s in sheets for k in s)],
-        targets=[target_text(run.result["target"]) for run in runs],
-        costs=[
-            (name, [quantity(name, run.result["costs"][name]) if name in run.result["costs"] else None for run in runs])
-            for name in costs
-        ],
-        differing=[(key, values) for key, values in zip(keys, shown, strict=True) if len(set(values)) > 1],
-        alike=sum(len(set(values)) == 1 for values in shown),
-        entropy=_entropy(runs, names),
-        agreement=_agreement(runs) if same_space else None,
-        genotypes=[
-            [(key, json.dumps(value)) for key, value in run.result["genotype"].items()] for run in runs
-        ],
-        environment=_table(runs, _environment, differing_only=True),
-    )
+def render(template: str, data: Mapping[str, Any], **values: Any) -> bytes:
+    """A page from one of the templates.
 
-
-def _render(template: str, data: Mapping[str, Any], **values: Any) -> bytes:
+    Args:
+        template: Its file in ``templates/``.
+        data: What the page's script needs, plain JSON.
+        values: What the template shows. Strings are escaped, markup is not.
+    """
     loader = PackageLoader("ddpnas_ray.reporting")
-    page = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    page = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.filters |= {"fixed": _fixed, "share": lambda x: f"{100 * x:.0f} %", "duration": _seconds}
     style, script = (loader.get_source(page, name)[0] for name in ("style.css", "script.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     text = page.get_template(template).render(
-        style=Markup(style), script=Markup(script), script_hash=f"sha256-{digest}", data=data, version=__version__, **values
+        style=Markup(style),
+        script=Markup(script),
+        script_hash=f"sha256-{digest}",
+        data=data,
+        version=__version__,
+        **values,
     )
     return text.encode()
 
@@ -280,7 +105,8 @@ def _render(template: str, data: Mapping[str, Any], **values: Any) -> bytes:
 # --- summary --------------------------------------------------------------------------------------------------------
 
 
-def _facts(run: RunFiles) -> list[tuple[str, str]]:
+def facts(run: RunFiles) -> list[tuple[str, str]]:
+    """What kind of search it was, and what it took."""
     result, of_table = run.result, str(run.result["scores"]["of"]).endswith("from the table")
     spent = "evaluations" if of_table else "architecture-epochs"
     started = next((event["time"] for event in run.log if event["event"] == "start"), None)
@@ -299,7 +125,7 @@ def _facts(run: RunFiles) -> list[tuple[str, str]]:
     ]
 
 
-def _scores(run: RunFiles) -> list[dict[str, Any]]:
+def score_rows(run: RunFiles) -> list[dict[str, Any]]:
     """The score sheet with what older runs have of it; every number with its split."""
     scores = run.result["scores"]
     rows = [{"what": f"best of {scores['of']}", "split": scores["split"], "value": scores["best"]}]
@@ -356,7 +182,7 @@ def _edges(run: RunFiles) -> list[charts.EdgeTheta]:
     return edges
 
 
-def _moved(run: RunFiles) -> bool:
+def moved(run: RunFiles) -> bool:
     """Whether the strategy holds a distribution that it moves."""
     uniform_EK = run.space.exists_EK / run.space.exists_EK.sum(axis=1, keepdims=True)
     return any(not np.array_equal(record.theta_EK, uniform_EK) for record in run.history)
@@ -701,11 +527,11 @@ def _probe(run: RunFiles) -> dict[str, Any] | None:
 # --- environment ----------------------------------------------------------------------------------------------------
 
 
-def _environment(run: RunFiles) -> list[tuple[str, str]]:
+def environment(run: RunFiles) -> list[tuple[str, str]]:
     """Flat, in the file's order."""
     facts = []
-    for key, value in _flat(run.environment).items():
-        shown = f"{value / 2**30:.1f} GiB" if key == "memory_bytes" and value else _value(value)
+    for key, value in flat(run.environment).items():
+        shown = f"{value / 2**30:.1f} GiB" if key == "memory_bytes" and value else value_text(value)
         facts.append((key.removeprefix("packages."), shown))
     return facts
 
@@ -727,90 +553,22 @@ def _commands(run: RunFiles) -> list[tuple[str, str]]:
     both = [*words, "ddpnas_ray.report", run.uri, "again", "--html", "both.html"]
     commands.append(("this run beside another", shlex.join(both)))
     generate = [*words, "ddpnas_ray.generate", run.uri, "--sweep", "macs=50%..100%:20"]
-    if "macs" in run.result["costs"]:
+    if "macs" in run.result["costs"] and moved(run):
         commands.append(("the best networks for 20 budgets", shlex.join(generate)))
     return commands
-
-
-# --- comparison -----------------------------------------------------------------------------------------------------
-
-
-def _short_names(uris: Sequence[str]) -> list[str]:
-    """The last parts of the paths, as many as make them differ."""
-    parts = [uri.rstrip("/").split("/") for uri in uris]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(p[-depth:]) for p in parts]
-        if len(set(names)) == len(names):
-            return names
-    return [f"{uri} ({i})" for i, uri in enumerate(uris, start=1)]
-
-
-def _table(runs: Sequence[RunFiles], facts: Any, *, differing_only: bool = False) -> list[tuple[str, list[str | None]]]:
-    columns = [dict(facts(run)) for run in runs]
-    keys = dict.fromkeys(key for column in columns for key in column)
-    rows = [(key, [column.get(key) for column in columns]) for key in keys]
-    return [row for row in rows if len(set(row[1])) > 1] if differing_only else rows
-
-
-def entropy(theta_EK: FloatArray, kept_EK: Any, exists_EK: Any) -> float:
-    """Mean over edges of the entropy of theta among what is kept, as a share of that of a uniform choice among all.
-
-    Example:
-        >>> exists_EK = np.ones((1, 4), dtype=bool)
-        >>> entropy(np.full((1, 4), 0.25), np.array([[True, True, False, False]]), exists_EK)
-        0.5
-    """
-    shares = []
-    for theta_K, kept_K, exists_K in zip(theta_EK, kept_EK, exists_EK, strict=True):
-        if (count := int(exists_K.sum())) < 2:
-            continue
-        p = theta_K[kept_K & (theta_K > 0)]
-        p = p / p.sum() if len(p) else p
-        shares.append(float(-(p * np.log(p)).sum()) / math.log(count))
-    return math.fsum(shares) / len(shares) if shares else 0.0
-
-
-def _entropy(runs: Sequence[RunFiles], names: Sequence[str]) -> dict[str, Any]:
-    """By round: of what can still be drawn, and of theta over all candidates, which pruning does not touch."""
-    live, every = [], []
-    for run, name in zip(runs, names, strict=True):
-        exists_EK = run.space.exists_EK
-        start = [(0.0, 1.0)] if _moved(run) else []
-        pairs = list(enumerate(run.history, start=1)) if start else []
-        live.append(
-            charts.Line(name, start + [(float(i), entropy(r.theta_EK, r.live_EK, exists_EK)) for i, r in pairs])
-        )
-        every.append(charts.Line(name, start + [(float(i), entropy(r.theta_EK, exists_EK, exists_EK)) for i, r in pairs]))
-    rows = [
-        (i, [dict(line.points).get(float(i)) for line in live], [dict(line.points).get(float(i)) for line in every])
-        for i in range(max(len(run.history) for run in runs) + 1)
-    ]
-    label = "entropy by round of {}, a line a run; the numbers are in the table"
-    axis = {"x_label": "rounds finished", "y_label": "entropy, as a share of a uniform choice's"}
-    return {
-        "live": charts.lines_chart(label.format("theta among live operations"), live, **axis),
-        "every": charts.lines_chart(label.format("theta over all candidates"), every, **axis),
-        "rows": rows[:EPOCH_ROWS],
-    }
-
-
-def _agreement(runs: Sequence[RunFiles]) -> list[list[int]]:
-    """On how many edges two answers choose the same operation."""
-    alphas = [run.result["alpha"] for run in runs]
-    return [[sum(x == y for x, y in zip(a, b, strict=True)) for b in alphas] for a in alphas]
 
 
 # --- text -----------------------------------------------------------------------------------------------------------
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        flat |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
 
 
-def _value(value: Any) -> str:
+def value_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 

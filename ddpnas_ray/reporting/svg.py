@@ -16,7 +16,7 @@ Point = tuple[float, float]
 
 
 def tag(name: str, *children: object, **attributes: object) -> Markup:
-    """One element. Children and attribute values are escaped unless they are markup; attributes that are None are left out.
+    """One element. Children and values are escaped unless they are markup; attributes that are None are left out.
 
     Example:
         >>> tag("text", "a < b", class_="label", text_anchor="end", x=1.5)
