@@ -562,13 +562,15 @@ def _commands(run: RunFiles) -> list[tuple[str, str]]:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+    """Nested dictionaries as one of dotted keys."""
+    found: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
 
 
 def value_text(value: Any) -> str:
+    """A value of a configuration as people write it."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
