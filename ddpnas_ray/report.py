@@ -8,15 +8,24 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ddpnas_ray import rundir
 from ddpnas_ray.commandline import FAILED, OK, Parser, guarded
 from ddpnas_ray.config import check, parse
+from ddpnas_ray.core.errors import ConfigError, RunDirError
+from ddpnas_ray.core.types import SearchSpace, every_edge_active
+from ddpnas_ray.execution.probe import Probe
 from ddpnas_ray.reporting.explain import edge_story, story_text
 from ddpnas_ray.reporting.summary import summary
 from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.storage import Folder
+
+if TYPE_CHECKING:
+    from ddpnas_ray.reporting.runfiles import RunFiles
 
 DESCRIPTION = """\
 Print what a finished search found: genotype, exact costs of the target network, scores with their split.
@@ -25,23 +34,33 @@ examples:
   python -m ddpnas_ray.report runs/cell-digits-s0
   python -m ddpnas_ray.report runs/cell-digits-s0 --verify-fingerprint     are the files what the search wrote?
   python -m ddpnas_ray.report runs/cell-digits-s0 --explain normal.3       why did its operations go, round by round?
+  python -m ddpnas_ray.report runs/cell-digits-s0 --html                   all of it as one page: report.html in the run
+  python -m ddpnas_ray.report runs/s0 runs/s1 runs/s2 --html seeds.html    several runs side by side
 """
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = Parser(prog="ddpnas report", description=DESCRIPTION)
-    p.add_argument("run", metavar="RUN", help="run directory, local or a URI")
-    p.add_argument(
+    p.add_argument("runs", metavar="RUN", nargs="+", help="run directory, local or a URI; several with --html FILE")
+    g = p.add_mutually_exclusive_group()
+    g.add_argument(
         "--verify-fingerprint",
         action="store_true",
         help="recompute the fingerprint from theta, evaluations and weights; exit code 1 where it differs",
     )
-    p.add_argument(
+    g.add_argument(
         "--explain",
         metavar="EDGE",
         help="an edge's rounds: scores, utility (Eq. 3), momentum (Eq. 4), theta (Eq. 5), what was pruned, by what "
         "margin and with what risk (Theorem 2); unknown where a round has one epoch",
+    )
+    g.add_argument(
+        "--html",
+        metavar="FILE",
+        nargs="?",
+        const="",
+        help="write one self-contained page, default RUN/report.html; of several runs a comparison, which needs FILE",
     )
     p.add_argument("--json", action="store_true", help="print result.json as it is, or the story of --explain as JSON")
     return p
@@ -50,24 +69,32 @@ def parser() -> argparse.ArgumentParser:
 @guarded
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    args = parser().parse_args(argv)
-    folder = rundir.existing(args.run)
+    p = parser()
+    args = p.parse_args(argv)
+    if len(args.runs) > 1 and not args.html:
+        p.error("several runs are compared on a page: name its file, such as --html compared.html")
+    if args.html is not None:
+        if args.json:
+            p.error("--html is a page, not JSON; leave one of the two out")
+        return _page(args.runs, args.html)
+    run = args.runs[0]
+    folder = rundir.existing(run)
     if args.explain is not None:
-        return _explain(folder, args)
+        return _explain(folder, run, args)
     if args.verify_fingerprint:
         found = rundir.verify_fingerprint(folder)
         if found.agrees:
-            print(f"{found.recomputed} agrees with the files of {args.run}")
+            print(f"{found.recomputed} agrees with the files of {run}")
             return OK
-        print(f"{args.run}: result.json says {found.recorded}, the files give {found.recomputed}", file=sys.stderr)
+        print(f"{run}: result.json says {found.recorded}, the files give {found.recomputed}", file=sys.stderr)
         return FAILED
     result = rundir.read_result(folder)
-    print(json.dumps(result) if args.json else summary(result, args.run))
+    print(json.dumps(result) if args.json else summary(result, run))
     return OK
 
 
-def _explain(folder: Folder, args: argparse.Namespace) -> int:
-    config = rundir.parsed(folder, "config.yaml", lambda data: check(parse(data.decode(), args.run), args.run))
+def _explain(folder: Folder, run: str, args: argparse.Namespace) -> int:
+    config = rundir.parsed(folder, "config.yaml", lambda data: check(parse(data.decode(), run), run))
     space = find_space(config.space.name)(**config.space.options).space
     history = rundir.parsed(folder, "theta.parquet", lambda data: rundir.read_history(data, space))
     evaluations = rundir.parsed(folder, "evaluations.parquet", rundir.read_evaluations)
@@ -77,6 +104,51 @@ def _explain(folder: Folder, args: argparse.Namespace) -> int:
     else:
         print(story_text(args.explain, stories))
     return OK
+
+
+def _page(runs: Sequence[str], file: str) -> int:
+    """Write the page of a run, or of several."""
+    from ddpnas_ray.reporting.compare import compare_page
+    from ddpnas_ray.reporting.html import run_page
+
+    files = [_read(run) for run in runs]
+    place = file or f"{runs[0].rstrip('/')}/report.html"
+    data = run_page(files[0]) if len(files) == 1 else compare_page(files)
+    head, slash, name = place.rpartition("/")
+    folder = Folder.open(head + slash if slash else ".")
+    if not name or (folder.is_local and Path(folder.path, name).is_dir()):
+        raise RunDirError(f"--html {place}: is a folder; give the page a name, such as {place.rstrip('/')}/report.html")
+    folder.write(name, data, way_out="give --html another FILE, or correct its permissions")
+    print(f"{place}: {len(data) / 1000:,.0f} kB")
+    return OK
+
+
+def _read(run: str) -> RunFiles:
+    """A run of this or an earlier version, as a page shows it."""
+    from ddpnas_ray.reporting.runfiles import read_run
+
+    folder = rundir.existing(run)
+    config = rundir.parsed(folder, "config.yaml", lambda data: parse(data.decode(), f"{run}/config.yaml"))
+    space, notes = rundir.parsed(folder, "space.json", rundir.read_space), []
+    if space.conditional:
+        space, note = _with_gate(space, config.get("space"))
+        notes += [note] if note else []
+    tau = {}
+    if folder.has("probe.parquet"):
+        rows = rundir.parsed(folder, "probe.parquet", lambda data: rundir.read_parquet(data).to_pylist())
+        tau = Probe(np.empty((0, 0), dtype=np.int64), [], rows).tau_by_epoch()
+    return read_run(folder, config, space, tau, notes)
+
+
+def _with_gate(space: SearchSpace, options: Any) -> tuple[SearchSpace, str]:
+    """A space of conditional edges with the gate of the code that made it, which space.json does not hold."""
+    options = dict(options) if isinstance(options, dict) else {}
+    try:
+        made = find_space(str(options.pop("name", "cell")))(**options).space
+    except (ConfigError, TypeError) as error:
+        note = f"which edges take part is not known here ({error}): all are counted as if they did"
+        return dataclasses.replace(space, gate=every_edge_active), note
+    return dataclasses.replace(space, gate=made.gate), ""
 
 
 def _plain(value: Any) -> Any:

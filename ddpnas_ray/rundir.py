@@ -285,6 +285,11 @@ def ledger_table(rows: Iterable[LedgerRow]) -> bytes:
     return parquet_bytes(pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=LEDGER))
 
 
+def read_ledger(data: bytes) -> list[LedgerRow]:
+    """The rows of ``ledger.parquet``."""
+    return [LedgerRow(**row) for row in read_parquet(data).to_pylist()]
+
+
 def space_json(space: SearchSpace, costs: Mapping[str, CostFunction], target: Mapping[str, Any]) -> bytes:
     """``space.json``: what was searched, with the cost of every choice in the target network."""
     return json_file(

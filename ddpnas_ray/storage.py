@@ -14,6 +14,8 @@ from pyarrow import fs
 
 from ddpnas_ray.core.errors import RunDirError
 
+WAY_OUT = "choose another --out, or correct its permissions"
+
 
 @dataclass(frozen=True, slots=True)
 class Folder:
@@ -73,13 +75,18 @@ class Folder:
         with self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
             return bytes(stream.read())
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes, *, way_out: str = WAY_OUT) -> None:
         """Write a file: afterwards it is there in full, or as it was before.
+
+        Args:
+            name: Of the file.
+            data: All of it.
+            way_out: What the user can do where it cannot be written.
 
         Raises:
             RunDirError: The disk is full, or the folder may not be written to.
         """
-        with writing(self.uri):
+        with writing(self.uri, way_out):
             if not self.is_local:
                 with self.filesystem.open_output_stream(f"{self.path}/{name}") as stream:
                     stream.write(data)
@@ -118,7 +125,7 @@ class Folder:
 
 
 @contextmanager
-def writing(where: str) -> Iterator[None]:
+def writing(where: str, way_out: str = WAY_OUT) -> Iterator[None]:
     """Turn the errors of a full or forbidden disk into one line for the user."""
     try:
         yield
@@ -128,9 +135,7 @@ def writing(where: str) -> Iterator[None]:
             raise RunDirError(
                 f"{where}: {reason}; what was written before is intact; free space, then --resume"
             ) from error
-        raise RunDirError(
-            f"{where}: cannot be written: {reason}; choose another --out, or correct its permissions"
-        ) from error
+        raise RunDirError(f"{where}: cannot be written: {reason}; {way_out}") from error
 
 
 def _sync_folder(path: Path) -> None:

@@ -47,7 +47,8 @@ def test_the_fingerprint_of_untouched_files_agrees(finished: Path) -> None:
 
 def test_it_needs_neither_torch_nor_ray(finished: Path) -> None:
     code = (
-        "import sys; from ddpnas_ray.report import main; code = main(sys.argv[1:]) or main(sys.argv[1:2]); "
+        "import sys; from ddpnas_ray.report import main; code = main(sys.argv[1:]) or main(sys.argv[1:2]) or "
+        "main([sys.argv[1], '--html', sys.argv[1] + '.html']); "
         "sys.exit(code or ' '.join({'torch', 'ray'} & set(sys.modules)) or 0)"
     )
     words = [sys.executable, "-c", code, str(finished), "--verify-fingerprint"]

@@ -61,6 +61,7 @@ def edge_story(
     evaluations: Sequence[Evaluation],
     space: SearchSpace,
     keep_per_group: int,
+    rows: Sequence[LedgerRow] | None = None,
 ) -> list[RoundStory]:
     """The rounds of an edge.
 
@@ -70,6 +71,7 @@ def edge_story(
         evaluations: Its records.
         space: Its space.
         keep_per_group: Operations of each group that stay.
+        rows: The run's ledger, where it is known already.
 
     Raises:
         ConfigError: The space has no such edge.
@@ -78,7 +80,7 @@ def edge_story(
     if name not in names:
         raise ConfigError(f"--explain: space {space.name!r} has no edge {name!r}{did_you_mean(name, names)}")
     e, stories, live_EK = names.index(name), [], space.exists_EK
-    rows = ledger(history, evaluations, space, keep_per_group)
+    rows = ledger(history, evaluations, space, keep_per_group) if rows is None else rows
     for number, record in enumerate(history):
         of_round = [row for row in evaluations if row.round == record.round and row.trained]
         active = [row for row in of_round if space.active(np.array(row.alpha_E))[e]]
@@ -118,11 +120,12 @@ def story_text(name: str, stories: Sequence[RoundStory]) -> str:
             lines.append(
                 f"  {row.operation:<{width}}  {utility}  {row.momentum:8.5f}  {row.theta:7.5f}  {row.fate:<8}  {scores}"
             )
-        lines.append(f"  {_verdict(entry)}")
+        lines.append(f"  {verdict(entry)}")
     return "\n".join(lines)
 
 
-def _verdict(entry: LedgerRow) -> str:
+def verdict(entry: LedgerRow) -> str:
+    """What a round did to an edge, in words."""
     if entry.pruned is None:
         return "nothing was pruned"
     margin = "; no other could" if math.isnan(entry.margin) else f", by {entry.margin:.2g} below the next that could"

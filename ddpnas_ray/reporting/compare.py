@@ -1,0 +1,126 @@
+"""Several runs side by side on one page. Axes: E edges, K candidates."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from ddpnas_ray.core.budgets import quantity
+from ddpnas_ray.core.types import BoolArray, FloatArray
+from ddpnas_ray.reporting import charts
+from ddpnas_ray.reporting.html import EPOCH_ROWS, environment, facts, flat, moved, render, score_rows, value_text
+from ddpnas_ray.reporting.runfiles import RunFiles
+from ddpnas_ray.reporting.summary import target_text
+
+
+def compare_page(runs: Sequence[RunFiles]) -> bytes:
+    """The page of several runs side by side."""
+    names = _short_names([run.uri for run in runs])
+    configs = [flat(run.config) for run in runs]
+    keys = sorted({key for values in configs for key in values})
+    shown = [[value_text(values.get(key)) if key in values else None for values in configs] for key in keys]
+    costs = list(dict.fromkeys(name for run in runs for name in run.result["costs"]))
+    sheets = [{(row["what"], row["split"]): row["value"] for row in score_rows(run)} for run in runs]
+    same_space = all(run.space.edges == runs[0].space.edges for run in runs)
+    return render(
+        "compare.html.j2",
+        {},
+        runs=runs,
+        title=f"{len(runs)} runs compared",
+        names=names,
+        facts=_table(runs, facts),
+        sheet=[(*key, [sheet.get(key) for sheet in sheets]) for key in dict.fromkeys(k for s in sheets for k in s)],
+        targets=[target_text(run.result["target"]) for run in runs],
+        costs=[
+            (name, [quantity(name, run.result["costs"][name]) if name in run.result["costs"] else None for run in runs])
+            for name in costs
+        ],
+        differing=[(key, values) for key, values in zip(keys, shown, strict=True) if len(set(values)) > 1],
+        alike=sum(len(set(values)) == 1 for values in shown),
+        entropy=_entropy(runs, names),
+        agreement=_agreement(runs) if same_space else None,
+        genotypes=[[(key, json.dumps(value)) for key, value in run.result["genotype"].items()] for run in runs],
+        environment=_table(runs, environment, differing_only=True),
+    )
+
+
+def _short_names(uris: Sequence[str]) -> list[str]:
+    """The last parts of the paths, as many as make them differ."""
+    parts = [uri.rstrip("/").split("/") for uri in uris]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(p[-depth:]) for p in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{uri} ({i})" for i, uri in enumerate(uris, start=1)]
+
+
+def _table(
+    runs: Sequence[RunFiles], facts_of: Callable[[RunFiles], list[tuple[str, str]]], *, differing_only: bool = False
+) -> list[tuple[str, list[str | None]]]:
+    """Facts, a column a run."""
+    columns = [dict(facts_of(run)) for run in runs]
+    keys = dict.fromkeys(key for column in columns for key in column)
+    rows = [(key, [column.get(key) for column in columns]) for key in keys]
+    return [row for row in rows if len(set(row[1])) > 1] if differing_only else rows
+
+
+def entropy(theta_EK: FloatArray, kept_EK: BoolArray, exists_EK: BoolArray) -> float:
+    """Mean over edges of the entropy of theta among what is kept, as a share of that of a uniform choice among all.
+
+    Example:
+        >>> exists_EK = np.ones((1, 4), dtype=bool)
+        >>> entropy(np.full((1, 4), 0.25), np.array([[True, True, False, False]]), exists_EK)
+        0.5
+    """
+    shares = []
+    for theta_K, kept_K, exists_K in zip(theta_EK, kept_EK, exists_EK, strict=True):
+        if (count := int(exists_K.sum())) < 2:
+            continue
+        p = theta_K[kept_K & (theta_K > 0)]
+        p = p / p.sum() if len(p) else p
+        shares.append(float(-(p * np.log(p)).sum()) / math.log(count))
+    return math.fsum(shares) / len(shares) if shares else 0.0
+
+
+def _entropy(runs: Sequence[RunFiles], names: Sequence[str]) -> dict[str, Any]:
+    """By round: of what can still be drawn, and of theta over all candidates, which pruning does not touch."""
+    live = [_line(run, name, pruned=False) for run, name in zip(runs, names, strict=True)]
+    every = [_line(run, name, pruned=True) for run, name in zip(runs, names, strict=True)]
+    rows = [
+        (i, [dict(line.points).get(float(i)) for line in live], [dict(line.points).get(float(i)) for line in every])
+        for i in range(max(len(run.history) for run in runs) + 1)
+    ]
+    return {
+        "live": _chart("theta among live operations", live),
+        "every": _chart("theta over all candidates", every),
+        "rows": rows[:EPOCH_ROWS],
+    }
+
+
+def _line(run: RunFiles, name: str, *, pruned: bool) -> charts.Line:
+    """From the uniform start; nothing of a strategy that holds no theta."""
+    if not moved(run):
+        return charts.Line(name, ())
+    exists_EK = run.space.exists_EK
+    values = [entropy(r.theta_EK, exists_EK if pruned else r.live_EK, exists_EK) for r in run.history]
+    return charts.Line(name, [(float(i), value) for i, value in enumerate([1.0, *values])])
+
+
+def _chart(what: str, lines: Sequence[charts.Line]) -> Markup:
+    return charts.lines_chart(
+        f"entropy by round of {what}, a line a run; the numbers are in the table",
+        lines,
+        x_label="rounds finished",
+        y_label="entropy, as a share of a uniform choice's",
+    )
+
+
+def _agreement(runs: Sequence[RunFiles]) -> list[list[int]]:
+    """On how many edges two answers choose the same operation."""
+    alphas = [run.result["alpha"] for run in runs]
+    return [[sum(x == y for x, y in zip(a, b, strict=True)) for b in alphas] for a in alphas]

@@ -1,0 +1,168 @@
+"""The files of a finished run, read for reports, whichever version of this package wrote them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ddpnas_ray import rundir
+from ddpnas_ray.core.errors import RunDirError
+from ddpnas_ray.core.ledger import LedgerRow, ledger
+from ddpnas_ray.core.types import Evaluation, RoundRecord, SearchSpace
+from ddpnas_ray.storage import Folder
+
+RESULT_KEYS = ("space", "seed", "genotype", "alpha", "expectation", "target", "costs", "scores", "seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFiles:
+    """A finished run, read.
+
+    Args:
+        uri: Where it lies, as the user typed it.
+        config_text: ``config.yaml``.
+        config: The same as dictionaries; of whatever version of this package.
+        result: ``result.json``.
+        space: What was searched.
+        history: Its rounds.
+        evaluations: Its records.
+        ledger: A row a round and edge.
+        ledger_of: Where that is from.
+        environment: ``environment.json``; empty where there is none.
+        log: The events of ``log.jsonl``.
+        tau_by_epoch: Kendall's tau of the probe.
+        probe: Rows of ``probe.parquet``.
+        generated: The ``genotype.json`` of every budget.
+        notes: What could not be read.
+    """
+
+    uri: str
+    config_text: str
+    config: Mapping[str, Any]
+    result: Mapping[str, Any]
+    space: SearchSpace
+    history: tuple[RoundRecord, ...]
+    evaluations: tuple[Evaluation, ...]
+    ledger: Sequence[LedgerRow]
+    ledger_of: str
+    environment: Mapping[str, Any]
+    log: Sequence[Mapping[str, Any]]
+    tau_by_epoch: Mapping[int, float]
+    probe: Sequence[Mapping[str, Any]]
+    generated: Sequence[Mapping[str, Any]]
+    notes: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """Space, data, strategy and seed."""
+        strategy = self.result.get("strategy") or "pruning"
+        return f"{self.result['space']} on {self.data}: {strategy}, seed {self.result['seed']}"
+
+    @property
+    def data(self) -> str:
+        """What was searched on, in a word."""
+        kind = self.setting("evaluation.kind")
+        return "a table" if kind == "table" else str(self.setting("data.name") or "its data")
+
+    @property
+    def keep_per_group(self) -> int:
+        """Operations of each group that stay."""
+        value = self.setting("pruning.keep_per_group")
+        return value if isinstance(value, int) else 1
+
+    def setting(self, key: str) -> Any:
+        """A dotted key of the configuration; None where it is absent."""
+        value: Any = self.config
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        return value
+
+
+def read_run(
+    folder: Folder,
+    config: Mapping[str, Any],
+    space: SearchSpace,
+    tau_by_epoch: Mapping[int, float],
+    notes: Sequence[str],
+) -> RunFiles:
+    """Read everything the page shows. Files that older versions did not write may be missing.
+
+    Args:
+        folder: The run directory.
+        config: Its configuration as dictionaries.
+        space: Its space, with a gate that works.
+        tau_by_epoch: Kendall's tau of its probe.
+        notes: What is known not to be right already.
+
+    Raises:
+        RunDirError: It has not finished, or a file that a page needs is missing or damaged.
+    """
+    result = rundir.read_result(folder)
+    if missing := [key for key in RESULT_KEYS if key not in result]:
+        raise RunDirError(f"{folder.uri}: result.json has no {missing[0]!r}; run the search again with this version")
+    found = list(notes)
+
+    def optional(name: str, parse: Any, otherwise: Any) -> Any:
+        try:
+            return rundir.parsed(folder, name, parse) if folder.has(name) else otherwise
+        except RunDirError as error:
+            found.append(str(error).partition(f"{folder.uri}: ")[2])
+            return otherwise
+
+    history = rundir.parsed(folder, "theta.parquet", lambda data: rundir.read_history(data, space))
+    evaluations = rundir.parsed(folder, "evaluations.parquet", lambda data: _evaluations(data, space))
+    run = RunFiles(
+        uri=folder.uri,
+        config_text=rundir.parsed(folder, "config.yaml", bytes.decode),
+        config=config,
+        result=result,
+        space=space,
+        history=history,
+        evaluations=evaluations,
+        ledger=(),
+        ledger_of="ledger.parquet",
+        environment=optional("environment.json", json.loads, {}),
+        log=optional("log.jsonl", _log, []),
+        tau_by_epoch=tau_by_epoch,
+        probe=optional("probe.parquet", lambda data: rundir.read_parquet(data).to_pylist(), []),
+        generated=_generated(folder, optional),
+        notes=(),
+    )
+    rows = optional("ledger.parquet", rundir.read_ledger, None)
+    if rows is None or len(rows) != len(history) * len(space.edges):
+        rows = ledger(history, evaluations, space, run.keep_per_group)
+        run = replace(run, ledger_of="computed for this page, since the run has no ledger.parquet of all its rounds")
+    return replace(run, ledger=rows, notes=tuple(found))
+
+
+def _evaluations(data: bytes, space: SearchSpace) -> tuple[Evaluation, ...]:
+    rows = rundir.read_evaluations(data)
+    if not rows or any(len(row.alpha_E) != len(space.edges) for row in rows):
+        raise ValueError("it has no rows, or they are of another space than space.json")
+    return rows
+
+
+def _log(data: bytes) -> list[dict[str, Any]]:
+    """The lines that are whole; a kill may have cut the last one."""
+    events = []
+    for line in data.decode(errors="replace").splitlines():
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            continue
+    return [event for event in events if isinstance(event, dict) and "event" in event and "time" in event]
+
+
+def _generated(folder: Folder, optional: Any) -> list[dict[str, Any]]:
+    own = folder / "generated"
+    names = [name for name in own.names() if (own / name).has("genotype.json")]
+    found = [optional(f"generated/{name}/genotype.json", _genotype, None) for name in names]
+    return [network for network in found if network is not None]
+
+
+def _genotype(data: bytes) -> dict[str, Any]:
+    content = json.loads(data)
+    keys = ("budget", "target", "genotype", "expectation", "costs", "certificate")
+    return content | {key: content[key] for key in keys}
