@@ -162,6 +162,10 @@ class Job:
         space = self.spec.space
         return Progress(space, self.strategy().epochs(space), self.config.pruning.epochs_per_round)
 
+    def widest_epoch(self) -> int:
+        """How many architectures an epoch has at most: more workers than that have nothing to do."""
+        return max(self.strategy().epochs(self.spec.space))
+
     def costs(self, alpha_E: IntArray) -> dict[str, int]:
         """Exact costs of an architecture's deploy network."""
         return {name: cost(self.target)(alpha_E) for name, cost in self.spec.costs.items()}

@@ -16,7 +16,6 @@ from ddpnas_ray.config import dump, load
 from ddpnas_ray.execution.checkpoint import newest_epoch
 from ddpnas_ray.execution.local import LocalExecutor
 from ddpnas_ray.execution.trainer import Trainer
-from ddpnas_ray.reporting.progress import Progress
 from ddpnas_ray.storage import Folder
 from tests.conftest import TINY
 
@@ -33,8 +32,7 @@ def new_run(job: jobs.Job, out: Path) -> Folder:
 
 def run_locally(job: jobs.Job, out: Path) -> dict[str, Any]:
     trainer = Trainer(spec=job.spec, data=job.data, config=job.config.training, seed=job.config.seed)
-    progress = Progress(job.spec.space, 1, job.config.pruning.epochs_per_round)
-    result = jobs.run(job, new_run(job, out), LocalExecutor(trainer), progress)
+    result = jobs.run(job, new_run(job, out), LocalExecutor(trainer), job.progress())
     assert result is not None
     return result
 
