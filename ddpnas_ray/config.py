@@ -171,6 +171,11 @@ def check(values: Mapping[str, Any], source: str) -> SearchConfig:
             f"{source}: training.merge=sequential needs execution.backend=local: "
             "each architecture waits for the one before"
         )
+    if config.execution.elastic and config.execution.gpus_per_worker is None:
+        raise ConfigError(
+            f"{source}: execution.elastic=true needs execution.gpus_per_worker (0, or GPUs of one worker): "
+            "there may be no GPU node yet to tell it by"
+        )
     return config
 
 

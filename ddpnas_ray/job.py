@@ -170,6 +170,10 @@ class Job:
         by_rounds = self.config.strategy in ("pruning", "multinomial", "reinforce")
         return Progress(space, epochs, self.config.pruning.epochs_per_round if by_rounds else len(epochs), unit)
 
+    def widest_epoch(self) -> int:
+        """How many architectures an epoch has at most: more workers than that have nothing to do."""
+        return max(self.strategy().epochs(self.spec.space))
+
     def costs(self, alpha_E: IntArray) -> dict[str, int]:
         """Exact costs of an architecture's deploy network."""
         return {name: cost(self.target)(alpha_E) for name, cost in self.spec.costs.items()}

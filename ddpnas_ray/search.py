@@ -161,7 +161,7 @@ def _on_ray(job: Any, out: str, args: argparse.Namespace, display: Display, resu
     from ddpnas_ray.execution.ray_pool import fitting_workers
 
     with ray_driver.cluster(args.address, job.config.execution) as dashboard:
-        size = fitting_workers(job.config.execution, job.config.training.threads)
+        size = fitting_workers(job.config.execution, job.config.training.threads, job.widest_epoch())
         with _run_folder(job, out, resumed) as folder:
             where = f"dashboard http://{dashboard}" if dashboard else "no dashboard"
             print(f"{out}: {size}, {where}", file=display.lines, flush=True)

@@ -55,11 +55,15 @@ class Driver:
         config = job.config.execution
         progress = job.progress()
         self._progress = progress
-        size = fitting_workers(config, job.config.training.threads)
+        size = fitting_workers(config, job.config.training.threads, job.widest_epoch())
         if (config.workers or 0) > size.workers:
             progress.note = f"{size.workers} of {config.workers} workers fit"
         trainer = job.trainer("cuda" if size.gpus_per_worker else "cpu")
+        if size.elastic:
+            progress.note = "waiting for the first node"
         self._pool = RayPool(trainer, config, size)
+        if size.elastic:
+            progress.note = ""
         try:
             return jobs.run(
                 job,

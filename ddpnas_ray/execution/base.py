@@ -27,6 +27,8 @@ class ExecutionConfig:
     """GPUs of one worker, fractions allowed; null: 1 where there are GPUs, else 0"""
     cpus_per_worker: Annotated[float, Gt(0.0)] | None = None
     """CPUs that Ray reserves for one worker; null: training.threads"""
+    elastic: bool = False
+    """The cluster starts and ends nodes by need: ask for workers that do not fit yet; let those go that have no work"""
     retry_deadline_s: Annotated[float, Gt(0.0)] = 120.0
     """How long one architecture is retried after lost workers, nodes or objects"""
     max_crashes: Annotated[int, Ge(1)] = 3

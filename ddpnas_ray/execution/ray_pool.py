@@ -2,7 +2,8 @@
 
 The pool runs in the driver. Weights travel as flat arrays through the object store: down, one object with the pieces
 that all architectures of the epoch share and one an architecture with its own; up, one an architecture. Merging waits
-until all are in and goes in architecture order, so the result does not depend on who finished when.
+until all are in and goes in architecture order, so the result does not depend on who finished when, nor on how many
+workers there were: nodes may come and go in the middle of an epoch.
 """
 
 from __future__ import annotations
@@ -10,11 +11,14 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count, islice
 from typing import Any
 
 import ray
+from ray._private.state import state as cluster_state
 from ray.exceptions import (
     GetTimeoutError,
     NodeDiedError,
@@ -37,6 +41,7 @@ log = logging.getLogger(__name__)
 
 READY_DEADLINE_S = 180.0  # for the first worker: importing torch on a cold disk takes its time
 LATE_S = 20.0  # after the first; a worker that comes later joins then
+NODE_DEADLINE_S = 1800.0  # instead of both on an elastic cluster, where a machine is bought, booted and set up first
 WORKER_LOST = (RayActorError, NodeDiedError, OutOfMemoryError, WorkerCrashedError)
 INFRASTRUCTURE = (*WORKER_LOST, ObjectLostError, RaySystemError, GetTimeoutError)
 Shared = tuple[Layout, Float32Array]
@@ -74,14 +79,16 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class PoolSize:
-    """How many workers there are, and what Ray reserves for each."""
+    """How many workers there are, and what Ray reserves for each; ``elastic``: at most so many, as nodes come."""
 
     workers: int
     cpus_per_worker: float = 1.0
     gpus_per_worker: float = 0.0
+    elastic: bool = False
 
     def __str__(self) -> str:
-        return f"{self.workers} worker(s) of {self.cpus_per_worker:g} CPU and {self.gpus_per_worker:g} GPU"
+        most = "up to " if self.elastic else ""
+        return f"{most}{self.workers} worker(s) of {self.cpus_per_worker:g} CPU and {self.gpus_per_worker:g} GPU"
 
 
 @dataclass
@@ -110,6 +117,8 @@ class RayPool:
     """
 
     def __init__(self, trainer: Trainer, config: ExecutionConfig, size: PoolSize) -> None:
+        if size.elastic:
+            config = replace(config, retry_deadline_s=max(config.retry_deadline_s, NODE_DEADLINE_S))
         self._config, self._size = config, size
         self._effort = trainer.spec.effort
         self._inputs = trainer.inputs
@@ -118,15 +127,15 @@ class RayPool:
         self._weights = Weights(tensors)
         self.bytes_moved = 0
         self.retries = 0
-        actor_class = ray.remote(Worker).options(
+        self._actor_class = ray.remote(Worker).options(
             num_cpus=size.cpus_per_worker,
             num_gpus=size.gpus_per_worker,
             max_restarts=-1,
             max_task_retries=0,
             scheduling_strategy="SPREAD",
         )
-        names = [f"ddpnas-worker-{i}" for i in range(size.workers)]
-        self._members = [_Member(name, actor_class.remote(name)) for name in names]
+        self._members: list[_Member] = []
+        self._resize(size.workers)
         self._await_members()
 
     @property
@@ -150,9 +159,13 @@ class RayPool:
         answers: dict[int, tuple[EvalResult, Float32Array]] = {}
         running: dict[Any, tuple[int, _Member]] = {}
         nobody_since_s: float | None = None
+        if self._size.elastic:
+            self._resize(min(self._size.workers, len(requests)))
 
         while len(answers) < len(requests):
             busy = {member.name for _, member in running.values()}
+            if self._size.elastic:
+                self._leave_draining(busy)
             for member in [m for m in self._members if m.ready and m.name not in busy]:
                 if (i := self._next(todo, member, avoid)) is None:
                     continue
@@ -203,6 +216,29 @@ class RayPool:
         for member in self._members:
             ray.kill(member.actor, no_restart=True)
         self._members = []
+
+    def _resize(self, workers: int) -> None:
+        """Have so many workers. A pending one is the demand that an autoscaler sees; one that ends frees its node.
+
+        Who goes first: who has not started yet, then who shares a node with the fewest others, then who came last.
+        """
+        neighbours = Counter(member.node for member in self._members)
+        self._members.sort(key=lambda m: (not m.ready, -neighbours[m.node], m.node))
+        for member in self._members[workers:]:
+            ray.kill(member.actor, no_restart=True)
+        del self._members[workers:]
+        taken = {member.name for member in self._members}
+        free = (name for i in count() if (name := f"ddpnas-worker-{i}") not in taken)
+        self._members += [_Member(name, self._actor_class.remote(name)) for name in islice(free, workers - len(taken))]
+
+    def _leave_draining(self, busy: Container[str]) -> None:
+        """Start workers again elsewhere whose node is about to go. What one is busy with it may finish."""
+        draining = cluster_state.get_draining_nodes()
+        for member in self._members:
+            if member.ready and member.node in draining and member.name not in busy:
+                log.warning("the node of %s is being drained; the worker starts again elsewhere", member.name)
+                ray.kill(member.actor, no_restart=False)
+                member.ready = False
 
     def _put(self, value: Any) -> Any:
         self.bytes_moved += (value[1] if isinstance(value, tuple) else value).nbytes
@@ -265,19 +301,21 @@ class RayPool:
 
     def _await_members(self) -> None:
         """Wait for the workers: for the first up to a deadline, for the others not long. Late ones join later."""
+        ready_s, late_s = (NODE_DEADLINE_S, 0.0) if self._size.elastic else (READY_DEADLINE_S, LATE_S)
         start_s, first_s = time.monotonic(), float("inf")
         while not all(member.ready for member in self._members):
             now_s = time.monotonic()
             if any(member.ready for member in self._members):
                 first_s = min(first_s, now_s)
-            elif now_s - start_s > READY_DEADLINE_S:
+            elif now_s - start_s > ready_s:
                 self.close()
                 raise ResourceError(
-                    f"execution: none of {self._size} started within {READY_DEADLINE_S:g} s; "
+                    f"execution: none of {self._size} started within {ready_s:g} s; "
                     f"available: {_resources(ray.available_resources())}"
                 )
-            if now_s - first_s > LATE_S:
-                log.warning("%d of %s started; the others join when there is room", len(self.worker_names), self._size)
+            if now_s - first_s >= late_s:
+                level = logging.INFO if self._size.elastic else logging.WARNING
+                log.log(level, "%d of %s started; others join when there is room", len(self.worker_names), self._size)
                 return
             self._probe_lost()
             probes = {member.probe: member for member in self._members if member.probe is not None}
@@ -288,12 +326,13 @@ class RayPool:
                 time.sleep(0.05)
 
 
-def fitting_workers(config: ExecutionConfig, threads: int) -> PoolSize:
+def fitting_workers(config: ExecutionConfig, threads: int, architectures: int | None = None) -> PoolSize:
     """How many workers to start in the connected cluster, and how large.
 
     Args:
         config: What was asked for.
         threads: CPU threads of one worker.
+        architectures: How many there are at once; an elastic cluster is asked for one worker each.
 
     Raises:
         ResourceError: GPUs were asked for and there are none, or not one worker fits.
@@ -304,10 +343,13 @@ def fitting_workers(config: ExecutionConfig, threads: int) -> PoolSize:
     fit = int(total.get("CPU", 0) / cpus + 1e-9)
     if gpus:
         fit = min(fit, int(total.get("GPU", 0) / gpus + 1e-9))
+    if config.elastic:
+        return PoolSize(config.workers or architectures or max(fit, 1), cpus, gpus, elastic=True)
     if fit < 1:
         raise ResourceError(
             f"execution: one worker needs {cpus:g} CPU and {gpus:g} GPU; the cluster has {_resources(total)}; "
-            "lower execution.gpus_per_worker or execution.cpus_per_worker"
+            "lower execution.gpus_per_worker or execution.cpus_per_worker, or set execution.elastic=true where an "
+            "autoscaler adds nodes"
         )
     size = PoolSize(min(config.workers or fit, fit), cpus, gpus)
     if (config.workers or 0) > fit:

@@ -14,7 +14,7 @@ import pytest
 
 from ddpnas_ray.config import check
 from ddpnas_ray.core.errors import ConfigError, DataError, ResourceError, WorkerLostError
-from ddpnas_ray.core.types import Plan, initial_state
+from ddpnas_ray.core.types import EvalResult, Plan, initial_state
 from ddpnas_ray.execution.base import ExecutionConfig, Executor
 from ddpnas_ray.execution.local import LocalExecutor
 from ddpnas_ray.execution.trainer import Trainer
@@ -48,13 +48,49 @@ def make_pool(trainer: Trainer) -> Iterator[Callable[..., RayPool]]:
 
     pools = []
 
-    def make(workers: int, trainer: Trainer = trainer, **config: Any) -> RayPool:
-        pools.append(RayPool(trainer, ExecutionConfig(**config), PoolSize(workers)))
+    def make(workers: int, trainer: Trainer = trainer, elastic: bool = False, **config: Any) -> RayPool:
+        pools.append(RayPool(trainer, ExecutionConfig(**config), PoolSize(workers, elastic=elastic)))
         return pools[-1]
 
     yield make
     for pool in pools:
         pool.close()
+
+
+@pytest.fixture
+def taken_cpus(ray_cluster: None) -> Iterator[Callable[[int], None]]:
+    """Leave so many of the four CPUs to others, from now on."""
+    import ray
+
+    holders: list[Any] = []
+
+    def take(cpus: int) -> None:
+        while len(holders) > cpus:
+            ray.kill(holders.pop())
+        while len(holders) < cpus:
+            holders.append(ray.remote(Holder).options(num_cpus=1).remote())
+        ray.get([holder.ready.remote() for holder in holders], timeout=60)
+
+    yield take
+    take(0)
+
+
+class Holder:
+    def ready(self) -> None:
+        pass
+
+
+def free_cpus() -> float:
+    import ray
+
+    return float(ray.available_resources().get("CPU", 0.0))
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 30.0) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not (true := condition()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return true
 
 
 def first_plan(trainer: Trainer) -> Plan:
@@ -66,8 +102,12 @@ def first_plan(trainer: Trainer) -> Plan:
 
 def scores_and_weights(executor: Executor, plan: Plan) -> tuple[list[tuple[float, float]], bytes]:
     results = executor.evaluate(plan.requests)
+    return [(r.score, r.loss) for r in results], weights_of(executor)
+
+
+def weights_of(executor: Executor) -> bytes:
     weights = executor.weights()
-    return [(r.score, r.loss) for r in results], b"".join(weights[name].tobytes() for name in sorted(weights))
+    return b"".join(weights[name].tobytes() for name in sorted(weights))
 
 
 class TestRayPool(ExecutorContract):
@@ -133,6 +173,69 @@ def test_workers_that_do_not_fit_do_not_hold_up_the_others(
     assert all(result.ok for result in pool.evaluate(first_plan(trainer).requests))
 
 
+def test_an_elastic_pool_grows_in_the_middle_of_an_epoch(
+    trainer: Trainer, executor: RayPool, make_pool: Callable[..., RayPool], taken_cpus: Callable[[int], None]
+) -> None:
+    import ray
+
+    taken_cpus(1)  # the shared pool has two of the four CPUs
+    pool = make_pool(2, elastic=True)
+    assert len(pool.worker_names) == 1, "it waits for the first worker alone"
+    names: set[str] = set()
+
+    def make_room(request: object, result: EvalResult) -> None:
+        if not names:
+            taken_cpus(0)
+            ray.wait([member.probe for member in pool._members if member.probe is not None], timeout=60)
+        names.add(result.worker.split("/")[0])
+
+    requests = [*first_plan(trainer).requests] * 2
+    results = pool.evaluate(requests, on_result=make_room)
+    assert len(names) == 2
+    expected = LocalExecutor(trainer)
+    assert [(r.score, r.loss) for r in results] == [(r.score, r.loss) for r in expected.evaluate(requests)]
+    assert weights_of(pool) == weights_of(expected)
+
+
+def test_an_elastic_pool_lets_workers_go_that_have_no_work_and_asks_for_them_again(
+    trainer: Trainer, make_pool: Callable[..., RayPool]
+) -> None:
+    plan, pool = first_plan(trainer), make_pool(2, elastic=True)
+    pool.evaluate(plan.requests)
+    before = free_cpus()
+    pool.evaluate(plan.requests[:1])
+    assert len(pool.worker_names) == 1
+    assert wait_until(lambda: free_cpus() == before + 1), "a node without a worker is idle, and ends"
+    pool.load_weights(trainer.supernet()[0])
+    assert scores_and_weights(pool, plan) == scores_and_weights(LocalExecutor(trainer), plan)
+    assert wait_until(lambda: free_cpus() == before)
+
+
+def test_a_worker_leaves_a_node_that_is_being_drained(
+    trainer: Trainer, make_pool: Callable[..., RayPool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ddpnas_ray.execution import ray_pool
+
+    plan, pool = first_plan(trainer), make_pool(1, elastic=True)
+    pid, node = pool.worker_pids()["ddpnas-worker-0"], pool.evaluate(plan.requests[:1])[0].node
+    pool.load_weights(trainer.supernet()[0])
+    answers = iter([{node: 0}])  # it is gone at the second look
+    monkeypatch.setattr(ray_pool.cluster_state, "get_draining_nodes", lambda: next(answers, {}))
+    assert scores_and_weights(pool, plan) == scores_and_weights(LocalExecutor(trainer), plan)
+    assert pool.worker_pids()["ddpnas-worker-0"] != pid
+    assert pool.retries == 0, "nothing was lost"
+
+
+def test_an_elastic_pool_waits_for_a_node_as_long_as_one_takes(
+    trainer: Trainer, executor: RayPool, make_pool: Callable[..., RayPool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ddpnas_ray.execution.ray_pool.READY_DEADLINE_S", 0.0)
+    assert make_pool(1, elastic=True).worker_names
+    monkeypatch.setattr("ddpnas_ray.execution.ray_pool.NODE_DEADLINE_S", 0.0)
+    with pytest.raises(ResourceError, match=r"none of up to 1 worker\(s\) of 1 CPU and 0 GPU started within 0 s"):
+        make_pool(1, elastic=True)
+
+
 def test_the_bytes_that_move_are_counted(trainer: Trainer, executor: RayPool) -> None:
     pool, plan = executor, first_plan(trainer)
     moved = pool.bytes_moved
@@ -172,6 +275,16 @@ def test_as_many_workers_as_fit_are_started() -> None:
     assert fitting_workers(ExecutionConfig(), threads=2) == PoolSize(2, 2.0, 0.0)
     assert fitting_workers(ExecutionConfig(cpus_per_worker=0.5), threads=1) == PoolSize(8, 0.5, 0.0)
     assert fitting_workers(ExecutionConfig(workers=3), threads=1) == PoolSize(3, 1.0, 0.0)
+
+
+def test_an_elastic_cluster_is_asked_for_what_it_has_not_got_yet() -> None:
+    from ddpnas_ray.execution.ray_pool import PoolSize, fitting_workers
+
+    config = ExecutionConfig(elastic=True, gpus_per_worker=1.0)
+    assert fitting_workers(config, threads=1, architectures=8) == PoolSize(8, 1.0, 1.0, elastic=True)
+    assert fitting_workers(replace(config, workers=3), threads=1, architectures=8).workers == 3
+    with pytest.raises(ConfigError, match=r"execution\.elastic=true needs execution\.gpus_per_worker"):
+        check({"execution": {"elastic": True}}, "test")
 
 
 @pytest.mark.parametrize(
