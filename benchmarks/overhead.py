@@ -157,13 +157,13 @@ class Contenders:
         supernet_bytes = sum(tensor.nbytes for tensor in self._first_weights.values())
         ratios: dict[str, list[float]] = {"c": [], "d": []}
         for pair in range(pairs):
-            moved = self._pools[1].bytes_moved
+            moved = self._pools[1].work.bytes_moved
             names = order if pair % 2 == 0 else order[::-1]
             results = {name: self._run(name, everything, epoch=pair, note=", whole epoch") for name in names}
             seconds = {name: result[0] for name, result in results.items()}
             self.same_scores &= results["ray 1"][1] == results["ray 2"][1]
             ratios["c"].append((seconds["ray 1"] / seconds["ray 2"]) / (seconds["bare 1"] / seconds["bare 2"]))
-            ratios["d"].append((self._pools[1].bytes_moved - moved) / supernet_bytes)
+            ratios["d"].append((self._pools[1].work.bytes_moved - moved) / supernet_bytes)
             say(f"scaling pair {pair + 1} of {pairs}: " + _listed(seconds, ratios))
         return ratios
 

@@ -253,7 +253,7 @@ def run(
     probe = _probe(job, folder)
     if folder is not None:
         rundir.append_log(folder, "start", epoch=state.epoch, pid=os.getpid())
-    progress.start(state)
+    progress.start(state, executor.work)
     first_epoch, epoch_start = state.epoch, start
     written, written_s = state.epoch, start
 

@@ -64,6 +64,9 @@ EVALUATIONS = pa.schema(
         ("seconds", pa.float64()),
         ("worker", pa.string()),
         ("node", pa.string()),
+        ("start_s", pa.float64()),
+        ("train_s", pa.float64()),
+        ("validate_s", pa.float64()),
     ]
 )
 THETA = pa.schema(

@@ -57,6 +57,7 @@ def ray_cluster() -> Iterator[None]:
         object_store_memory=200 * 2**20,
         log_to_driver=False,
         namespace="ddpnas",
+        _system_config={"metrics_report_interval_ms": 1000},
     )
     yield
     ray.shutdown()

@@ -10,7 +10,7 @@ import pytest
 
 from ddpnas_ray.core.errors import DivergedError
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.types import EvalRequest, EvalResult, SearchState, initial_state
+from ddpnas_ray.core.types import EvalRequest, EvalResult, SearchState, Work, initial_state
 from ddpnas_ray.driver import run_search
 from ddpnas_ray.execution.base import OnResult
 from ddpnas_ray.nn.weights import Float32Array
@@ -34,6 +34,7 @@ class FakeExecutor:
 
     def __init__(self, script: Callable[[EvalRequest], EvalResult] = by_alpha) -> None:
         self.script = script
+        self.work = Work()
         self.epochs: list[tuple[EvalRequest, ...]] = []
         self._weight = np.zeros(1, dtype=np.float32)
 

@@ -7,7 +7,8 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -165,11 +166,11 @@ def by_chance(request: EvalRequest) -> EvalResult:
     )
 
 
-def searched(out: Path, *overrides: str) -> Path:
-    """The run directory of a search whose scores are ``by_chance``."""
+def searched(out: Path, *overrides: str, script: Callable[[EvalRequest], EvalResult] = by_chance) -> Path:
+    """The run directory of a search whose scores are a script's."""
     job = Job.prepare(load(None, overrides))
     folder = rundir.create(str(out), job.first_files(dump(job.config)))
-    assert job_run(job, folder, FakeExecutor(by_chance), job.progress()) is not None
+    assert job_run(job, folder, FakeExecutor(script), job.progress()) is not None
     shutil.rmtree(out / "checkpoints")
     return out
 
@@ -271,6 +272,23 @@ def test_work_is_summed_by_worker_and_epoch(cell: Path, cell_page: Element) -> N
     assert len(bars) == len(rows)
 
 
+def test_evaluations_are_drawn_when_they_began(tmp_path: Path) -> None:
+    def later(request: EvalRequest) -> EvalResult:  # one worker, a second of work every two seconds
+        start_s = time.time() + 2.0 * request.architecture
+        return dataclasses.replace(
+            by_chance(request), seconds=1.0, start_s=start_s, worker="ddpnas-worker-0/7", node="0"
+        )
+
+    page = page_of(searched(tmp_path / "run", *CELL, script=later))
+    bars = [e for e in page.find("time").all("rect") if e.attributes["class"].startswith("bar")]
+    first = [float(e.attributes["x"]) for e in bars if ", epoch 1," in str(e.attributes["data-tip"])]
+    width = float(str(bars[0].attributes["width"]))
+    assert len(first) == 8
+    steps = np.diff(first)
+    assert np.allclose(steps, 2 * width, rtol=0.2), "the pauses are as long as the work"
+    assert "not when it began" not in page.find("time").text
+
+
 def test_generated_networks_stand_with_their_budgets(cell: Path, cell_page: Element) -> None:
     files = [json.loads(path.read_text()) for path in (cell / "generated").glob("*/genotype.json")]
     rows = {row[0]: row for row in cell_page.find("networks").rows()}
@@ -356,7 +374,7 @@ def test_a_run_of_an_older_version_has_a_page(cell: Path, tmp_path: Path) -> Non
     page, new = page_of(out), page_of(cell)
     assert page.find("ledger-table").rows() == new.find("ledger-table").rows()
     assert "computed for this page" in page.find("ledger").text
-    assert "an epoch is as long as its busiest worker" in page.find("time").text
+    assert "whose end the log lacks is as long as its busiest worker" in page.find("time").text
 
 
 def test_an_unreadable_part_is_named_and_the_rest_shown(cell: Path, tmp_path: Path) -> None:

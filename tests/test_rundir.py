@@ -285,7 +285,7 @@ def test_no_evaluations_come_back_as_none() -> None:
     assert rundir.read_evaluations(rundir.evaluations_table(())) == ()
 
 
-def test_the_columns_of_evaluations_are_those_of_the_design() -> None:
+def test_the_columns_of_evaluations_are_those_of_the_design_and_three_times() -> None:
     schema = pq.read_schema(io.BytesIO(rundir.evaluations_table([evaluation()])))
     assert {field.name: str(field.type) for field in schema} == {
         "round": "int32",
@@ -300,7 +300,16 @@ def test_the_columns_of_evaluations_are_those_of_the_design() -> None:
         "seconds": "double",
         "worker": "string",
         "node": "string",
+        "start_s": "double",
+        "train_s": "double",
+        "validate_s": "double",
     }
+
+
+def test_evaluations_of_earlier_versions_are_read() -> None:
+    table = rundir.read_parquet(rundir.evaluations_table([evaluation(start_s=5.0, train_s=0.1, validate_s=0.1)]))
+    before = rundir.parquet_bytes(table.drop_columns(["start_s", "train_s", "validate_s"]))
+    assert rundir.read_evaluations(before) == (evaluation(),)
 
 
 def test_theta_has_a_row_a_round_edge_and_operation() -> None:

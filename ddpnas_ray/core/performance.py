@@ -53,6 +53,9 @@ def record(state: SearchState, plan: Plan, results: Sequence[EvalResult], space:
                 seconds=result.seconds,
                 worker=result.worker,
                 node=result.node,
+                start_s=result.start_s,
+                train_s=result.train_s,
+                validate_s=result.validate_s,
             )
         )
     return replace(

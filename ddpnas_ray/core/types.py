@@ -243,9 +243,12 @@ class EvalResult:
         score: Validation score, higher is better, a fraction in [-1, 1]; NaN where ``ok`` is False.
         loss: Mean training loss of the epoch; NaN where nothing finite was seen.
         ok: False when the loss or the score was not finite: the weights were not merged.
-        seconds: Wall time of training and scoring.
-        worker: Who did it; never part of the fingerprint.
-        node: Where; never part of the fingerprint.
+        seconds: Wall time of building, training and scoring.
+        worker: Who did it; as all below never part of the fingerprint.
+        node: Where.
+        start_s: When it began, in seconds since 1970 by the clock of ``node``; None where unknown.
+        train_s: Seconds of training.
+        validate_s: Seconds of BatchNorm statistics and scoring.
     """
 
     score: float
@@ -254,6 +257,26 @@ class EvalResult:
     seconds: float = 0.0
     worker: str = "local"
     node: str = ""
+    start_s: float | None = None
+    train_s: float = 0.0
+    validate_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Work:
+    """What an executor did beside training and scoring, since it was made.
+
+    Args:
+        transfer_s: Seconds in which weights travelled, summed over architectures: cutting, sending, waiting, receiving.
+        merge_s: Seconds of merging.
+        bytes_moved: Bytes of weights that went through the object store.
+        retries: Evaluations that were lost and done again.
+    """
+
+    transfer_s: float = 0.0
+    merge_s: float = 0.0
+    bytes_moved: int = 0
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +302,9 @@ class Evaluation:
     seconds: float
     worker: str
     node: str
+    start_s: float | None = None  # records of earlier versions have none of these three
+    train_s: float = 0.0
+    validate_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

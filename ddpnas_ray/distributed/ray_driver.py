@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ddpnas_ray import job as jobs
 from ddpnas_ray.core.errors import ResourceError
+from ddpnas_ray.distributed.ray_metrics import Metrics
 from ddpnas_ray.execution.base import ExecutionConfig
 from ddpnas_ray.execution.ray_pool import RayPool, fitting_workers, own_error
 from ddpnas_ray.reporting.progress import Progress
@@ -54,6 +55,7 @@ class Driver:
         logging.basicConfig(level=logging.WARNING)
         config = job.config.execution
         progress = job.progress()
+        progress.listener = Metrics(self._out, job.spec.space.name).show
         self._progress = progress
         size = fitting_workers(config, job.config.training.threads, job.widest_epoch())
         if (config.workers or 0) > size.workers:

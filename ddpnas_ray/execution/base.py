@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from annotated_types import Ge, Gt
 
-from ddpnas_ray.core.types import EvalRequest, EvalResult
+from ddpnas_ray.core.types import EvalRequest, EvalResult, Work
 
 OnResult = Callable[[EvalRequest, EvalResult], None]
 
@@ -37,6 +37,8 @@ class ExecutionConfig:
 
 class Executor(Protocol):
     """Trains and scores. On one CPU model, equal requests on equal weights give bit-equal results from any executor."""
+
+    work: Work
 
     def evaluate(self, requests: Sequence[EvalRequest], on_result: OnResult | None = None) -> list[EvalResult]:
         """Evaluate one epoch's architectures and merge what they learned into the shared weights.

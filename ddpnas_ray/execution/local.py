@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 
 import torch
 
 from ddpnas_ray.core.errors import ResourceError
-from ddpnas_ray.core.types import EvalRequest, EvalResult
+from ddpnas_ray.core.types import EvalRequest, EvalResult, Work
 from ddpnas_ray.execution.base import ExecutionConfig, OnResult, ignore_result
 from ddpnas_ray.execution.trainer import Trainer
-from ddpnas_ray.nn.weights import Float32Array, Weights, joined, split_shared
+from ddpnas_ray.nn.weights import Float32Array, Layout, Weights, joined, split_shared
 
 
 class LocalExecutor:
@@ -24,6 +25,7 @@ class LocalExecutor:
         self._trainer = trainer
         tensors, self._supernet = trainer.supernet()
         self._weights = Weights(tensors)
+        self.work = Work()
 
     def evaluate(self, requests: Sequence[EvalRequest], on_result: OnResult | None = None) -> list[EvalResult]:
         """See ``Executor``. Under ``training.merge: sequential`` each architecture inherits from the one before."""
@@ -37,11 +39,11 @@ class LocalExecutor:
             if result.ok and request.train:
                 learned.append((layout, flat))
             if sequential:
-                self._weights.merge(learned)
+                self._merge(learned)
                 learned = []
             results.append(result)
             on_result(request, result)
-        self._weights.merge(learned)
+        self._merge(learned)
         return results
 
     def weights(self) -> Mapping[str, Float32Array]:
@@ -54,6 +56,11 @@ class LocalExecutor:
 
     def close(self) -> None:
         """Nothing to give back."""
+
+    def _merge(self, learned: Sequence[tuple[Layout, Float32Array]]) -> None:
+        start = time.perf_counter()
+        self._weights.merge(learned)
+        self.work.merge_s += time.perf_counter() - start
 
 
 def local_device(config: ExecutionConfig) -> str:

@@ -31,7 +31,7 @@ from ray.exceptions import (
 )
 
 from ddpnas_ray.core.errors import DdpnasError, ResourceError, WorkerLostError
-from ddpnas_ray.core.types import EvalRequest, EvalResult
+from ddpnas_ray.core.types import EvalRequest, EvalResult, Work
 from ddpnas_ray.execution.base import ExecutionConfig, OnResult, ignore_result
 from ddpnas_ray.execution.failures import Attempts, Decision, backoff_s, decide
 from ddpnas_ray.execution.trainer import Trainer
@@ -125,8 +125,7 @@ class RayPool:
         self._trainer_ref = ray.put(trainer)
         tensors, self._supernet = trainer.supernet()
         self._weights = Weights(tensors)
-        self.bytes_moved = 0
-        self.retries = 0
+        self.work = Work()
         self._actor_class = ray.remote(Worker).options(
             num_cpus=size.cpus_per_worker,
             num_gpus=size.gpus_per_worker,
@@ -150,20 +149,22 @@ class RayPool:
     def evaluate(self, requests: Sequence[EvalRequest], on_result: OnResult | None = None) -> list[EvalResult]:
         """See ``Executor``."""
         on_result = on_result or ignore_result
+        start = time.perf_counter()
         shared, owns = split_shared([self._supernet.pieces(request.alpha_E) for request in requests])
         shared_ref = self._put((shared, self._weights.cut(shared)))
         own_refs = [self._put(self._weights.cut(own)) for own in owns]
+        self.work.transfer_s += time.perf_counter() - start
         todo = sorted(range(len(requests)), key=lambda i: -self._effort(requests[i].alpha_E, self._inputs))
         attempts = [Attempts() for _ in requests]
         avoid: dict[int, str] = {}
         answers: dict[int, tuple[EvalResult, Float32Array]] = {}
-        running: dict[Any, tuple[int, _Member]] = {}
+        running: dict[Any, tuple[int, _Member, float]] = {}  # with when it was sent
         nobody_since_s: float | None = None
         if self._size.elastic:
             self._resize(min(self._size.workers, len(requests)))
 
         while len(answers) < len(requests):
-            busy = {member.name for _, member in running.values()}
+            busy = {member.name for _, member, _ in running.values()}
             if self._size.elastic:
                 self._leave_draining(busy)
             for member in [m for m in self._members if m.ready and m.name not in busy]:
@@ -171,7 +172,8 @@ class RayPool:
                     continue
                 todo.remove(i)
                 call = member.actor.evaluate.options(name=f"r{requests[i].round} e{requests[i].epoch} arch {i}")
-                running[call.remote(self._trainer_ref, requests[i], shared_ref, owns[i], own_refs[i])] = (i, member)
+                ref = call.remote(self._trainer_ref, requests[i], shared_ref, owns[i], own_refs[i])
+                running[ref] = (i, member, time.perf_counter())
             self._probe_lost()
             nobody_since_s = self._nobody(running, nobody_since_s)
             probes = {m.probe: m for m in self._members if m.probe is not None}
@@ -180,7 +182,7 @@ class RayPool:
                 if ref in probes:
                     self._probed(probes[ref])
                     continue
-                i, member = running.pop(ref)
+                i, member, sent = running.pop(ref)
                 try:
                     result, learned = ray.get(ref)
                 except INFRASTRUCTURE as error:
@@ -190,10 +192,12 @@ class RayPool:
                     continue
                 except RayTaskError as error:
                     raise own_error(error) from None
-                self.bytes_moved += learned.nbytes
+                self.work.bytes_moved += learned.nbytes
+                self.work.transfer_s += time.perf_counter() - sent - result.seconds
                 answers[i] = (result, learned)
                 on_result(requests[i], result)
 
+        start = time.perf_counter()
         self._weights.merge(
             [
                 (joined(shared, own), answers[i][1])
@@ -201,6 +205,7 @@ class RayPool:
                 if answers[i][0].ok and requests[i].train
             ]
         )
+        self.work.merge_s += time.perf_counter() - start
         return [answers[i][0] for i in range(len(requests))]
 
     def weights(self) -> Mapping[str, Float32Array]:
@@ -241,7 +246,7 @@ class RayPool:
                 member.ready = False
 
     def _put(self, value: Any) -> Any:
-        self.bytes_moved += (value[1] if isinstance(value, tuple) else value).nbytes
+        self.work.bytes_moved += (value[1] if isinstance(value, tuple) else value).nbytes
         return ray.put(value)
 
     def _next(self, todo: Sequence[int], member: _Member, avoid: Mapping[int, str]) -> int | None:
@@ -259,7 +264,7 @@ class RayPool:
         if worker_died:
             member.ready, member.failures = False, member.failures + 1
             member.probe_at_s = now_s + backoff_s(member.failures)
-        self.retries += 1
+        self.work.retries += 1
         what = f"architecture {request.architecture} of round {request.round}, epoch {request.epoch}"
         if decide(after, now_s, self._config) is Decision.FAIL:
             mebibytes = 4 * (shared.size + own.size) / 2**20

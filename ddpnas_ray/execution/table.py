@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from ddpnas_ray.core.errors import DataError, GenotypeError, did_you_mean
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.types import EvalRequest, EvalResult, FloatArray, IntArray, SearchSpace
+from ddpnas_ray.core.types import EvalRequest, EvalResult, FloatArray, IntArray, SearchSpace, Work
 from ddpnas_ray.execution.base import OnResult, ignore_result
 from ddpnas_ray.rundir import read_parquet
 
@@ -122,6 +122,7 @@ class TableExecutor:
 
     def __init__(self, table: ScoreTable, column: str, *, training: str | int = "mean", seed: int = 0) -> None:
         self._table, self._seed = table, seed
+        self.work = Work()
         if training == "mean":
             self._columns = [column]
         elif training == "random":

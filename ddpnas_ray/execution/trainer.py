@@ -96,7 +96,7 @@ class Trainer:
     def _train_and_score(
         self, request: EvalRequest, layout: Layout, flat: Float32Array
     ) -> tuple[EvalResult, Float32Array]:
-        start = time.perf_counter()
+        start_s, start = time.time(), time.perf_counter()
         with fixed_threads(self.config.threads), torch.random.fork_rng(devices=self._cuda_devices()):
             torch.manual_seed(int(rng_for(self.seed, request.epoch, request.architecture, _DROPOUT).integers(2**63)))
             network = self.spec.build(request.alpha_E, self.inputs)
@@ -104,14 +104,23 @@ class Trainer:
             np.copyto(buffer.numpy(), flat)  # a copy: what comes from the object store must not be written to
             whole = bind(network, layout, buffer.to(self.device))
             network.to(self.device)
-            loss = 0.0
+            loss, built = 0.0, time.perf_counter()
             if request.train:
                 loss = train_epoch(network, whole, self.training_batches(request.epoch), self.config, request.lr)
             weights = whole.detach().cpu().numpy()
-            finite = bool(np.isfinite(loss) and np.isfinite(weights).all())
+            finite, trained = bool(np.isfinite(loss) and np.isfinite(weights).all()), time.perf_counter()
             score = self._score(network) if finite else float("nan")
-        seconds = time.perf_counter() - start
-        return EvalResult(score=score, loss=loss if finite else float("nan"), ok=finite, seconds=seconds), weights
+        end = time.perf_counter()
+        result = EvalResult(
+            score=score,
+            loss=loss if finite else float("nan"),
+            ok=finite,
+            seconds=end - start,
+            start_s=start_s,
+            train_s=trained - built,
+            validate_s=end - trained,
+        )
+        return result, weights
 
     def training_batches(self, epoch: int) -> Batches:
         """The augmented training images of an epoch, in its order: the same for all its architectures."""

@@ -361,6 +361,12 @@ def _walls(run: RunFiles) -> dict[int, float]:
     return {event["epochs_done"] - 1: float(event["epoch_s"]) for event in events}
 
 
+def _starts(run: RunFiles) -> dict[int, float]:
+    """When every epoch began, in seconds since 1970, from the log."""
+    events = [event for event in run.log if event["event"] == "epoch" and {"epochs_done", "epoch_s"} <= event.keys()]
+    return {event["epochs_done"] - 1: float(event["time"]) - float(event["epoch_s"]) for event in events}
+
+
 def _work(run: RunFiles) -> dict[str, Any] | None:
     """Who worked when; None where nothing took time."""
     if not any(row.seconds > 0 for row in run.evaluations):
@@ -374,6 +380,8 @@ def _work(run: RunFiles) -> dict[str, Any] | None:
     begins: dict[int, float] = {}
     rounds: dict[str, float] = {}
     clock, logged = 0.0, True
+    starts = _starts(run)
+    started = all(row.start_s is not None and row.epoch in starts for row in run.evaluations)
     by_epoch: dict[int, list[Evaluation]] = {}
     for row in run.evaluations:
         by_epoch.setdefault(row.epoch, []).append(row)
@@ -389,6 +397,8 @@ def _work(run: RunFiles) -> dict[str, Any] | None:
                 f"round {row.round + 1}, epoch {epoch + 1}, architecture {row.architecture} {doing} by {row.worker}: "
                 f"{row.seconds:.2f} s, score {row.score:.4f} ({row.split})"
             )
+            if started and row.start_s is not None:
+                until[at] = clock + max(0.0, row.start_s - starts[epoch])
             bars.append(charts.Bar(at, until[at], row.seconds, kind, text))
             until[at] += row.seconds
         logged = logged and epoch in walls
@@ -406,6 +416,7 @@ def _work(run: RunFiles) -> dict[str, Any] | None:
         "busy": math.fsum(busy),
         "share": math.fsum(busy) / (clock * len(workers)),
         "logged": logged,
+        "started": started,
         "resumes": len(resumes),
         "merged": len(bars) > charts.SHOWN_BARS,
     }

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 import numpy as np
+from scipy.special import entr
 
-from ddpnas_ray.core.types import EvalRequest, EvalResult, SearchSpace, SearchState
+from ddpnas_ray.core.types import EvalRequest, EvalResult, FloatArray, SearchSpace, SearchState, Work
 
 
 class Progress:
@@ -38,34 +39,54 @@ class Progress:
         self._best = float("nan")
         self._start = time.monotonic()
         self._done_before = 0
+        self._work: Work | None = None
+        self._train_s = self._validate_s = 0.0
+        self._kinds = _edge_kinds(space)
         self.workers: tuple[str, ...] = ()
         self.note = ""
+        self.listener: Callable[[Mapping[str, Any]], None] | None = None
 
-    def start(self, state: SearchState) -> None:
-        """A search begins or goes on from a checkpoint."""
+    def start(self, state: SearchState, work: Work) -> None:
+        """A search begins or goes on from a checkpoint.
+
+        Args:
+            state: Where.
+            work: Counted by its executor as it goes.
+        """
         with self._lock:
             self._start, self._done_before = time.monotonic(), len(state.evaluations)
             self._best = max((row.score for row in state.evaluations), default=float("nan"))
+            self._work = work
         self.epoch_done(state)
 
     def result_in(self, request: EvalRequest, result: EvalResult) -> None:
         """One architecture has been scored."""
         with self._lock:
+            self._train_s += result.train_s
+            self._validate_s += result.validate_s
             if result.ok:
                 self._scores.append(result.score)
                 self._best = float(np.fmax(self._best, result.score))
+        self._tell()
 
     def epoch_done(self, state: SearchState) -> None:
         """An epoch has been merged and saved."""
         with self._lock:
             self._state, self._scores = state, []
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.listener is not None:
+            self.listener(self.snapshot())
 
     def snapshot(self) -> dict[str, Any]:
-        """The numbers of this moment, plain values: rounds and epochs from 1, seconds, scores as fractions."""
+        """The numbers of this moment, plain values: rounds and epochs from 1, seconds, scores as fractions, the mean
+        entropy of theta in nats by kind of edge. Seconds by phase, bytes and retries are of this process alone."""
         with self._lock:
-            state, scores = self._state, list(self._scores)
+            state, scores, work = self._state, list(self._scores), self._work
             best, elapsed = self._best, time.monotonic() - self._start
-        if state is None:
+            phases = {"train": self._train_s, "validate": self._validate_s}
+        if state is None or work is None:
             return {"phase": "starting", "note": self.note, "workers": len(self.workers)}
         done = len(state.evaluations) + len(scores)
         total = max(sum(self._plan), done)
@@ -92,7 +113,25 @@ class Progress:
             "seconds_left": round(elapsed / fresh * (total - done), 1) if fresh else None,
             "workers": len(self.workers),
             "note": self.note,
+            "entropy": {kind: _entropy(state.theta_EK[edges]) for kind, edges in self._kinds.items()},
+            "seconds_in": phases | {"transfer": work.transfer_s, "merge": work.merge_s},
+            "bytes_moved": work.bytes_moved,
+            "retries": work.retries,
         }
+
+
+def _edge_kinds(space: SearchSpace) -> dict[str, list[int]]:
+    """Edges with a choice, by what stands before the last dot of their names: ``normal``, ``reduce``, ``stage2``."""
+    kinds: dict[str, list[int]] = {}
+    for e, edge in enumerate(space.edges):
+        if len(edge.candidates) > 1:
+            kinds.setdefault(edge.name.rpartition(".")[0] or "all", []).append(e)
+    return kinds
+
+
+def _entropy(theta_EK: FloatArray) -> float:
+    """Mean over edges, in nats; 0 where every edge has decided."""
+    return float(np.mean(entr(theta_EK).sum(axis=1)))
 
 
 @dataclass

@@ -139,7 +139,7 @@ def test_a_killed_worker_is_replaced_and_its_architecture_evaluated_again(
     killed = scores_and_weights(pool, plan)
     killer.join()
     again = pool.evaluate(plan.requests)  # a dead process may be noticed only at the next call
-    assert pool.retries >= 1
+    assert pool.work.retries >= 1
     assert killed == scores_and_weights(LocalExecutor(trainer), plan)
     assert str(victim) not in {result.worker.split("/")[1] for result in again}
     deadline = time.monotonic() + 30
@@ -223,7 +223,7 @@ def test_a_worker_leaves_a_node_that_is_being_drained(
     monkeypatch.setattr(ray_pool.cluster_state, "get_draining_nodes", lambda: next(answers, {}))
     assert scores_and_weights(pool, plan) == scores_and_weights(LocalExecutor(trainer), plan)
     assert pool.worker_pids()["ddpnas-worker-0"] != pid
-    assert pool.retries == 0, "nothing was lost"
+    assert pool.work.retries == 0, "nothing was lost"
 
 
 def test_an_elastic_pool_waits_for_a_node_as_long_as_one_takes(
@@ -238,10 +238,10 @@ def test_an_elastic_pool_waits_for_a_node_as_long_as_one_takes(
 
 def test_the_bytes_that_move_are_counted(trainer: Trainer, executor: RayPool) -> None:
     pool, plan = executor, first_plan(trainer)
-    moved = pool.bytes_moved
+    moved = pool.work.bytes_moved
     pool.evaluate(plan.requests)
     supernet_bytes = sum(tensor.nbytes for tensor in pool.weights().values())
-    assert 2 * 0.5 * supernet_bytes < pool.bytes_moved - moved < 5 * supernet_bytes
+    assert 2 * 0.5 * supernet_bytes < pool.work.bytes_moved - moved < 5 * supernet_bytes
 
 
 def test_objects_are_freed_after_an_epoch(trainer: Trainer, executor: RayPool) -> None:

@@ -1,0 +1,148 @@
+"""A search's metrics, scraped from Ray's Prometheus endpoint while it runs, against its run directory."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from ddpnas_ray import job as jobs
+from ddpnas_ray import rundir
+from ddpnas_ray.config import dump, load
+from ddpnas_ray.distributed import ray_driver
+from tests.conftest import ROOT, TINY
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+DASHBOARD = ROOT / "clusters" / "grafana.json"
+SAMPLE = re.compile(r"^(?P<name>\w+)\{(?P<labels>.*)\} (?P<value>\S+)$")
+LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+Scrape = dict[str, list[tuple[dict[str, str], float]]]
+
+
+def scrape() -> Scrape:
+    """Samples by name of this node's endpoint."""
+    node = ray.nodes()[0]
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    samples: Scrape = {}
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        for line in answer.read().decode().splitlines():
+            if match := SAMPLE.match(line):
+                labels = dict(LABEL.findall(match["labels"]))
+                samples.setdefault(match["name"], []).append((labels, float(match["value"])))
+    return samples
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A search, and what was scraped: while it ran, and when it had ended."""
+
+    folder: Any
+    during: list[Scrape]
+    after: Scrape
+
+    @property
+    def last_epoch(self) -> dict[str, Any]:
+        """The log's numbers of the last epoch."""
+        events = [json.loads(line) for line in self.folder.read("log.jsonl").decode().splitlines()]
+        return [event for event in events if event["event"] == "epoch"][-1]
+
+    def values(self, name: str, scraped: Scrape | None = None) -> dict[str, float]:
+        """This run's samples of a metric by its own tag, or by nothing."""
+        found = {}
+        for labels, value in (self.after if scraped is None else scraped).get(name, []):
+            if labels["run"] == self.folder.path:
+                found[labels.get("phase", labels.get("kind", ""))] = value
+        return found
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    job = jobs.Job.prepare(load(None, [*TINY, "execution.workers=2"]))
+    out = tmp_path_factory.mktemp("metrics") / "run"
+    folder = rundir.create(str(out), job.first_files(dump(job.config)))
+    search = ray_driver.start(job, folder)
+    during = []
+    while not search.wait(timeout_s=0.5):
+        during.append(scrape())
+    assert search.outcome() is not None
+    found = Watched(folder, during, {})
+    deadline = time.monotonic() + 30  # Ray reports in intervals
+    while found.values("ray_ddpnas_epochs_done").get("") != found.last_epoch["epochs_done"]:
+        assert time.monotonic() < deadline, found.values("ray_ddpnas_epochs_done")
+        time.sleep(0.5)
+        found = Watched(folder, during, scrape())
+    time.sleep(2.5)  # the same report may come in two scrapes
+    yield Watched(folder, during, scrape())
+    del search  # the driver lives as long as its handle
+
+
+def test_gauges_and_counters_equal_the_run_directory(watched: Watched) -> None:
+    last = watched.last_epoch
+    evaluations = rundir.parsed(watched.folder, "evaluations.parquet", rundir.read_evaluations)
+    gauges = {name: watched.values(f"ray_ddpnas_{name}")[""] for name in ("architecture_epochs", "best", "mean")}
+    epoch = [row.score for row in evaluations if row.epoch == last["epochs_done"] - 1]
+    assert gauges["architecture_epochs"] == len(evaluations)
+    assert gauges["best"] == round(max(row.score for row in evaluations), 4)
+    assert gauges["mean"] == round(sum(epoch) / len(epoch), 4)
+    for name in ("epochs", "epochs_done", "rounds", "candidates", "candidates_left", "workers", "retries"):
+        assert watched.values(f"ray_ddpnas_{name}")[""] == last[name], name
+    seconds = watched.values("ray_ddpnas_seconds_total")
+    assert seconds == pytest.approx(last["seconds_in"])
+    assert seconds["train"] == pytest.approx(sum(row.train_s for row in evaluations))
+    assert seconds["validate"] == pytest.approx(sum(row.validate_s for row in evaluations))
+    assert watched.values("ray_ddpnas_bytes_moved_total")[""] == last["bytes_moved"] > 0
+
+
+def test_theta_entropy_is_that_of_the_recorded_theta(watched: Watched) -> None:
+    space = rundir.parsed(watched.folder, "space.json", rundir.read_space)
+    history = rundir.parsed(watched.folder, "theta.parquet", lambda data: rundir.read_history(data, space))
+    theta_EK = history[-1].theta_EK
+    logs_EK = np.log(theta_EK, out=np.zeros_like(theta_EK), where=theta_EK > 0)
+    entropy_E = -(theta_EK * logs_EK).sum(axis=1)
+    kinds = [edge.name.partition(".")[0] for edge in space.edges]
+    expected = {kind: entropy_E[[k == kind for k in kinds]].mean() for kind in set(kinds)}
+    assert watched.values("ray_ddpnas_theta_entropy") == pytest.approx(expected)
+
+
+def test_a_search_is_seen_while_it_runs(watched: Watched) -> None:
+    seen = [watched.values("ray_ddpnas_architecture_epochs", scraped).get("") for scraped in watched.during]
+    values = [value for value in seen if value is not None]
+    assert values == sorted(values)
+    assert any(0 <= value < 33 for value in values), "not one scrape in the middle"
+
+
+def test_every_query_of_the_dashboard_names_a_metric_that_exists(watched: Watched) -> None:
+    from ray.dashboard.modules.reporter import reporter_agent
+
+    of_gpus = {f"ray_{name}" for name in reporter_agent.METRICS_GAUGES if "gpu" in name}  # this machine may have none
+    there = set(watched.after) | of_gpus
+    dashboard = json.loads(DASHBOARD.read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    queries += [variable["definition"] for variable in dashboard["templating"]["list"] if variable["type"] == "query"]
+    assert len(queries) > 15
+    for query in queries:
+        names = re.findall(r"\bray_\w+", query)
+        assert names and set(names) <= there, query
+
+
+def test_every_metric_of_ours_is_in_the_dashboard(watched: Watched) -> None:
+    ours = {name for name in watched.after if name.startswith("ray_ddpnas_")}
+    text = DASHBOARD.read_text()
+    unused = {name for name in ours if not re.search(rf"\b{name}\b", text)}
+    assert unused <= {"ray_ddpnas_round", "ray_ddpnas_rounds", "ray_ddpnas_epochs_done", "ray_ddpnas_candidates"}
+
+
+def test_labels_that_the_dashboard_groups_by_exist(watched: Watched) -> None:
+    for query in re.findall(r"(?:max|sum) by \(([^)]*)\) \((ray_\w+)", DASHBOARD.read_text()):
+        labels, name = query[0].split(", "), query[1]
+        for sample, _ in watched.after[name]:
+            assert set(labels) - {"instance"} <= set(sample), (name, labels)  # Prometheus adds instance
