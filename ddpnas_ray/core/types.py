@@ -377,3 +377,26 @@ def expectation(alpha_E: IntArray, theta_EK: FloatArray, space: SearchSpace) -> 
     """
     chosen = [float(theta_EK[e, k]) if space.op(e, int(k)).generable else 0.0 for e, k in enumerate(alpha_E)]
     return math.fsum(chosen) / len(chosen)
+
+
+def entropy(theta_EK: FloatArray, kept_EK: BoolArray, exists_EK: BoolArray) -> float:
+    """Mean over edges of the entropy of theta among what is kept, as a share of that of a uniform choice among all.
+
+    Args:
+        theta_EK: The distribution of each edge.
+        kept_EK: What counts: all, or what is live.
+        exists_EK: What there is; edges without a choice are left out.
+
+    Example:
+        >>> exists_EK = np.ones((1, 4), dtype=bool)
+        >>> entropy(np.full((1, 4), 0.25), np.array([[True, True, False, False]]), exists_EK)
+        0.5
+    """
+    shares = []
+    for theta_K, kept_K, exists_K in zip(theta_EK, kept_EK, exists_EK, strict=True):
+        if (count := int(exists_K.sum())) < 2:
+            continue
+        p = theta_K[kept_K & (theta_K > 0)]
+        p = p / p.sum() if len(p) else p
+        shares.append(float(-(p * np.log(p)).sum()) / math.log(count))
+    return math.fsum(shares) / len(shares) if shares else 0.0

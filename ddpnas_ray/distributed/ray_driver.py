@@ -77,6 +77,7 @@ class Driver:
         finally:
             self._pool.close()
 
+    @ray.method(enable_task_events=False)  # asked four times a second: the dashboard's tasks are to be architectures
     def status(self) -> dict[str, Any]:
         """The progress of this moment, in milliseconds."""
         if self._progress is None:

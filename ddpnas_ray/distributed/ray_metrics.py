@@ -39,9 +39,8 @@ class Metrics:
     def __init__(self, run: str, space: str) -> None:
         self._tags = {"run": run, "space": space}
         self._gauges = {key: Gauge(f"ddpnas_{key}", meaning, TAGS) for key, meaning in GAUGES.items()}
-        self._entropy = Gauge(
-            "ddpnas_theta_entropy", "Mean entropy of theta over edges of a kind, nats", (*TAGS, "kind")
-        )
+        entropy = "Entropy of theta among live operations, mean over edges of a kind; 1: uniform among all"
+        self._entropy = Gauge("ddpnas_theta_entropy", entropy, (*TAGS, "kind"))
         self._seconds = Counter("ddpnas_seconds", "Seconds spent, summed over workers", (*TAGS, "phase"))
         self._bytes = Counter("ddpnas_bytes_moved", "Bytes of weights through the object store", TAGS)
         self._counted: dict[tuple[Any, ...], float] = {}
@@ -53,8 +52,8 @@ class Metrics:
         for key, gauge in self._gauges.items():
             if now[key] is not None:
                 gauge.set(now[key], self._tags)
-        for kind, nats in now["entropy"].items():
-            self._entropy.set(nats, self._tags | {"kind": kind})
+        for kind, share in now["entropy"].items():
+            self._entropy.set(share, self._tags | {"kind": kind})
         for phase, seconds in now["seconds_in"].items():
             self._count(self._seconds, seconds, phase=phase)
         self._count(self._bytes, now["bytes_moved"])

@@ -56,6 +56,7 @@ class Worker:
     def __repr__(self) -> str:
         return self._name
 
+    @ray.method(enable_task_events=False)
     def ready(self, trainer: Trainer) -> tuple[str, int]:
         """Node id and process id, once everything that training needs has been imported and fetched."""
         return ray.get_runtime_context().get_node_id(), os.getpid()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 
 from ddpnas_ray.core.budgets import quantity
-from ddpnas_ray.core.types import BoolArray, FloatArray
+from ddpnas_ray.core.types import entropy
 from ddpnas_ray.reporting import charts
 from ddpnas_ray.reporting.html import EPOCH_ROWS, environment, facts, flat, moved, render, score_rows, value_text
 from ddpnas_ray.reporting.runfiles import RunFiles
@@ -67,24 +65,6 @@ def _table(
     keys = dict.fromkeys(key for column in columns for key in column)
     rows = [(key, [column.get(key) for column in columns]) for key in keys]
     return [row for row in rows if len(set(row[1])) > 1] if differing_only else rows
-
-
-def entropy(theta_EK: FloatArray, kept_EK: BoolArray, exists_EK: BoolArray) -> float:
-    """Mean over edges of the entropy of theta among what is kept, as a share of that of a uniform choice among all.
-
-    Example:
-        >>> exists_EK = np.ones((1, 4), dtype=bool)
-        >>> entropy(np.full((1, 4), 0.25), np.array([[True, True, False, False]]), exists_EK)
-        0.5
-    """
-    shares = []
-    for theta_K, kept_K, exists_K in zip(theta_EK, kept_EK, exists_EK, strict=True):
-        if (count := int(exists_K.sum())) < 2:
-            continue
-        p = theta_K[kept_K & (theta_K > 0)]
-        p = p / p.sum() if len(p) else p
-        shares.append(float(-(p * np.log(p)).sum()) / math.log(count))
-    return math.fsum(shares) / len(shares) if shares else 0.0
 
 
 def _entropy(runs: Sequence[RunFiles], names: Sequence[str]) -> dict[str, Any]:

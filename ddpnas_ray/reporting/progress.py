@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 import numpy as np
-from scipy.special import entr
 
-from ddpnas_ray.core.types import EvalRequest, EvalResult, FloatArray, SearchSpace, SearchState, Work
+from ddpnas_ray.core.types import EvalRequest, EvalResult, SearchSpace, SearchState, Work, entropy
 
 
 class Progress:
@@ -41,7 +40,7 @@ class Progress:
         self._done_before = 0
         self._work: Work | None = None
         self._train_s = self._validate_s = 0.0
-        self._kinds = _edge_kinds(space)
+        self._kinds, self._exists_EK = _edge_kinds(space), space.exists_EK
         self.workers: tuple[str, ...] = ()
         self.note = ""
         self.listener: Callable[[Mapping[str, Any]], None] | None = None
@@ -80,8 +79,8 @@ class Progress:
             self.listener(self.snapshot())
 
     def snapshot(self) -> dict[str, Any]:
-        """The numbers of this moment, plain values: rounds and epochs from 1, seconds, scores as fractions, the mean
-        entropy of theta in nats by kind of edge. Seconds by phase, bytes and retries are of this process alone."""
+        """The numbers of this moment, plain values: rounds and epochs from 1, seconds, scores as fractions, entropy of
+        theta among live operations by kind of edge. Seconds by phase, bytes and retries are of this process alone."""
         with self._lock:
             state, scores, work = self._state, list(self._scores), self._work
             best, elapsed = self._best, time.monotonic() - self._start
@@ -113,7 +112,10 @@ class Progress:
             "seconds_left": round(elapsed / fresh * (total - done), 1) if fresh else None,
             "workers": len(self.workers),
             "note": self.note,
-            "entropy": {kind: _entropy(state.theta_EK[edges]) for kind, edges in self._kinds.items()},
+            "entropy": {
+                kind: entropy(state.theta_EK[edges], state.live_EK[edges], self._exists_EK[edges])
+                for kind, edges in self._kinds.items()
+            },
             "seconds_in": phases | {"transfer": work.transfer_s, "merge": work.merge_s},
             "bytes_moved": work.bytes_moved,
             "retries": work.retries,
@@ -127,11 +129,6 @@ def _edge_kinds(space: SearchSpace) -> dict[str, list[int]]:
         if len(edge.candidates) > 1:
             kinds.setdefault(edge.name.rpartition(".")[0] or "all", []).append(e)
     return kinds
-
-
-def _entropy(theta_EK: FloatArray) -> float:
-    """Mean over edges, in nats; 0 where every edge has decided."""
-    return float(np.mean(entr(theta_EK).sum(axis=1)))
 
 
 @dataclass
