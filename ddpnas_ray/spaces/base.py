@@ -116,6 +116,11 @@ class Target:
             input_channels=inputs.channels,
         )
 
+    @property
+    def inputs(self) -> Inputs:
+        """What its images look like, for spaces whose deploy network is the one that is searched with."""
+        return Inputs(channels=self.input_channels, image_size=self.image_size, classes=self.classes)
+
     def __str__(self) -> str:
         return target_text(dataclasses.asdict(self))
 

@@ -212,8 +212,7 @@ def _elastic_of(alpha_E: IntArray, inputs: Inputs) -> nn.Module:
 
 
 def _elastic_deploy(alpha_E: IntArray, target: Target) -> nn.Module:
-    inputs = Inputs(channels=target.input_channels, image_size=target.image_size, classes=target.classes)
-    return _elastic_of(alpha_E, inputs)
+    return _elastic_of(alpha_E, target.inputs)
 
 
 class TestElasticSpace(SpaceContract):
