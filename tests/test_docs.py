@@ -24,7 +24,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddpnas_ray import config, report, search
+from ddpnas_ray import cli, config, report, search
 from ddpnas_ray.core.errors import BadInput
 from ddpnas_ray.data.batches import normalise
 from ddpnas_ray.data.config import DataConfig
@@ -133,6 +133,11 @@ def test_every_command_of_ours_is_one_that_its_parser_takes(page: Path) -> None:
             parser.parse_args(words)
         except SystemExit as end:
             assert not end.code, f"python -m {module} {shlex.join(words)}"
+
+
+def test_every_command_is_shown_somewhere() -> None:
+    shown = {module for page in PAGES for module, words in commands(page) if words}
+    assert {f"ddpnas_ray.{name}" for name in cli.COMMANDS} <= shown
 
 
 @cache
