@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
+import numpy as np
 from annotated_types import Ge
 
-from ddpnas_ray.core.errors import ConfigError, did_you_mean
+from ddpnas_ray.core.errors import ConfigError, GenotypeError, did_you_mean
 from ddpnas_ray.core.generation import most_likely
-from ddpnas_ray.core.types import BoolArray, CostFunction, FloatArray, IntArray, SearchSpace
+from ddpnas_ray.core.types import BoolArray, CostFunction, Edge, FloatArray, IntArray, SearchSpace
 from ddpnas_ray.reporting.summary import target_text
 
 if TYPE_CHECKING:
@@ -115,6 +116,11 @@ class Target:
             input_channels=inputs.channels,
         )
 
+    @property
+    def inputs(self) -> Inputs:
+        """What its images look like, for spaces whose deploy network is the one that is searched with."""
+        return Inputs(channels=self.input_channels, image_size=self.image_size, classes=self.classes)
+
     def __str__(self) -> str:
         return target_text(dataclasses.asdict(self))
 
@@ -208,6 +214,36 @@ class SpaceSpec:
         if self.most_likely is not None:
             return self.most_likely(theta_EK, live_EK)
         return most_likely(self.space, theta_EK, live_EK)
+
+
+def decode_edges(edges: Sequence[Edge], alpha_E: IntArray) -> Genotype:
+    """alpha_E -> the operation of every edge, by name: the genotype of spaces without a form of their own.
+
+    Example:
+        >>> from ddpnas_ray.core.types import Op
+        >>> layer = Edge("layer0", (Op("conv_3x3", "parameter"), Op("skip", "non_parameter")))
+        >>> decode_edges((layer,), np.array([1]))
+        {'layer0': 'skip'}
+    """
+    return {edge.name: edge.candidates[k].name for edge, k in zip(edges, alpha_E, strict=True)}
+
+
+def encode_edges(edges: Sequence[Edge], genotype: Genotype) -> IntArray:
+    """What ``decode_edges`` gave -> alpha_E.
+
+    Raises:
+        GenotypeError: An edge is missing or unknown, or has no such operation.
+    """
+    if not isinstance(genotype, dict) or genotype.keys() != {edge.name for edge in edges}:
+        raise GenotypeError(f"genotype: an operation for each of {', '.join(edge.name for edge in edges)} is needed")
+    alpha = []
+    for edge in edges:
+        names, name = [op.name for op in edge.candidates], genotype[edge.name]
+        if name not in names:
+            hint = did_you_mean(str(name), names)
+            raise GenotypeError(f"genotype: {edge.name}: {name!r} is no operation of this edge{hint}")
+        alpha.append(names.index(name))
+    return np.array(alpha, dtype=np.int64)
 
 
 def find_space(name: str) -> Callable[..., SpaceSpec]:

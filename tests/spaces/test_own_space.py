@@ -25,7 +25,7 @@ from ddpnas_ray.driver import run_search
 from ddpnas_ray.execution.local import LocalExecutor
 from ddpnas_ray.execution.trainer import Trainer
 from ddpnas_ray.nn.training_config import TrainingConfig
-from ddpnas_ray.spaces.base import Genotype, Inputs, SpaceSpec, Target, find_space
+from ddpnas_ray.spaces.base import Inputs, SpaceSpec, Target, decode_edges, encode_edges, find_space
 from ddpnas_ray.spaces.cell import make as make_cell
 from ddpnas_ray.strategies.pruning import Pruning
 from ddpnas_ray.testing import SpaceContract
@@ -51,22 +51,10 @@ def make(*, channels: int = 8) -> SpaceSpec:
         supernet=partial(_chain_supernet, edges, channels),
         build=partial(_chain_of, edges, channels),
         deploy=partial(_chain_deploy, edges, channels),
-        encode=partial(_encode, edges),
-        decode=partial(_decode, edges),
+        encode=partial(encode_edges, edges),
+        decode=partial(decode_edges, edges),
         costs={kind: partial(_chain_costs, kind, edges, channels) for kind in ("params", "macs")},
     )
-
-
-def _encode(edges: tuple[Edge, ...], genotype: Genotype) -> IntArray:
-    names = [[op.name for op in edge.candidates] for edge in edges]
-    try:
-        return np.array([ks.index(genotype[edge.name]) for edge, ks in zip(edges, names, strict=True)])
-    except (KeyError, ValueError) as error:
-        raise GenotypeError(f"genotype: {error}") from error
-
-
-def _decode(edges: tuple[Edge, ...], alpha_E: IntArray) -> Genotype:
-    return {edge.name: edge.candidates[k].name for edge, k in zip(edges, alpha_E, strict=True)}
 
 
 def _chain(names: list[tuple[str, ...]], channels: int, inputs: tuple[int, int], *, affine: bool) -> nn.Module:
@@ -156,8 +144,8 @@ def make_elastic() -> SpaceSpec:
         supernet=_elastic_supernet,
         build=_elastic_of,
         deploy=_elastic_deploy,
-        encode=partial(_encode, edges),
-        decode=partial(_decode, edges),
+        encode=partial(encode_edges, edges),
+        decode=partial(decode_edges, edges),
     )
 
 
@@ -224,8 +212,7 @@ def _elastic_of(alpha_E: IntArray, inputs: Inputs) -> nn.Module:
 
 
 def _elastic_deploy(alpha_E: IntArray, target: Target) -> nn.Module:
-    inputs = Inputs(channels=target.input_channels, image_size=target.image_size, classes=target.classes)
-    return _elastic_of(alpha_E, inputs)
+    return _elastic_of(alpha_E, target.inputs)
 
 
 class TestElasticSpace(SpaceContract):
@@ -239,6 +226,23 @@ class TestElasticSpace(SpaceContract):
 
 
 # --- found by name, and searched ---
+
+
+@pytest.mark.parametrize(
+    ("genotype", "message"),
+    [
+        ({"layer0": "skip_connect"}, "an operation for each of layer0, layer1, layer2 is needed"),
+        (["skip_connect"] * 3, "an operation for each of layer0, layer1, layer2 is needed"),
+        (
+            {"layer0": "skip_connect", "layer1": "sep_conv_5x5", "layer2": "skip_connect"},
+            "layer1: 'sep_conv_5x5' is no operation of this edge; did you mean sep_conv_3x3?",
+        ),
+        ({"layer0": 1, "layer1": "skip_connect", "layer2": "skip_connect"}, "layer0: 1 is no operation of this edge"),
+    ],
+)
+def test_a_genotype_by_edges_that_does_not_fit_is_refused(genotype: Any, message: str) -> None:
+    with pytest.raises(GenotypeError, match=message):
+        make().encode(genotype)
 
 
 @pytest.mark.parametrize("function", [make, make_elastic])

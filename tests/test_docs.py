@@ -1,0 +1,311 @@
+"""The documents keep their word: links resolve, commands and keys exist, and what a page lets one build works."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ddpnas_ray import cli, config, report, search
+from ddpnas_ray.core.errors import BadInput
+from ddpnas_ray.data.batches import normalise
+from ddpnas_ray.data.config import DataConfig
+from ddpnas_ray.data.images import load_data
+from ddpnas_ray.nn.training import fixed_threads
+from ddpnas_ray.spaces.base import BUILTIN, find_space
+from ddpnas_ray.testing import SpaceContract
+from tests.commands import ENVIRONMENT, LOCAL, options, run
+from tests.conftest import ROOT
+
+DOCS = ROOT / "docs"
+PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "clusters/README.md")), *sorted(DOCS.glob("*.md"))]
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+
+
+@cache
+def text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
+INDENTED = re.compile(r"^    .*$", re.MULTILINE)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return [block for name, block in FENCED.findall(text(page)) if name == language]
+
+
+def prose(page: Path) -> str:
+    """The page without its blocks of code."""
+    return INDENTED.sub("", FENCED.sub("", text(page)))
+
+
+def inline(page: Path) -> list[str]:
+    """What is set as code within sentences."""
+    return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose(page))]
+
+
+def files(page: Path) -> dict[str, str]:
+    """The files that a page tells to write: the block after a line that names the file and ends in a colon."""
+    named = r"`([\w-]+\.(?:py|yaml))`[^`\n]*:\n\n```(?:python|yaml)\n(.*?)```"
+    return dict(re.findall(named, text(page), re.DOTALL))
+
+
+# --- links ---
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", text(page), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_relative_links_resolve(page: Path) -> None:
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`]+`", "", prose(page))):
+        if re.match(r"[a-z]+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_every_document_is_in_the_index() -> None:
+    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", text(DOCS / "README.md")))
+    assert linked == {page.name for page in DOCS.glob("*.md")} - {"README.md"}
+
+
+# --- commands and keys ---
+
+
+def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
+    """(module, words) of each call of ours, in blocks and in sentences."""
+    code = "\n".join(block for _, block in FENCED.findall(text(page))).replace("\\\n", " ")
+    for line in [*code.splitlines(), *INDENTED.findall(FENCED.sub("", text(page))), *inline(page)]:
+        for module, rest in re.findall(r"python -m (ddpnas_ray\.[a-z_]+)(.*)", line):
+            if rest.count("'") % 2:  # the whole call stands in quotes
+                rest = rest.rpartition("'")[0]
+            yield module, list(until_the_end(rest))
+
+
+def until_the_end(rest: str) -> Iterator[str]:
+    words = shlex.shlex(rest, posix=True, punctuation_chars=";&|")
+    words.whitespace_split = True
+    for word in words:
+        if set(word) <= set(";&|"):
+            return
+        yield word
+
+
+def parser_of(module: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = importlib.import_module(module).parser()
+    return parser
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_command_of_ours_is_one_that_its_parser_takes(page: Path) -> None:
+    for module, words in commands(page):
+        parser = parser_of(module)
+        if not words:
+            continue
+        try:
+            parser.parse_args(words)
+        except SystemExit as end:
+            assert not end.code, f"python -m {module} {shlex.join(words)}"
+
+
+def test_every_command_is_shown_somewhere() -> None:
+    shown = {module for page in PAGES for module, words in commands(page) if words}
+    assert {f"ddpnas_ray.{name}" for name in cli.COMMANDS} <= shown
+
+
+@cache
+def known_keys() -> frozenset[str]:
+    """Every configuration key, the sections, and the options of the built-in spaces and of docs/own-space.md."""
+    keys = {key for key, _, _ in config.describe()}
+    options = {f"space.{option}" for name in BUILTIN for option in inspect.signature(find_space(name)).parameters}
+    own = {f"space.{option}" for option in inspect.signature(mixer.make).parameters}
+    return frozenset({*keys, *(key.partition(".")[0] for key in keys), *options, *own})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_configuration_key_exists(page: Path) -> None:
+    given = {word.partition("=")[0] for _, words in commands(page) for word in words_of_set(words)}
+    sections = "|".join(sorted({key.partition(".")[0] for key in known_keys() if "." in key}))
+    for code in inline(page):
+        given |= set(re.findall(r"--set ([\w.]+)=", code))
+        if found := re.fullmatch(rf"((?:{sections})\.\w+)(?:[=:].*)?", code):
+            given.add(found[1])
+    given -= {"section.key", "space.json"}  # a placeholder, and a file of the run directory
+    assert sorted(given - known_keys()) == []
+
+
+def words_of_set(words: list[str]) -> list[str]:
+    return [value for option, value in pairwise(words) if option == "--set"]
+
+
+# --- docs/own-data.md ---
+
+OWN_DATA = DOCS / "own-data.md"
+
+
+def photos(folder: Path, modes: dict[str, str]) -> None:
+    """Small images, ``{"cat": "RRL"}``: two colour ones and a grey one of the class."""
+    for name, letters in modes.items():
+        (folder / name).mkdir(parents=True)
+        for i, letter in enumerate(letters):
+            Image.new("RGB" if letter == "R" else "L", (8, 8)).save(folder / name / f"{i + 1:03}.png")
+
+
+@pytest.mark.parametrize(
+    ("modes", "keys"),
+    [
+        ({}, {}),
+        ({"cat": "RRR"}, {}),
+        ({"cat": "R" * 120}, {"path": "photos/cat"}),
+        ({"val/cat": "R", "test/cat": "R"}, {}),
+        ({"train/cat": "RRR", "train/dog": "RRL", "val/cat": "R"}, {}),
+        ({"cat": "RRR", "dog": "R"}, {}),
+        ({"cat": "RRR", "dog": "RRR", "ship": "RRR"}, {"train_limit": 2}),
+        ({"cat": "RRR", "dog": "RRR"}, {"label_column": "x"}),
+    ],
+    ids=["absent", "one class", "no classes", "no train", "mixed", "one image", "limit", "key"],
+)
+def test_errors_say_what_the_page_about_data_says(
+    modes: dict[str, str], keys: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos", modes)
+    with pytest.raises(BadInput) as error:
+        load_data(DataConfig(**{"name": "folder", "path": "photos"} | keys), seed=0)
+    assert f"| `{error.value}` |" in text(OWN_DATA)
+
+
+def test_the_table_of_the_page_about_data_is_read_as_a_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos", {"cat": "RRRR", "dog": "RRRR"})
+    (writing,) = blocks(OWN_DATA, "python")
+    exec(writing, {})
+    data = load_data(DataConfig(name="parquet", path="photos.parquet"), seed=0)
+    assert (data.classes, len(data.train), len(data.val)) == (("cat", "dog"), 4, 4)
+
+
+# --- docs/own-space.md ---
+
+OWN_SPACE = DOCS / "own-space.md"
+
+
+def module_of_page(page: Path, name: str) -> ModuleType:
+    """A file of a page, imported: its functions can be pickled by name."""
+    module = ModuleType(name)
+    sys.modules[name] = module
+    exec(compile(files(page)[f"{name}.py"], f"{page.name}: {name}.py", "exec"), module.__dict__)
+    return module
+
+
+mixer = module_of_page(OWN_SPACE, "mixer")
+
+
+class TestTheSpaceOfThePage(SpaceContract):
+    make = staticmethod(mixer.make)
+
+    def macs(self, network: nn.Module, x: torch.Tensor) -> int:
+        with FlopCounterMode(display=False) as counter:
+            network(x)
+        return counter.get_total_flops() // 2
+
+
+def typed(folder: Path, commands: str) -> str:
+    """What a shell says to the commands of a page."""
+    preamble = f'set -euo pipefail\npython() {{ "{sys.executable}" "$@"; }}\n'
+    done = subprocess.run(
+        ["bash", "-c", preamble + commands],
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{commands}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_page_about_an_own_space_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = files(OWN_SPACE)
+    assert set(written) == {"mixer.py", "test_mixer.py", "mixer.yaml"}
+    for name, content in written.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    tests, searching, generating = blocks(OWN_SPACE, "sh")
+
+    passed = re.search(r"(\d+) passed", typed(tmp_path, tests))
+    assert passed and f"{passed[1]} tests, " in text(OWN_SPACE)
+
+    said = typed(tmp_path, searching)
+    for line in ("space      mixer: 6 edges, up to 5 candidates", "36 architecture-epochs in 3 rounds"):
+        assert line in said
+    result = json.loads((tmp_path / "runs/mixer/result.json").read_text())
+    assert list(result["genotype"]) == [f"block{e}" for e in range(6)]
+    assert result["score_sheet"][0]["value"] > 0.3, "it learns: ten classes, a tenth by chance"
+    assert run(report.main, tmp_path / "runs/mixer", "--verify-fingerprint").code == 0
+
+    said = typed(tmp_path, generating)
+    assert "edge block0: 3 rounds" in said and "runs/mixer/report.html" in said
+    found = json.loads((tmp_path / "runs/mixer/generated/macs=100k/genotype.json").read_text())
+    assert found["costs"]["macs"] <= 100_000
+
+    monkeypatch.chdir(tmp_path)
+    page: dict[str, object] = {}
+    exec(blocks(OWN_SPACE, "python")[-1], page)
+    network, finished = page["network"], page["run"]
+    data = load_data(finished.config.data, finished.config.seed)
+    images = torch.from_numpy(normalise(data.val.images.gather(range(len(data.val))), data.mean, data.std))
+    hits = network.eval()(images).argmax(dim=1).numpy() == data.val.labels_N
+    assert found["score"]["value"] == pytest.approx(np.mean(hits)), "as --verify scored it"
+
+
+# --- docs/quickstart.md ---
+
+QUICKSTART = DOCS / "quickstart.md"
+
+
+@pytest.mark.slow
+def test_the_network_of_the_quick_start_can_be_built_and_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "runs/cell-digits-s0"  # what the search of the page makes; here of a search of seconds
+    whole = options("data.train_limit=null", "data.val_limit=null")
+    assert run(search.main, *LOCAL, *whole, "--out", name).code == 0
+    (training,) = blocks(QUICKSTART, "python")
+    assert f'RUN = "{name}"' in training
+    with fixed_threads(1):  # beside other work, threads that wait for each other take minutes
+        exec(training, {})
+    said = capsys.readouterr().out
+    params = json.loads(Path(name, "result.json").read_text())["costs"]["params"]
+    assert f"{params} parameters" in said
+    accuracy = re.search(r"test accuracy (0\.\d+) of 359 images", said)
+    assert accuracy and float(accuracy[1]) > 0.5, "it learns: ten classes, a tenth by chance"
+    assert Path("digits.pt").stat().st_size > 4 * params
