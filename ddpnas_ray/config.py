@@ -88,6 +88,8 @@ class SearchConfig:
 def load(path: str | None, overrides: Sequence[str] = ()) -> SearchConfig:
     """Read a YAML file and apply ``section.key=value`` overrides.
 
+    Another ``space.name`` leaves the file's options of its own space behind, and its target.
+
     Args:
         path: The file; None reads the packaged digits quick start.
         overrides: Values are YAML: ``pruning.gamma=0.8``, ``data.path=null``.
@@ -97,6 +99,14 @@ def load(path: str | None, overrides: Sequence[str] = ()) -> SearchConfig:
     """
     source = path or DEFAULT
     values = parse(read_text(path), source)
+    named: dict[str, Any] = {"space": {}}
+    for override in overrides:
+        if override.startswith("space.name="):
+            set_key(named, override)
+    space = values.get("space")
+    if named["space"] and isinstance(space, dict) and space.get("name", "cell") != named["space"]["name"]:
+        del values["space"]
+        values.pop("target", None)
     for override in overrides:
         set_key(values, override)
     return check(values, source)

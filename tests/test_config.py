@@ -141,6 +141,16 @@ def test_the_last_override_wins() -> None:
     assert load(None, ["seed=1", "seed=2"]).seed == 2
 
 
+def test_another_space_leaves_options_and_target_of_the_first_behind(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("space: {name: cell, nodes: 2}\ntarget: {cells: 8}\ntraining: {lr: 0.5}\n")
+    config = load(str(path), ["target.image_size=64", "space.name=mobile"])
+    assert config.space.name == "mobile" and "nodes" not in config.space.options
+    assert (config.target.cells, config.target.image_size, config.training.lr) == (None, 64, 0.5)
+    same = load(str(path), ["space.name=cell"])
+    assert same.space.options["nodes"] == 2 and same.target.cells == 8
+
+
 def test_a_section_that_the_file_leaves_empty_can_be_overridden(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("training:\n")
