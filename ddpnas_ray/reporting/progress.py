@@ -40,6 +40,7 @@ class Progress:
         self._done_before = 0
         self.workers: tuple[str, ...] = ()
         self.note = ""
+        self.on_epoch: Callable[[SearchState], None] = lambda state: None  # where somebody wants more than snapshots
 
     def start(self, state: SearchState) -> None:
         """A search begins or goes on from a checkpoint."""
@@ -59,6 +60,7 @@ class Progress:
         """An epoch has been merged and saved."""
         with self._lock:
             self._state, self._scores = state, []
+        self.on_epoch(state)
 
     def snapshot(self) -> dict[str, Any]:
         """The numbers of this moment, plain values: rounds and epochs from 1, seconds, scores as fractions."""
