@@ -7,6 +7,7 @@ search and is never restored. Its own state, in ``tune/``, is for loggers and ca
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -165,7 +166,7 @@ def run(
     Returns:
         By trial that failed, why, on one line.
     """
-    watch = _Watch(out, on_evaluations, on_stopped)
+    watch = _Watch(out, placed.trials, on_evaluations, on_stopped)
     names = list(placed.trials)
     keys = placed.trials[names[0]].params
     params = {key: tune.sample_from(_Param({name: placed.trials[name].params[key] for name in names})) for key in keys}
@@ -174,7 +175,7 @@ def run(
         if (out / "tune").has(name):
             (out / "tune" / name).delete()
     trainable = tune.with_parameters(_search, out=path, trials=placed.trials, sizes=placed.sizes)
-    with _environment(ENVIRONMENT):
+    with _quietly(ENVIRONMENT):
         tune.Tuner(
             tune.with_resources(trainable, lambda config: placed.requests[config["trial"]]),
             param_space={"trial": tune.grid_search(names), **params},
@@ -292,6 +293,7 @@ class _Watch(tune.Callback):
     """Tells the command what trials report and how they end."""
 
     out: Folder
+    trials: Mapping[str, Trial]
     on_evaluations: Callable[[int], None]
     on_stopped: Callable[[str], None]
     failed: dict[str, str] = field(default_factory=dict)
@@ -307,16 +309,15 @@ class _Watch(tune.Callback):
         self._counted[name] = max(count, self._counted.get(name, 0))
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        if not (self.out / "trials" / trial.config["trial"]).has("result.json"):
-            self.on_stopped(trial.config["trial"])
+        name = trial.config["trial"]
+        if not self.trials[name].stopped and not (self.out / "trials" / name).has("result.json"):
+            self.on_stopped(name)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        error = trial.get_error()
+        error = trial.get_pickled_error() or trial.get_error()
         cause = own_error(error) if isinstance(error, RayTaskError) else error
-        if isinstance(cause, RayTaskError) and isinstance(cause.cause, Exception):
-            cause = cause.cause
-        lines = str(cause).strip().splitlines() or [""]
-        self.failed[trial.config["trial"]] = f"{type(cause).__name__}: {lines[0]}"
+        kind = "" if isinstance(cause, str) else f"{type(cause).__name__}: "
+        self.failed[trial.config["trial"]] = kind + " ".join(str(cause).strip().splitlines()[:1])
 
 
 @dataclass(frozen=True)
@@ -325,8 +326,8 @@ class _Param:
 
     values: Mapping[str, Any]
 
-    def __call__(self, spec: Any) -> Any:
-        value = self.values[spec.config.trial]
+    def __call__(self, config: Mapping[str, Any]) -> Any:
+        value = self.values[config["trial"]]
         return value if isinstance(value, (bool, int, float, str)) else str(value)
 
 
@@ -364,12 +365,17 @@ def _loggers(log: Sequence[str], out: Folder) -> Iterator[tune.Callback]:
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
+def _quietly(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for Tune; what it warns of concerns its own files, which nobody reads."""
+    log = logging.getLogger("ray.tune")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
         yield
     finally:
+        log.setLevel(level)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
