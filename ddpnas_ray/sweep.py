@@ -153,7 +153,8 @@ def _search(
             f"{plan.digest[:12]}); point data.path or evaluation.table at the same ones, or start anew elsewhere"
         )
     # A scheduler that stops must know how the others did: they report again what they reported then.
-    before = [] if plan.stop == "none" else [one for one in sweep.trials if one not in left]
+    searched = {grids.name(one) for one in left}
+    before = [] if plan.stop == "none" else [one for one in sweep.trials if grids.name(one) not in searched]
     points = grids.points(plan.grid)
 
     from ddpnas_ray.distributed import ray_driver, ray_tune
@@ -173,11 +174,11 @@ def _search(
         placed = ray_tune.Placed.of(trials, folder)
         if not args.resume:
             plan = dataclasses.replace(plan, digest=digest)
-            folder = rundir.create(args.out or folder.uri, {"sweep.yaml": to_yaml(_content(plan)).encode()})
+            folder = rundir.create(folder.uri, {"sweep.yaml": to_yaml(_content(plan)).encode()})
         sizes = ", ".join(dict.fromkeys(f"{size} each" for size in placed.sizes.values()))
         where = f"dashboard http://{dashboard}" if dashboard else "no dashboard"
         print(f"{folder.uri}: {len(left)} of {len(sweep.trials)} searches, {sizes}, {where}", flush=True)
-        unit = "evaluations" if jobs and all(job.images is None for job in jobs.values()) else "architecture-epochs"
+        unit = "evaluations" if all(job.images is None for job in jobs.values()) else "architecture-epochs"
         with rundir.locked(folder), counting(unit, everything, sys.stdout) as advance:
             return ray_tune.run(
                 placed,

@@ -98,7 +98,7 @@ def test_every_combination_and_seed_is_a_search_by_table(by_table: Words, on_the
     assert [one[VAL], one[TEST]] == [row["value"] for row in result["score_sheet"][:2]]
     assert len({row["fingerprint"] for row in found}) == 8
     assert len(list((out / "tune").rglob("events.out.tfevents.*"))) == 8
-    assert (out / "plot.svg").read_text().count("epochs_per_round = ") == 2
+    assert "pruning.epochs_per_round: mean ± standard deviation over seeds" in (out / "plot.svg").read_text()
 
     before = contents(out)
     again = done("--out", out, "--resume")
@@ -348,7 +348,7 @@ def test_a_panel_for_one_or_two_keys_else_one_a_key(grid: dict[str, list[Any]], 
     table, files = grid_report(planned, grid, ended, "made up")
     assert f"\n1 stopped: {grids.name(planned.trials[0])}\n" in table
     assert files["plot.svg"].count(b'id="axes_') == panels
-    assert b"val accuracy of the answer with inherited weights [%]" in files["plot.svg"] or panels
+    assert b"val accuracy of the answer with" in files["plot.svg"]
 
 
 def test_nothing_finished_is_a_table_and_no_picture() -> None:

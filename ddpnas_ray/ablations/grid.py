@@ -16,7 +16,7 @@ from ddpnas_ray.job import Job
 
 Grid = Mapping[str, Sequence[Any]]
 STRATEGIES = ("pruning", "evolution", "multinomial", "reinforce", "surrogate")  # sections that only some of them read
-NAME_LENGTH = 40  # of one value in the name of a folder, at most
+VALUE_LENGTH, NAME_LENGTH = 40, 200  # of one value, and of all, in the name of a folder, at most
 
 
 def parse_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
@@ -127,8 +127,8 @@ def label(point: Mapping[str, Any]) -> str:
     """
     short = [key.rpartition(".")[2] for key in point]
     keys = [last if short.count(last) == 1 else key for key, last in zip(point, short, strict=True)]
-    slugs = [re.sub(r"[^A-Za-z0-9_.+-]+", "-", text_of(value)).strip("-")[:NAME_LENGTH] for value in point.values()]
-    return ",".join(f"{key}={slug}" for key, slug in zip(keys, slugs, strict=True))
+    slugs = [re.sub(r"[^A-Za-z0-9_.+-]+", "-", text_of(value)).strip("-")[:VALUE_LENGTH] for value in point.values()]
+    return ",".join(f"{key}={slug}" for key, slug in zip(keys, slugs, strict=True))[:NAME_LENGTH]
 
 
 def name(planned: Planned) -> str:

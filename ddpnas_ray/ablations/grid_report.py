@@ -16,7 +16,8 @@ from ddpnas_ray.reporting.ablation_plots import Panel, gridded
 from ddpnas_ray.reporting.figures import heading
 from ddpnas_ray.rundir import parquet_bytes
 
-MEAN = "mean ± standard deviation over seeds"
+NOTE = "mean ± standard deviation over seeds; a dot a seed"
+MARGINAL = "mean ± standard deviation over seeds and all values of the other keys; a dot a search"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,9 @@ def report(sweep: Sweep, grid: Grid, ended: Sequence[Ended], source: str) -> tup
     if rows:
         seeds = f"{len(sweep.seeds)} seed{'s' * (len(sweep.seeds) > 1)}"
         title = heading(_title(grid), sweep.base.space.name, seeds, source)
-        files |= gridded(title, _measure(rows), _panels(grid, rows))
+        files |= gridded(
+            title, _measure(rows), _panels(grid, rows), f"{list(grid)[1]}: {NOTE}" if len(grid) == 2 else None
+        )
     return table, files
 
 
@@ -103,11 +106,11 @@ def _panels(grid: Grid, rows: Sequence[Row]) -> list[Panel]:
 
     if len(keys) == 1:
         random = [row.random_search[1] for row in rows if row.random_search is not None]
-        return [panel(keys[0], {MEAN: {}}, random if len(random) == len(grid[keys[0]]) else ())]
+        return [panel(keys[0], {NOTE: {}}, random if len(random) == len(grid[keys[0]]) else ())]
     if len(keys) == 2:
         second = [text_of(value) for value in grid[keys[1]]]
-        return [panel(keys[0], {f"{keys[1]} = {text}": {keys[1]: text} for text in second})]
-    return [panel(key, {f"{MEAN} and the other keys": {}}) for key in keys]
+        return [panel(keys[0], {text: {keys[1]: text} for text in second})]
+    return [panel(key, {MARGINAL: {}}) for key in keys]
 
 
 def _title(grid: Grid) -> str:

@@ -30,6 +30,7 @@ from ddpnas_ray.execution import checkpoint
 from ddpnas_ray.execution.base import Executor
 from ddpnas_ray.execution.ray_pool import PoolSize, RayPool, fitting_workers, own_error
 from ddpnas_ray.job import Job
+from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.storage import Folder
 
 LOST_NODES = 2  # so often a trial is started again by itself; it goes on from its run directory
@@ -267,10 +268,14 @@ def _again(trial: Trial, folder: Folder) -> dict[str, Any]:
     """What a trial reported when it ran, for a scheduler that has not seen it."""
     rows: list[dict[str, float]] = []
     if trial.job is None and (restored := checkpoint.restore(folder / "checkpoints")) is not None:
-        rows = curve(restored[0], jobs.find_space(trial.config.space.name)(**trial.config.space.options).space)
+        rows = curve(restored[0], _space(trial.config))
     for row in rows:
         tune.report(row)
     return {} if trial.stopped else _last(rundir.read_result(folder), rows)
+
+
+def _space(config: SearchConfig) -> SearchSpace:
+    return find_space(config.space.name)(**config.space.options).space
 
 
 def _last(result: Mapping[str, Any], rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
@@ -335,17 +340,14 @@ def _scheduler(stop: str, trials: Sequence[Trial]) -> TrialScheduler:
     """Who stops trials early. Both compare the mean score of an epoch; none is stopped in its first third."""
     if stop == "none":
         return FIFOScheduler()
-    epochs = max(len(_epochs(trial.config)) for trial in trials)
+    spaces = [_space(trial.config) for trial in trials]
+    plans = [jobs.make_strategy(t.config, space).epochs(space) for t, space in zip(trials, spaces, strict=True)]
+    epochs = max(map(len, plans))
     common: dict[str, Any] = {"time_attr": "epoch", "metric": "mean", "mode": "max", "grace_period": -(-epochs // 3)}
     if stop == "asha":  # max_t: the last epoch is never where it stops, since the answer is scored after it
         return ASHAScheduler(**common, max_t=epochs + 1, reduction_factor=2)
     # By default it pauses trials while it knows few others, and every pause starts one again.
     return MedianStoppingRule(**common, min_time_slice=float("inf"))  # type: ignore[arg-type]
-
-
-def _epochs(config: SearchConfig) -> list[int]:
-    space = jobs.find_space(config.space.name)(**config.space.options).space
-    return list(jobs.make_strategy(config, space).epochs(space))
 
 
 def _loggers(log: Sequence[str], out: Folder) -> Iterator[tune.Callback]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -60,26 +61,35 @@ class Panel:
         return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in self.values)
 
 
-def gridded(title: str, measure: str, panels: Sequence[Panel]) -> dict[str, bytes]:
+def gridded(title: str, measure: str, panels: Sequence[Panel], note: str | None = None) -> dict[str, bytes]:
     """Quality against the keys of a grid: a dot a search, and mean and standard deviation of every value.
 
     Args:
         title: Above the picture.
         measure: The quality, with its split.
         panels: Side by side, at most three in a row.
+        note: What dots and bars are, where the names of the lines do not say it.
     """
-    columns = min(3, len(panels))
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
     lines = -(-len(panels) // columns)
     with drawing(7.2 if columns == 1 else 3.9 * columns, 4.6 if lines == 1 else 3.4 * lines + 0.8) as figure:
         grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
         for axes in grid.flat[len(panels) :]:
             axes.remove()
-        for number, (axes, panel) in enumerate(zip(grid.flat, panels, strict=False)):
+        for axes, panel in zip(grid.flat, panels, strict=False):
             _panel(axes, panel)
-            if number % columns == 0:
-                axes.set_ylabel(_percent(measure))
-        handles = grid.flat[0].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside lower center", ncols=min(3, len(handles[0])), frameon=False, fontsize=9)
+        figure.supylabel(_percent(measure) if lines > 1 else textwrap.fill(_percent(measure), 36), fontsize=10)
+        handles, names = grid.flat[0].get_legend_handles_labels()
+        figure.legend(
+            reversed(handles) if panels[0].random else handles,
+            reversed(names) if panels[0].random else names,
+            title=note,
+            loc="outside lower center",
+            ncols=1 if sum(map(len, names)) > 80 else min(6, len(names)),
+            frameon=False,
+            fontsize=9,
+            title_fontsize=9,
+        )
         figure.suptitle(title, fontsize=11)
         return saved(figure, "plot")
 
@@ -101,7 +111,7 @@ def _panel(axes: Any, panel: Panel) -> None:
         means = [values[j].mean() for j in known]
         spreads = [values[j].std(ddof=1) if len(values[j]) > 1 else 0.0 for j in known]
         for j in known:
-            xs = np.full(len(values[j]), at(places[j] + shift - 0.025 * step))  # beside their bar
+            xs = np.full(len(values[j]), at(places[j] + shift - 0.03 * step))  # beside their bar
             axes.scatter(xs, values[j], s=14, color=colour, alpha=0.4, linewidths=0, zorder=1)
         style = {
             "marker": MARKERS[i % len(MARKERS)],
@@ -114,12 +124,14 @@ def _panel(axes: Any, panel: Panel) -> None:
     if len(panel.random):
         order = np.argsort(places)
         random = 100 * np.array(panel.random)[order]
-        axes.plot(at(places[order]), random, c="k", ls=":", marker="_", ms=10, label=_RANDOM, zorder=1)
+        marker = "_" if len(order) == 1 else ""
+        axes.plot(at(places[order]), random, c="k", ls=":", marker=marker, ms=14, label=_RANDOM, zorder=1)
     if len(places) <= 12:
         axes.set_xticks(at(places), panel.texts, minor=False)
         axes.minorticks_off()
         if not panel.is_number:
-            axes.tick_params(axis="x", rotation=20 if max(map(len, panel.texts)) > 8 else 0)
+            axes.margins(x=0.2)
+            axes.tick_params(axis="x", rotation=20 if sum(map(len, panel.texts)) > 28 else 0)
     axes.set_xlabel(panel.key)
     axes.grid(alpha=0.3)
 
