@@ -31,6 +31,7 @@ from ddpnas_ray.storage import Folder
 if TYPE_CHECKING:
     from ddpnas_ray.ablations.grid_report import Ended
     from ddpnas_ray.ablations.sweeps import Planned, Sweep
+    from ddpnas_ray.distributed import ray_tune
 
 DESCRIPTION = """\
 Search for every combination of the values of some configuration keys, and for several seeds, on Ray Tune: as many
@@ -143,43 +144,22 @@ def _search(
     log: Sequence[str],
 ) -> dict[str, str]:
     """Search what is left; tells which failed, and why. The directory appears when everything has been checked."""
-    from ddpnas_ray.ablations import grid as grids
-
-    jobs = grids.prepare(sweep, plan.grid)
-    digest = hashlib.sha256("".join(job.digest for job in jobs.values()).encode()).hexdigest()
-    if args.resume and plan.digest != digest:
-        raise RunDirError(
-            f"{folder.uri}: the data are not those that the sweep was started with (SHA-256 {digest[:12]}, then "
-            f"{plan.digest[:12]}); point data.path or evaluation.table at the same ones, or start anew elsewhere"
-        )
-    # A scheduler that stops must know how the others did: they report again what they reported then.
-    searched = {grids.name(one) for one in left}
-    before = [] if plan.stop == "none" else [one for one in sweep.trials if grids.name(one) not in searched]
-    points = grids.points(plan.grid)
+    trials, evaluations, digest = _trials(plan, sweep, left, stopped, folder)
 
     from ddpnas_ray.distributed import ray_driver, ray_tune
     from ddpnas_ray.reporting.progress import counting
 
-    trials, evaluations = [], {}
-    for one in [*before, *left]:
-        config, name = one.config, grids.name(one)
-        job = dataclasses.replace(jobs[grids.family(config)], config=config)
-        evaluations[name] = sum(job.strategy().epochs(job.spec.space))
-        params = {**points[int(one.variant.value)], "seed": one.seed}
-        by_table = config.evaluation.kind == "table"
-        trials.append(ray_tune.Trial(name, params, config, job if by_table else None, name in stopped))
     most = max((variant.config.execution for variant in sweep.variants), key=lambda e: e.workers or 0)
-    everything = sum(evaluations.values())
     with ray_driver.cluster(args.address, most) as dashboard:
         placed = ray_tune.Placed.of(trials, folder)
         if not args.resume:
-            plan = dataclasses.replace(plan, digest=digest)
-            folder = rundir.create(folder.uri, {"sweep.yaml": to_yaml(_content(plan)).encode()})
+            content = _content(dataclasses.replace(plan, digest=digest))
+            folder = rundir.create(folder.uri, {"sweep.yaml": to_yaml(content).encode()})
         sizes = ", ".join(dict.fromkeys(f"{size} each" for size in placed.sizes.values()))
         where = f"dashboard http://{dashboard}" if dashboard else "no dashboard"
         print(f"{folder.uri}: {len(left)} of {len(sweep.trials)} searches, {sizes}, {where}", flush=True)
-        unit = "evaluations" if all(job.images is None for job in jobs.values()) else "architecture-epochs"
-        with rundir.locked(folder), counting(unit, everything, sys.stdout) as advance:
+        unit = "evaluations" if plan.config.evaluation.kind == "table" else "architecture-epochs"
+        with rundir.locked(folder), counting(unit, evaluations, sys.stdout) as advance:
             return ray_tune.run(
                 placed,
                 folder,
@@ -189,6 +169,36 @@ def _search(
                 on_evaluations=advance,
                 on_stopped=lambda name: folder.append(STOPPED, name.encode()),
             )
+
+
+def _trials(
+    plan: Plan, sweep: Sweep, left: Sequence[Planned], stopped: set[str], folder: Folder
+) -> tuple[list[ray_tune.Trial], int, str]:
+    """What is searched, after its data were loaded and checked; how many evaluations that is; SHA-256 of all data."""
+    from ddpnas_ray.ablations import grid as grids
+
+    jobs, points = grids.prepare(sweep, plan.grid), grids.points(plan.grid)
+    digest = hashlib.sha256("".join(job.digest for job in jobs.values()).encode()).hexdigest()
+    if plan.digest not in ("", digest):
+        raise RunDirError(
+            f"{folder.uri}: the data are not those that the sweep was started with (SHA-256 {digest[:12]}, then "
+            f"{plan.digest[:12]}); point data.path or evaluation.table at the same ones, or start anew elsewhere"
+        )
+
+    from ddpnas_ray.distributed.ray_tune import Trial
+
+    names = {grids.name(one) for one in left}
+    # A scheduler that stops must know how the others did: they report again what they reported then.
+    before = [] if plan.stop == "none" else [one for one in sweep.trials if grids.name(one) not in names]
+    trials, evaluations = [], 0
+    for one in [*before, *left]:
+        config, name = one.config, grids.name(one)
+        job = dataclasses.replace(jobs[grids.family(config)], config=config)
+        evaluations += sum(job.strategy().epochs(job.spec.space))
+        params = {**points[int(one.variant.value)], "seed": one.seed}
+        by_table = config.evaluation.kind == "table"  # images depend on the seed: such a trial loads its own
+        trials.append(Trial(name, params, config, job if by_table else None, name in stopped))
+    return trials, evaluations, digest
 
 
 def _report(plan: Plan, sweep: Sweep, folder: Folder, errors: dict[str, str]) -> int:

@@ -238,12 +238,14 @@ def _search(
         rundir.create(folder.path if folder.is_local else folder.uri, job.first_files(dump(job.config)))
     progress = job.progress()
     rows: list[dict[str, float]] = []
+    last = len(job.strategy().epochs(job.spec.space))  # told with the result: nobody is stopped just before that
 
     def report(state: SearchState) -> None:
         known = len(rows)
         rows[:] = curve(state, job.spec.space)
         for row in rows[known:]:
-            tune.report(row)
+            if row["epoch"] != last:
+                tune.report(row)
 
     if job.images is not None:
         progress.on_epoch = report
@@ -269,7 +271,7 @@ def _again(trial: Trial, folder: Folder) -> dict[str, Any]:
     rows: list[dict[str, float]] = []
     if trial.job is None and (restored := checkpoint.restore(folder / "checkpoints")) is not None:
         rows = curve(restored[0], _space(trial.config))
-    for row in rows:
+    for row in rows if trial.stopped else rows[:-1]:
         tune.report(row)
     return {} if trial.stopped else _last(rundir.read_result(folder), rows)
 
@@ -344,7 +346,7 @@ def _scheduler(stop: str, trials: Sequence[Trial]) -> TrialScheduler:
     plans = [jobs.make_strategy(t.config, space).epochs(space) for t, space in zip(trials, spaces, strict=True)]
     epochs = max(map(len, plans))
     common: dict[str, Any] = {"time_attr": "epoch", "metric": "mean", "mode": "max", "grace_period": -(-epochs // 3)}
-    if stop == "asha":  # max_t: the last epoch is never where it stops, since the answer is scored after it
+    if stop == "asha":
         return ASHAScheduler(**common, max_t=epochs + 1, reduction_factor=2)
     # By default it pauses trials while it knows few others, and every pause starts one again.
     return MedianStoppingRule(**common, min_time_slice=float("inf"))  # type: ignore[arg-type]
