@@ -79,7 +79,7 @@ def searched(out: Path, *words: str) -> dict[str, Any]:
 def test_every_combination_and_seed_is_a_search_by_table(by_table: Words, on_the_cluster: None, tmp_path: Path) -> None:
     out = tmp_path / "runs" / "sweep"
     grid = ["--grid", "pruning.gamma=0.5,0.9", "--grid", "pruning.epochs_per_round=1,2"]
-    said = done(*by_table, *grid, "--seeds", "3..4", "--out", out)
+    said = done(*by_table, *grid, "--seeds", "3..4", "--out", out, "--concurrent", "1")
     assert said.out.startswith(f"{out}: 8 of 8 searches, 1 worker(s) of 1 CPU and 0 GPU each, no dashboard\n")
     assert said.out.endswith(f"\n{(out / 'results.md').read_text()}\n{out}\n")
     assert {path.name for path in out.iterdir()} == {
@@ -105,24 +105,8 @@ def test_every_combination_and_seed_is_a_search_by_table(by_table: Words, on_the
     assert again.out == f"{(out / 'results.md').read_text()}\n{out}\n", "nothing is searched twice"
     assert contents(out) == before
 
-    lost, broken = out / found[5]["run"], out / found[2]["run"]
-    shutil.rmtree(lost)
-    (broken / "result.json").unlink()
-    environment = json.loads((broken / "environment.json").read_text()) | {"data_digest": "0" * 64}
-    (broken / "environment.json").write_text(json.dumps(environment))
-    said = run(sweep.main, "--out", out, "--resume", *grid, "--seeds", "3..4", "--concurrent", "1")
-    assert said.code == 1 and said.out.startswith(f"{out}: 2 of 8 searches, ")
-    first, last = said.err.splitlines()
-    assert first.startswith(f"{broken.name}: RunDirError: {out}/trials/{broken.name}: the data are not those that")
-    assert last == f"1 of 8 searches failed; try them again with: python -m ddpnas_ray.sweep --out {out} --resume"
-    again = rows(out)
-    assert [row["status"] for row in again].count("failed") == 1 and again[2]["status"] == "failed"
-    fingerprints = [[row["fingerprint"] for i, row in enumerate(some) if i != 2] for some in (found, again)]
-    assert fingerprints[0] == fingerprints[1]
-    assert "RunDirError" in again[2]["error"]
-    assert f"\n1 failed: {broken.name}\n" in (out / "results.md").read_text()
 
-
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_trial_is_a_whole_run_that_search_could_have_written(on_the_cluster: None, tmp_path: Path) -> None:
     out, words = tmp_path / "sweep", options(*TINY)
@@ -152,6 +136,30 @@ def _steps(events: Path, what: str) -> list[int]:
         steps += [event.step for value in event.summary.value if value.tag.endswith(what)]
         data = data[16 + length :]
     return steps
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_only_what_is_missing_is_searched_again(by_table: Words, on_the_cluster: None, tmp_path: Path) -> None:
+    out, grid = tmp_path / "sweep", ["--grid", "pruning.gamma=0.5,0.9", "--grid", "pruning.epochs_per_round=1,2"]
+    done(*by_table, *grid, "--seeds", "3..4", "--out", out)
+    found = rows(out)
+    lost, broken = out / found[5]["run"], out / found[2]["run"]
+    shutil.rmtree(lost)
+    (broken / "result.json").unlink()
+    environment = json.loads((broken / "environment.json").read_text()) | {"data_digest": "0" * 64}
+    (broken / "environment.json").write_text(json.dumps(environment))
+    said = run(sweep.main, "--out", out, "--resume", *grid, "--seeds", "3..4", "--concurrent", "1")
+    assert said.code == 1 and said.out.startswith(f"{out}: 2 of 8 searches, ")
+    first, last = said.err.splitlines()
+    assert first.startswith(f"{broken.name}: RunDirError: {out}/trials/{broken.name}: the data are not those that")
+    assert last == f"1 of 8 searches failed; try them again with: python -m ddpnas_ray.sweep --out {out} --resume"
+    again = rows(out)
+    assert [row["status"] for row in again].count("failed") == 1 and again[2]["status"] == "failed"
+    fingerprints = [[row["fingerprint"] for i, row in enumerate(some) if i != 2] for some in (found, again)]
+    assert fingerprints[0] == fingerprints[1]
+    assert "RunDirError" in again[2]["error"]
+    assert f"\n1 failed: {broken.name}\n" in (out / "results.md").read_text()
 
 
 @pytest.mark.slow

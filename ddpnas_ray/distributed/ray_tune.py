@@ -9,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -321,10 +323,15 @@ class _Watch(tune.Callback):
             self.on_stopped(name)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        error = trial.get_pickled_error() or trial.get_error()
-        cause = own_error(error) if isinstance(error, RayTaskError) else error
-        kind = "" if isinstance(cause, str) else f"{type(cause).__name__}: "
-        self.failed[trial.config["trial"]] = kind + " ".join(str(cause).strip().splitlines()[:1])
+        # Tune has just written the error beside its logs; trial.get_error() reads a copy that comes later.
+        if trial.pickled_error_file is None:
+            reason = Path(trial.error_file).read_text().strip().splitlines()[-1]
+        else:
+            error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
+            cause = own_error(error) if isinstance(error, RayTaskError) else error
+            first_line, _, _ = str(cause).strip().partition("\n")
+            reason = f"{type(cause).__name__}: {first_line}"
+        self.failed[trial.config["trial"]] = reason
 
 
 @dataclass(frozen=True)
