@@ -9,7 +9,6 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpnas_ray import rundir
@@ -23,7 +22,7 @@ from ddpnas_ray.commandline import (
     positive,
     refuse_dead_address,
 )
-from ddpnas_ray.config import PLACES, load
+from ddpnas_ray.config import load, source_name
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.storage import Folder
 
@@ -219,7 +218,7 @@ def _sweep(args: argparse.Namespace) -> int:
     else:
         config = load(args.config, args.overrides)
         arguments = {key: value for key, value in vars(args).items() if key not in NEVER_SAVED}
-        arguments["config"] = _source(args)
+        arguments["config"] = source_name(args.config, args.overrides)
     sweep = plan(args.what, config, arguments)
     out = args.out or rundir.free_name(f"runs/ablate-{args.what}-{config.space.name}")
     if saved is None:
@@ -337,7 +336,7 @@ def _operation(args: argparse.Namespace) -> int:
         final = job.scores.column(config.evaluation.final, "test", "evaluation.final")
         for split, column in (("val", val), ("test", final)):
             scores[f"{split}: {column}"] = [job.scores.score(column, alpha_E) for alpha_E in alphas]  # type: ignore[arg-type]
-    source = _name(args.run) if args.run else _source(args)
+    source = _name(args.run) if args.run else source_name(args.config, args.overrides)
     report = operation.report(spec, e, k, alphas, scores, source, config.seed)
     arguments = {key: getattr(args, key) for key in ("edge", "operation", "networks", "run")}
     return _written(out, report, first_files(args.what, config, arguments, job.digest, report), args)
@@ -451,13 +450,6 @@ def _print(table: str, facts: dict[str, Any], args: argparse.Namespace, out: str
 
 def _digest(run: FinishedRun) -> str:
     return rundir.parsed(run.folder, "environment.json", lambda data: str(json.loads(data)["data_digest"]))
-
-
-def _source(args: argparse.Namespace) -> str:
-    """What the configuration is called, with what --set changed of what can change a result."""
-    name = Path(args.config).name if args.config else "digits quick start"
-    changed = [text for text in args.overrides if not text.strip().startswith(("execution.", *PLACES))]
-    return f"{name} with {', '.join(changed)}" if changed else name
 
 
 def _name(run: str) -> str:

@@ -17,6 +17,7 @@ COMMANDS = {
     "table": "import a benchmark's accuracies as a table that searches read, and describe such a table",
     "check": "run everything on two batches, and tell what a search will cost; count a genotype's network",
     "ablate": "repeat the paper's ablations: tables and pictures over values and seeds",
+    "sweep": "search for every combination of configuration values and every seed, on Ray Tune",
     "report": "print what a finished search found, or verify its files",
 }
 

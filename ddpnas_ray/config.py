@@ -112,6 +112,13 @@ def load(path: str | None, overrides: Sequence[str] = ()) -> SearchConfig:
     return check(values, source)
 
 
+def source_name(path: str | None, overrides: Sequence[str]) -> str:
+    """What a configuration is called, with what ``--set`` changed of what can change a result."""
+    name = Path(path).name if path else DEFAULT.removeprefix("the packaged ")
+    changed = [text for text in overrides if not text.strip().startswith(("execution.", *PLACES))]
+    return f"{name} with {', '.join(changed)}" if changed else name
+
+
 def read_text(path: str | None) -> str:
     """The text of a configuration file, or of the packaged default."""
     if path is None:
@@ -144,20 +151,26 @@ def parse(text: str, source: str) -> dict[str, Any]:
 def set_key(values: dict[str, Any], override: str) -> None:
     """Apply one ``section.key=value``, in place."""
     key, equals, text = override.partition("=")
-    *sections, last = key.strip().split(".")
-    if not equals or not last:
+    if not equals or not key.strip().rpartition(".")[2]:
         raise ConfigError(f"--set {override}: section.key=value is needed, such as --set pruning.gamma=0.8")
+    try:
+        value = yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"--set {override}: {text!r} is not a YAML value") from error
+    put(values, key.strip(), value, f"--set {override}")
+
+
+def put(values: dict[str, Any], key: str, value: Any, source: str) -> None:
+    """Set one dotted key, in place; what the value may be is for ``check`` to say."""
+    *sections, last = key.split(".")
     for section in sections:
         below = values.get(section)
         if below is None:  # absent, or an empty section
             below = values[section] = {}
         if not isinstance(below, dict):
-            raise ConfigError(f"--set {override}: {section} is a value, not a section")
+            raise ConfigError(f"{source}: {section} is a value, not a section")
         values = below
-    try:
-        values[last] = yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"--set {override}: {text!r} is not a YAML value") from error
+    values[last] = value
 
 
 def check(values: Mapping[str, Any], source: str) -> SearchConfig:
@@ -198,7 +211,12 @@ def to_dict(config: SearchConfig) -> dict[str, Any]:
 
 def dump(config: SearchConfig) -> str:
     """The resolved configuration as YAML."""
-    return str(yaml.dump(to_dict(config), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120))
+    return to_yaml(to_dict(config))
+
+
+def to_yaml(values: Mapping[str, Any]) -> str:
+    """Nested dictionaries as YAML that ``parse`` reads back as the same values."""
+    return str(yaml.dump(_plain(values), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120))
 
 
 def differing_keys(old: SearchConfig, new: SearchConfig) -> list[str]:

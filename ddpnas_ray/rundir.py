@@ -174,11 +174,15 @@ def existing(out: str) -> Folder:
 
 
 @contextmanager
-def locked(folder: Folder) -> Iterator[None]:
+def locked(folder: Folder, *, wait_s: float = 0.0) -> Iterator[None]:
     """Be the only writer. The operating system gives a local lock back when its process ends, however it ends.
 
     On an object store the lock is a file that names host and process; one left behind by a dead process of this host is
     taken over.
+
+    Args:
+        folder: The run directory.
+        wait_s: How long another process is given to end.
 
     Raises:
         RunDirError: Another process writes to the run.
@@ -194,7 +198,7 @@ def locked(folder: Folder) -> Iterator[None]:
         return
     path = Path(folder.path) / "LOCK"
     with writing(folder.uri):
-        descriptor = _lock_file(path, folder.uri)
+        descriptor = _lock_file(path, folder.uri, time.monotonic() + wait_s)
     try:
         with writing(folder.uri):
             os.ftruncate(descriptor, 0)
@@ -205,13 +209,16 @@ def locked(folder: Folder) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _lock_file(path: Path, uri: str) -> int:
+def _lock_file(path: Path, uri: str, until_s: float) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
+            if time.monotonic() < until_s:
+                time.sleep(0.2)
+                continue
             raise RunDirError(
                 f"{uri}: {_holder(path.read_bytes())} writes to this run; wait for it, or end it"
             ) from None

@@ -15,7 +15,7 @@ from tests.commands import Command, run
 def test_without_a_command_it_lists_the_commands(words: tuple[str, ...]) -> None:
     said = run(cli.main, *words)
     assert (said.code, said.err) == (0, "")
-    assert all(f"\n  {name} " in said.out for name in ("search", "table", "check", "report", "ablate"))
+    assert all(f"\n  {name} " in said.out for name in ("search", "table", "check", "report", "ablate", "sweep"))
 
 
 def test_it_knows_its_version() -> None:

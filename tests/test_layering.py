@@ -37,7 +37,20 @@ LAYERS: list[
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Neither torch nor ray comes along with these.
-LIGHT = ("core", "config", "rundir", "storage", "search", "latency", "table", "ablate", "costs", "data", "spaces")
+LIGHT = (
+    "core",
+    "config",
+    "rundir",
+    "storage",
+    "search",
+    "latency",
+    "table",
+    "ablate",
+    "sweep",
+    "costs",
+    "data",
+    "spaces",
+)
 
 
 def module_of(path: Path) -> str:

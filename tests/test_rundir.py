@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, ItemsView, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -189,6 +190,25 @@ def test_an_error_gives_the_lock_back(tmp_path: Path) -> None:
         raise RuntimeError("inside")
     with rundir.locked(folder), pytest.raises(RunDirError), rundir.locked(folder):
         pytest.fail("locked twice")
+
+
+def test_who_can_wait_gets_the_lock_when_it_is_free(tmp_path: Path) -> None:
+    folder = Folder.open(str(tmp_path))
+    free = threading.Event()
+
+    def hold_a_while() -> None:
+        with rundir.locked(folder):
+            held.set()
+            free.wait(0.5)
+
+    held, thread = threading.Event(), threading.Thread(target=hold_a_while)
+    thread.start()
+    assert held.wait(10)
+    with pytest.raises(RunDirError, match="writes to this run"), rundir.locked(folder):
+        pytest.fail("locked twice")
+    with rundir.locked(folder, wait_s=30.0):
+        assert folder.has("LOCK")
+    thread.join()
 
 
 def test_the_lock_says_who_holds_it(tmp_path: Path) -> None:

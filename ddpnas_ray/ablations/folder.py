@@ -116,18 +116,35 @@ def restore(out: str, what: str, overrides: Sequence[str]) -> Saved:
     if facts["what"] != what:
         raise RunDirError(f"{out}: is an ablation {facts['what']!r}; go on with: ablate {facts['what']} --resume")
     saved = rundir.parsed(folder, "config.yaml", lambda data: check(parse(data.decode(), out), out))
+    config = overridden(saved, overrides, out, "ablation")
+    lines = folder.read("trials.jsonl").splitlines() if folder.has("trials.jsonl") else []
+    outcomes = [Outcome.from_line(line) for line in lines]
+    return Saved(folder, config, facts, tuple(outcome for outcome in outcomes if outcome is not None))
+
+
+def overridden(saved: SearchConfig, overrides: Sequence[str], out: str, what: str) -> SearchConfig:
+    """A configuration to go on with.
+
+    Args:
+        saved: The one it was started with.
+        overrides: Where the data lie and how the work is executed.
+        out: Where it is from.
+        what: What goes on.
+
+    Raises:
+        RunDirError: An override could change a result.
+        ConfigError: An override is no key=value.
+    """
     values = to_dict(saved)
     for override in overrides:
         set_key(values, override)
     config = check(values, out)
     if changed := fixed_keys(saved, config):
         raise RunDirError(
-            f"{out}: the ablation was started with other values of {', '.join(changed)}; only execution.*, data.path "
+            f"{out}: the {what} was started with other values of {', '.join(changed)}; only execution.*, data.path "
             "and evaluation.table may change on --resume"
         )
-    lines = folder.read("trials.jsonl").splitlines() if folder.has("trials.jsonl") else []
-    outcomes = [Outcome.from_line(line) for line in lines]
-    return Saved(folder, config, facts, tuple(outcome for outcome in outcomes if outcome is not None))
+    return config
 
 
 def refuse_other_data(saved: Saved, digest: str) -> None:

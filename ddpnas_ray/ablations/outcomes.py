@@ -79,15 +79,24 @@ class Outcome:
             return None
 
     def scores(self) -> dict[str, float | None]:
-        """What the answer is worth, each number named by its split; what decides last."""
-        rows = [row for row in self.score_sheet if row["what"].startswith((ANSWER, TAU))]
-        rows.sort(key=lambda row: (row["split"] == "test") - 2 * row["what"].startswith(TAU))
-        return {f"{row['split']}: {row['what']}": row["value"] for row in rows}
+        """See ``answer_scores``."""
+        return answer_scores({"score_sheet": self.score_sheet})
 
     def random_search(self) -> tuple[str, float] | None:
         """What random search with as many evaluations finds on average, exactly; None without a table."""
         rows = [row for row in self.score_sheet if row["what"].startswith(RANDOM) and row["value"] is not None]
         return (f"{rows[0]['split']}: {rows[0]['what']}", rows[0]["value"]) if rows else None
+
+
+def answer_scores(result: Mapping[str, Any]) -> dict[str, float | None]:
+    """What the answer is worth, each number named by its split; what decides last.
+
+    Args:
+        result: The content of ``result.json``.
+    """
+    rows = [row for row in result["score_sheet"] if row["what"].startswith((ANSWER, TAU))]
+    rows.sort(key=lambda row: (row["split"] == "test") - 2 * row["what"].startswith(TAU))
+    return {f"{row['split']}: {row['what']}": row["value"] for row in rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +190,12 @@ def spread_json(spread: Spread) -> dict[str, Any]:
 
 
 def summarise(sweep: Sweep, outcomes: Sequence[Outcome]) -> list[Row]:
-    """A row a variant, in order."""
+    """A row a variant that has any, in order."""
     rows = []
     for variant in sweep.variants:
         own = tuple(o for o in outcomes if (o.label, o.value) == (variant.label, variant.value))
+        if not own:
+            continue
         names = list(own[0].scores())
         rows.append(
             Row(
@@ -260,13 +271,14 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int 
 
 def sweep_table(rows: Sequence[Row], what: str) -> str:
     """Mean and deviation of every variant of a sub-command, for people."""
-    names, by_table = list(rows[0].scores), any(row.random_search for row in rows)
+    names = list(dict.fromkeys(name for row in rows for name in row.scores))
+    by_table = any(row.random_search for row in rows)
     header = ["variant", *(["budget"] * (what == "strategies")), "seeds", "evaluations", *map(_column, names)]
     header += ["random search [%]"] * by_table + ["seconds each"]
     cells = []
     for row in rows:
         budget = [str(row.variant.value)] * (what == "strategies")
-        scores = [row.scores[name].text(*_unit(name)) for name in names]
+        scores = [row.scores[name].text(*_unit(name)) if name in row.scores else "" for name in names]
         random = [f"{100 * row.random_search[1]:.2f}" if row.random_search else ""] * by_table
         facts = [str(row.seeds), f"{row.evaluations:g}"]
         cells.append([row.variant.label, *budget, *facts, *scores, *random, f"{row.seconds:.3g}"])

@@ -57,7 +57,7 @@ def _interval(sweep: Sweep, rows: Sequence[Row], title: str) -> dict[str, bytes]
     return swept(
         title,
         "T: epochs between two prunings",
-        _label(rows[0]),
+        measure_label(rows[0]),
         _points(rows),
         evaluations=[row.evaluations for row in rows],
         random=[row.random_search[1] for row in rows if row.random_search],
@@ -69,12 +69,12 @@ def _interval(sweep: Sweep, rows: Sequence[Row], title: str) -> dict[str, bytes]
 def _gamma(sweep: Sweep, rows: Sequence[Row], title: str) -> dict[str, bytes]:
     label = "0.7-0.9: no difference, says the paper"
     x_label = "gamma: momentum of the utility (Eq. 4)"
-    return swept(title, x_label, _label(rows[0]), _points(rows), chosen=PAPER_GAMMA, chosen_label=label)
+    return swept(title, x_label, measure_label(rows[0]), _points(rows), chosen=PAPER_GAMMA, chosen_label=label)
 
 
 def _noprune(sweep: Sweep, rows: Sequence[Row], title: str) -> dict[str, bytes]:
     groups = [(row.variant.label, row.values()) for row in rows]
-    return compared(title, _label(rows[0]), groups, "a dot a seed; above them mean ± standard deviation")
+    return compared(title, measure_label(rows[0]), groups, "a dot a seed; above them mean ± standard deviation")
 
 
 def _strategies(sweep: Sweep, rows: Sequence[Row], title: str) -> dict[str, bytes]:
@@ -83,7 +83,7 @@ def _strategies(sweep: Sweep, rows: Sequence[Row], title: str) -> dict[str, byte
         point = Point(float(row.variant.value), row.quality.mean, row.quality.error)
         lines.setdefault(row.variant.label, []).append(point)
     random = {row.evaluations: row.random_search[1] for row in rows if row.random_search is not None}
-    return by_budget(title, _label(rows[0]), lines, sorted(random.items()))
+    return by_budget(title, measure_label(rows[0]), lines, sorted(random.items()))
 
 
 def _correlation(sweep: Sweep, rows: Sequence[Row], title: str) -> dict[str, bytes]:
@@ -120,7 +120,7 @@ def _points(rows: Sequence[Row]) -> list[Point]:
     return [Point(float(row.variant.value), row.quality.mean, row.quality.deviation) for row in rows]
 
 
-def _label(row: Row) -> str:
+def measure_label(row: Row) -> str:
     """The score that decides, for an axis."""
     split, _, what = row.measure.partition(": ")
     what, _, column = what.partition(", ")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ddpnas_ray.config import SearchConfig, check, to_dict
+from ddpnas_ray.config import SearchConfig, check, put, to_dict
 from ddpnas_ray.core.bounds import planned_architecture_epochs
 from ddpnas_ray.core.errors import ConfigError, did_you_mean
 from ddpnas_ray.job import make_strategy
@@ -131,7 +131,7 @@ def _strategies(config: SearchConfig, arguments: Arguments) -> tuple[SearchConfi
     for name in names:
         if name not in STRATEGIES:
             raise ConfigError(f"--only: {name!r} is no strategy{did_you_mean(name, STRATEGIES)}")
-    _refuse_twice("--only", names)
+    refuse_twice("--only", names)
     budgets = numbers("--budgets", arguments["budgets"])
     variants = []
     for name in names:
@@ -150,7 +150,7 @@ def _correlation(config: SearchConfig, arguments: Arguments) -> tuple[SearchConf
             "configs/cifar10_nasbench201_cpu.yaml, and --set evaluation.table=FILE"
         )
     merges = [merge.strip() for merge in arguments["merge"].split(",")]
-    _refuse_twice("--merge", merges)
+    refuse_twice("--merge", merges)
     variants = []
     for merge in merges:
         if merge not in MERGES:
@@ -175,11 +175,7 @@ def varied(config: SearchConfig, changes: Mapping[str, Any], source: str) -> Sea
     """A configuration with other values for some dotted keys, checked again."""
     values = to_dict(config)
     for key, value in changes.items():
-        *sections, last = key.split(".")
-        section = values
-        for name in sections:
-            section = section[name]
-        section[last] = value
+        put(values, key, value, source)
     return check(values, source)
 
 
@@ -215,7 +211,7 @@ def numbers(option: str, text: str) -> list[int | float]:
             found.append(float(item))
         else:
             raise ConfigError(f"{option} {text}: {item!r} is no number; write them as 1,2,3 or 1..6")
-    _refuse_twice(option, found)
+    refuse_twice(option, found)
     return found
 
 
@@ -240,7 +236,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return tuple(range(first, last + 1))
 
 
-def _refuse_twice(option: str, values: Sequence[Value]) -> None:
+def refuse_twice(option: str, values: Sequence[Any]) -> None:
+    """Raise where a value is given more than once."""
     for value in values:
         if values.count(value) > 1:
             raise ConfigError(f"{option}: {value} stands there twice; once is enough")

@@ -55,7 +55,7 @@ class Driver:
         logging.basicConfig(level=logging.WARNING)
         config = job.config.execution
         progress = job.progress()
-        progress.listener = Metrics(self._out, job.spec.space.name).show
+        progress.on_change = Metrics(self._out, job.spec.space.name).show
         self._progress = progress
         size = fitting_workers(config, job.config.training.threads, job.widest_epoch())
         if (config.workers or 0) > size.workers:

@@ -29,6 +29,8 @@ from ray.exceptions import (
     RayTaskError,
     WorkerCrashedError,
 )
+from ray.util import get_current_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ddpnas_ray.core.errors import DdpnasError, ResourceError, WorkerLostError
 from ddpnas_ray.core.types import EvalRequest, EvalResult, Work
@@ -132,7 +134,7 @@ class RayPool:
             num_gpus=size.gpus_per_worker,
             max_restarts=-1,
             max_task_retries=0,
-            scheduling_strategy="SPREAD",
+            scheduling_strategy=_strategy(),
         )
         self._members: list[_Member] = []
         self._resize(size.workers)
@@ -361,6 +363,12 @@ def fitting_workers(config: ExecutionConfig, threads: int, architectures: int | 
     if (config.workers or 0) > fit:
         log.warning("%d workers were asked for, %s fit into %s", config.workers, size, _resources(total))
     return size
+
+
+def _strategy() -> Any:
+    """Within what is reserved for this process, where something is; else spread over the nodes."""
+    reserved = get_current_placement_group()
+    return "SPREAD" if reserved is None else PlacementGroupSchedulingStrategy(reserved)
 
 
 def own_error(error: RayTaskError) -> Exception:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +19,7 @@ COLOURS = (
     *("tab:brown", "tab:pink", "tab:olive", "tab:cyan", "0.4"),
 )
 MARKERS = "osD^vPX<>*"
+DECADES = 30.0  # from smallest to largest value: an axis of numbers becomes logarithmic
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,105 @@ class Point:
     x: float
     mean: float
     spread: float
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Quality against one key of a configuration.
+
+    Args:
+        key: Its name.
+        values: Its values.
+        texts: The same in words.
+        lines: Name -> for every value the scores of all searches; none where none finished.
+        random: For every value the quality of random search at the same cost, where known.
+    """
+
+    key: str
+    values: Sequence[Any]
+    texts: Sequence[str]
+    lines: Mapping[str, Sequence[Sequence[float]]]
+    random: Sequence[float] = ()
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the axis can be one of numbers."""
+        return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in self.values)
+
+
+def gridded(title: str, measure: str, panels: Sequence[Panel], note: str | None = None) -> dict[str, bytes]:
+    """Quality against the keys of a grid: a dot a search, and mean and standard deviation of every value.
+
+    Args:
+        title: Above the picture.
+        measure: The quality, with its split.
+        panels: Side by side, at most three in a row.
+        note: What dots and bars are, where the names of the lines do not say it.
+    """
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
+    lines = -(-len(panels) // columns)
+    with drawing(7.2 if columns == 1 else 3.9 * columns, 4.6 if lines == 1 else 3.4 * lines + 0.8) as figure:
+        grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
+        for axes in grid.flat[len(panels) :]:
+            axes.remove()
+        for axes, panel in zip(grid.flat, panels, strict=False):
+            _panel(axes, panel)
+        figure.supylabel(_percent(measure) if lines > 1 else textwrap.fill(_percent(measure), 36), fontsize=10)
+        handles, names = grid.flat[0].get_legend_handles_labels()
+        figure.legend(
+            reversed(handles) if panels[0].random else handles,
+            reversed(names) if panels[0].random else names,
+            title=note,
+            loc="outside lower center",
+            ncols=1 if sum(map(len, names)) > 80 else min(6, len(names)),
+            frameon=False,
+            fontsize=9,
+            title_fontsize=9,
+        )
+        figure.suptitle(title, fontsize=11)
+        return saved(figure, "plot")
+
+
+def _panel(axes: Any, panel: Panel) -> None:
+    places = np.array(panel.values if panel.is_number else range(len(panel.values)), dtype=np.float64)
+    if panel.is_number and places.min() > 0 and places.max() > DECADES * places.min():
+        axes.set_xscale("log")
+        places = np.log10(places)
+    step = float(np.diff(np.sort(places)).min()) if len(places) > 1 else 1.0
+
+    def at(moved: Any) -> Any:
+        return 10.0**moved if axes.get_xscale() == "log" else moved
+
+    for i, (name, scores) in enumerate(panel.lines.items()):
+        colour, shift = COLOURS[i % len(COLOURS)], step * 0.07 * (i - (len(panel.lines) - 1) / 2)  # side by side
+        values = [100 * np.array(some, dtype=np.float64) for some in scores]
+        known = [j for j, some in enumerate(values) if len(some)]
+        means = [values[j].mean() for j in known]
+        spreads = [values[j].std(ddof=1) if len(values[j]) > 1 else 0.0 for j in known]
+        for j in known:
+            xs = np.full(len(values[j]), at(places[j] + shift - 0.03 * step))  # beside their bar
+            axes.scatter(xs, values[j], s=14, color=colour, alpha=0.4, linewidths=0, zorder=1)
+        style = {
+            "marker": MARKERS[i % len(MARKERS)],
+            "ms": 5,
+            "capsize": 3,
+            "lw": 1.4,
+            "ls": "-" if panel.is_number else "",
+        }
+        axes.errorbar([at(places[j] + shift) for j in known], means, yerr=spreads, c=colour, label=name, **style)
+    if len(panel.random):
+        order = np.argsort(places)
+        random = 100 * np.array(panel.random)[order]
+        marker = "_" if len(order) == 1 else ""
+        axes.plot(at(places[order]), random, c="k", ls=":", marker=marker, ms=14, label=_RANDOM, zorder=1)
+    if len(places) <= 12:
+        axes.set_xticks(at(places), panel.texts, minor=False)
+        axes.minorticks_off()
+        if not panel.is_number:
+            axes.margins(x=0.2)
+            axes.tick_params(axis="x", rotation=20 if sum(map(len, panel.texts)) > 28 else 0)
+    axes.set_xlabel(panel.key)
+    axes.grid(alpha=0.3)
 
 
 def swept(

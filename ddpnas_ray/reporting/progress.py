@@ -43,7 +43,8 @@ class Progress:
         self._kinds, self._exists_EK = _edge_kinds(space), space.exists_EK
         self.workers: tuple[str, ...] = ()
         self.note = ""
-        self.listener: Callable[[Mapping[str, Any]], None] | None = None
+        self.on_change: Callable[[Mapping[str, Any]], None] | None = None  # told every snapshot
+        self.on_epoch: Callable[[SearchState], None] = lambda state: None  # where somebody wants more than snapshots
 
     def start(self, state: SearchState, work: Work) -> None:
         """A search begins or goes on from a checkpoint.
@@ -73,10 +74,11 @@ class Progress:
         with self._lock:
             self._state, self._scores = state, []
         self._tell()
+        self.on_epoch(state)
 
     def _tell(self) -> None:
-        if self.listener is not None:
-            self.listener(self.snapshot())
+        if self.on_change is not None:
+            self.on_change(self.snapshot())
 
     def snapshot(self) -> dict[str, Any]:
         """The numbers of this moment, plain values: rounds and epochs from 1, seconds, scores as fractions, entropy of
