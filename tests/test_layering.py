@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "ddpnas_ray"
-COMMANDS = {"cli", "search", "generate", "retrain", "sweep", "latency", "table", "check", "report", "ablate"}
+COMMANDS = {"cli", "search", "attach", "generate", "retrain", "sweep", "latency", "table", "check", "report", "ablate"}
 LAYERS: list[
     set[str]
 ] = [  # from the top; a module imports from its own layer and from those below (STYLE.md, section 1)
@@ -37,7 +37,20 @@ LAYERS: list[
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Neither torch nor ray comes along with these.
-LIGHT = ("core", "config", "rundir", "storage", "search", "latency", "table", "ablate", "costs", "data", "spaces")
+LIGHT = (
+    "core",
+    "config",
+    "rundir",
+    "storage",
+    "search",
+    "attach",
+    "latency",
+    "table",
+    "ablate",
+    "costs",
+    "data",
+    "spaces",
+)
 
 
 def module_of(path: Path) -> str:
