@@ -51,9 +51,7 @@ def attached(address: str, name: str) -> Iterator[Attached]:
         except Exception as error:  # Ray raises many kinds: no node of the cluster here, another version, no token
             said.seek(0)
             if b"InvalidAuthToken" in said.read():
-                why = (
-                    "it refuses the token given here; set RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH as there"
-                )
+                why = "it refuses the token given here; set RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH as there"
             else:
                 why = f"{reason(error)}; on a machine that is no node of the cluster try --address ray://HOST:10001"
             raise ResourceError(f"Ray: {address}: {why}") from error
