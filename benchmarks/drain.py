@@ -173,10 +173,9 @@ def main() -> int:
     alone = [row.seconds for row in rows if not row.way.notice]
     usual_s = sum(alone) / len(alone)
     print(facts(f"{WORKERS} workers, notice in the middle of epoch {EPOCH}; `{' '.join(args.overrides or DEFAULT)}`"))
-    print(
-        "\n| run | fingerprint | retries | ended there after the notice | repeated, s | a worker short, s | s | lost, s |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    heads = ("run", "fingerprint", "retries", "ended there after the notice", "repeated, s", "a worker short, s")
+    heads += ("search, s", "lost, s")
+    print(f"\n| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
     for row in rows:
         print(f"| {row.way.name} | `{row.fingerprint[:16]}` | {row.retries} | {_figures(row, usual_s)} |")
     equal = {row.fingerprint for row in rows} == {local["fingerprint"]}

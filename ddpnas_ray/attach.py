@@ -34,6 +34,7 @@ RUN/LOCK says where the search runs. Where its cluster cannot be reached from he
 `ray job submit --no-wait -- python -m ddpnas_ray.search --address auto --out RUN ...` (clusters/README.md).
 """
 
+STORE_S = 5.0  # between two looks at an object store, where each one costs
 SILENT_S = 30.0  # without an answer; before Ray, which gives a lost head 60 s, ends this process
 
 
@@ -89,7 +90,7 @@ def _follow(folder: Folder, address: str | None, display: Display) -> None:
             with _source(folder, holder, address) as source:
                 _show(source, folder, holder, display)
         except LookupError:  # the driver is not there: it ends, or the search was killed where no lock can tell
-            time.sleep(5.0)
+            time.sleep(STORE_S)
             if not folder.is_local and _searching(folder) == holder:
                 return
 
@@ -156,9 +157,8 @@ def _address(holder: Mapping[str, Any]) -> str:
 
 def _show(source: _Source, folder: Folder, holder: Mapping[str, Any], display: Display) -> None:
     """Show a source's progress until the lock says something else, or nothing has been heard for long."""
-    tick_s, look_s = (1.0, 1.0) if isinstance(source, _Log) else (0.25, 1.0)
-    if not folder.is_local:  # a request costs time and money
-        tick_s, look_s = (5.0, 5.0) if isinstance(source, _Log) else (0.25, 5.0)
+    look_s = 1.0 if folder.is_local else STORE_S
+    tick_s = look_s if isinstance(source, _Log) else 0.25
     last: Mapping[str, Any] = {"phase": "starting", "note": ""}
     heard_s = looked_s = time.monotonic()
     silent = False
