@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ddpnas_ray import rundir
 from ddpnas_ray.commandline import FAILED, INTERRUPTED, OK, Parser, guarded, refuse_dead_address
-from ddpnas_ray.core.errors import ResourceError, RunDirError
+from ddpnas_ray.core.errors import DriverGoneError, ResourceError, RunDirError
 from ddpnas_ray.execution.checkpoint import newest_epoch
 from ddpnas_ray.reporting.progress import Display, duration
 from ddpnas_ray.reporting.summary import summary
@@ -59,11 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parser().parse_args(argv)
     folder = rundir.existing(args.run)
-    if _searching(folder) is None and not folder.has("result.json"):
+    if _searching(folder) is not None:
+        refuse_dead_address(args.address or "")
+    elif not folder.has("result.json"):
         raise RunDirError(
             f"{args.run}: nobody searches there; {_saved(folder)}. Go on with: {resume_command(args.run)}"
         )
-    refuse_dead_address(args.address or "")
     try:
         with Display(f"ddpnas attach: {args.run}", live=sys.stderr.isatty(), lines=sys.stdout) as display:
             _follow(folder, args.address, display)
@@ -89,9 +90,9 @@ def _follow(folder: Folder, address: str | None, display: Display) -> None:
         try:
             with _source(folder, holder, address) as source:
                 _show(source, folder, holder, display)
-        except LookupError:  # the driver is not there: it ends, or the search was killed where no lock can tell
+        except DriverGoneError:  # the search is about to end, or was killed where no lock can tell
             time.sleep(STORE_S)
-            if not folder.is_local and _searching(folder) == holder:
+            if _searching(folder) == holder:
                 return
 
 
@@ -119,22 +120,26 @@ def _source(folder: Folder, holder: Mapping[str, Any], address: str | None) -> I
     """The search's driver where it can be reached, else its log; says which.
 
     Raises:
-        LookupError: The cluster can be reached, and the driver is not there.
+        DriverGoneError: The driver is not where the lock says; of a local folder the lock itself tells whether it is held.
     """
     who = rundir.holder_text(holder)
     why = "it tells of no Ray cluster"
     if "driver" in holder:
         with ExitStack() as stack:
             try:
-                address = address or _address(holder)
-                refuse_dead_address(address)
+                where = address or _address(holder)
+                refuse_dead_address(where)
                 from ddpnas_ray.distributed.ray_attach import attached
 
-                driver = stack.enter_context(attached(address, str(holder["driver"])))
+                driver = stack.enter_context(attached(where, str(holder["driver"])))
             except ResourceError as error:
                 why = str(error)
+            except DriverGoneError as error:
+                if address is None and not folder.is_local:
+                    raise
+                why = str(error)
             else:
-                _say(f"{folder.uri}: attached to {holder['driver']} of {who}, cluster {address}")
+                _say(f"{folder.uri}: attached to {holder['driver']} of {who}, cluster {where}")
                 yield driver
                 return
     events = _events(folder)
@@ -149,9 +154,9 @@ def _address(holder: Mapping[str, Any]) -> str:
     Raises:
         ResourceError: That means another machine there than here.
     """
-    address = str(holder["address"])
-    if holder["host"] != socket.gethostname() and address.startswith(("127.", "localhost:", "[::1]")):
-        raise ResourceError(f"{address} is an address of {holder['host']} alone; attach there, or give --address")
+    address = str(holder.get("address"))
+    if holder.get("host") != socket.gethostname() and address.startswith(("127.", "localhost:", "[::1]")):
+        raise ResourceError(f"{address} is an address of {holder.get('host')} alone; attach there, or give --address")
     return address
 
 

@@ -17,7 +17,7 @@ import pytest
 from pyarrow import fs
 
 from ddpnas_ray import attach, rundir, search
-from ddpnas_ray.core.errors import ResourceError
+from ddpnas_ray.core.errors import DriverGoneError, ResourceError
 from ddpnas_ray.storage import Folder
 from tests.commands import ENVIRONMENT, LOCAL, ONE_EPOCH, SEARCH, Said, contents, options, run
 from tests.conftest import TINY
@@ -141,7 +141,7 @@ def test_a_driver_that_is_gone_from_its_cluster_ends_it_where_no_lock_can_tell(
     (out / "LOCK").write_text('{"host": "another", "pid": 1, "start": "then", "address": "a:1", "driver": "ddpnas-x"}')
 
     def gone(*_: object) -> None:
-        raise LookupError
+        raise DriverGoneError("gone")
 
     monkeypatch.setattr(attach, "_source", gone)
     said = run(attach.main, "store://bucket/run")

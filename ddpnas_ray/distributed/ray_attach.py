@@ -12,7 +12,7 @@ from typing import Any
 
 import ray
 
-from ddpnas_ray.core.errors import ResourceError
+from ddpnas_ray.core.errors import DriverGoneError, ResourceError
 
 CONNECTION: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "ddpnas"}
 
@@ -42,7 +42,7 @@ def attached(address: str, name: str) -> Iterator[Attached]:
 
     Raises:
         ResourceError: The cluster cannot be reached from here.
-        LookupError: It can, and the driver is not there.
+        DriverGoneError: It can, and the driver is not there.
     """
     with TemporaryFile() as said:
         try:
@@ -59,7 +59,7 @@ def attached(address: str, name: str) -> Iterator[Attached]:
         try:
             driver = ray.get_actor(name)
         except ValueError:
-            raise LookupError(name) from None
+            raise DriverGoneError(f"{address} has no driver {name}") from None
         yield Attached(driver)
     finally:
         ray.shutdown()
