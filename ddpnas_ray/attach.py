@@ -120,7 +120,7 @@ def _source(folder: Folder, holder: Mapping[str, Any], address: str | None) -> I
     """The search's driver where it can be reached, else its log; says which.
 
     Raises:
-        DriverGoneError: The driver is not where the lock says; of a local folder the lock itself tells whether it is held.
+        DriverGoneError: The driver is not where the lock says. Of a local folder the lock itself tells that much.
     """
     who = rundir.holder_text(holder)
     why = "it tells of no Ray cluster"
