@@ -146,8 +146,7 @@ def cluster(address: str | None, config: ExecutionConfig, *, label: str | None =
     Raises:
         ResourceError: There is no cluster at that address.
     """
-    if address in (None, "auto"):  # a job's own cluster; auto alone takes any that it finds on the machine
-        address = os.environ.get("RAY_ADDRESS") or address
+    address = address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         if address:
