@@ -32,17 +32,18 @@ cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
-def dashboard() -> Iterator[str]:
-    """A cluster in a process and on ports of its own; yields where its job API is."""
+def cluster() -> Iterator[tuple[str, str]]:
+    """A cluster in a process and on ports of its own; yields where it is, and where its job API is."""
     ports = free_ports(2)
     command = [sys.executable, "-c", CLUSTER, *map(str, ports)]
     with subprocess.Popen(
         command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as cluster:
-        assert cluster.stdout is not None
-        assert ":" in cluster.stdout.readline()
-        yield f"http://127.0.0.1:{ports[0]}"
-        cluster.communicate(timeout=60)
+    ) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert ":" in address
+        yield address, f"http://127.0.0.1:{ports[0]}"
+        process.communicate(timeout=60)
 
 
 def free_ports(count: int) -> list[int]:
@@ -53,18 +54,24 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def submitted(dashboard: str, name: str, out: Path) -> list[str]:
-    """The words of clusters/README.md, for a job that runs this interpreter."""
+def submitted(cluster: tuple[str, str], name: str, out: Path) -> list[str]:
+    """The words of clusters/README.md, for a job that runs this interpreter.
+
+    Ray looks up a job's RAY_ADDRESS, and so ``auto``, by itself: with other clusters on the machine it may take one of those.
+    """
+    address, dashboard = cluster
     words = ["job", "submit", "--address", dashboard, "--submission-id", name, "--"]
-    return [RAY, *words, sys.executable, "-m", "ddpnas_ray.search", "--address", "auto", "--out", str(out), *KEYS]
+    return [RAY, *words, sys.executable, "-m", "ddpnas_ray.search", "--address", address, "--out", str(out), *KEYS]
 
 
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(400)
-def test_a_submitted_search_outlives_its_client_and_is_looked_at_again(dashboard: str, tmp_path: Path) -> None:
+def test_a_submitted_search_outlives_its_client_and_is_looked_at_again(
+    cluster: tuple[str, str], tmp_path: Path
+) -> None:
     out = tmp_path / "run"
-    client = start(submitted(dashboard, "search-1", out))
+    client = start(submitted(cluster, "search-1", out))
     wait_for(lambda: epochs_done(out) >= 1, client)
     client.send_signal(signal.SIGKILL)
     client.communicate()
@@ -83,14 +90,14 @@ def test_a_submitted_search_outlives_its_client_and_is_looked_at_again(dashboard
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(400)
-def test_a_stopped_job_is_said_to_have_ended_with_what_is_saved(dashboard: str, tmp_path: Path) -> None:
+def test_a_stopped_job_is_said_to_have_ended_with_what_is_saved(cluster: tuple[str, str], tmp_path: Path) -> None:
     out = tmp_path / "run"
-    client = start(submitted(dashboard, "search-2", out))
+    client = start(submitted(cluster, "search-2", out))
     wait_for(lambda: epochs_done(out) >= 1, client)
     looking = start(ATTACH, out)
     assert looking.stdout is not None
     assert " epochs, round " in looking.stdout.readline()
-    subprocess.run([RAY, "job", "stop", "--address", dashboard, "search-2"], env=ENVIRONMENT, check=True, timeout=60)
+    subprocess.run([RAY, "job", "stop", "--address", cluster[1], "search-2"], env=ENVIRONMENT, check=True, timeout=60)
     _, errors = looking.communicate(timeout=60)
     assert looking.returncode == 1
     assert " of 18 epochs are saved. Go on with: " in errors
