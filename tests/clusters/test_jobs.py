@@ -57,7 +57,7 @@ def free_ports(count: int) -> list[int]:
 def submitted(cluster: tuple[str, str], name: str, out: Path) -> list[str]:
     """The words of clusters/README.md, for a job that runs this interpreter.
 
-    Ray looks up a job's RAY_ADDRESS, and so ``auto``, by itself: with other clusters on the machine it may take one of those.
+    Ray looks a job's RAY_ADDRESS (``auto``) up by itself, and may take another cluster of the machine: so it is named.
     """
     address, dashboard = cluster
     words = ["job", "submit", "--address", dashboard, "--submission-id", name, "--"]
