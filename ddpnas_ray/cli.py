@@ -12,6 +12,7 @@ from ddpnas_ray.core.errors import did_you_mean
 
 COMMANDS = {
     "search": "search for an architecture",
+    "attach": "show the progress of a search that runs somewhere",
     "generate": "generate the best networks for any budgets from a finished search",
     "latency": "time the parts of a space's networks on a device, and check such a table",
     "table": "import a benchmark's accuracies as a table that searches read, and describe such a table",

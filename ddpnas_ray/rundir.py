@@ -49,6 +49,7 @@ from ddpnas_ray.storage import Folder, writing
 
 T = TypeVar("T")
 
+LOOK_S = 0.2  # what looking at a lock takes at most
 SCHEMA_VERSION = 2  # 2: space.json has inputs, conditional, and costs that do not add up
 EVALUATIONS = pa.schema(
     [
@@ -173,8 +174,50 @@ def existing(out: str) -> Folder:
     return folder
 
 
+class Lock:
+    """The lock of a run directory while it is held. What its file says is for those who look at the run."""
+
+    def __init__(self, folder: Folder, descriptor: int | None) -> None:
+        self._folder, self._descriptor = folder, descriptor
+        self._facts: dict[str, Any] = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "start": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+
+    def add(self, **facts: str) -> None:
+        """Say more about who holds it. A reader finds the file before or after, never half of it."""
+        self._facts |= facts
+        content = json.dumps(self._facts).encode()
+        if self._descriptor is None:
+            self._folder.write("LOCK", content)
+            return
+        path = Path(self._folder.path) / "LOCK"
+        temporary = path.with_name(f".LOCK.{os.getpid()}.tmp")
+        with writing(self._folder.uri):
+            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # before it takes the place of the file that we hold
+                os.write(descriptor, content)
+                os.replace(temporary, path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                os.close(descriptor)
+                raise
+        os.close(self._descriptor)
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Give it back."""
+        if self._descriptor is None:
+            self._folder.filesystem.delete_file(f"{self._folder.path}/LOCK")
+            return
+        (Path(self._folder.path) / "LOCK").unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+
 @contextmanager
-def locked(folder: Folder, *, wait_s: float = 0.0) -> Iterator[None]:
+def locked(folder: Folder, *, wait_s: float = LOOK_S) -> Iterator[Lock]:
     """Be the only writer. The operating system gives a local lock back when its process ends, however it ends.
 
     On an object store the lock is a file that names host and process; one left behind by a dead process of this host is
@@ -182,31 +225,51 @@ def locked(folder: Folder, *, wait_s: float = 0.0) -> Iterator[None]:
 
     Args:
         folder: The run directory.
-        wait_s: How long another process is given to end.
+        wait_s: How long another process is given to end; a moment at least, since somebody may just be looking.
 
     Raises:
         RunDirError: Another process writes to the run.
     """
-    me = {"host": socket.gethostname(), "pid": os.getpid(), "start": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    if not folder.is_local:
-        _refuse_remote_lock(folder)
-        folder.write("LOCK", json.dumps(me).encode())
-        try:
-            yield
-        finally:
-            folder.filesystem.delete_file(f"{folder.path}/LOCK")
-        return
-    path = Path(folder.path) / "LOCK"
-    with writing(folder.uri):
-        descriptor = _lock_file(path, folder.uri, time.monotonic() + wait_s)
-    try:
+    if folder.is_local:
         with writing(folder.uri):
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, json.dumps(me).encode())
-        yield
+            lock = Lock(folder, _lock_file(Path(folder.path) / "LOCK", folder.uri, time.monotonic() + wait_s))
+    else:
+        if (facts := holder(folder)) is not None:
+            raise RunDirError(
+                f"{folder.uri}: {holder_text(facts)} writes to this run; "
+                "wait for it, or remove LOCK there if it is gone"
+            )
+        lock = Lock(folder, None)
+    try:
+        lock.add()
+        yield lock
     finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
+        lock.release()
+
+
+def holder(folder: Folder) -> dict[str, Any] | None:
+    """Who writes to a run.
+
+    Returns:
+        What its lock says: ``host``, ``pid``, ``start`` and what ``Lock.add`` was given; nothing where the file cannot
+        be understood. None where nobody writes. On an object store the lock of a dead process of another host counts.
+    """
+    if folder.is_local:
+        return _local_holder(Path(folder.path) / "LOCK")
+    try:
+        facts = _facts(folder.read("LOCK"))
+    except FileNotFoundError:
+        return None
+    pid = str(facts.get("pid", ""))
+    dead = facts.get("host") == socket.gethostname() and pid.isdecimal() and not Path(f"/proc/{pid}").exists()
+    return None if dead else facts
+
+
+def holder_text(facts: Mapping[str, Any]) -> str:
+    """Who holds a lock, in words."""
+    if {"host", "pid", "start"} <= facts.keys():
+        return f"process {facts['pid']} on {facts['host']} (since {facts['start']})"
+    return "another process"
 
 
 def _lock_file(path: Path, uri: str, until_s: float) -> int:
@@ -215,40 +278,47 @@ def _lock_file(path: Path, uri: str, until_s: float) -> int:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            facts = _facts(os.pread(descriptor, 2**16, 0))
             os.close(descriptor)
             if time.monotonic() < until_s:
-                time.sleep(0.2)
+                time.sleep(0.01)
                 continue
-            raise RunDirError(
-                f"{uri}: {_holder(path.read_bytes())} writes to this run; wait for it, or end it"
-            ) from None
-        # Whoever held the lock before may have removed the file between our open and our lock.
-        if path.exists() and os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            raise RunDirError(f"{uri}: {holder_text(facts)} writes to this run; wait for it, or end it") from None
+        if _is_at(descriptor, path):
             return descriptor
         os.close(descriptor)
 
 
-def _refuse_remote_lock(folder: Folder) -> None:
-    if not folder.has("LOCK"):
-        return
-    content = folder.read("LOCK")
-    try:
-        holder = json.loads(content)
-        dead = holder["host"] == socket.gethostname() and not Path(f"/proc/{int(holder['pid'])}").exists()
-    except (ValueError, KeyError, TypeError):
-        dead = False
-    if not dead:
-        raise RunDirError(
-            f"{folder.uri}: {_holder(content)} writes to this run; wait for it, or remove LOCK there if it is gone"
-        )
+def _local_holder(path: Path) -> dict[str, Any] | None:
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if _is_at(descriptor, path):
+                return None
+        except BlockingIOError:
+            return _facts(os.pread(descriptor, 2**16, 0))
+        finally:
+            os.close(descriptor)
 
 
-def _holder(content: bytes) -> str:
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether the file is still the one of that name: its holder may have removed or replaced it after our open."""
     try:
-        holder = json.loads(content)
-        return f"process {holder['pid']} on {holder['host']} (since {holder['start']})"
-    except (ValueError, KeyError, TypeError):
-        return "another process"
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _facts(content: bytes) -> dict[str, Any]:
+    try:
+        facts = json.loads(content)
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
@@ -401,6 +471,17 @@ def append_log(folder: Folder, event: str, **facts: Any) -> None:
     else:  # object stores cannot append
         before = folder.read("log.jsonl") if folder.has("log.jsonl") else b""
         folder.write("log.jsonl", before + line.encode())
+
+
+def read_log(data: bytes) -> list[dict[str, Any]]:
+    """The events of ``log.jsonl``: the lines that are whole; a kill may have cut the last one."""
+    events = []
+    for line in data.decode(errors="replace").splitlines():
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            continue
+    return [event for event in events if isinstance(event, dict) and "event" in event and "time" in event]
 
 
 # --- fingerprint ----------------------------------------------------------------------------------------------------

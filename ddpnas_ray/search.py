@@ -15,7 +15,7 @@ from typing import Any
 from ddpnas_ray import rundir
 from ddpnas_ray.commandline import INTERRUPTED, OK, Parser, add_config_options, guarded, refuse_dead_address, seconds
 from ddpnas_ray.config import SearchConfig, check, describe, dump, fixed_keys, load, parse, set_key
-from ddpnas_ray.core.errors import RunDirError
+from ddpnas_ray.core.errors import BadInput, DdpnasError, RunDirError
 from ddpnas_ray.reporting.progress import Display, Progress
 from ddpnas_ray.reporting.summary import summary
 from ddpnas_ray.storage import Folder
@@ -130,7 +130,7 @@ def _search(config: SearchConfig, out: str, args: argparse.Namespace, resumed: F
             raise
         folder = Folder.open(out)
         if folder.has("config.yaml"):
-            print(f"interrupted; {_saved(folder)} saved. Go on with: {_resume_command(out)}", file=sys.stderr)
+            print(f"interrupted; {_saved(folder)} saved. Go on with: {resume_command(out)}", file=sys.stderr)
         else:
             print("interrupted before the search began; nothing was written", file=sys.stderr)
         return INTERRUPTED
@@ -139,7 +139,8 @@ def _search(config: SearchConfig, out: str, args: argparse.Namespace, resumed: F
         return OK
     if result is None:
         print(
-            f"time limit reached; {_saved(Folder.open(out))} saved. Go on with: {_resume_command(out)}", file=sys.stderr
+            f"time limit reached; {_saved(Folder.open(out))} saved. Go on with: {resume_command(out)}",
+            file=sys.stderr,
         )
         return OK
     _print_result(result, args, out)
@@ -152,8 +153,8 @@ def _in_process(job: Any, out: str, args: argparse.Namespace, display: Display, 
     executor, progress = job.executor(), job.progress()
     progress.workers = ("local",)
     keeping = nullcontext(None) if out == NO_RUN else _run_folder(job, out, resumed)
-    with keeping as folder, display, _watching(progress, display):
-        return jobs.run(job, folder, executor, progress, time_limit_s=args.time_limit)
+    with keeping as run, display, _watching(progress, display):
+        return jobs.run(job, run and run[0], executor, progress, time_limit_s=args.time_limit)
 
 
 def _on_ray(job: Any, out: str, args: argparse.Namespace, display: Display, resumed: Folder | None) -> Any:
@@ -162,10 +163,11 @@ def _on_ray(job: Any, out: str, args: argparse.Namespace, display: Display, resu
 
     with ray_driver.cluster(args.address, job.config.execution) as dashboard:
         size = fitting_workers(job.config.execution, job.config.training.threads, job.widest_epoch())
-        with _run_folder(job, out, resumed) as folder:
+        with _run_folder(job, out, resumed) as (folder, lock):
             where = f"dashboard http://{dashboard}" if dashboard else "no dashboard"
             print(f"{out}: {size}, {where}", file=display.lines, flush=True)
             search = ray_driver.start(job, folder, args.time_limit)
+            lock.add(address=ray_driver.gcs_address(), driver=search.name)  # for `attach`
             with display:
                 while not search.wait(timeout_s=0.25):
                     if (now := search.status()) is not None:
@@ -179,11 +181,16 @@ def _on_workers(config: SearchConfig) -> bool:
 
 
 @contextmanager
-def _run_folder(job: Any, out: str, resumed: Folder | None) -> Iterator[Folder]:
-    """The run directory, locked: a new one, or the one to go on with."""
+def _run_folder(job: Any, out: str, resumed: Folder | None) -> Iterator[tuple[Folder, rundir.Lock]]:
+    """The run directory with its lock: a new one, or the one to go on with."""
     folder = resumed or rundir.create(out, job.first_files(dump(job.config)))
-    with rundir.locked(folder):
-        yield folder
+    with rundir.locked(folder) as lock:
+        try:
+            yield folder, lock
+        except DdpnasError as error:
+            if not isinstance(error, BadInput):  # of which nothing is written
+                rundir.append_log(folder, "failed", error=str(error))
+            raise
 
 
 @contextmanager
@@ -211,7 +218,8 @@ def _saved(folder: Folder) -> str:
     return f"{epochs} epoch{'' if epochs == 1 else 's'} {'is' if epochs == 1 else 'are'}"
 
 
-def _resume_command(out: str) -> str:
+def resume_command(out: str) -> str:
+    """What goes on with a run."""
     return f"python -m ddpnas_ray.search --out {shlex.quote(out)} --resume"
 
 

@@ -57,6 +57,10 @@ class WorkerLostError(DdpnasError):
     """Workers kept dying, or none came back before the deadline."""
 
 
+class DriverGoneError(DdpnasError):
+    """The driver actor of a search is not in its cluster."""
+
+
 def did_you_mean(name: str, allowed: Iterable[str], prefix: str = "") -> str:
     """``"; did you mean X?"`` where something similar is allowed, else the list of what is.
 

@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ddpnas_ray import job as jobs
 from ddpnas_ray.core.errors import ResourceError
+from ddpnas_ray.distributed.ray_attach import CONNECTION, Attached, reason
 from ddpnas_ray.distributed.ray_metrics import Metrics
 from ddpnas_ray.execution.base import ExecutionConfig
 from ddpnas_ray.execution.ray_pool import RayPool, fitting_workers, own_error
@@ -88,24 +89,16 @@ class Driver:
 
 
 @dataclass(frozen=True)
-class Search:
-    """A running search: its driver actor, the pending result, and the object that a restarted driver reads again."""
+class Search(Attached):
+    """A search of ours: its driver's name, the pending result, and the object that a restarted driver reads again."""
 
-    driver: Any
+    name: str
     result: Any
     job_ref: Any
 
     def wait(self, timeout_s: float) -> bool:
         """Whether it has ended, after at most ``timeout_s``."""
         return bool(ray.wait([self.result], timeout=timeout_s)[0])
-
-    def status(self, timeout_s: float = 2.0) -> dict[str, Any] | None:
-        """The driver's progress; None while it does not answer (it is starting, or being restarted)."""
-        try:
-            status: dict[str, Any] = ray.get(self.driver.status.remote(), timeout=timeout_s)
-        except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError):
-            return None
-        return status
 
     def outcome(self) -> dict[str, Any] | None:
         """What ``Driver.run`` returned.
@@ -127,9 +120,9 @@ def start(job: jobs.Job, folder: Folder, time_limit_s: float | None = None) -> S
     """
     here = ray.get_runtime_context().get_node_id()
     options: dict[str, Any] = {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
-    run_id = hashlib.sha256(f"{folder.path} {os.getpid()}".encode()).hexdigest()[:8]
+    name = f"ddpnas-{hashlib.sha256(f'{folder.path} {os.getpid()}'.encode()).hexdigest()[:8]}"
     actor_class = ray.remote(Driver).options(
-        name=f"ddpnas-{run_id}",
+        name=name,
         num_cpus=0,
         max_concurrency=4,
         max_restarts=-1,
@@ -138,7 +131,7 @@ def start(job: jobs.Job, folder: Folder, time_limit_s: float | None = None) -> S
     )
     job_ref = ray.put(job)
     driver: Any = actor_class.remote(folder.path if folder.is_local else folder.uri, time_limit_s)
-    return Search(driver, driver.run.remote(job_ref), job_ref)
+    return Search(driver, name, driver.run.remote(job_ref), job_ref)
 
 
 @contextmanager
@@ -157,22 +150,25 @@ def cluster(address: str | None, config: ExecutionConfig, *, label: str | None =
         ResourceError: There is no cluster at that address.
     """
     address = address or os.environ.get("RAY_ADDRESS")
-    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "ddpnas"}
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         if address:
-            context = ray.init(address=address, **common)
+            context = ray.init(address=address, **CONNECTION)
         else:
             cores = os.cpu_count() or 1
             cpus = max(cores, (config.workers or 0) + 1)
             labels = dict([label.split("=", 1)]) if label else None
-            context = ray.init(address="local", num_cpus=cpus, labels=labels, **common)
+            context = ray.init(address="local", num_cpus=cpus, labels=labels, **CONNECTION)
     except Exception as error:  # Ray raises a bare one where a node does not start in time
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ResourceError(
-            f"Ray: {address or 'local cluster'}: {reason}; leave --address out to start one here"
+            f"Ray: {address or 'local cluster'}: {reason(error)}; leave --address out to start one here"
         ) from error
     try:
         yield context.dashboard_url or ""
     finally:
         ray.shutdown()
+
+
+def gcs_address() -> str:
+    """Where others find the connected cluster."""
+    return str(ray.get_runtime_context().gcs_address)

@@ -168,8 +168,7 @@ class RayPool:
 
         while len(answers) < len(requests):
             busy = {member.name for _, member, _ in running.values()}
-            if self._size.elastic:
-                self._leave_draining(busy)
+            self._leave_draining(busy)
             for member in [m for m in self._members if m.ready and m.name not in busy]:
                 if (i := self._next(todo, member, avoid)) is None:
                     continue
@@ -240,13 +239,30 @@ class RayPool:
         self._members += [_Member(name, self._actor_class.remote(name)) for name in islice(free, workers - len(taken))]
 
     def _leave_draining(self, busy: Container[str]) -> None:
-        """Start workers again elsewhere whose node is about to go. What one is busy with it may finish."""
+        """Start workers again elsewhere whose node is about to go. What one is busy with it may finish.
+
+        A worker for which there is no room waits for some, and the others go on. The last ones of a cluster that does
+        not grow stay to the end of their node: that is better than none.
+        """
         draining = cluster_state.get_draining_nodes()
-        for member in self._members:
-            if member.ready and member.node in draining and member.name not in busy:
+        leaving = [m for m in self._members if m.ready and m.node in draining]
+        if not leaving or not (self._size.elastic or self._place_elsewhere(draining)):
+            return
+        for member in leaving:
+            if member.name not in busy:
                 log.warning("the node of %s is being drained; the worker starts again elsewhere", member.name)
                 ray.kill(member.actor, no_restart=False)
                 member.ready = False
+
+    def _place_elsewhere(self, draining: Container[str]) -> bool:
+        """Whether a worker is ready, or would fit, on a node that stays."""
+        if any(m.ready and m.node not in draining for m in self._members):
+            return True
+        return any(
+            free.get("CPU", 0) >= self._size.cpus_per_worker and free.get("GPU", 0) >= self._size.gpus_per_worker
+            for node, free in cluster_state.available_resources_per_node().items()
+            if node not in draining
+        )
 
     def _put(self, value: Any) -> Any:
         self.work.bytes_moved += (value[1] if isinstance(value, tuple) else value).nbytes

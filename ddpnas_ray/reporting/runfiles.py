@@ -124,7 +124,7 @@ def read_run(
         ledger=(),
         ledger_of="ledger.parquet",
         environment=optional("environment.json", json.loads, {}),
-        log=optional("log.jsonl", _log, []),
+        log=optional("log.jsonl", rundir.read_log, []),
         tau_by_epoch=tau_by_epoch,
         probe=optional("probe.parquet", lambda data: rundir.read_parquet(data).to_pylist(), []),
         generated=_generated(folder, optional),
@@ -142,17 +142,6 @@ def _evaluations(data: bytes, space: SearchSpace) -> tuple[Evaluation, ...]:
     if not rows or any(len(row.alpha_E) != len(space.edges) for row in rows):
         raise ValueError("it has no rows, or they are of another space than space.json")
     return rows
-
-
-def _log(data: bytes) -> list[dict[str, Any]]:
-    """The lines that are whole; a kill may have cut the last one."""
-    events = []
-    for line in data.decode(errors="replace").splitlines():
-        try:
-            events.append(json.loads(line))
-        except ValueError:
-            continue
-    return [event for event in events if isinstance(event, dict) and "event" in event and "time" in event]
 
 
 def _generated(folder: Folder, optional: Any) -> list[dict[str, Any]]:

@@ -39,7 +39,9 @@ def test_every_file_that_is_named_exists() -> None:
 
 def test_every_command_and_option_of_ours_exists() -> None:
     calls = [call for piece in code() for call in re.findall(r"python -m (ddpnas_ray\.\w+)([^;&|\'`]*)", piece)]
-    assert {module for module, _ in calls} == {f"ddpnas_ray.{name}" for name in ("search", "check", "generate")}
+    assert {module for module, _ in calls} == {
+        f"ddpnas_ray.{name}" for name in ("search", "attach", "check", "generate")
+    }
     for module, rest in calls:
         assert importlib.util.find_spec(module) is not None
         parser = importlib.import_module(module).parser()
@@ -64,11 +66,15 @@ def test_every_command_and_option_of_ray_exists() -> None:
         "status",
         "get-auth-token",
         "drain-node",
+        "job",
     }
     assert used == {command for command, _ in calls}
     for command, rest in calls:
-        known = {option for parameter in cli.commands[command].params for option in parameter.opts}
-        assert set(re.findall(r" (--[a-z-]+)", rest)) <= known, (command, rest)
+        asked, words = cli.commands[command], rest.partition(" -- ")[0]  # after that come our own
+        if command == "job":
+            asked = asked.commands[words.split()[0]]
+        known = {option for parameter in asked.params for option in parameter.opts}
+        assert set(re.findall(r" (--[a-z-]+)", words)) <= known, (command, rest)
 
 
 @pytest.mark.parametrize("space", CONFIGS)

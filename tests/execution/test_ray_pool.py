@@ -216,14 +216,30 @@ def test_a_worker_leaves_a_node_that_is_being_drained(
 ) -> None:
     from ddpnas_ray.execution import ray_pool
 
-    plan, pool = first_plan(trainer), make_pool(1, elastic=True)
+    plan, pool = first_plan(trainer), make_pool(1)
     pid, node = pool.worker_pids()["ddpnas-worker-0"], pool.evaluate(plan.requests[:1])[0].node
     pool.load_weights(trainer.supernet()[0])
     answers = iter([{node: 0}])  # it is gone at the second look
     monkeypatch.setattr(ray_pool.cluster_state, "get_draining_nodes", lambda: next(answers, {}))
+    room = {"another": {"CPU": 1.0}}
+    monkeypatch.setattr(ray_pool.cluster_state, "available_resources_per_node", lambda: room)
     assert scores_and_weights(pool, plan) == scores_and_weights(LocalExecutor(trainer), plan)
     assert pool.worker_pids()["ddpnas-worker-0"] != pid
     assert pool.work.retries == 0, "nothing was lost"
+
+
+def test_the_last_worker_of_a_fixed_cluster_stays_on_a_node_that_is_being_drained(
+    trainer: Trainer, make_pool: Callable[..., RayPool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ddpnas_ray.execution import ray_pool
+
+    plan, pool = first_plan(trainer), make_pool(1)
+    pid, node = pool.worker_pids()["ddpnas-worker-0"], pool.evaluate(plan.requests[:1])[0].node
+    monkeypatch.setattr(ray_pool.cluster_state, "get_draining_nodes", lambda: {node: 0})
+    room = {node: {"CPU": 4.0}, "too small": {"CPU": 0.5}}
+    monkeypatch.setattr(ray_pool.cluster_state, "available_resources_per_node", lambda: room)
+    assert all(result.ok for result in pool.evaluate(plan.requests))
+    assert pool.worker_pids()["ddpnas-worker-0"] == pid
 
 
 def test_an_elastic_pool_waits_for_a_node_as_long_as_one_takes(

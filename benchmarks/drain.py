@@ -1,0 +1,201 @@
+"""What does it cost when a node is drained in the middle of an epoch, and is the result the same?
+
+Runs one search with two workers on a cluster of a head and two nodes (`ray.cluster_utils.Cluster`), each time on a new
+one: left alone, with a node drained by Ray's own call (what a spot machine's notice comes to), where the other node has
+room for its worker and where it has none, and with the node killed in the middle of the architecture that it was
+training when the notice came. Exit code 0 only when all fingerprints are that of the local executor and nothing new was
+given to a drained node.
+
+    python benchmarks/drain.py [--set KEY=VALUE ...]
+
+`lost` is the search's time less the mean of the two that were left alone. It consists of `repeated`, the time that a
+lost evaluation had taken, and of the seconds `a worker short`: until the worker was ready on the other node, or to the
+end where that has no room.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from common import facts, say
+from ray._private.worker import global_worker
+from ray.cluster_utils import Cluster
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+
+from ddpnas_ray import job as jobs
+from ddpnas_ray import rundir
+from ddpnas_ray.config import dump, load
+from ddpnas_ray.core.types import EvalRequest, EvalResult
+from ddpnas_ray.execution.base import OnResult, ignore_result
+from ddpnas_ray.execution.ray_pool import PoolSize, RayPool
+
+DEFAULT = ("space.cells=3", "space.channels=8", "pruning.epochs_per_round=1")
+WORKERS = 2
+EPOCH = 1  # the one in whose middle the notice comes; of six at T = 1
+
+
+@dataclass(frozen=True)
+class Way:
+    """What is done to a cluster."""
+
+    name: str
+    cpus: int  # of each node
+    notice: bool = False
+    death: bool = False
+
+
+WAYS = (
+    Way("left alone", cpus=2),
+    Way("drained, room on the other node", cpus=2, notice=True),
+    Way("drained, no room", cpus=1, notice=True),
+    Way("drained and killed, room on the other node", cpus=2, notice=True, death=True),
+    Way("left alone again", cpus=2),
+)
+
+
+@dataclass
+class Seen:
+    """What came of a drained node."""
+
+    node: str = ""
+    notice_s: float = 0.0
+    after_notice: int = 0
+    short_s: float | None = None
+    repeated_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One search."""
+
+    way: Way
+    fingerprint: str
+    retries: int
+    seconds: float
+    seen: Seen = field(default_factory=Seen)
+
+
+class WatchedPool(RayPool):
+    """Tells when an architecture of the drained epoch is half done, and takes times."""
+
+    def watch(self, drain: Callable[[str], None] | None) -> Seen:
+        """Call ``drain`` with a node in the middle of an architecture that it trains."""
+        self._drain, self.seen = drain, Seen()
+        self._free_s: dict[str, float] = {}
+        return self.seen
+
+    def evaluate(self, requests: Sequence[EvalRequest], on_result: OnResult | None = None) -> Any:
+        """See ``Executor``."""
+        on_result = on_result or ignore_result
+        start_s = time.monotonic()
+        self._free_s = {member.name: start_s for member in self._members}
+
+        def told(request: EvalRequest, result: EvalResult) -> None:
+            on_result(request, result)
+            self._free_s[result.worker.partition("/")[0]] = now_s = time.monotonic()
+            if self.seen.node:
+                self.seen.after_notice += result.node == self.seen.node
+                elsewhere = [m for m in self._members if m.ready and m.node != self.seen.node]
+                if self.seen.short_s is None and len(elsewhere) == WORKERS:
+                    self.seen.short_s = now_s - self.seen.notice_s
+            elif self._drain is not None and request.epoch == EPOCH:  # its worker begins another one at once
+                self.seen.node, self.seen.notice_s = result.node, now_s + result.seconds / 2
+                threading.Timer(result.seconds / 2, self._drain, (result.node,)).start()
+
+        return super().evaluate(requests, told)
+
+    def _lost(self, request: Any, own: Any, shared: Any, member: Any, *more: Any) -> Any:
+        self.seen.repeated_s += time.monotonic() - self._free_s[member.name]
+        return super()._lost(request, own, shared, member, *more)
+
+
+def search(way: Way, job: jobs.Job, out: Path) -> Row:
+    """One search on a cluster of its own."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        nodes = {node.node_id: node for node in (cluster.add_node(num_cpus=way.cpus) for _ in range(2))}
+        cluster.wait_for_nodes()
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+
+        def drain(node: str) -> None:
+            reason = DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION
+            accepted, why = global_worker.gcs_client.drain_node(node, reason, "notice", int(1000 * (time.time() + 60)))
+            assert accepted, why
+            if way.death:
+                cluster.remove_node(nodes[node], allow_graceful=False)
+
+        pool = WatchedPool(job.trainer(), job.config.execution, PoolSize(WORKERS))
+        seen = pool.watch(drain if way.notice else None)
+        folder = rundir.create(str(out), job.first_files(dump(job.config)))
+        start_s = time.monotonic()
+        result = jobs.run(job, folder, pool, job.progress())
+        end_s = time.monotonic()
+        if seen.node and seen.short_s is None:
+            seen.short_s = end_s - seen.notice_s
+        assert result is not None
+        found = rundir.verify_fingerprint(folder)
+        assert found.agrees
+        pool.close()
+        return Row(way, found.recomputed, pool.retries, end_s - start_s, seen)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def main() -> int:
+    """Run all ways; returns 0 when nothing but time was lost."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--set", dest="overrides", action="append", metavar="KEY=VALUE", help=f"default: {DEFAULT}")
+    args = parser.parse_args()
+    job = jobs.Job.prepare(load(None, list(args.overrides or DEFAULT)))
+    with tempfile.TemporaryDirectory() as folder:
+        rows = []
+        for number, way in enumerate(WAYS):
+            say(way.name)
+            rows.append(search(way, job, Path(folder, str(number))))
+        say("the local executor, for its fingerprint")
+        local = jobs.run(job, None, job.executor(), job.progress())
+    assert local is not None
+    alone = [row.seconds for row in rows if not row.way.notice]
+    usual_s = sum(alone) / len(alone)
+    print(facts(f"{WORKERS} workers, notice in the middle of epoch {EPOCH}; `{' '.join(args.overrides or DEFAULT)}`"))
+    heads = ("run", "fingerprint", "retries", "ended there after the notice", "repeated, s", "a worker short, s")
+    heads += ("search, s", "lost, s")
+    print(f"\n| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
+    for row in rows:
+        print(f"| {row.way.name} | `{row.fingerprint[:16]}` | {row.retries} | {_figures(row, usual_s)} |")
+    equal = {row.fingerprint for row in rows} == {local["fingerprint"]}
+    left = all(row.seen.after_notice <= 1 for row in rows)  # the one that was being trained
+    kept = all((row.retries > 0) == row.way.death for row in rows)
+    print(f"\n{'all equal to the local executor' if equal else 'NOT EQUAL'}: `{local['fingerprint'][:16]}`")
+    if not left or not kept:
+        print("NOT AS IT SHOULD BE: new work for a drained node, or work repeated that could have been finished")
+    return 0 if equal and left and kept else 1
+
+
+def _figures(row: Row, usual_s: float) -> str:
+    if not row.way.notice:
+        return f"- | - | - | {row.seconds:.1f} | -"
+    seen = row.seen
+    return (
+        f"{seen.after_notice} | {seen.repeated_s:.1f} | {seen.short_s or 0:.1f} | {row.seconds:.1f} | "
+        f"{row.seconds - usual_s:.1f}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

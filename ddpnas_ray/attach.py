@@ -1,0 +1,218 @@
+"""Look at a search that runs somewhere: ``python -m ddpnas_ray.attach``."""
+
+from __future__ import annotations
+
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol
+
+from ddpnas_ray import rundir
+from ddpnas_ray.commandline import FAILED, INTERRUPTED, OK, Parser, guarded, refuse_dead_address
+from ddpnas_ray.core.errors import DriverGoneError, ResourceError, RunDirError
+from ddpnas_ray.execution.checkpoint import newest_epoch
+from ddpnas_ray.reporting.progress import Display, duration
+from ddpnas_ray.reporting.summary import summary
+from ddpnas_ray.search import resume_command
+from ddpnas_ray.storage import Folder
+
+DESCRIPTION = """\
+Show the progress of a search that runs somewhere, as its own terminal would, until it ends, and then its result. Ctrl-C
+leaves; the search goes on.
+
+examples:
+  python -m ddpnas_ray.attach runs/cifar                                a search of this machine, from another terminal
+  python -m ddpnas_ray.attach s3://bucket/run                           on a machine of its cluster: every architecture
+  python -m ddpnas_ray.attach s3://bucket/run                           on any other machine: a line an epoch
+  python -m ddpnas_ray.attach s3://bucket/run --address ray://head:10001     there, with Ray's client port forwarded
+
+RUN/LOCK says where the search runs. Where its cluster cannot be reached from here, or where it needs none
+(execution.backend=local), RUN/log.jsonl is followed. A search that outlives its terminal is a job of a cluster:
+`ray job submit --no-wait -- python -m ddpnas_ray.search --address auto --out RUN ...` (clusters/README.md).
+"""
+
+STORE_S = 5.0  # between two looks at an object store, where each one costs
+SILENT_S = 30.0  # without an answer; before Ray, which gives a lost head 60 s, ends this process
+
+
+def parser() -> Parser:
+    """The command line."""
+    p = Parser(prog="ddpnas attach", description=DESCRIPTION)
+    p.add_argument("run", metavar="RUN", help="run directory, local or a URI")
+    p.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="where the search's cluster is seen from here: HOST:PORT, auto or ray://HOST:PORT; default: what RUN says",
+    )
+    p.epilog = (
+        "exit codes: 0 the search is done, or reached its time limit; 1 it ended without a result; 2 bad input, or "
+        "nobody searches; 130 Ctrl-C (the search goes on)"
+    )
+    return p
+
+
+@guarded
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = parser().parse_args(argv)
+    folder = rundir.existing(args.run)
+    if _searching(folder) is not None:
+        refuse_dead_address(args.address or "")
+    elif not folder.has("result.json"):
+        raise RunDirError(
+            f"{args.run}: nobody searches there; {_saved(folder)}. Go on with: {resume_command(args.run)}"
+        )
+    try:
+        with Display(f"ddpnas attach: {args.run}", live=sys.stderr.isatty(), lines=sys.stdout) as display:
+            _follow(folder, args.address, display)
+    except KeyboardInterrupt:
+        command = f"python -m ddpnas_ray.attach {shlex.quote(args.run)}"
+        print(f"left; the search goes on. Look again with: {command}", file=sys.stderr)
+        return INTERRUPTED
+    if folder.has("result.json"):
+        print(summary(rundir.read_result(folder), args.run))
+        return OK
+    return _ended(folder, args.run)
+
+
+def _searching(folder: Folder) -> dict[str, Any] | None:
+    """What the lock says while somebody searches; None once there is a result, or nobody."""
+    holder = rundir.holder(folder)
+    return None if folder.has("result.json") else holder
+
+
+def _follow(folder: Folder, address: str | None, display: Display) -> None:
+    """Show progress until the search has ended."""
+    while (holder := _searching(folder)) is not None:
+        try:
+            with _source(folder, holder, address) as source:
+                _show(source, folder, holder, display)
+        except DriverGoneError:  # the search is about to end, or was killed where no lock can tell
+            time.sleep(STORE_S)
+            if _searching(folder) == holder:
+                return
+
+
+class _Source(Protocol):
+    """Where progress comes from."""
+
+    def status(self) -> Mapping[str, Any] | None:
+        """The newest snapshot; None while there is no answer."""
+        ...
+
+
+class _Log:
+    """Progress by ``log.jsonl``: the newest epoch's snapshot."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+
+    def status(self) -> Mapping[str, Any] | None:
+        epochs = [event for event in _events(self._folder) if event["event"] == "epoch"]
+        return epochs[-1] if epochs else {"phase": "starting", "note": "no epoch has ended yet"}
+
+
+@contextmanager
+def _source(folder: Folder, holder: Mapping[str, Any], address: str | None) -> Iterator[_Source]:
+    """The search's driver where it can be reached, else its log; says which.
+
+    Raises:
+        DriverGoneError: The driver is not where the lock says. Of a local folder the lock itself tells that much.
+    """
+    who = rundir.holder_text(holder)
+    why = "it tells of no Ray cluster"
+    if "driver" in holder:
+        with ExitStack() as stack:
+            try:
+                where = address or _address(holder)
+                refuse_dead_address(where)
+                from ddpnas_ray.distributed.ray_attach import attached
+
+                driver = stack.enter_context(attached(where, str(holder["driver"])))
+            except ResourceError as error:
+                why = str(error)
+            except DriverGoneError as error:
+                if address is None and not folder.is_local:
+                    raise
+                why = str(error)
+            else:
+                _say(f"{folder.uri}: attached to {holder['driver']} of {who}, cluster {where}")
+                yield driver
+                return
+    events = _events(folder)
+    age = f", last written {duration(max(0.0, time.time() - events[-1]['time']))} ago" if events else ""
+    _say(f"{folder.uri}: following log.jsonl of {who}, a line an epoch{age} ({why})")
+    yield _Log(folder)
+
+
+def _address(holder: Mapping[str, Any]) -> str:
+    """Where the search says that its cluster is.
+
+    Raises:
+        ResourceError: That means another machine there than here.
+    """
+    address = str(holder.get("address"))
+    if holder.get("host") != socket.gethostname() and address.startswith(("127.", "localhost:", "[::1]")):
+        raise ResourceError(f"{address} is an address of {holder.get('host')} alone; attach there, or give --address")
+    return address
+
+
+def _show(source: _Source, folder: Folder, holder: Mapping[str, Any], display: Display) -> None:
+    """Show a source's progress until the lock says something else, or nothing has been heard for long."""
+    look_s = 1.0 if folder.is_local else STORE_S
+    tick_s = look_s if isinstance(source, _Log) else 0.25
+    last: Mapping[str, Any] = {"phase": "starting", "note": ""}
+    heard_s = looked_s = time.monotonic()
+    silent = False
+    while heard_s + SILENT_S > time.monotonic():
+        now = source.status()
+        if now is not None:
+            last, heard_s, silent = now, time.monotonic(), False
+        elif not silent:
+            silent = True
+            _say("the driver does not answer: it starts, or is started again after its death; waiting")
+        display.show({**last, "note": "the driver does not answer; waiting"} if silent else last)
+        if time.monotonic() - looked_s >= look_s:
+            looked_s = time.monotonic()
+            if _searching(folder) != holder:
+                return
+        time.sleep(tick_s)
+
+
+def _ended(folder: Folder, run: str) -> int:
+    """Say how a search without a result ended."""
+    events = _events(folder)
+    last = events[-1] if events else {"event": ""}
+    go_on = f"{_saved(folder)}. Go on with: {resume_command(run)}"
+    if last["event"] == "stopped":
+        print(f"time limit reached; {go_on}", file=sys.stderr)
+        return OK
+    if (holder := rundir.holder(folder)) is not None:
+        how = f"its driver is gone, and LOCK still names {rundir.holder_text(holder)}: remove LOCK where that has ended"
+    elif last["event"] == "failed":
+        how = f"it failed: {' '.join(str(last['error']).split())}"
+    else:
+        how = "Ctrl-C, a kill or a lost machine"
+    print(f"{run}: the search ended without a result ({how}); {go_on}", file=sys.stderr)
+    return FAILED
+
+
+def _saved(folder: Folder) -> str:
+    saved = newest_epoch(folder / "checkpoints")
+    planned = next((event["epochs"] for event in reversed(_events(folder)) if event["event"] == "epoch"), None)
+    return f"{saved} of {planned} epochs are saved" if saved and planned else "no epoch is saved"
+
+
+def _events(folder: Folder) -> list[dict[str, Any]]:
+    return rundir.parsed(folder, "log.jsonl", rundir.read_log) if folder.has("log.jsonl") else []
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

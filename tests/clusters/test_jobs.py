@@ -1,0 +1,104 @@
+"""A search as a job of a cluster: submitted, left, looked at again, stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ddpnas_ray.search import main as search
+from tests.commands import ENVIRONMENT, options, run
+from tests.conftest import TINY
+from tests.test_attach import ATTACH, epochs_done, start, wait_for
+
+RAY = str(Path(sys.executable).with_name("ray"))
+KEYS = options(*TINY, "data.train_limit=256", "data.val_limit=128", "pruning.epochs_per_round=3")
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+dashboard, agent = map(int, sys.argv[1:])
+head = {"num_cpus": 3, "include_dashboard": True, "dashboard_port": dashboard, "dashboard_agent_listen_port": agent}
+cluster = Cluster(initialize_head=True, head_node_args=head)
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[tuple[str, str]]:
+    """A cluster in a process and on ports of its own; yields where it is, and where its job API is."""
+    ports = free_ports(2)
+    command = [sys.executable, "-c", CLUSTER, *map(str, ports)]
+    with subprocess.Popen(
+        command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert ":" in address
+        yield address, f"http://127.0.0.1:{ports[0]}"
+        process.communicate(timeout=60)
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [server.getsockname()[1] for server in sockets]
+    for server in sockets:
+        server.close()
+    return ports
+
+
+def submitted(cluster: tuple[str, str], name: str, out: Path) -> list[str]:
+    """The words of clusters/README.md, for a job that runs this interpreter.
+
+    Ray looks a job's RAY_ADDRESS (``auto``) up by itself, and may take another cluster of the machine: so it is named.
+    """
+    address, dashboard = cluster
+    words = ["job", "submit", "--address", dashboard, "--submission-id", name, "--"]
+    return [RAY, *words, sys.executable, "-m", "ddpnas_ray.search", "--address", address, "--out", str(out), *KEYS]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+def test_a_submitted_search_outlives_its_client_and_is_looked_at_again(
+    cluster: tuple[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    client = start(submitted(cluster, "search-1", out))
+    wait_for(lambda: epochs_done(out) >= 1, client)
+    client.send_signal(signal.SIGKILL)
+    client.communicate()
+
+    looking = start(ATTACH, out)
+    shown, errors = looking.communicate(timeout=200)
+    assert looking.returncode == 0, errors
+    assert ": attached to ddpnas-" in errors.splitlines()[0]
+    assert shown.count(" epochs, round ") >= 2
+    assert run(search, "--out", tmp_path / "local", *KEYS, *options("execution.backend=local")).code == 0
+    job, local = (json.loads((tmp_path / name / "result.json").read_bytes()) for name in ("run", "local"))
+    assert job["fingerprint"] == local["fingerprint"]
+    assert f"fingerprint {local['fingerprint']}" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+def test_a_stopped_job_is_said_to_have_ended_with_what_is_saved(cluster: tuple[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    client = start(submitted(cluster, "search-2", out))
+    wait_for(lambda: epochs_done(out) >= 1, client)
+    looking = start(ATTACH, out)
+    assert looking.stdout is not None
+    assert " epochs, round " in looking.stdout.readline()
+    subprocess.run([RAY, "job", "stop", "--address", cluster[1], "search-2"], env=ENVIRONMENT, check=True, timeout=60)
+    _, errors = looking.communicate(timeout=60)
+    assert looking.returncode == 1
+    assert " of 18 epochs are saved. Go on with: " in errors
+    client.communicate(timeout=60)

@@ -1,0 +1,207 @@
+"""Looking at a search that somebody else runs: where it is found, what is shown, and how it is said to have ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pyarrow import fs
+
+from ddpnas_ray import attach, rundir, search
+from ddpnas_ray.core.errors import DriverGoneError, ResourceError
+from ddpnas_ray.storage import Folder
+from tests.commands import ENVIRONMENT, LOCAL, ONE_EPOCH, SEARCH, Said, contents, options, run
+from tests.conftest import TINY
+
+ATTACH = [word.replace("ddpnas_ray.search", "ddpnas_ray.attach") for word in SEARCH]
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of which one epoch of six is saved."""
+    out = tmp_path_factory.mktemp("stopped") / "run"
+    assert run(search.main, *LOCAL, *ONE_EPOCH, "--out", out).code == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def finished(stopped: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished") / "run"
+    shutil.copytree(stopped, out)
+    assert run(search.main, "--out", out, "--resume").code == 0
+    return out
+
+
+@pytest.fixture
+def out(stopped: Path, tmp_path: Path) -> Path:
+    shutil.copytree(stopped, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def attached_while(out: Path, search_does: Callable[[Folder, rundir.Lock], None]) -> Said:
+    """What attach says while somebody holds the lock and does this."""
+    folder, held = Folder.open(str(out)), threading.Event()
+
+    def hold() -> None:
+        with rundir.locked(folder) as lock:
+            rundir.append_log(folder, "start", epoch=1, pid=1)
+            held.set()
+            time.sleep(0.5)
+            search_does(folder, lock)
+
+    searching = threading.Thread(target=hold)
+    searching.start()
+    held.wait(10)
+    said = run(attach.main, out)
+    searching.join()
+    return said
+
+
+def test_of_a_finished_run_it_prints_the_result_at_once(finished: Path) -> None:
+    said = run(attach.main, finished)
+    assert (said.code, said.err) == (0, "")
+    fingerprint = json.loads((finished / "result.json").read_bytes())["fingerprint"]
+    assert said.out.startswith("genotype (E[alpha] ") and f"fingerprint {fingerprint}" in said.out
+
+
+def test_a_run_that_nobody_works_on_names_what_is_there_and_the_way_on(out: Path) -> None:
+    (out / "LOCK").write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "start": "then"}))
+    before = contents(out)
+    said = run(attach.main, out)
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert said.err.startswith(f"RunDirError: {out}: nobody searches there; 1 of 6 epochs are saved. Go on with: ")
+    assert said.err.endswith(f"search --out {out} --resume\n")
+    assert contents(out) == before, "the file of a dead process counts for nothing, and looking changes nothing"
+
+
+def test_no_run_directory_takes_one_line(tmp_path: Path) -> None:
+    said = run(attach.main, tmp_path / "nothing")
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert "is no run directory" in said.err
+
+
+def test_a_search_in_process_is_followed_by_its_log_to_its_result(out: Path, finished: Path) -> None:
+    def finish(folder: Folder, lock: rundir.Lock) -> None:
+        folder.write("result.json", (finished / "result.json").read_bytes())
+        time.sleep(0.5)
+
+    said = attached_while(out, finish)
+    assert said.code == 0
+    assert f"following log.jsonl of process {os.getpid()} on " in said.err and "it tells of no Ray cluster" in said.err
+    assert said.out.startswith("1/6 epochs, round 2/6: 8/33 architecture-epochs, ")
+    assert "\nfingerprint " in said.out
+
+
+def test_where_the_cluster_cannot_be_reached_the_log_is_followed(out: Path) -> None:
+    def move(folder: Folder, lock: rundir.Lock) -> None:
+        lock.add(address="127.0.0.1:1", driver="ddpnas-x")
+        time.sleep(2)
+
+    said = attached_while(out, move)
+    assert said.code == 1
+    assert "127.0.0.1:1: no Ray cluster answers there" in said.err.splitlines()[1]
+    other = {"host": "another", "address": "127.0.0.1:6379", "driver": "ddpnas-x"}
+    with pytest.raises(ResourceError, match="an address of another alone"):
+        attach._address(other)
+
+
+@pytest.mark.parametrize(
+    ("event", "facts", "code", "says"),
+    [
+        ("failed", {"error": "no worker\ncame back"}, 1, "without a result (it failed: no worker came back); 1 of 6"),
+        ("epoch", {"phase": "starting", "note": ""}, 1, "without a result (Ctrl-C, a kill or a lost machine); "),
+        ("stopped", {"epoch": 1}, 0, "time limit reached; 1 of 6 epochs are saved. Go on with: "),
+    ],
+)
+def test_how_a_search_without_a_result_ended(
+    out: Path, event: str, facts: dict[str, object], code: int, says: str
+) -> None:
+    said = attached_while(out, lambda folder, lock: rundir.append_log(folder, event, **{"epochs": 6} | facts))
+    assert said.code == code
+    assert says in said.err.splitlines()[-1]
+    assert said.err.endswith(f"search --out {out} --resume\n")
+
+
+def test_a_driver_that_is_gone_from_its_cluster_ends_it_where_no_lock_can_tell(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Folder(fs.SubTreeFileSystem(str(out), fs.LocalFileSystem()), "", "store://bucket/run")
+    monkeypatch.setattr(Folder, "open", lambda uri: store)
+    monkeypatch.setattr(attach, "STORE_S", 0.1)
+    rundir.append_log(Folder.open(""), "start", epoch=1)
+    (out / "LOCK").write_text('{"host": "another", "pid": 1, "start": "then", "address": "a:1", "driver": "ddpnas-x"}')
+
+    def gone(*_: object) -> None:
+        raise DriverGoneError("gone")
+
+    monkeypatch.setattr(attach, "_source", gone)
+    said = run(attach.main, "store://bucket/run")
+    assert (said.code, said.err.count("\n")) == (1, 1), said.err
+    assert "its driver is gone, and LOCK still names process 1 on another (since then): remove LOCK" in said.err
+
+
+def test_an_error_of_a_search_is_kept_for_those_who_look(tmp_path: Path) -> None:
+    words = [*LOCAL, *options("training.lr=1.0e+30", "training.grad_clip=0"), "--out", tmp_path / "run"]
+    assert run(search.main, *words).code == 1
+    events = rundir.read_log((tmp_path / "run" / "log.jsonl").read_bytes())
+    assert [event["event"] for event in events] == ["start", "failed"] and "lower training.lr" in events[-1]["error"]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_a_second_terminal_shows_the_search_of_the_first_through_the_death_of_its_driver(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    keys = [*TINY, "execution.workers=2", "data.train_limit=256", "data.val_limit=128", "pruning.epochs_per_round=3"]
+    first = start(SEARCH, *options(*keys), "--out", out)
+    wait_for(lambda: epochs_done(out) >= 1, first)
+    second = start(ATTACH, out)
+    assert second.stdout is not None
+    assert " epochs, round " in second.stdout.readline()
+    second.send_signal(signal.SIGINT)
+    _, errors = second.communicate(timeout=60)
+    assert second.returncode == 130
+    assert ": attached to ddpnas-" in errors.splitlines()[0]
+    assert f"left; the search goes on. Look again with: python -m ddpnas_ray.attach {out}\n" in errors
+
+    third = start(ATTACH, out)
+    assert third.stdout is not None
+    assert " epochs, round " in third.stdout.readline()
+    os.kill(rundir.read_log((out / "log.jsonl").read_bytes())[0]["pid"], signal.SIGKILL)
+    shown, errors = third.communicate(timeout=200)
+    said, _ = first.communicate(timeout=60)
+    assert (first.returncode, third.returncode) == (0, 0), errors
+    assert "the driver does not answer: it starts, or is started again after its death; waiting" in errors
+    starts = [event for event in rundir.read_log((out / "log.jsonl").read_bytes()) if event["event"] == "start"]
+    assert len(starts) == 2, "the search went on"
+    result = shown[shown.index("genotype") :]
+    assert result == said[said.index("genotype") :]
+    assert " epochs, round " in shown[: shown.index("genotype")]
+
+
+def start(command: list[str], *words: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*command, *map(str, words)], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def epochs_done(out: Path) -> int:
+    log = out / "log.jsonl"
+    return log.read_text(encoding="utf-8").count('"event": "epoch"') if log.exists() else 0
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], timeout_s: float = 120.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
