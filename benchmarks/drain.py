@@ -150,7 +150,7 @@ def search(way: Way, job: jobs.Job, out: Path) -> Row:
         found = rundir.verify_fingerprint(folder)
         assert found.agrees
         pool.close()
-        return Row(way, found.recomputed, pool.retries, end_s - start_s, seen)
+        return Row(way, found.recomputed, pool.work.retries, end_s - start_s, seen)
     finally:
         ray.shutdown()
         cluster.shutdown()
