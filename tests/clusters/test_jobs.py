@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ray.util.state import list_actors, list_tasks
 
 from ddpnas_ray.search import main as search
 from tests.commands import ENVIRONMENT, options, run
@@ -64,6 +65,12 @@ def submitted(cluster: tuple[str, str], name: str, out: Path) -> list[str]:
     return [RAY, *words, sys.executable, "-m", "ddpnas_ray.search", "--address", address, "--out", str(out), *KEYS]
 
 
+def names(dashboard: str) -> tuple[set[str], set[str]]:
+    """Actors and tasks as the Ray dashboard lists them."""
+    actors = {actor.repr_name for actor in list_actors(dashboard, detail=True)}
+    return actors, {task.name for task in list_tasks(dashboard, limit=1000)}
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(400)
@@ -77,6 +84,10 @@ def test_a_submitted_search_outlives_its_client_and_is_looked_at_again(
     client.communicate()
 
     looking = start(ATTACH, out)
+    actors, tasks = names(cluster[1])
+    assert {"ddpnas-driver", "ddpnas-worker-0"} <= actors
+    assert {f"r0 e0 arch {i}" for i in range(8)} <= tasks
+    assert not any("status" in task or "ready" in task for task in tasks), "what asks for progress is not listed"
     shown, errors = looking.communicate(timeout=200)
     assert looking.returncode == 0, errors
     assert ": attached to ddpnas-" in errors.splitlines()[0]

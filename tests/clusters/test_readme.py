@@ -32,7 +32,9 @@ def test_every_file_that_is_named_exists() -> None:
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
     links = set(re.findall(r"\]\(([^)#]+)\)", README))
     assert [link for link in sorted(links) if not (CLUSTERS / link).exists()] == []
-    assert {path.name for path in CLUSTERS.iterdir() if path.is_file()} - {"README.md"} == links
+    assert {path.name for path in CLUSTERS.iterdir() if path.is_file()} - {"README.md"} == {
+        link for link in links if not link.startswith("..")
+    }
     copies = {word for piece in code() for word in re.findall(r"\b[\w-]+\.yaml\b(?<!kuberay.yaml)", piece)}
     assert {name for name in copies if name.startswith("my-")} == COPIES == {f"my-{name}" for name in MACHINES}
 
