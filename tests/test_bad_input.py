@@ -187,9 +187,7 @@ def test_words_that_are_not_understood(refused: Refused, command: Command, words
 
 def test_an_unknown_command(refused: Refused) -> None:
     refused(cli.main, ["serch"], "serch is no command; did you mean search?")
-    refused(
-        cli.main, ["xyz"], "xyz is no command; allowed: ablate, check, generate, latency, report, search, sweep, table"
-    )
+    refused(cli.main, ["xyz"], f"xyz is no command; allowed: {', '.join(sorted(cli.COMMANDS))}")
 
 
 # --- genotypes ---

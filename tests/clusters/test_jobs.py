@@ -84,9 +84,11 @@ def test_a_submitted_search_outlives_its_client_and_is_looked_at_again(
     client.communicate()
 
     looking = start(ATTACH, out)
+    wait_for(
+        lambda: {f"r0 e0 arch {i}" for i in range(8)} <= names(cluster[1])[1], looking
+    )  # Ray reports a little late
     actors, tasks = names(cluster[1])
     assert {"ddpnas-driver", "ddpnas-worker-0"} <= actors
-    assert {f"r0 e0 arch {i}" for i in range(8)} <= tasks
     assert not any("status" in task or "ready" in task for task in tasks), "what asks for progress is not listed"
     shown, errors = looking.communicate(timeout=200)
     assert looking.returncode == 0, errors

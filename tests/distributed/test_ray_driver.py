@@ -59,6 +59,7 @@ def test_another_seed_has_another_fingerprint(local_fingerprint: str, tmp_path: 
     assert run_locally(make_job("seed=1"), tmp_path / "run")["fingerprint"] != local_fingerprint
 
 
+@pytest.mark.slow
 def test_stopped_by_its_time_limit_and_resumed_equals_never_stopped(local_fingerprint: str, tmp_path: Path) -> None:
     folder = new_run(job := make_job(), tmp_path / "run")
     assert run_on_ray(job, folder, time_limit_s=0.01) is None
@@ -86,6 +87,7 @@ def test_the_driver_answers_while_it_searches_and_survives_its_own_death(
     assert len(starts) >= 2, "the driver went on from its checkpoint"
 
 
+@pytest.mark.slow
 def test_an_error_of_the_search_reaches_the_command(tmp_path: Path) -> None:
     from ddpnas_ray.core.errors import DivergedError
 

@@ -164,6 +164,7 @@ def die(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_workers_that_do_not_fit_do_not_hold_up_the_others(
     trainer: Trainer, executor: RayPool, make_pool: Callable[..., RayPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +174,7 @@ def test_workers_that_do_not_fit_do_not_hold_up_the_others(
     assert all(result.ok for result in pool.evaluate(first_plan(trainer).requests))
 
 
+@pytest.mark.slow
 def test_an_elastic_pool_grows_in_the_middle_of_an_epoch(
     trainer: Trainer, executor: RayPool, make_pool: Callable[..., RayPool], taken_cpus: Callable[[int], None]
 ) -> None:
@@ -197,6 +199,7 @@ def test_an_elastic_pool_grows_in_the_middle_of_an_epoch(
     assert weights_of(pool) == weights_of(expected)
 
 
+@pytest.mark.slow
 def test_an_elastic_pool_lets_workers_go_that_have_no_work_and_asks_for_them_again(
     trainer: Trainer, make_pool: Callable[..., RayPool]
 ) -> None:
@@ -211,6 +214,7 @@ def test_an_elastic_pool_lets_workers_go_that_have_no_work_and_asks_for_them_aga
     assert wait_until(lambda: free_cpus() == before)
 
 
+@pytest.mark.slow
 def test_a_worker_leaves_a_node_that_is_being_drained(
     trainer: Trainer, make_pool: Callable[..., RayPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +232,7 @@ def test_a_worker_leaves_a_node_that_is_being_drained(
     assert pool.work.retries == 0, "nothing was lost"
 
 
+@pytest.mark.slow
 def test_the_last_worker_of_a_fixed_cluster_stays_on_a_node_that_is_being_drained(
     trainer: Trainer, make_pool: Callable[..., RayPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
