@@ -84,9 +84,8 @@ def test_a_submitted_search_outlives_its_client_and_is_looked_at_again(
     client.communicate()
 
     looking = start(ATTACH, out)
-    wait_for(
-        lambda: {f"r0 e0 arch {i}" for i in range(8)} <= names(cluster[1])[1], looking
-    )  # Ray reports a little late
+    first_epoch = {f"r0 e0 arch {i}" for i in range(8)}
+    wait_for(lambda: first_epoch <= names(cluster[1])[1], looking)  # Ray reports a little late
     actors, tasks = names(cluster[1])
     assert {"ddpnas-driver", "ddpnas-worker-0"} <= actors
     assert not any("status" in task or "ready" in task for task in tasks), "what asks for progress is not listed"
