@@ -16,7 +16,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from ddpnas_ray.core.errors import RunDirError
+from ddpnas_ray.core.errors import BadInput, DdpnasError, RunDirError
 from ddpnas_ray.core.ledger import LedgerRow
 from ddpnas_ray.core.types import (
     BoolArray,
@@ -153,10 +153,11 @@ def refuse_existing(folder: Folder) -> None:
     if folder.is_local and Path(folder.path).is_file():
         raise RunDirError(f"{folder.uri}: is a file; --out needs a new folder")
     if names := folder.names():
-        way_out = "add --resume to go on with that run, or choose another --out"
+        what = "run" if "config.yaml" in names else "sweep"
+        way_out = f"add --resume to go on with that {what}, or choose another --out"
         raise RunDirError(
             f"{folder.uri}: exists and is not empty ({len(names)} entries, such as {names[0]}); "
-            + (way_out if "config.yaml" in names else "choose another --out")
+            + (way_out if {"config.yaml", "sweep.yaml"} & set(names) else "choose another --out")
         )
 
 
@@ -210,7 +211,8 @@ class Lock:
     def release(self) -> None:
         """Give it back."""
         if self._descriptor is None:
-            self._folder.filesystem.delete_file(f"{self._folder.path}/LOCK")
+            with suppress(FileNotFoundError):  # somebody has removed it, or it could not be written
+                self._folder.filesystem.delete_file(f"{self._folder.path}/LOCK")
             return
         (Path(self._folder.path) / "LOCK").unlink(missing_ok=True)
         os.close(self._descriptor)
@@ -225,7 +227,8 @@ def locked(folder: Folder, *, wait_s: float = LOOK_S) -> Iterator[Lock]:
 
     Args:
         folder: The run directory.
-        wait_s: How long another process is given to end; a moment at least, since somebody may just be looking.
+        wait_s: How long another process of this host is given to end, of a local folder; a moment at least, since
+            somebody may just be looking.
 
     Raises:
         RunDirError: Another process writes to the run.
@@ -471,6 +474,17 @@ def append_log(folder: Folder, event: str, **facts: Any) -> None:
     else:  # object stores cannot append
         before = folder.read("log.jsonl") if folder.has("log.jsonl") else b""
         folder.write("log.jsonl", before + line.encode())
+
+
+@contextmanager
+def failure_logged(folder: Folder) -> Iterator[None]:
+    """What ends a search is the last event of its ``log.jsonl``; bad input ends it before anything is written."""
+    try:
+        yield
+    except DdpnasError as error:
+        if not isinstance(error, BadInput):
+            append_log(folder, "failed", error=str(error))
+        raise
 
 
 def read_log(data: bytes) -> list[dict[str, Any]]:

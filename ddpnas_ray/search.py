@@ -15,7 +15,7 @@ from typing import Any
 from ddpnas_ray import rundir
 from ddpnas_ray.commandline import INTERRUPTED, OK, Parser, add_config_options, guarded, refuse_dead_address, seconds
 from ddpnas_ray.config import SearchConfig, check, describe, dump, fixed_keys, load, parse, set_key
-from ddpnas_ray.core.errors import BadInput, DdpnasError, RunDirError
+from ddpnas_ray.core.errors import RunDirError
 from ddpnas_ray.reporting.progress import Display, Progress
 from ddpnas_ray.reporting.summary import summary
 from ddpnas_ray.storage import Folder
@@ -184,13 +184,8 @@ def _on_workers(config: SearchConfig) -> bool:
 def _run_folder(job: Any, out: str, resumed: Folder | None) -> Iterator[tuple[Folder, rundir.Lock]]:
     """The run directory with its lock: a new one, or the one to go on with."""
     folder = resumed or rundir.create(out, job.first_files(dump(job.config)))
-    with rundir.locked(folder) as lock:
-        try:
-            yield folder, lock
-        except DdpnasError as error:
-            if not isinstance(error, BadInput):  # of which nothing is written
-                rundir.append_log(folder, "failed", error=str(error))
-            raise
+    with rundir.locked(folder) as lock, rundir.failure_logged(folder):
+        yield folder, lock
 
 
 @contextmanager

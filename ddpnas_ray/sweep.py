@@ -44,7 +44,7 @@ examples:
   python -m ddpnas_ray.sweep --config configs/cifar10_cell.yaml --set data.path=DIR --grid training.lr=0.0125,0.025 \\
       --set execution.workers=4 --address auto --out s3://bucket/sweep
   python -m ddpnas_ray.sweep --out runs/sweep-cell-digits --resume         go on after a kill, or try failed ones again
-  python -m ddpnas_ray.report runs/sweep-cell-digits/trials/* --html       all of its searches side by side
+  python -m ddpnas_ray.report runs/sweep-cell-digits/trials/* --html all.html   its searches side by side
 
 A search takes one worker, a CPU or a GPU, unless execution.workers says more; its workers are reserved together, so
 that searches never wait for each other's. With a local --out searches run on this machine and only workers elsewhere.
@@ -271,6 +271,7 @@ def _saved(args: argparse.Namespace) -> Plan:
     """The sweep to go on with; options that are given must be those that it was started with."""
     from ddpnas_ray.ablations.folder import overridden
     from ddpnas_ray.ablations.grid import parse_grid
+    from ddpnas_ray.ablations.sweeps import parse_seeds
 
     if args.out is None:
         raise ConfigError("--resume: which sweep? give its directory with --out")
@@ -282,7 +283,9 @@ def _saved(args: argparse.Namespace) -> Plan:
     plan = rundir.parsed(folder, "sweep.yaml", lambda data: _read(data, f"{args.out}/sweep.yaml"))
     given = {"grid": parse_grid(args.grid) if args.grid else None, "seeds": args.seeds, "stop": args.stop}
     for key, value in given.items():
-        if value not in (None, before := getattr(plan, key)):
+        before = getattr(plan, key)
+        same = key == "seeds" and value is not None and parse_seeds(value) == parse_seeds(before)
+        if value not in (None, before) and not same:
             raise RunDirError(
                 f"{args.out}: the sweep was started with --{key} {_shown(before)}; leave --{key} out, or start a new "
                 "sweep with another --out"

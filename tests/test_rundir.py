@@ -25,7 +25,7 @@ import pytest
 from pyarrow import fs
 
 from ddpnas_ray import rundir
-from ddpnas_ray.core.errors import RunDirError
+from ddpnas_ray.core.errors import RunDirError, WorkerLostError
 from ddpnas_ray.core.types import CostTable, Edge, Evaluation, Op, RoundRecord, SearchSpace
 from ddpnas_ray.storage import Folder
 
@@ -223,6 +223,22 @@ def store(tmp_path: Path) -> Folder:
     folder = Folder(fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()), "run", "store://bucket/run")
     folder.make()
     return folder
+
+
+def test_on_an_object_store_a_lock_that_somebody_removed_is_no_error(store: Folder) -> None:
+    with rundir.locked(store):
+        store.filesystem.delete_file(f"{store.path}/LOCK")
+
+
+def test_what_ends_a_search_is_the_last_event_of_its_log(tmp_path: Path) -> None:
+    folder = rundir.create(str(tmp_path / "run"), FILES)
+    with pytest.raises(RunDirError), rundir.failure_logged(folder):
+        raise RunDirError("bad input")
+    assert not folder.has("log.jsonl")
+    with pytest.raises(WorkerLostError), rundir.failure_logged(folder):
+        raise WorkerLostError("all gone")
+    (event,) = rundir.parsed(folder, "log.jsonl", rundir.read_log)
+    assert (event["event"], event["error"]) == ("failed", "all gone")
 
 
 def test_on_an_object_store_the_lock_is_a_file(store: Folder) -> None:

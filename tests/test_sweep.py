@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from ddpnas_ray import report, search, sweep
+from ddpnas_ray import report, rundir, search, sweep
 from ddpnas_ray.ablations import grid as grids
 from ddpnas_ray.ablations.grid_report import Ended
 from ddpnas_ray.ablations.grid_report import report as grid_report
@@ -175,6 +175,9 @@ def test_a_search_that_diverges_leaves_the_others_alone(on_the_cluster: None, tm
     assert first.startswith("lr=1e+30,seed=0: DivergedError: ") and "lower training.lr" in first
     assert last == f"1 of 2 searches failed; try them again with: python -m ddpnas_ray.sweep --out {out} --resume"
     assert [row["status"] for row in rows(out)] == ["failed", "finished"]
+    trial = Folder.open(str(out / "trials" / "lr=1e+30,seed=0"))
+    last_event = rundir.parsed(trial, "log.jsonl", rundir.read_log)[-1]
+    assert last_event["event"] == "failed" and last_event["error"] in first
     assert (rows(out)[0]["best"], rows(out)[0]["fingerprint"]) == (None, None)
 
 
@@ -291,6 +294,8 @@ def test_tables_are_not_stopped_early(by_table: Words) -> None:
 def test_a_key_that_changes_nothing_is_refused(by_table: Words) -> None:
     line = refused(*by_table, "--set", "strategy=random", "--grid", "pruning.gamma=0.7,0.8")
     assert "--grid pruning.gamma: changes nothing with strategy random" in line
+    line = refused(*by_table, "--grid", "training.batch_size=64,128")
+    assert "--grid training.batch_size: changes nothing where scores are a table's" in line
 
 
 @pytest.mark.ray
@@ -300,8 +305,8 @@ def test_what_can_never_fit_is_refused_before_anything_starts(
     words = [*options(*TINY), "--grid", "execution.workers=1,9", "--out", tmp_path / "sweep"]
     line = refused(*words)
     assert line.startswith(
-        "ResourceError: trial workers=9,seed=0: needs 9 worker(s) of 1 CPU and 0 GPU at once and itself runs on this "
-        "node, where the directory is; the cluster's nodes have 4 CPU and 0 GPU; lower execution.workers"
+        "ResourceError: trial workers=9,seed=0: needs 9 worker(s) of 1 CPU and 0 GPU at once; the cluster's nodes have "
+        "4 CPU and 0 GPU; lower execution.workers"
     )
     assert contents(tmp_path) == {}
 
@@ -319,13 +324,15 @@ def test_only_the_same_sweep_goes_on(by_table: Words, table: Path, tmp_path: Pat
     line = refused(*resume, "--grid", "pruning.gamma=0.7,0.9")
     assert "the sweep was started with --grid pruning.gamma=0.7,0.8; leave --grid out, or start a new sweep" in line
     assert "the sweep was started with --seeds 2; " in refused(*resume, "--seeds", "3")
+    assert "the data are not those" in refused(*resume, "--seeds", "0..1"), "the same seeds in other words"
     assert "the sweep was started with --stop none; " in refused(*resume, "--stop", "asha")
     assert "other values of training.lr; only execution.*, data.path" in refused(*resume, "--set", "training.lr=1")
     assert "a sweep goes on with its own sweep.yaml" in refused(*resume, "--config", "x.yaml")
     assert "the data are not those that the sweep was started with" in refused(*resume)
     (out / "sweep.yaml").write_text("schema_version: 1\n")
     assert "sweep.yaml cannot be read: it knows no 'config'" in refused(*resume)
-    assert len(jobs) == 1 and "exists and is not empty" in refused(*words, "--out", out)
+    assert len(jobs) == 1
+    assert "add --resume to go on with that sweep, or choose another --out" in refused(*words, "--out", out)
 
 
 # --- names and pictures ---
@@ -337,6 +344,7 @@ def test_names_are_readable_and_differ() -> None:
     names = [grids.name(one) for one in planned.trials]
     assert names[1] == "path=a-b,lr=1e-05-1,seed=0"
     assert len(set(names)) == 4
+    assert grids.label({"space.shift": -0.5, "data.path": "/a/b"}) == "shift=-0.5,path=a-b"
 
 
 @pytest.mark.parametrize(

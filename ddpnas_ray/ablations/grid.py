@@ -97,8 +97,12 @@ def prepare(sweep: Sweep, grid: Grid) -> dict[str, Job]:
         if name not in jobs:
             jobs[name] = Job.prepare(variant.config)
         strategies.append(dataclasses.replace(jobs[name], config=variant.config).strategy())
+    by_table = all(variant.config.evaluation.kind == "table" for variant in sweep.variants)
     for key, values in grid.items():
-        if key.partition(".")[0] not in STRATEGIES or len(values) == 1:
+        section = key.partition(".")[0]
+        if by_table and section in ("data", "training"):
+            raise ConfigError(f"--grid {key}: changes nothing where scores are a table's; vary another key")
+        if section not in STRATEGIES or len(values) == 1:
             continue
         by_rest: dict[str, set[Any]] = {}
         for point, strategy in zip(points(grid), strategies, strict=True):
@@ -127,8 +131,12 @@ def label(point: Mapping[str, Any]) -> str:
     """
     short = [key.rpartition(".")[2] for key in point]
     keys = [last if short.count(last) == 1 else key for key, last in zip(point, short, strict=True)]
-    slugs = [re.sub(r"[^A-Za-z0-9_.+-]+", "-", text_of(value)).strip("-")[:VALUE_LENGTH] for value in point.values()]
-    return ",".join(f"{key}={slug}" for key, slug in zip(keys, slugs, strict=True))[:NAME_LENGTH]
+    return ",".join(f"{key}={_slug(text_of(point[full]))}" for key, full in zip(keys, point, strict=True))[:NAME_LENGTH]
+
+
+def _slug(text: str) -> str:
+    sign = "-" if text.startswith("-") else ""
+    return sign + re.sub(r"[^A-Za-z0-9_.+-]+", "-", text).strip("-")[:VALUE_LENGTH]
 
 
 def name(planned: Planned) -> str:

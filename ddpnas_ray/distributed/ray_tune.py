@@ -31,12 +31,12 @@ from ddpnas_ray.core.types import SearchSpace, SearchState
 from ddpnas_ray.distributed.ray_metrics import Metrics
 from ddpnas_ray.execution import checkpoint
 from ddpnas_ray.execution.base import Executor
-from ddpnas_ray.execution.ray_pool import PoolSize, RayPool, fitting_workers, own_error
+from ddpnas_ray.execution.ray_pool import PoolSize, RayPool, fitting_workers
 from ddpnas_ray.job import Job
 from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.storage import Folder
 
-LOST_NODES = 2  # so often a trial is started again by itself; it goes on from its run directory
+RESTARTS = 2  # so often a trial is started again by itself, whatever ended it; it goes on from its run directory
 LOCK_S = 30.0  # what the processes of a killed sweep are given to end
 SYNC_S = 10  # between two copies of what loggers wrote into the sweep's directory
 HERE = 0.001  # of the resource that every node has one of: a trial with it runs on that node
@@ -90,11 +90,17 @@ class Placed:
         sizes = {trial.name: pool_size(trial.config) for trial in trials}
         requests = {name: request(size, pin) for name, size in sizes.items()}
         for trial in trials:
-            if not trial.config.execution.elastic and not fits(requests[trial.name].bundles, list(nodes.values())):
-                there = ", ".join(f"{n.get('CPU', 0):g} CPU and {n.get('GPU', 0):g} GPU" for n in nodes.values())
-                where = " and itself runs on this node, where the directory is" if pin else ""
+            bundles, elastic = requests[trial.name].bundles, trial.config.execution.elastic
+            if pin and not fits(bundles[:1], [here]):  # no new node helps a trial that must run on this one
                 raise ResourceError(
-                    f"trial {trial.name}: needs {sizes[trial.name]} at once{where}; the cluster's nodes have {there}; "
+                    f"trial {trial.name}: needs {sizes[trial.name]} on this node, where the directory is, and it has "
+                    f"{here.get('CPU', 0):g} CPU and {here.get('GPU', 0):g} GPU; give an --out that every node reaches "
+                    "(s3://...), or execution.workers=2 or more, which may run elsewhere"
+                )
+            if not elastic and not fits(bundles, list(nodes.values())):
+                there = ", ".join(f"{n.get('CPU', 0):g} CPU and {n.get('GPU', 0):g} GPU" for n in nodes.values())
+                raise ResourceError(
+                    f"trial {trial.name}: needs {sizes[trial.name]} at once; the cluster's nodes have {there}; "
                     "lower execution.workers, execution.cpus_per_worker or execution.gpus_per_worker, or set "
                     "execution.elastic=true where an autoscaler adds nodes"
                 )
@@ -175,10 +181,12 @@ def run(
     keys = placed.trials[names[0]].params
     params = {key: tune.sample_from(_Param({name: placed.trials[name].params[key] for name in names})) for key in keys}
     path = out.path if out.is_local else out.uri
-    for name in names:  # a trial reports all of its epochs again
+    for name in names:
         if (out / "tune").has(name):
-            (out / "tune" / name).delete()
-    trainable = tune.with_parameters(_search, out=path, trials=placed.trials, sizes=placed.sizes)
+            (out / "tune" / name).delete()  # a trial reports all of its epochs again
+        _forget_lock(out, name)
+    here = {"out": path, "cwd": os.getcwd()}
+    trainable = tune.with_parameters(_search, **here, trials=placed.trials, sizes=placed.sizes)
     with _quietly(ENVIRONMENT):
         tune.Tuner(
             tune.with_resources(trainable, lambda config: placed.requests[config["trial"]]),
@@ -194,7 +202,7 @@ def run(
                 name="tune",
                 storage_path=path,
                 callbacks=[*_loggers(log, out), watch],
-                failure_config=tune.FailureConfig(max_failures=LOST_NODES),
+                failure_config=tune.FailureConfig(max_failures=RESTARTS),
                 sync_config=tune.SyncConfig(sync_period=SYNC_S),
                 verbose=0,
             ),
@@ -227,9 +235,11 @@ def curve(state: SearchState, space: SearchSpace) -> list[dict[str, float]]:
 
 
 def _search(
-    params: Mapping[str, Any], *, out: str, trials: Mapping[str, Trial], sizes: Mapping[str, PoolSize]
+    params: Mapping[str, Any], *, out: str, cwd: str, trials: Mapping[str, Trial], sizes: Mapping[str, PoolSize]
 ) -> dict[str, Any]:
     """The body of a trial; what it returns is its last report."""
+    if os.path.isdir(cwd):  # relative paths mean what they mean for the command
+        os.chdir(cwd)
     trial = trials[params["trial"]]
     folder = Folder.open(out) / "trials" / trial.name
     if folder.has("result.json") or trial.stopped:
@@ -253,8 +263,11 @@ def _search(
     if job.images is not None:  # a search by table is over before anybody looks
         progress.on_epoch = report
         progress.on_change = Metrics(folder.path if folder.is_local else folder.uri, job.spec.space.name).show
-    with rundir.locked(folder, wait_s=LOCK_S), closing(_executor(job, sizes[trial.name])) as executor:
-        result = jobs.run(job, folder, executor, progress)
+    with rundir.locked(folder, wait_s=LOCK_S) as lock, rundir.failure_logged(folder):
+        lock.add(sweep=out)
+        with closing(_executor(job, sizes[trial.name])) as executor:
+            progress.workers = executor.worker_names if isinstance(executor, RayPool) else ("local",)
+            result = jobs.run(job, folder, executor, progress)
     assert result is not None  # there is no time limit
     return _last(result, rows)
 
@@ -324,16 +337,29 @@ class _Watch(tune.Callback):
         if not self.trials[name].stopped and not (self.out / "trials" / name).has("result.json"):
             self.on_stopped(name)
 
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        _forget_lock(self.out, trial.config["trial"])
+
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         # Tune has just written the error beside its logs; trial.get_error() reads a copy that comes later.
         if trial.pickled_error_file is None:
             reason = Path(trial.error_file).read_text().strip().splitlines()[-1]
         else:
             error = pickle.loads(Path(trial.pickled_error_file).read_bytes())
-            cause = own_error(error) if isinstance(error, RayTaskError) else error
+            cause = error.cause if isinstance(error, RayTaskError) else error
             first_line, _, _ = str(cause).strip().partition("\n")
             reason = f"{type(cause).__name__}: {first_line}"
         self.failed[trial.config["trial"]] = reason
+
+
+def _forget_lock(out: Folder, name: str) -> None:
+    """Remove the lock that a dead trial of this sweep left on an object store; elsewhere it ended with its process.
+
+    Only one command at a time holds the sweep, so that no other trial of it can be alive.
+    """
+    folder = out / "trials" / name
+    if not folder.is_local and (rundir.holder(folder) or {}).get("sweep") == out.uri:
+        folder.filesystem.delete_file(f"{folder.path}/LOCK")
 
 
 @dataclass(frozen=True)

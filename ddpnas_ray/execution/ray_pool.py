@@ -123,6 +123,7 @@ class RayPool:
         if size.elastic:
             config = replace(config, retry_deadline_s=max(config.retry_deadline_s, NODE_DEADLINE_S))
         self._config, self._size = config, size
+        self._reserved = get_current_placement_group()
         self._effort = trainer.spec.effort
         self._inputs = trainer.inputs
         self._trainer_ref = ray.put(trainer)
@@ -134,7 +135,7 @@ class RayPool:
             num_gpus=size.gpus_per_worker,
             max_restarts=-1,
             max_task_retries=0,
-            scheduling_strategy=_strategy(),
+            scheduling_strategy=self._strategy(),
         )
         self._members: list[_Member] = []
         self._resize(size.workers)
@@ -224,6 +225,10 @@ class RayPool:
             ray.kill(member.actor, no_restart=True)
         self._members = []
 
+    def _strategy(self) -> Any:
+        """Within what is reserved for this process, where something is; else spread over the nodes."""
+        return "SPREAD" if self._reserved is None else PlacementGroupSchedulingStrategy(self._reserved)
+
     def _resize(self, workers: int) -> None:
         """Have so many workers. A pending one is the demand that an autoscaler sees; one that ends frees its node.
 
@@ -242,8 +247,10 @@ class RayPool:
         """Start workers again elsewhere whose node is about to go. What one is busy with it may finish.
 
         A worker for which there is no room waits for some, and the others go on. The last ones of a cluster that does
-        not grow stay to the end of their node: that is better than none.
+        not grow stay to the end of their node, and so do workers in a placement group, which has no other place.
         """
+        if self._reserved is not None:
+            return
         draining = cluster_state.get_draining_nodes()
         leaving = [m for m in self._members if m.ready and m.node in draining]
         if not leaving or not (self._size.elastic or self._place_elsewhere(draining)):
@@ -379,12 +386,6 @@ def fitting_workers(config: ExecutionConfig, threads: int, architectures: int | 
     if (config.workers or 0) > fit:
         log.warning("%d workers were asked for, %s fit into %s", config.workers, size, _resources(total))
     return size
-
-
-def _strategy() -> Any:
-    """Within what is reserved for this process, where something is; else spread over the nodes."""
-    reserved = get_current_placement_group()
-    return "SPREAD" if reserved is None else PlacementGroupSchedulingStrategy(reserved)
 
 
 def own_error(error: RayTaskError) -> Exception:

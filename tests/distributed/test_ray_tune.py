@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import fs
 
 from ddpnas_ray import job as jobs
 from ddpnas_ray import rundir
 from ddpnas_ray.config import SearchConfig, dump, load
 from ddpnas_ray.core.errors import ResourceError
 from ddpnas_ray.distributed import ray_tune
-from ddpnas_ray.distributed.ray_tune import Placed, Trial, curve, fits, pool_size, request
+from ddpnas_ray.distributed.ray_tune import Placed, Trial, _forget_lock, curve, fits, pool_size, request
 from ddpnas_ray.execution import checkpoint
 from ddpnas_ray.execution.ray_pool import PoolSize
 from ddpnas_ray.job import Job
@@ -86,6 +88,25 @@ def test_only_an_elastic_cluster_may_be_too_small(tmp_path: Path) -> None:
         Placed.of(trials_of(load(None, words), 1), Folder.open(str(tmp_path)))
     elastic = load(None, [*words, "execution.elastic=true", "execution.gpus_per_worker=0"])
     assert Placed.of(trials_of(elastic, 1), Folder.open(str(tmp_path))).sizes["seed=0"].workers == 5
+
+
+def test_no_new_node_helps_a_trial_that_must_run_where_its_directory_is(tmp_path: Path) -> None:
+    words = [*TINY, "execution.cpus_per_worker=9", "execution.elastic=true", "execution.gpus_per_worker=0"]
+    with pytest.raises(ResourceError, match=r"on this node, where the directory is, and it has 4 CPU and 0 GPU"):
+        Placed.of(trials_of(load(None, words), 1), Folder.open(str(tmp_path)))
+    store = Folder(fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()), "sweep", "store://bucket/sweep")
+    assert Placed.of(trials_of(load(None, words), 1), store).sizes["seed=0"].cpus_per_worker == 9
+
+
+def test_locks_that_dead_trials_left_on_an_object_store_are_forgotten_and_no_others(tmp_path: Path) -> None:
+    store = Folder(fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()), "sweep", "store://bucket/sweep")
+    elsewhere = {"host": "elsewhere", "pid": 1, "start": "then"}
+    locks = {"ours": elsewhere | {"sweep": store.uri}, "anothers": elsewhere | {"sweep": "other"}, "search": elsewhere}
+    for name, facts in locks.items():
+        (store / "trials" / name).make()
+        (store / "trials" / name).write("LOCK", json.dumps(facts).encode())
+        _forget_lock(store, name)
+    assert [name for name in locks if (store / "trials" / name).has("LOCK")] == ["anothers", "search"]
 
 
 # --- what is reported ---
