@@ -96,11 +96,14 @@ class PoolSize:
 
 @dataclass
 class _Member:
-    """A worker as the pool sees it. ``probe`` is the pending answer that says it lives (again)."""
+    """A worker as the pool sees it. ``probe`` is the pending answer that says it lives (again); ``left`` is the process
+    that was told to end on a draining node, and may answer once more."""
 
     name: str
     actor: Any
     node: str = ""
+    pid: int = 0
+    left: tuple[str, int] | None = None
     ready: bool = False
     failures: int = 0
     probe: Any = None
@@ -259,7 +262,8 @@ class RayPool:
             if member.name not in busy:
                 log.warning("the node of %s is being drained; the worker starts again elsewhere", member.name)
                 ray.kill(member.actor, no_restart=False)
-                member.ready = False
+                member.ready, member.left = False, (member.node, member.pid)
+                member.probe_at_s = time.monotonic() + backoff_s(1)
 
     def _place_elsewhere(self, draining: Container[str]) -> bool:
         """Whether a worker is ready, or would fit, on a node that stays."""
@@ -310,8 +314,9 @@ class RayPool:
 
     def _probed(self, member: _Member) -> None:
         try:
-            member.node, _ = ray.get(member.probe)
-            member.ready, member.failures = True, 0
+            member.node, member.pid = ray.get(member.probe)
+            member.ready, member.failures = (member.node, member.pid) != member.left, 0
+            member.probe_at_s = time.monotonic() + backoff_s(1)
         except INFRASTRUCTURE:
             member.failures += 1
             member.probe_at_s = time.monotonic() + backoff_s(member.failures)
