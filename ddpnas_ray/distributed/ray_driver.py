@@ -7,9 +7,9 @@ never leaves a second writer behind.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -120,7 +120,7 @@ def start(job: jobs.Job, folder: Folder, time_limit_s: float | None = None) -> S
     """
     here = ray.get_runtime_context().get_node_id()
     options: dict[str, Any] = {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
-    name = f"ddpnas-{hashlib.sha256(f'{folder.path} {os.getpid()}'.encode()).hexdigest()[:8]}"
+    name = f"ddpnas-{secrets.token_hex(4)}"  # its own: the driver of a stopped search may still be on its way out
     actor_class = ray.remote(Driver).options(
         name=name,
         num_cpus=0,
