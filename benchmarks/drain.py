@@ -69,10 +69,11 @@ WAYS = (
 
 @dataclass
 class Seen:
-    """What came of a drained node."""
+    """What came of a drained node: when it was to be told, when it had been, and what followed."""
 
     node: str = ""
     notice_s: float = 0.0
+    came_s: float = float("inf")
     after_notice: int = 0
     short_s: float | None = None
     repeated_s: float = 0.0
@@ -108,7 +109,7 @@ class WatchedPool(RayPool):
             on_result(request, result)
             self._free_s[result.worker.partition("/")[0]] = now_s = time.monotonic()
             if self.seen.node:
-                self.seen.after_notice += result.node == self.seen.node
+                self.seen.after_notice += result.node == self.seen.node and now_s > self.seen.came_s
                 elsewhere = [m for m in self._members if m.ready and m.node != self.seen.node]
                 if self.seen.short_s is None and len(elsewhere) == WORKERS:
                     self.seen.short_s = now_s - self.seen.notice_s
@@ -135,6 +136,7 @@ def search(way: Way, job: jobs.Job, out: Path) -> Row:
             reason = DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION
             accepted, why = global_worker.gcs_client.drain_node(node, reason, "notice", int(1000 * (time.time() + 60)))
             assert accepted, why
+            seen.came_s = time.monotonic()
             if way.death:
                 cluster.remove_node(nodes[node], allow_graceful=False)
 

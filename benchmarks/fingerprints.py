@@ -24,7 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddpnas_ray.core.types import Evaluation
+from ddpnas_ray.execution.checkpoint import newest_epoch
 from ddpnas_ray.rundir import read_evaluations
+from ddpnas_ray.storage import Folder
 
 DEFAULT = ("space.cells=3", "space.channels=8", "pruning.epochs_per_round=1")
 CLUSTER = """
@@ -73,9 +75,12 @@ class Runner:
         if process.wait(timeout=1800) != 0:
             raise SystemExit(f"{name} ended with {process.returncode}:\n{(self.folder / f'{name}.log').read_text()}")
 
-    def await_epoch(self, name: str, epochs: int) -> None:
-        """Wait until so many epochs are saved."""
-        while not (self.folder / name / "checkpoints" / f"ckpt-{epochs}" / "DONE").exists():
+    def await_epoch(self, name: str, process: subprocess.Popen[bytes], epochs: int) -> None:
+        """Wait until so many epochs are saved, at least."""
+        checkpoints = Folder.open(str(self.folder / name / "checkpoints"))
+        while newest_epoch(checkpoints) < epochs:
+            if process.poll() is not None:
+                raise SystemExit(f"{name} ended too early:\n{(self.folder / f'{name}.log').read_text()}")
             time.sleep(0.02)
 
     def worker_pid(self, name: str) -> int:
@@ -116,7 +121,7 @@ def plain(runner: Runner, name: str, *words: str) -> None:
 def worker_killed(runner: Runner, name: str) -> None:
     """SIGKILL for a worker in the middle of an epoch."""
     process = runner.start(name, "--set", "execution.workers=2")
-    runner.await_epoch(name, 2)
+    runner.await_epoch(name, process, 2)
     os.kill(runner.worker_pid(name), signal.SIGKILL)
     runner.finish(name, process)
 
@@ -124,7 +129,7 @@ def worker_killed(runner: Runner, name: str) -> None:
 def driver_killed(runner: Runner, name: str) -> None:
     """SIGKILL for the driver actor; Ray starts it again."""
     process = runner.start(name, "--set", "execution.workers=2")
-    runner.await_epoch(name, 2)
+    runner.await_epoch(name, process, 2)
     os.kill(runner.driver_pid(name), signal.SIGKILL)
     runner.finish(name, process)
 
@@ -132,7 +137,7 @@ def driver_killed(runner: Runner, name: str) -> None:
 def group_killed(runner: Runner, name: str) -> None:
     """SIGKILL for command, Ray and all; then --resume."""
     process = runner.start(name, "--set", "execution.workers=2")
-    runner.await_epoch(name, 2)
+    runner.await_epoch(name, process, 2)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     plain(runner, name, "--resume")
@@ -147,7 +152,7 @@ def node_lost(runner: Runner, name: str) -> None:
     try:
         address = cluster.stdout.readline().strip()
         process = runner.start(name, "--address", address, "--set", "execution.workers=3")
-        runner.await_epoch(name, 1)
+        runner.await_epoch(name, process, 1)
         cluster.stdin.write("remove\n")
         cluster.stdin.flush()
         runner.finish(name, process)

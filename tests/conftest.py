@@ -47,17 +47,22 @@ def test_data() -> Path:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
-    """One local cluster for the whole session; more logical CPUs than this machine may have."""
-    import ray
+    """One local cluster for the whole session; more logical CPUs than this machine may have.
 
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        object_store_memory=200 * 2**20,
-        log_to_driver=False,
-        namespace="ddpnas",
-        _system_config={"metrics_report_interval_ms": 1000},
-    )
+    It leaves the usual port of a node's agent free: every cluster that a test starts beside it would wait for that.
+    """
+    import ray
+    from ray.cluster_utils import Cluster
+
+    head = {
+        "num_cpus": 4,
+        "include_dashboard": False,
+        "dashboard_agent_listen_port": 0,
+        "object_store_memory": 200 * 2**20,
+        "_system_config": {"metrics_report_interval_ms": 1000},
+    }
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    ray.init(address=cluster.address, log_to_driver=False, namespace="ddpnas")
     yield
     ray.shutdown()
+    cluster.shutdown()

@@ -198,11 +198,7 @@ def test_json_is_one_object(alone: Path) -> None:
 
 
 @pytest.mark.slow  # half a minute: two batches of the quick start, all of its operations
-def test_the_quick_start_is_checked_in_under_a_minute(alone: Path) -> None:
-    import time
-
-    start = time.monotonic()
+def test_the_quick_start_is_checked(alone: Path) -> None:
     said = run(check.main)
     assert said.code == 0
     assert "99 architecture-epochs in 18 epochs" in said.out
-    assert time.monotonic() - start < 60

@@ -199,13 +199,14 @@ def test_who_can_wait_gets_the_lock_when_it_is_free(tmp_path: Path) -> None:
     def hold_a_while() -> None:
         with rundir.locked(folder):
             held.set()
-            free.wait(0.5)
+            free.wait(10)
 
     held, thread = threading.Event(), threading.Thread(target=hold_a_while)
     thread.start()
     assert held.wait(10)
     with pytest.raises(RunDirError, match="writes to this run"), rundir.locked(folder):
         pytest.fail("locked twice")
+    threading.Timer(0.3, free.set).start()
     with rundir.locked(folder, wait_s=30.0):
         assert folder.has("LOCK")
     thread.join()

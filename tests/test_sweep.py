@@ -186,6 +186,7 @@ def test_a_search_that_diverges_leaves_the_others_alone(on_the_cluster: None, tm
 
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.timeout(600)
 def test_killed_and_resumed_equals_never_killed(tmp_path: Path) -> None:
     longer = options(*TINY, "pruning.epochs_per_round=3")  # 18 epochs
     words = [*longer, "--grid", "pruning.gamma=0.5,0.9", "--seeds", "2", *QUIET]

@@ -1,4 +1,4 @@
-"""The driver actor of a search, seen by those who look at it; needs no torch."""
+"""The driver actor of a search, seen by those who look at it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Attached:
         """The driver's progress; None while it does not answer (it is starting, or being restarted)."""
         try:
             status: dict[str, Any] = ray.get(self.driver.status.remote(), timeout=timeout_s)
-        except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError, ConnectionError):
+        except (ray.exceptions.RayError, ConnectionError):
             return None
         return status
 
@@ -58,7 +58,7 @@ def attached(address: str, name: str) -> Iterator[Attached]:
     try:
         try:
             driver = ray.get_actor(name)
-        except ValueError:
+        except (ValueError, ray.exceptions.RayError):  # the latter: its cluster has just gone, with the search
             raise DriverGoneError(f"{address} has no driver {name}") from None
         yield Attached(driver)
     finally:

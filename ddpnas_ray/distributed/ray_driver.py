@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from ddpnas_ray.core.errors import ResourceError
 from ddpnas_ray.distributed.ray_attach import CONNECTION, Attached, reason
 from ddpnas_ray.distributed.ray_metrics import Metrics
 from ddpnas_ray.execution.base import ExecutionConfig
-from ddpnas_ray.execution.ray_pool import RayPool, fitting_workers, own_error
+from ddpnas_ray.execution.ray_pool import RayPool, fetched, fitting_workers
 from ddpnas_ray.reporting.progress import Progress
 from ddpnas_ray.storage import Folder
 
@@ -40,6 +41,7 @@ class Driver:
         self._out, self._time_limit_s = out, time_limit_s
         self._progress: Progress | None = None
         self._pool: RayPool | None = None
+        self._running = threading.Lock()
 
     def __repr__(self) -> str:
         return "ddpnas-driver"
@@ -53,6 +55,10 @@ class Driver:
         Returns:
             The content of ``result.json``; None when stopped before the end.
         """
+        with self._running:  # Ray may invoke it again though this process lives, when a connection broke
+            return self._search(job)
+
+    def _search(self, job: jobs.Job) -> dict[str, Any] | None:
         logging.basicConfig(level=logging.WARNING)
         config = job.config.execution
         progress = job.progress()
@@ -104,12 +110,10 @@ class Search(Attached):
         """What ``Driver.run`` returned.
 
         Raises:
-            DdpnasError: What ended the search.
+            DdpnasError: What ended the search, or its driver.
         """
-        try:
-            outcome: dict[str, Any] | None = ray.get(self.result)
-        except ray.exceptions.RayTaskError as error:
-            raise own_error(error) from None
+        gone = "the search's driver is gone; every finished epoch is saved: go on with --resume"
+        outcome: dict[str, Any] | None = fetched(self.result, gone)
         return outcome
 
 

@@ -11,7 +11,7 @@ import logging
 import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -358,8 +358,10 @@ def _forget_lock(out: Folder, name: str) -> None:
     Only one command at a time holds the sweep, so that no other trial of it can be alive.
     """
     folder = out / "trials" / name
-    if not folder.is_local and (rundir.holder(folder) or {}).get("sweep") == out.uri:
-        folder.filesystem.delete_file(f"{folder.path}/LOCK")
+    sweep = (rundir.holder(folder) or {}).get("sweep", "")
+    if not folder.is_local and sweep.rstrip("/") == out.uri.rstrip("/"):
+        with suppress(FileNotFoundError):  # it has just ended by itself
+            folder.filesystem.delete_file(f"{folder.path}/LOCK")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from typing import Any
 import ray
 from ray._private.state import state as cluster_state
 from ray.exceptions import (
+    ActorUnschedulableError,
     GetTimeoutError,
     NodeDiedError,
     ObjectLostError,
@@ -45,7 +46,7 @@ READY_DEADLINE_S = 180.0  # for the first worker: importing torch on a cold disk
 LATE_S = 20.0  # after the first; a worker that comes later joins then
 NODE_DEADLINE_S = 1800.0  # instead of both on an elastic cluster, where a machine is bought, booted and set up first
 WORKER_LOST = (RayActorError, NodeDiedError, OutOfMemoryError, WorkerCrashedError)
-INFRASTRUCTURE = (*WORKER_LOST, ObjectLostError, RaySystemError, GetTimeoutError)
+INFRASTRUCTURE = (*WORKER_LOST, ObjectLostError, RaySystemError, GetTimeoutError, ActorUnschedulableError)
 Shared = tuple[Layout, Float32Array]
 
 
@@ -320,6 +321,8 @@ class RayPool:
         except INFRASTRUCTURE:
             member.failures += 1
             member.probe_at_s = time.monotonic() + backoff_s(member.failures)
+        except RayTaskError as error:
+            raise own_error(error) from None
         member.probe = None
 
     def _nobody(self, running: Mapping[Any, object], since_s: float | None) -> float | None:

@@ -28,10 +28,7 @@ from ddpnas_ray.spaces.base import Inputs, SpaceSpec, Supernet
 if TYPE_CHECKING:
     from torch import nn
 
-_DROPOUT, _WEIGHTS = (
-    3,
-    4,
-)  # keys of the generators for what a network draws itself, and for the supernet's first weights
+_DROPOUT, _WEIGHTS = 3, 4  # keys of generators: what a network draws itself, and the supernet's first weights
 
 
 @dataclass(frozen=True, kw_only=True)

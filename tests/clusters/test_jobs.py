@@ -7,25 +7,25 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ray.util.state import list_actors, list_tasks
 
 from ddpnas_ray.search import main as search
-from tests.commands import ENVIRONMENT, options, run
+from tests.commands import ENVIRONMENT, SEARCH, options, run
 from tests.conftest import TINY
 from tests.test_attach import ATTACH, epochs_done, start, wait_for
 
 RAY = str(Path(sys.executable).with_name("ray"))
-KEYS = options(*TINY, "data.train_limit=256", "data.val_limit=128", "pruning.epochs_per_round=3")
+KEYS = options(*TINY, "data.train_limit=256", "data.val_limit=128", "pruning.epochs_per_round=6")
 CLUSTER = """
-import sys
+import json, sys
 from ray.cluster_utils import Cluster
-dashboard, agent = map(int, sys.argv[1:])
-head = {"num_cpus": 3, "include_dashboard": True, "dashboard_port": dashboard, "dashboard_agent_listen_port": agent}
-cluster = Cluster(initialize_head=True, head_node_args=head)
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3} | json.loads(sys.argv[1]))
 print(cluster.address, flush=True)
 sys.stdin.read()
 cluster.shutdown()
@@ -34,17 +34,26 @@ cluster.shutdown()
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[tuple[str, str]]:
-    """A cluster in a process and on ports of its own; yields where it is, and where its job API is."""
-    ports = free_ports(2)
-    command = [sys.executable, "-c", CLUSTER, *map(str, ports)]
+    """A cluster with a dashboard; yields where it is, and where its job API is."""
+    dashboard, agent = free_ports(2)
+    with running(include_dashboard=True, dashboard_port=dashboard, dashboard_agent_listen_port=agent) as address:
+        yield address, f"http://127.0.0.1:{dashboard}"
+
+
+@contextmanager
+def running(environment: Mapping[str, str] = ENVIRONMENT, **head: Any) -> Iterator[str]:
+    """A cluster in a process and on ports of its own; yields its address."""
+    command = [sys.executable, "-c", CLUSTER, json.dumps(head)]
     with subprocess.Popen(
-        command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
         assert process.stdout is not None
         address = process.stdout.readline().strip()
         assert ":" in address
-        yield address, f"http://127.0.0.1:{ports[0]}"
-        process.communicate(timeout=60)
+        try:
+            yield address
+        finally:
+            process.communicate(timeout=60)
 
 
 def free_ports(count: int) -> list[int]:
@@ -112,5 +121,30 @@ def test_a_stopped_job_is_said_to_have_ended_with_what_is_saved(cluster: tuple[s
     subprocess.run([RAY, "job", "stop", "--address", cluster[1], "search-2"], env=ENVIRONMENT, check=True, timeout=60)
     _, errors = looking.communicate(timeout=60)
     assert looking.returncode == 1
-    assert " of 18 epochs are saved. Go on with: " in errors
+    assert " of 36 epochs are saved. Go on with: " in errors
     client.communicate(timeout=60)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+def test_a_search_is_looked_at_through_the_client_port_and_only_with_the_token_of_its_cluster(tmp_path: Path) -> None:
+    out, token = tmp_path / "run", tmp_path / "token"
+    token.write_text("a" * 64)
+    theirs = {**ENVIRONMENT, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    (port,) = free_ports(1)
+    with running(theirs, include_dashboard=False, ray_client_server_port=port) as address:
+        searching = start([*SEARCH, "--address", address, "--out", str(out), *KEYS], environment=theirs)
+        wait_for(lambda: epochs_done(out) >= 1, searching)
+        through = start([*ATTACH, str(out), "--address", f"ray://127.0.0.1:{port}"], environment=theirs)
+        without = start([*ATTACH, str(out)])
+        said, errors = through.communicate(timeout=200)
+        assert through.returncode == 0, errors
+        assert f", cluster ray://127.0.0.1:{port}" in errors.splitlines()[0]
+        assert ": attached to ddpnas-" in errors.splitlines()[0]
+        assert said.count(" epochs, round ") >= 2
+        _, errors = without.communicate(timeout=200)
+        assert without.returncode == 0, errors
+        assert "following log.jsonl of process " in errors.splitlines()[0]
+        assert "it refuses the token given here; set RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH as there" in errors
+        searching.communicate(timeout=60)
