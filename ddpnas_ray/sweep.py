@@ -196,7 +196,7 @@ def _trials(
         job = dataclasses.replace(jobs[grids.family(config)], config=config)
         evaluations += sum(job.strategy().epochs(job.spec.space))
         params = {**points[int(one.variant.value)], "seed": one.seed}
-        by_table = config.evaluation.kind == "table"  # images depend on the seed: such a trial loads its own
+        by_table = config.evaluation.kind == "table"  # images depend on the seed: loaded as the trial starts
         trials.append(Trial(name, params, config, job if by_table else None, name in stopped))
     return trials, evaluations, digest
 

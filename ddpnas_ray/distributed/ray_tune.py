@@ -21,6 +21,7 @@ import ray
 from ray import tune
 from ray.exceptions import RayTaskError
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ddpnas_ray import job as jobs
 from ddpnas_ray import rundir
@@ -31,7 +32,7 @@ from ddpnas_ray.core.types import SearchSpace, SearchState
 from ddpnas_ray.distributed.ray_metrics import Metrics
 from ddpnas_ray.execution import checkpoint
 from ddpnas_ray.execution.base import Executor
-from ddpnas_ray.execution.ray_pool import PoolSize, RayPool, fitting_workers
+from ddpnas_ray.execution.ray_pool import PoolSize, RayPool, fetched, fitting_workers
 from ddpnas_ray.job import Job
 from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.storage import Folder
@@ -56,7 +57,7 @@ class Trial:
         name: Of its run directory, in ``trials/``.
         params: What it has of its own: a value for every key of the grid, and the seed.
         config: All of its configuration.
-        job: Its table, loaded; None: the trial loads its data itself.
+        job: Its table, loaded; None: its images are loaded when it starts, where the command runs.
         stopped: A scheduler stopped it before; its epochs are reported again, and it does not go on.
     """
 
@@ -185,7 +186,7 @@ def run(
         if (out / "tune").has(name):
             (out / "tune" / name).delete()  # a trial reports all of its epochs again
         _forget_lock(out, name)
-    here = {"out": path, "cwd": os.getcwd()}
+    here = {"out": path, "cwd": os.getcwd(), "home": ray.get_runtime_context().get_node_id()}
     trainable = tune.with_parameters(_search, **here, trials=placed.trials, sizes=placed.sizes)
     with _quietly(ENVIRONMENT):
         tune.Tuner(
@@ -235,7 +236,13 @@ def curve(state: SearchState, space: SearchSpace) -> list[dict[str, float]]:
 
 
 def _search(
-    params: Mapping[str, Any], *, out: str, cwd: str, trials: Mapping[str, Trial], sizes: Mapping[str, PoolSize]
+    params: Mapping[str, Any],
+    *,
+    out: str,
+    cwd: str,
+    home: str,
+    trials: Mapping[str, Trial],
+    sizes: Mapping[str, PoolSize],
 ) -> dict[str, Any]:
     """The body of a trial; what it returns is its last report."""
     if os.path.isdir(cwd):  # relative paths mean what they mean for the command
@@ -244,7 +251,7 @@ def _search(
     folder = Folder.open(out) / "trials" / trial.name
     if folder.has("result.json") or trial.stopped:
         return _again(trial, folder)
-    job = Job.prepare(trial.config) if trial.job is None else trial.job
+    job = _loaded(trial.config, cwd, home) if trial.job is None else trial.job
     if folder.has("config.yaml"):
         rundir.refuse_other_data(folder, job.digest)
     else:
@@ -270,6 +277,21 @@ def _search(
             result = jobs.run(job, folder, executor, progress)
     assert result is not None  # there is no time limit
     return _last(result, rows)
+
+
+def _loaded(config: SearchConfig, cwd: str, home: str) -> Job:
+    """A search with its images. They come from the command's node through the object store; others need no data."""
+    if ray.get_runtime_context().get_node_id() == home:
+        return Job.prepare(config)
+    there = NodeAffinitySchedulingStrategy(home, soft=False)
+    task = ray.remote(_prepare).options(name="load data", num_cpus=0, scheduling_strategy=there)
+    job: Job = fetched(task.remote(config, cwd), "the data did not come from the node of the command")
+    return job
+
+
+def _prepare(config: SearchConfig, cwd: str) -> Job:
+    os.chdir(cwd)
+    return Job.prepare(config)
 
 
 def _executor(job: Job, size: PoolSize) -> Executor:
