@@ -27,6 +27,8 @@ class Attached:
         """The driver's progress; None while it does not answer (it is starting, or being restarted)."""
         try:
             status: dict[str, Any] = ray.get(self.driver.status.remote(), timeout=timeout_s)
+        except ray.exceptions.RayTaskError:  # it did answer, and that is a bug
+            raise
         except (ray.exceptions.RayError, ConnectionError):
             return None
         return status

@@ -18,7 +18,7 @@ from tests.commands import options, run
 from tests.conftest import ROOT, TINY
 
 # An epoch must outlast the start of a node, or there is nothing left to do for the second one.
-KEYS = [*TINY, "space.channels=8", "data.train_limit=512", "data.val_limit=128"]
+KEYS = [*TINY, "space.channels=8", "data.train_limit=512", "data.val_limit=128", "pruning.epochs_per_round=2"]
 ELASTIC = ["execution.elastic=true", "execution.workers=3", "execution.gpus_per_worker=0"]
 UNSHARE = ["unshare", "--mount", "--pid", "--fork", "--net", "--mount-proc"]
 ISOLATED = 'ip link set lo up && mkdir -p /tmp/ray && mount -t tmpfs tmpfs /tmp/ray && exec "$@"'
