@@ -81,6 +81,15 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def refuse_client(address: str) -> None:
+    """Ray's client port is for looking: a search would write its directory on another machine than the user's."""
+    if address.startswith("ray://"):
+        raise ResourceError(
+            f"{address}: searches run inside their cluster; submit them: ray job submit --address http://HEAD:8265 -- "
+            "python -m ddpnas_ray.search --address auto --out DIR (clusters/README.md)"
+        )
+
+
 def refuse_dead_address(address: str) -> None:
     """Ray itself would try for many minutes; what is no HOST:PORT it judges at once."""
     host, _, port = address.removeprefix("ray://").rpartition(":")

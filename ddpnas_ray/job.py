@@ -229,7 +229,7 @@ def run(
     executor: Executor,
     progress: Progress,
     *,
-    time_limit_s: float | None = None,
+    until_s: float | None = None,
 ) -> dict[str, Any] | None:
     """Start or go on with a search, and write its result.
 
@@ -238,7 +238,7 @@ def run(
         folder: The run directory; None keeps nothing.
         executor: Trains and scores.
         progress: Told what happens.
-        time_limit_s: Stop between two epochs when another one would not fit; at least one epoch is run.
+        until_s: Unix time. Stop between two epochs when another one would not end by then; at least one is run.
 
     Returns:
         The content of ``result.json``; None when stopped before the end. Every finished epoch is saved; of a search by
@@ -279,10 +279,10 @@ def run(
         epoch_start = time.monotonic()
 
     def should_stop(state: SearchState) -> bool:
-        if time_limit_s is None or state.epoch == first_epoch:
+        if until_s is None or state.epoch == first_epoch:
             return False
-        elapsed = time.monotonic() - start
-        return elapsed + elapsed / (state.epoch - first_epoch) > time_limit_s
+        epoch_s = (time.monotonic() - start) / (state.epoch - first_epoch)
+        return time.time() + epoch_s > until_s
 
     if probe is not None:
         probe.measure(executor, state)  # a kill may have come between an epoch's checkpoint and its probe

@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import shlex
 import shutil
 import socket
 import time
@@ -212,7 +213,8 @@ class Lock:
         """Give it back."""
         if self._descriptor is None:
             with suppress(FileNotFoundError):  # somebody has removed it, or it could not be written
-                self._folder.filesystem.delete_file(f"{self._folder.path}/LOCK")
+                if _facts(self._folder.read("LOCK")) == self._facts:  # or has taken it
+                    self._folder.filesystem.delete_file(f"{self._folder.path}/LOCK")
             return
         (Path(self._folder.path) / "LOCK").unlink(missing_ok=True)
         os.close(self._descriptor)
@@ -595,7 +597,7 @@ def read_result(folder: Folder) -> dict[str, Any]:
     if not folder.has("result.json"):
         raise RunDirError(
             f"{folder.uri}: this run has not finished; go on with: "
-            f"python -m ddpnas_ray.search --out {folder.uri} --resume"
+            f"python -m ddpnas_ray.search --out {shlex.quote(folder.uri)} --resume"
         )
     result: dict[str, Any] = parsed(folder, "result.json", json.loads)
     if not isinstance(result, dict) or "fingerprint" not in result:

@@ -8,12 +8,22 @@ import os
 import shlex
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from ddpnas_ray import rundir
-from ddpnas_ray.commandline import INTERRUPTED, OK, Parser, add_config_options, guarded, refuse_dead_address, seconds
+from ddpnas_ray.commandline import (
+    INTERRUPTED,
+    OK,
+    Parser,
+    add_config_options,
+    guarded,
+    refuse_client,
+    refuse_dead_address,
+    seconds,
+)
 from ddpnas_ray.config import SearchConfig, check, describe, dump, fixed_keys, load, parse, set_key
 from ddpnas_ray.core.errors import RunDirError
 from ddpnas_ray.reporting.progress import Display, Progress
@@ -70,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parser().parse_args(argv)
+    args.until_s = None if args.time_limit is None else time.time() + args.time_limit
     if args.keys:
         for key, default, meaning in describe():
             print(f"{key:<28} {default:<10} {meaning}")
@@ -114,7 +125,9 @@ def _resume(args: argparse.Namespace) -> int:
 
 def _search(config: SearchConfig, out: str, args: argparse.Namespace, resumed: Folder | None = None) -> int:
     if _on_workers(config):
-        refuse_dead_address(args.address or os.environ.get("RAY_ADDRESS") or "")
+        address = args.address or os.environ.get("RAY_ADDRESS") or ""
+        refuse_client(address)
+        refuse_dead_address(address)
     from ddpnas_ray.job import Job
 
     job = Job.prepare(config)
@@ -154,7 +167,7 @@ def _in_process(job: Any, out: str, args: argparse.Namespace, display: Display, 
     progress.workers = ("local",)
     keeping = nullcontext(None) if out == NO_RUN else _run_folder(job, out, resumed)
     with keeping as run, display, _watching(progress, display):
-        return jobs.run(job, run and run[0], executor, progress, time_limit_s=args.time_limit)
+        return jobs.run(job, run and run[0], executor, progress, until_s=args.until_s)
 
 
 def _on_ray(job: Any, out: str, args: argparse.Namespace, display: Display, resumed: Folder | None) -> Any:
@@ -166,7 +179,7 @@ def _on_ray(job: Any, out: str, args: argparse.Namespace, display: Display, resu
         with _run_folder(job, out, resumed) as (folder, lock):
             where = f"dashboard http://{dashboard}" if dashboard else "no dashboard"
             print(f"{out}: {size}, {where}", file=display.lines, flush=True)
-            search = ray_driver.start(job, folder, args.time_limit)
+            search = ray_driver.start(job, folder, args.until_s)
             lock.add(address=ray_driver.gcs_address(), driver=search.name)  # for `attach`
             with display:
                 while not search.wait(timeout_s=0.25):

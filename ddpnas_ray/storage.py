@@ -52,7 +52,8 @@ class Folder:
         return isinstance(self.filesystem, fs.LocalFileSystem)
 
     def __truediv__(self, name: str) -> Folder:
-        return Folder(self.filesystem, f"{self.path}/{name}", f"{self.uri.rstrip('/')}/{name}")
+        uri, question, query = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
+        return Folder(self.filesystem, f"{self.path}/{name}", f"{uri.rstrip('/')}/{name}{question}{query}")
 
     def names(self) -> list[str]:
         """What lies in it, sorted; nothing where it does not exist.
@@ -67,12 +68,22 @@ class Folder:
             raise RunDirError(f"{self.uri}: cannot be listed: {error.strerror or error}; is it a folder?") from error
 
     def has(self, name: str) -> bool:
-        """Whether it holds a file or folder of that name."""
-        return bool(self.filesystem.get_file_info(f"{self.path}/{name}").type != fs.FileType.NotFound)
+        """Whether it holds a file or folder of that name.
+
+        Raises:
+            RunDirError: It cannot be reached.
+        """
+        with _reaching(self.uri):
+            return bool(self.filesystem.get_file_info(f"{self.path}/{name}").type != fs.FileType.NotFound)
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file."""
-        with self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
+        """The bytes of a file.
+
+        Raises:
+            FileNotFoundError: There is none.
+            RunDirError: It cannot be reached.
+        """
+        with _reaching(self.uri), self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
             return bytes(stream.read())
 
     def write(self, name: str, data: bytes, *, way_out: str = WAY_OUT) -> None:
@@ -122,6 +133,18 @@ class Folder:
     def delete(self) -> None:
         """Remove it and all it holds."""
         self.filesystem.delete_dir(self.path)
+
+
+@contextmanager
+def _reaching(where: str) -> Iterator[None]:
+    """Turn the errors of a forbidden disk or an absent store into one line for the user."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise RunDirError(f"{where}: cannot be read: {reason}; correct the address, or its permissions") from error
 
 
 @contextmanager

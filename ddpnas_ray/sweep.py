@@ -22,6 +22,7 @@ from ddpnas_ray.commandline import (
     add_config_options,
     guarded,
     positive,
+    refuse_client,
     refuse_dead_address,
 )
 from ddpnas_ray.config import SearchConfig, check, load, parse, source_name, to_dict, to_yaml
@@ -126,7 +127,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     stopped = _stopped(folder)
     left = [one for one in sweep.trials if grids.name(one) not in stopped and not _run(folder, one).has("result.json")]
     if left:
-        refuse_dead_address(args.address or os.environ.get("RAY_ADDRESS") or "")
+        address = args.address or os.environ.get("RAY_ADDRESS") or ""
+        refuse_client(address)
+        refuse_dead_address(address)
         try:
             errors = _search(plan, sweep, left, stopped, folder, args, log)
         except KeyboardInterrupt:

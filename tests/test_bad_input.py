@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ddpnas_ray import check, cli, report, search
+from ddpnas_ray import check, cli, report, search, sweep
 from ddpnas_ray.execution.checkpoint import newest_epoch
 from ddpnas_ray.storage import Folder
 from tests.commands import ENVIRONMENT, LOCAL, ONE_EPOCH, SEARCH, Command, contents, options, run
@@ -504,6 +504,12 @@ def test_an_address_where_no_cluster_is(refused: Refused, monkeypatch: pytest.Mo
         start = time.monotonic()
         refused(search.main, words, f"{address}: no Ray cluster answers there", "leave --address and RAY_ADDRESS out")
         assert time.monotonic() - start < 10
+
+
+def test_the_client_port_is_for_looking(refused: Refused) -> None:
+    words = [*options(*TINY), "--address", "ray://127.0.0.1:10001"]
+    refused(search.main, words, "ray://127.0.0.1:10001: searches run inside their cluster", "ray job submit")
+    refused(sweep.main, [*words, "--grid", "pruning.gamma=0.5"], "searches run inside their cluster")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:99999", "no host:1"])

@@ -242,6 +242,12 @@ def test_what_ends_a_search_is_the_last_event_of_its_log(tmp_path: Path) -> None
     assert (event["event"], event["error"]) == ("failed", "all gone")
 
 
+def test_on_an_object_store_a_lock_that_somebody_else_has_taken_is_left(store: Folder) -> None:
+    with rundir.locked(store):
+        store.write("LOCK", b'{"host": "elsewhere", "pid": 1, "start": "then"}')
+    assert store.read("LOCK") == b'{"host": "elsewhere", "pid": 1, "start": "then"}'
+
+
 def test_on_an_object_store_the_lock_is_a_file(store: Folder) -> None:
     with rundir.locked(store):
         with pytest.raises(RunDirError, match=f"process {os.getpid()} on"), rundir.locked(store):

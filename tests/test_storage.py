@@ -78,6 +78,27 @@ def test_messages_name_what_the_user_typed() -> None:
     assert Folder.open("mock:///bucket/a/").path == "bucket/a"
 
 
+def test_the_options_of_a_uri_stay_at_its_end() -> None:
+    below = Folder.open("s3://bucket/a?region=us-east-1&scheme=http") / "trials" / "x"
+    assert below.uri == "s3://bucket/a/trials/x?region=us-east-1&scheme=http"
+    again = Folder.open(below.uri)
+    assert again.path == "bucket/a/trials/x" and again.filesystem.region == "us-east-1"
+    assert (Folder.open("runs/why?") / "x").uri == "runs/why?/x"
+
+
+def test_a_store_that_cannot_be_reached_takes_one_line() -> None:
+    class Down:
+        def get_file_info(self, path: str) -> None:
+            raise OSError(f"When getting information for key '{path}': AWS Error NETWORK_CONNECTION")
+
+        open_input_stream = get_file_info
+
+    store = Folder(Down(), "bucket/run", "s3://bucket/run")
+    for look in (store.has, store.read):
+        with pytest.raises(RunDirError, match=r"^s3://.*: cannot be read: .*; correct the address, or its permissions"):
+            look("config.yaml")
+
+
 def test_paths_and_file_uris_are_local(tmp_path: Path) -> None:
     assert Folder.open(str(tmp_path)).is_local
     assert Folder.open(f"file://{tmp_path}").is_local

@@ -345,6 +345,8 @@ def test_names_are_readable_and_differ() -> None:
     names = [grids.name(one) for one in planned.trials]
     assert names[1] == "path=a-b,lr=1e-05-1,seed=0"
     assert len(set(names)) == 4
+    clash = grids.plan(config, {"data.path": ["a/", "a-", "a-1"]}, "1")
+    assert [grids.name(one) for one in clash.trials] == ["path=a-0,seed=0", "path=a-1,seed=0", "path=a-1-2,seed=0"]
     assert grids.label({"space.shift": -0.5, "data.path": "/a/b"}) == "shift=-0.5,path=a-b"
 
 

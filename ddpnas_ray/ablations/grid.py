@@ -71,14 +71,9 @@ def plan(config: SearchConfig, grid: Grid, seeds: str) -> Sweep:
     for number, point in enumerate(points(grid)):
         source = "--grid " + " ".join(f"{key}={text_of(value)}" for key, value in point.items())
         variants.append(Variant(label(point), number, varied(config, point, source)))
-    labels = [variant.label for variant in variants]
-    numbered = [  # values that differ only in what a name cannot hold
-        dataclasses.replace(variant, label=f"{variant.label}-{variant.value}")
-        if labels.count(variant.label) > 1
-        else variant
-        for variant in variants
-    ]
-    return Sweep("sweep", variants[0].config, tuple(numbered), parse_seeds(seeds))
+    if len({variant.label for variant in variants}) < len(variants):  # values differ only in what a name cannot hold
+        variants = [dataclasses.replace(variant, label=f"{variant.label}-{variant.value}") for variant in variants]
+    return Sweep("sweep", variants[0].config, tuple(variants), parse_seeds(seeds))
 
 
 def prepare(sweep: Sweep, grid: Grid) -> dict[str, Job]:

@@ -34,11 +34,11 @@ class Driver:
 
     Args:
         out: The run directory; it exists, and the command holds its lock.
-        time_limit_s: See ``job.run``.
+        until_s: See ``job.run``.
     """
 
-    def __init__(self, out: str, time_limit_s: float | None) -> None:
-        self._out, self._time_limit_s = out, time_limit_s
+    def __init__(self, out: str, until_s: float | None) -> None:
+        self._out, self._until_s = out, until_s
         self._progress: Progress | None = None
         self._pool: RayPool | None = None
         self._running = threading.Lock()
@@ -79,7 +79,7 @@ class Driver:
                 Folder.open(self._out),
                 self._pool,
                 progress,
-                time_limit_s=self._time_limit_s,
+                until_s=self._until_s,
             )
         finally:
             self._pool.close()
@@ -117,7 +117,7 @@ class Search(Attached):
         return outcome
 
 
-def start(job: jobs.Job, folder: Folder, time_limit_s: float | None = None) -> Search:
+def start(job: jobs.Job, folder: Folder, until_s: float | None = None) -> Search:
     """Start a search in the connected cluster.
 
     With a local run directory the driver is pinned to this node, where the directory is; with a URI it may move.
@@ -134,7 +134,7 @@ def start(job: jobs.Job, folder: Folder, time_limit_s: float | None = None) -> S
         **(options if folder.is_local else {}),
     )
     job_ref = ray.put(job)
-    driver: Any = actor_class.remote(folder.path if folder.is_local else folder.uri, time_limit_s)
+    driver: Any = actor_class.remote(folder.path if folder.is_local else folder.uri, until_s)
     return Search(driver, name, driver.run.remote(job_ref), job_ref)
 
 
@@ -164,9 +164,9 @@ def cluster(address: str | None, config: ExecutionConfig, *, label: str | None =
             labels = dict([label.split("=", 1)]) if label else None
             context = ray.init(address="local", num_cpus=cpus, labels=labels, **CONNECTION)
     except Exception as error:  # Ray raises a bare one where a node does not start in time
-        raise ResourceError(
-            f"Ray: {address or 'local cluster'}: {reason(error)}; leave --address out to start one here"
-        ) from error
+        start_here = "leave --address and RAY_ADDRESS out to start one here"
+        way_out = start_here if address else "look at the memory and processes of this machine"
+        raise ResourceError(f"Ray: {address or 'local cluster'}: {reason(error)}; {way_out}") from error
     try:
         yield context.dashboard_url or ""
     finally:

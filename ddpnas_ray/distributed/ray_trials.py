@@ -11,6 +11,7 @@ import ray
 
 from ddpnas_ray import job as jobs
 from ddpnas_ray.config import SearchConfig
+from ddpnas_ray.distributed.ray_data import DataSource
 from ddpnas_ray.execution.ray_pool import fetched, fitting_workers
 from ddpnas_ray.job import Job
 
@@ -60,13 +61,13 @@ def run_trials(
     size = fitting_workers(config.execution, config.training.threads) if not by_table else None
     per_task = max(1, min(TABLE_TRIALS, len(trials) // 8)) if by_table else 1
     chunks = [list(trials[i : i + per_task]) for i in range(0, len(trials), per_task)]
-    shared = ray.put(job if by_table else None)
+    shared: Any = ray.put(job) if by_table else DataSource.here()
     task = ray.remote(
         num_cpus=1 if size is None else size.cpus_per_worker,
         num_gpus=0 if size is None else size.gpus_per_worker,
         max_retries=3,
         max_calls=0,
-    )(search_all)
+    )(_search)
     refs = [task.options(name=_name(chunk)).remote(shared, chunk) for chunk in chunks]
     found: dict[Any, list[dict[str, Any]]] = {}
     pending = list(refs)
@@ -79,11 +80,16 @@ def run_trials(
     return [result for ref in refs for result in found[ref]]
 
 
+def _search(shared: Job | DataSource, trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """The body of a task: trials by a table, or one with images."""
+    return search_all(shared.job(trials[0].config) if isinstance(shared, DataSource) else shared, trials)
+
+
 def search_all(job: Job | None, trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """The body of a task, which needs no cluster.
+    """Search once a trial, in this process; needs no cluster.
 
     Args:
-        job: Whose table is used; None: each trial prepares its own data.
+        job: Whose table or images are used; None: each trial prepares its own data.
         trials: The searches.
     """
     results = []

@@ -21,7 +21,6 @@ import ray
 from ray import tune
 from ray.exceptions import RayTaskError
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ddpnas_ray import job as jobs
 from ddpnas_ray import rundir
@@ -29,10 +28,11 @@ from ddpnas_ray.ablations.outcomes import answer_scores
 from ddpnas_ray.config import SearchConfig, dump
 from ddpnas_ray.core.errors import ResourceError
 from ddpnas_ray.core.types import SearchSpace, SearchState
+from ddpnas_ray.distributed.ray_data import DataSource
 from ddpnas_ray.distributed.ray_metrics import Metrics
 from ddpnas_ray.execution import checkpoint
 from ddpnas_ray.execution.base import Executor
-from ddpnas_ray.execution.ray_pool import PoolSize, RayPool, fetched, fitting_workers
+from ddpnas_ray.execution.ray_pool import PoolSize, RayPool, fitting_workers
 from ddpnas_ray.job import Job
 from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.storage import Folder
@@ -186,7 +186,9 @@ def run(
         if (out / "tune").has(name):
             (out / "tune" / name).delete()  # a trial reports all of its epochs again
         _forget_lock(out, name)
-    here = {"out": path, "cwd": os.getcwd(), "home": ray.get_runtime_context().get_node_id()}
+    by_table = all(trial.job is not None for trial in placed.trials.values())
+    source = None if by_table or out.is_local else DataSource.here()
+    here = {"out": path, "cwd": os.getcwd(), "source": source}
     trainable = tune.with_parameters(_search, **here, trials=placed.trials, sizes=placed.sizes)
     with _quietly(ENVIRONMENT):
         tune.Tuner(
@@ -240,7 +242,7 @@ def _search(
     *,
     out: str,
     cwd: str,
-    home: str,
+    source: DataSource | None,
     trials: Mapping[str, Trial],
     sizes: Mapping[str, PoolSize],
 ) -> dict[str, Any]:
@@ -251,10 +253,12 @@ def _search(
     folder = Folder.open(out) / "trials" / trial.name
     if folder.has("result.json") or trial.stopped:
         return _again(trial, folder)
-    job = _loaded(trial.config, cwd, home) if trial.job is None else trial.job
+    job = trial.job or (Job.prepare(trial.config) if source is None else source.job(trial.config))
     if folder.has("config.yaml"):
         rundir.refuse_other_data(folder, job.digest)
     else:
+        if not folder.is_local and folder.names():
+            folder.delete()  # a kill came while the first files were written
         rundir.create(folder.path if folder.is_local else folder.uri, job.first_files(dump(job.config)))
     progress = job.progress()
     rows: list[dict[str, float]] = []
@@ -277,21 +281,6 @@ def _search(
             result = jobs.run(job, folder, executor, progress)
     assert result is not None  # there is no time limit
     return _last(result, rows)
-
-
-def _loaded(config: SearchConfig, cwd: str, home: str) -> Job:
-    """A search with its images. They come from the command's node through the object store; others need no data."""
-    if ray.get_runtime_context().get_node_id() == home:
-        return Job.prepare(config)
-    there = NodeAffinitySchedulingStrategy(home, soft=False)
-    task = ray.remote(_prepare).options(name="load data", num_cpus=0, scheduling_strategy=there)
-    job: Job = fetched(task.remote(config, cwd), "the data did not come from the node of the command")
-    return job
-
-
-def _prepare(config: SearchConfig, cwd: str) -> Job:
-    os.chdir(cwd)
-    return Job.prepare(config)
 
 
 def _executor(job: Job, size: PoolSize) -> Executor:
