@@ -384,7 +384,7 @@ def _topology(args: argparse.Namespace) -> int:
     costs, found = run.unbounded()[1], []
     with counting("shapes", len(wanted), sys.stderr if args.json else sys.stdout) as advance:
         for shape in wanted:
-            found.append(next(iter(solve(run.problem, shape.budget(run, costs))), None))
+            found.append(next(iter(solve(run.problem, shape.budget(costs))), None))
             advance(1)
     scores = None
     if job is not None:

@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         values = dataclasses.asdict(estimate) | {"seconds": {w: round(estimate.seconds(w), 1) for w in WORKERS}}
         print(json.dumps(values))
     else:
-        print("\n".join(notes + report(job, estimate)))
+        print("\n".join(notes + report(estimate)))
     return OK
 
 
@@ -230,7 +230,7 @@ def try_out(job: Job) -> tuple[Estimate, list[str]]:
     return estimate, notes
 
 
-def report(job: Job, estimate: Estimate) -> list[str]:
+def report(estimate: Estimate) -> list[str]:
     """The estimate for people."""
     times = ", ".join(f"{duration(estimate.seconds(w))} on {w}" for w in WORKERS)
     return [

@@ -54,7 +54,7 @@ class Shape:
         ]
         return f"{{{', '.join(parts)}}}" if parts else ANY
 
-    def budget(self, run: FinishedRun, costs: dict[str, int]) -> Budget:
+    def budget(self, costs: dict[str, int]) -> Budget:
         """As generation takes it."""
         bounds = (("height", self.height), ("nonparametric", self.nonparametric))
         text = ",".join(f"{name}={value}..{value}" for name, value in bounds if value is not None)
