@@ -7,14 +7,17 @@ makes, where they do not exist yet,
 - the role and instance profile ``ddpnas-worker``, which may use that bucket and nothing else;
 - ``ddpnas-head``, which may besides start machines with that profile, and end machines of this cluster;
 - the security group ``ddpnas`` in the default VPC: everything among its members, SSH from ``--ssh-from``, nothing else;
-and writes aws.yaml with all of these filled in to stdout. ``--delete`` takes back all but the bucket.
+and writes aws.yaml with all of these filled in to stdout. Called again with another address it lets that one in
+instead. ``--delete`` takes back all but the bucket.
 
 Needs boto3, as `ray up` does, and credentials that may do this (IAM, EC2, S3), which are not copied anywhere.
+Exit codes: 0 done; 1 AWS refused; 2 bad input, before anything is made.
 """
 
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import json
 import sys
 from collections.abc import Sequence
@@ -22,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 CLUSTER = Path(__file__).with_name("aws.yaml")
 GROUP, HEAD, WORKER = "ddpnas", "ddpnas-head", "ddpnas-worker"
@@ -37,26 +40,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--region", required=True, help="such as us-west-2")
-    p.add_argument("--bucket", required=True, help="for runs and data; made if it does not exist")
+    p.add_argument("--bucket", help="for runs and data; made if it does not exist; needed unless --delete")
     p.add_argument("--ssh-from", metavar="CIDR", help="who may log in, such as 203.0.113.7/32; needed unless --delete")
     p.add_argument("--ami", help="machine image; default: AWS's newest with NVIDIA's driver and Docker on Ubuntu 24.04")
     p.add_argument("--delete", action="store_true", help="delete the roles and the security group; the bucket stays")
     args = p.parse_args(argv)
-    if args.delete:
-        delete(args.region)
-        return 0
-    if not args.ssh_from or args.ssh_from.endswith("/0"):
-        p.error(f"--ssh-from is {args.ssh_from}: your own address is needed, such as 203.0.113.7/32")
-    ami = args.ami or boto3.client("ssm", args.region).get_parameter(Name=AMI_PARAMETER)["Parameter"]["Value"]
-    account = boto3.client("sts", args.region).get_caller_identity()["Account"]
-    ec2 = boto3.client("ec2", args.region)
-    make_bucket(args.region, args.bucket)
-    make_profile(WORKER, [bucket_statement(args.bucket)])
-    make_profile(HEAD, [bucket_statement(args.bucket), *head_statements(args.region, account)])
-    group = make_group(ec2, args.ssh_from)
-    zones = [zone["ZoneName"] for zone in ec2.describe_availability_zones()["AvailabilityZones"]]
-    print(filled(CLUSTER.read_text(encoding="utf-8"), args.region, zones, ami, group, account), end="")
+    ssh_from = network(args.ssh_from)
+    if not args.delete and not args.bucket:
+        p.exit(2, f"{p.prog}: --bucket is missing: runs and data need one; name yours, or one to be made\n")
+    if not args.delete and ssh_from is None:
+        allowed = "your own address is needed, such as 203.0.113.7/32 (an IPv4 network, but not everybody)"
+        p.exit(2, f"{p.prog}: --ssh-from is {args.ssh_from}: {allowed}; curl https://checkip.amazonaws.com tells it\n")
+    try:
+        if args.delete:
+            delete(args.region)
+        else:
+            print(prepared(args.region, args.bucket, str(ssh_from), args.ami), end="")
+    except (ClientError, BotoCoreError) as error:
+        print(f"{p.prog}: AWS says: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
     return 0
+
+
+def network(text: str | None) -> str | None:
+    """An IPv4 network as AWS writes it; None if it is none, or the whole internet."""
+    try:
+        found = ipaddress.IPv4Network(text or "")
+    except ValueError:
+        return None
+    return str(found) if found.prefixlen else None
+
+
+def prepared(region: str, bucket: str, ssh_from: str, ami: str | None) -> str:
+    """aws.yaml for an account that has, from now on, what the file names."""
+    ec2 = boto3.client("ec2", region)
+    ami = ami or boto3.client("ssm", region).get_parameter(Name=AMI_PARAMETER)["Parameter"]["Value"]
+    account = boto3.client("sts", region).get_caller_identity()["Account"]
+    make_bucket(region, bucket)
+    make_profile(WORKER, [bucket_statement(bucket)])
+    make_profile(HEAD, [bucket_statement(bucket), *head_statements(region, account)])
+    group = make_group(ec2, ssh_from)
+    zones = [zone["ZoneName"] for zone in ec2.describe_availability_zones()["AvailabilityZones"]]
+    return filled(CLUSTER.read_text(encoding="utf-8"), region, zones, ami, group, account)
 
 
 def bucket_statement(bucket: str) -> dict[str, Any]:
@@ -101,15 +126,17 @@ def head_statements(region: str, account: str) -> list[dict[str, Any]]:
 
 
 def make_bucket(region: str, bucket: str) -> None:
+    """The bucket, encrypted and not public; one that is there already stays as it is."""
     s3 = boto3.client("s3", region)
-    try:
-        s3.head_bucket(Bucket=bucket)
-        return
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "404":
-            raise
     where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-    s3.create_bucket(Bucket=bucket, **where)
+    try:
+        if _tried(s3.head_bucket, Bucket=bucket):
+            return
+        s3.create_bucket(Bucket=bucket, **where)
+    except ClientError as error:
+        if _code(error) in ("403", "BucketAlreadyExists"):
+            sys.exit(f"--bucket is {bucket}, which is somebody else's, or closed to your credentials: name another")
+        raise
     blocked = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
     s3.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=dict.fromkeys(blocked, True))
     rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
@@ -129,22 +156,35 @@ def make_profile(name: str, statements: list[dict[str, Any]]) -> None:
 
 
 def make_group(ec2: Any, ssh_from: str) -> str:
-    """The security group's id."""
-    if (found := find_group(ec2)) is not None:
-        return found
-    vpcs = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
-    if not vpcs:
-        sys.exit("there is no default VPC in this region: aws ec2 create-default-vpc")
-    group = str(
-        ec2.create_security_group(GroupName=GROUP, Description="ddpnas Ray cluster", VpcId=vpcs[0]["VpcId"])["GroupId"]
-    )
-    ssh = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": ssh_from}]}
+    """The security group's id; one that is there already gets the rules it lacks, and loses others of port 22."""
+    found = find_group(ec2)
+    group = found or new_group(ec2)
     among_members = {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group}]}
-    ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[among_members, ssh])
+    ssh = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": ssh_from}]}
+    for rule, what in ((among_members, "everything among its members"), (ssh, f"SSH from {ssh_from}")):
+        if _tried(ec2.authorize_security_group_ingress, GroupId=group, IpPermissions=[rule]) and found:
+            print(f"group {GROUP} is there already; it now lets in {what}", file=sys.stderr)
+    rules = ec2.describe_security_group_rules(Filters=[{"Name": "group-id", "Values": [group]}])["SecurityGroupRules"]
+    for rule in rules:
+        ports = (rule.get("FromPort"), rule.get("ToPort"))
+        if not rule["IsEgress"] and ports == (22, 22) and rule.get("CidrIpv4") != ssh_from:
+            ec2.revoke_security_group_ingress(GroupId=group, SecurityGroupRuleIds=[rule["SecurityGroupRuleId"]])
+            source = rule.get("CidrIpv4") or rule.get("CidrIpv6") or "a group or list"
+            print(f"group {GROUP} no longer lets in SSH from {source}", file=sys.stderr)
     return group
 
 
+def new_group(ec2: Any) -> str:
+    """The id of a security group without rules, in the default VPC."""
+    vpcs = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    if not vpcs:
+        sys.exit("there is no default VPC in this region: aws ec2 create-default-vpc")
+    vpc = vpcs[0]["VpcId"]
+    return str(ec2.create_security_group(GroupName=GROUP, Description="ddpnas Ray cluster", VpcId=vpc)["GroupId"])
+
+
 def find_group(ec2: Any) -> str | None:
+    """The id of the security group where there is one."""
     groups = ec2.describe_security_groups(Filters=[{"Name": "group-name", "Values": [GROUP]}])["SecurityGroups"]
     return groups[0]["GroupId"] if groups else None
 
@@ -163,26 +203,38 @@ def filled(text: str, region: str, zones: Sequence[str], ami: str, group: str, a
 
 
 def delete(region: str) -> None:
-    """All but the bucket."""
+    """All but the bucket; the group first, since it stays, and the rest with it, while a machine is in it."""
     iam, ec2 = boto3.client("iam"), boto3.client("ec2", region)
+    if (group := find_group(ec2)) is not None:
+        try:
+            ec2.delete_security_group(GroupId=group)
+        except ClientError as error:
+            if _code(error) != "DependencyViolation":
+                raise
+            sys.exit(
+                f"nothing is deleted: machines are still in the security group {GROUP}. After `ray down` they take a "
+                "minute to end: try again then"
+            )
     for name in (HEAD, WORKER):
         _tried(iam.remove_role_from_instance_profile, InstanceProfileName=name, RoleName=name)
         _tried(iam.delete_instance_profile, InstanceProfileName=name)
         _tried(iam.delete_role_policy, RoleName=name, PolicyName="ddpnas")
         _tried(iam.delete_role, RoleName=name)
-    if (group := find_group(ec2)) is not None:
-        ec2.delete_security_group(GroupId=group)
 
 
 def _tried(call: Any, **arguments: Any) -> bool:
-    """Whether there was something to do: not if it exists already, or no longer."""
+    """Whether there was something to do: not if it exists already, or not at all."""
     try:
         call(**arguments)
     except ClientError as error:
-        if error.response["Error"]["Code"] not in ("EntityAlreadyExists", "NoSuchEntity"):
+        if _code(error) not in ("EntityAlreadyExists", "NoSuchEntity", "InvalidPermission.Duplicate", "404"):
             raise
         return False
     return True
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response["Error"]["Code"])
 
 
 if __name__ == "__main__":

@@ -127,20 +127,119 @@ def test_running_it_twice_changes_nothing_and_delete_takes_it_back(
         assert account.main([*SETUP, "--ami", "ami-1"]) == 0
         files.append(capsys.readouterr().out)
     assert files[0] == files[1]
-    assert account.main(["--region", REGION, "--bucket", "ddpnas-test", "--delete"]) == 0
+    assert account.main(["--region", REGION, "--delete"]) == 0
     assert aws.client("iam").list_roles()["Roles"] == []
     names = [group["GroupName"] for group in aws.client("ec2").describe_security_groups()["SecurityGroups"]]
     assert set(names) == {"default"}
     assert [bucket["Name"] for bucket in aws.client("s3").list_buckets()["Buckets"]] == ["ddpnas-test"]
 
 
-def test_a_cluster_that_everybody_may_log_in_to_is_refused(
-    account: ModuleType, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("ssh_from", ["0.0.0.0/0", "/32", "203.0.113.7/33", "203.0.113.7/24", "2001:db8::1/128", ""])
+def test_who_may_log_in_is_checked_before_anything_is_made(
+    aws: Any, account: ModuleType, capsys: pytest.CaptureFixture[str], ssh_from: str
 ) -> None:
     with pytest.raises(SystemExit) as refused:
-        account.main([*SETUP[:-1], "0.0.0.0/0"])
+        account.main([*SETUP[:-1], ssh_from])
     assert refused.value.code == 2
-    assert "--ssh-from is 0.0.0.0/0: your own address is needed" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"--ssh-from is {ssh_from}: your own address is needed" in line
+    assert aws.client("s3").list_buckets()["Buckets"] == [] and aws.client("iam").list_roles()["Roles"] == []
+
+
+def test_the_bucket_is_needed_to_make_the_account(account: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        account.main(["--region", REGION, "--ssh-from", "203.0.113.7/32"])
+    assert refused.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--bucket is missing" in line
+
+
+def let_in(aws: Any) -> set[tuple[str, Any]]:
+    """(protocol, whence) of the rules of our group."""
+    ec2 = aws.client("ec2")
+    (group,) = ec2.describe_security_groups(Filters=[{"Name": "group-name", "Values": ["ddpnas"]}])["SecurityGroups"]
+    return {
+        (rule["IpProtocol"], source.get("CidrIp") or source.get("CidrIpv6") or "members")
+        for rule in group["IpPermissions"]
+        for source in [*rule["IpRanges"], *rule.get("Ipv6Ranges", []), *rule["UserIdGroupPairs"]]
+    }
+
+
+def test_another_address_takes_the_place_of_the_old_one(
+    aws: Any, account: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert account.main([*SETUP, "--ami", "ami-1"]) == 0
+    capsys.readouterr()
+    assert account.main([*SETUP[:-1], "198.51.100.1", "--ami", "ami-1"]) == 0
+    told = capsys.readouterr().err
+    assert "now lets in SSH from 198.51.100.1/32" in told and "no longer lets in SSH from 203.0.113.7/32" in told
+    assert let_in(aws) == {("-1", "members"), ("tcp", "198.51.100.1/32")}
+
+
+def test_a_group_without_rules_gets_them(aws: Any, account: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    ec2 = aws.client("ec2")
+    vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+    ec2.create_security_group(GroupName="ddpnas", Description="of a run that was cut off", VpcId=vpc)
+    assert account.main([*SETUP, "--ami", "ami-1"]) == 0
+    assert let_in(aws) == {("-1", "members"), ("tcp", "203.0.113.7/32")}
+    assert "now lets in everything among its members" in capsys.readouterr().err
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, operation: str, error: Exception) -> None:
+    """AWS answers one operation with an error: the simulated one has none of these."""
+    from botocore.client import BaseClient
+
+    answer = BaseClient._make_api_call
+
+    def call(self: Any, name: str, arguments: Any) -> Any:
+        if name == operation:
+            raise error
+        return answer(self, name, arguments)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", call)
+
+
+def refusal(operation: str, code: str) -> Exception:
+    from botocore.exceptions import ClientError
+
+    return ClientError({"Error": {"Code": code, "Message": "no"}}, operation)
+
+
+def test_delete_while_machines_are_ending_is_to_be_tried_again(
+    aws: Any, account: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert account.main([*SETUP, "--ami", "ami-1"]) == 0
+    with monkeypatch.context() as patch:
+        refuse(patch, "DeleteSecurityGroup", refusal("DeleteSecurityGroup", "DependencyViolation"))
+        with pytest.raises(SystemExit, match=r"machines are still in the security group ddpnas.*try again"):
+            account.main(["--region", REGION, "--delete"])
+    assert len(aws.client("iam").list_roles()["Roles"]) == 2, "machines that go on working keep their rights"
+    assert account.main(["--region", REGION, "--delete"]) == 0
+    assert aws.client("iam").list_roles()["Roles"] == []
+    assert account.main(["--region", REGION, "--delete"]) == 0, "nothing left to do"
+
+
+@pytest.mark.parametrize(("operation", "code"), [("HeadBucket", "403"), ("CreateBucket", "BucketAlreadyExists")])
+def test_a_bucket_of_somebody_else_is_named(
+    aws: Any, account: ModuleType, monkeypatch: pytest.MonkeyPatch, operation: str, code: str
+) -> None:
+    refuse(monkeypatch, operation, refusal(operation, code))
+    with pytest.raises(SystemExit, match="--bucket is ddpnas-test, which is somebody else's"):
+        account.main([*SETUP, "--ami", "ami-1"])
+    assert aws.client("iam").list_roles()["Roles"] == []
+
+
+@pytest.mark.parametrize("what", ["denied", "no credentials"])
+def test_what_aws_refuses_takes_one_line(
+    aws: Any, account: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    from botocore.exceptions import NoCredentialsError
+
+    error = refusal("CreateRole", "AccessDenied") if what == "denied" else NoCredentialsError()
+    refuse(monkeypatch, "CreateRole", error)
+    assert account.main([*SETUP, "--ami", "ami-1"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f"AWS says: {error}")
 
 
 def test_only_the_examples_are_filled_in(account: ModuleType) -> None:

@@ -57,7 +57,9 @@ def test_every_node_installs_the_repository_and_what_was_tested_together(name: s
     assert config["file_mounts"]["/home/ray/ddpnas"] == "."
     for kind in ("head", "worker"):
         commands = config[f"{kind}_setup_commands"]
-        assert "cd ~/ddpnas && pip install -q -c constraints.txt -e ." in commands
+        package, *more = [command for command in commands if "pip" in command]
+        assert package == "cd ~/ddpnas && pip install -q -c constraints.txt -e ."
+        assert all(command.startswith("cd ~/ddpnas && pip install -q -c constraints.txt ") for command in more), more
         assert not any("ray-wheels" in command or "pip install -U" in command for command in commands), "Ray's defaults"
 
 

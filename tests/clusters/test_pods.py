@@ -86,7 +86,8 @@ def test_nobody_else_reaches_the_pods(name: str) -> None:
     host = spec["headGroupSpec"]["rayStartParams"]["dashboard-host"]
     if name == "kuberay.yaml":
         assert host == "127.0.0.1" and not others
-    else:  # the operator submits the job by the dashboard's port, and nobody else may use it
+    else:  # the job is submitted, and asked for by the operator, by the head's service; nobody else may use it
+        assert host == "0.0.0.0"
         assert [port["port"] for port in others[0]["ports"]] == [8265] and len(others) == 1
         assert all("podSelector" in source and "namespaceSelector" in source for source in others[0]["from"])
 
@@ -120,6 +121,8 @@ def test_pods_have_no_more_rights_than_they_need(name: str) -> None:
 
 def test_a_search_by_job_goes_on_with_the_run_that_is_there_and_ends_its_cluster() -> None:
     job = documents("kuberay-search.yaml")["RayJob"]["spec"]
+    elastic = "--set execution.elastic=true --set execution.gpus_per_worker=1"
+    assert elastic in " ".join(job["entrypoint"].split()), "what a node must have for it to be started"
     assert "--resume" in job["entrypoint"] and "--address" not in job["entrypoint"], "RAY_ADDRESS tells a job"
     assert job["shutdownAfterJobFinishes"] is True and job["backoffLimit"] > 0
 

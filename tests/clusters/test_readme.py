@@ -73,6 +73,8 @@ def test_every_command_and_option_of_ray_exists() -> None:
     assert used == {command for command, _ in calls}
     for command, rest in calls:
         asked, words = cli.commands[command], rest.partition(" -- ")[0]  # after that come our own
+        if command == "rsync-up":  # by plain rsync: without a slash a folder would go into the one that it shall become
+            assert all(path.endswith("/") for path in words.split()[1:]), words
         if command == "job":
             asked = asked.commands[words.split()[0]]
         known = {option for parameter in asked.params for option in parameter.opts}
