@@ -374,8 +374,7 @@ def fitting_workers(config: ExecutionConfig, threads: int, architectures: int | 
         architectures: How many there are at once; an elastic cluster is asked for one worker each.
 
     Raises:
-        ResourceError: GPUs were asked for and there are none, not one worker fits, or it is not known what nodes that
-            are to come will have.
+        ResourceError: GPUs were asked for and there are none, or not one worker fits.
     """
     total = ray.cluster_resources()
     gpus = config.gpus_per_worker if config.gpus_per_worker is not None else float(total.get("GPU", 0) > 0)
@@ -384,11 +383,6 @@ def fitting_workers(config: ExecutionConfig, threads: int, architectures: int | 
     if gpus:
         fit = min(fit, int(total.get("GPU", 0) / gpus + 1e-9))
     if config.elastic:
-        if not gpus and config.gpus_per_worker is None:
-            raise ResourceError(
-                "execution.elastic=true: the cluster has no GPU yet, and whether its nodes will is not known; set "
-                "execution.gpus_per_worker=1, or =0 to train on CPUs"
-            )
         return PoolSize(config.workers or architectures or max(fit, 1), cpus, gpus, elastic=True)
     if fit < 1:
         raise ResourceError(

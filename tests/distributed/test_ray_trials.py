@@ -94,7 +94,7 @@ def test_what_a_killed_process_had_is_searched_again(
     flag = tmp_path / "flag"
     flag.touch()
     trials = trials_of(by_table.config, 8, label=str(flag))
-    monkeypatch.setattr(ray_trials, "search_all", _die_once)
+    monkeypatch.setattr(ray_trials, "_search", _die_once)
     found = run_trials(by_table, trials)
     assert not flag.exists(), "a process died"
     assert without_seconds(found) == without_seconds(search_all(by_table, trials))
@@ -104,7 +104,7 @@ def test_what_a_killed_process_had_is_searched_again(
 def test_a_process_that_dies_again_and_again_ends_it(by_table: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     from ddpnas_ray.distributed import ray_trials
 
-    monkeypatch.setattr(ray_trials, "search_all", _die)
+    monkeypatch.setattr(ray_trials, "_search", _die)
     with pytest.raises(WorkerLostError, match=r"^trials: a task died again and again; look at its node's memory"):
         run_trials(by_table, trials_of(by_table.config, 1))
 
