@@ -232,6 +232,19 @@ def test_an_edge_tells_the_story_that_explain_tells(cell: Path, cell_page: Eleme
         assert f"{story['ledger']['pruned']} was pruned" in cell_page.find("edge-1").text
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [("name: cell", "name: 'my_lab.tiny:make'"), ("seed: 0", "seed: 0\nlong_gone: {key: 1}")]
+)
+def test_explain_needs_as_little_as_the_page(cell: Path, tmp_path: Path, old: str, new: str) -> None:
+    out = shutil.copytree(cell, tmp_path / "run")
+    text = (out / "config.yaml").read_text()
+    assert old in text
+    (out / "config.yaml").write_text(text.replace(old, new))
+    said = run(report.main, out, "--explain", "normal.1")
+    assert (said.code, said.err) == (0, "")
+    assert said.out == run(report.main, cell, "--explain", "normal.1").out
+
+
 def test_the_ledger_is_the_file_with_both_probabilities(cell: Path, cell_page: Element) -> None:
     rows = [
         [
@@ -506,6 +519,7 @@ def test_a_gate_that_cannot_be_found_is_said(cell: Path, tmp_path: Path) -> None
     (out / "config.yaml").write_text("space: {name: no_such_lab}\n")
     page = page_of(out)
     assert "which edges take part is not known here" in page.all("header")[0].text
+    assert run(report.main, out, "--explain", "normal.1").err.startswith("which edges take part is not known here")
     assert page.find("trainings").rows() == page_of(cell).find("trainings").rows()
 
 

@@ -26,7 +26,7 @@ from ddpnas_ray.core.types import Evaluation, SearchSpace
 from ddpnas_ray.reporting import charts, networks
 from ddpnas_ray.reporting.explain import RoundStory, edge_story, verdict
 from ddpnas_ray.reporting.progress import duration
-from ddpnas_ray.reporting.runfiles import RunFiles
+from ddpnas_ray.reporting.runfiles import RunFiles, keep_per_group
 from ddpnas_ray.reporting.summary import target_text
 
 COLOURS = 10  # of operations; then they repeat
@@ -243,8 +243,9 @@ def _theta(
 
 def _stories(run: RunFiles) -> list[list[RoundStory]]:
     """Every edge's; of very long searches the last rounds alone."""
+    keep = keep_per_group(run.config)
     stories = [
-        edge_story(edge.name, run.history, run.evaluations, run.space, run.keep_per_group, run.ledger)
+        edge_story(edge.name, run.history, run.evaluations, run.space, keep, run.ledger)
         for edge in run.space.edges
     ]
     total = sum(len(story.operations) for rounds in stories for story in rounds)
