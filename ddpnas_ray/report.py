@@ -110,10 +110,13 @@ def _page(runs: Sequence[str], file: str) -> int:
     from ddpnas_ray.reporting.html import run_page
 
     files = [_read(run) for run in runs]
-    place = file or f"{runs[0].rstrip('/')}/report.html"
     data = run_page(files[0]) if len(files) == 1 else compare_page(files)
-    head, slash, name = place.rpartition("/")
-    folder = Folder.open(head + slash if slash else ".")
+    if file:
+        head, slash, name = file.rpartition("/")
+        folder = Folder.open(head + slash or ".")
+    else:
+        folder, name = Folder.open(runs[0]), "report.html"
+    place = file or (folder / name).uri
     if not name or (folder.is_local and Path(folder.path, name).is_dir()):
         raise RunDirError(f"--html {place}: is a folder; give the page a name, such as {place.rstrip('/')}/report.html")
     folder.write(name, data, way_out="give --html another FILE, or correct its permissions")
@@ -132,7 +135,7 @@ def _read(run: str) -> RunFiles:
 
 
 def _searched(run: str) -> tuple[Folder, dict[str, Any], SearchSpace, list[str]]:
-    """Folder, configuration, space and what is not known of it; needs no code of the space, nor keys of this version."""
+    """Folder, configuration, space, and what is not known of it. Needs neither the space's code nor known keys."""
     folder = rundir.existing(run)
     config = rundir.parsed(folder, "config.yaml", lambda data: parse(data.decode(), f"{run}/config.yaml"))
     space, notes = rundir.parsed(folder, "space.json", rundir.read_space), []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -318,6 +319,14 @@ def test_cells_are_drawn_with_every_operation_of_the_genotype(cell: Path, cell_p
     for kind, svg in zip(("normal", "reduce"), cell_page.find("network").all("svg"), strict=True):
         drawn = [text.text for text in svg.all("text")]
         assert sorted(t for t in drawn if "_" in t) == sorted(name for name, _ in genotype[kind])
+
+
+def test_commands_of_a_run_by_its_uri_work(cell: Path, tmp_path: Path) -> None:
+    file = tmp_path / "page.html"
+    assert run(report.main, cell.as_uri(), "--html", file).code == 0
+    commands = [shlex.split(code.text) for code in Page(file.read_bytes()).root.find("repeat").all("code")]
+    (again,) = [words for words in commands if "ddpnas_ray.search" in words]
+    assert load(again[again.index("--config") + 1]) == load(str(cell / "config.yaml"))
 
 
 def test_a_chain_is_drawn_stage_by_stage(mobile: Path) -> None:

@@ -245,8 +245,7 @@ def _stories(run: RunFiles) -> list[list[RoundStory]]:
     """Every edge's; of very long searches the last rounds alone."""
     keep = keep_per_group(run.config)
     stories = [
-        edge_story(edge.name, run.history, run.evaluations, run.space, keep, run.ledger)
-        for edge in run.space.edges
+        edge_story(edge.name, run.history, run.evaluations, run.space, keep, run.ledger) for edge in run.space.edges
     ]
     total = sum(len(story.operations) for rounds in stories for story in rounds)
     if total <= STORY_ROWS:
@@ -557,8 +556,7 @@ def _commands(run: RunFiles) -> list[tuple[str, str]]:
         changed = " (its files had changes that are not in the commit)" if commit.endswith("+changes") else ""
         what = f"the code that it ran with{changed}"
         commands.append((what, shlex.join(["git", "checkout", commit.removesuffix("+changes")])))
-    config = f"{run.uri.rstrip('/')}/config.yaml"
-    again = [*words, "ddpnas_ray.search", "--config", config, "--out", "again"]
+    again = [*words, "ddpnas_ray.search", "--config", run.config_uri, "--out", "again"]
     commands.append(("the same search; an equal seed gives an equal fingerprint", shlex.join(again)))
     verify = [*words, "ddpnas_ray.report", run.uri, "--verify-fingerprint"]
     commands.append(("are the files what the search wrote?", shlex.join(verify)))

@@ -22,7 +22,8 @@ class RunFiles:
 
     Args:
         uri: Where it lies, as the user typed it.
-        config_text: ``config.yaml``.
+        config_uri: Where ``config.yaml`` lies.
+        config_text: What it says.
         config: The same as dictionaries; of whatever version of this package.
         result: ``result.json``.
         space: What was searched.
@@ -39,6 +40,7 @@ class RunFiles:
     """
 
     uri: str
+    config_uri: str
     config_text: str
     config: Mapping[str, Any]
     result: Mapping[str, Any]
@@ -111,6 +113,7 @@ def read_run(
     history, evaluations = read_records(folder, space)
     run = RunFiles(
         uri=folder.uri,
+        config_uri=(folder / "config.yaml").uri,
         config_text=rundir.parsed(folder, "config.yaml", bytes.decode),
         config=config,
         result=result,
