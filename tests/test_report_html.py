@@ -23,7 +23,7 @@ from ddpnas_ray.config import dump, load
 from ddpnas_ray.core.types import Edge, EvalRequest, EvalResult, Op, SearchSpace
 from ddpnas_ray.job import Job
 from ddpnas_ray.job import run as job_run
-from ddpnas_ray.reporting import networks
+from ddpnas_ray.reporting import html, networks
 from tests.commands import contents, options, run
 from tests.conftest import TINY
 from tests.test_driver import FakeExecutor
@@ -532,7 +532,9 @@ def test_a_gate_that_cannot_be_found_is_said(cell: Path, tmp_path: Path) -> None
     assert page.find("trainings").rows() == page_of(cell).find("trainings").rows()
 
 
-def test_long_searches_stay_small(cell: Path, tmp_path: Path) -> None:
+def test_long_searches_stay_small_and_say_what_is_left_out(
+    cell: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = shutil.copytree(cell, tmp_path / "run", ignore=shutil.ignore_patterns("generated"))
     folder = rundir.existing(str(out))
     space = rundir.parsed(folder, "space.json", rundir.read_space)
@@ -545,10 +547,22 @@ def test_long_searches_stay_small(cell: Path, tmp_path: Path) -> None:
     folder.write("evaluations.parquet", rundir.evaluations_table(many))
     nothing = [rundir.LedgerRow(i, edge.name, None, *[np.nan] * 4) for i in range(120) for edge in space.edges]
     folder.write("ledger.parquet", rundir.ledger_table(nothing))
-    page = page_of(out)
+    monkeypatch.setattr(html, "EPOCH_ROWS", 100)
+    page, compared = page_of(out), page_of(out, out, file=tmp_path / "compared.html")
     assert "evenly spaced ones are drawn" in page.find("theta").text
     assert "what touches is drawn as one" in page.find("time").text
     assert re.search(r"The last \d+ of 120 rounds", page.find("edge-0").text)
+    assert "Of so many evaluations, only the lines are drawn." in page.find("scores").text
+    assert "Each point is" not in page.find("scores").text
+    assert [row[0] for row in page.find("epochs").rows()] == [str(epoch) for epoch in range(141, 241)]
+    assert [row[0] for row in compared.find("entropies").rows()] == [str(rounds) for rounds in range(21, 121)]
+    for section, rows in ((page.find("scores"), 240), (page.find("fairness"), 120), (compared.find("entropy"), 121)):
+        assert f"The last 100 of {rows} rows." in section.text
+
+
+def test_a_short_search_is_shown_whole(cell_page: Element) -> None:
+    assert "Each point is an evaluation." in cell_page.find("scores").text
+    assert "The last" not in cell_page.find("main").text
 
 
 @pytest.mark.parametrize("nodes", range(1, 6))

@@ -197,7 +197,7 @@ def lines_chart(
     band_text: str = "",
     scatter: Sequence[tuple[float, float, str]] = (),
 ) -> Markup:
-    """Lines with a dot at every point, in the colours 0, 1, ...
+    """Lines with a dot at every point, or none where there are very many, in the colours 0, 1, ...
 
     Args:
         label: What it shows.

@@ -33,7 +33,7 @@ COLOURS = 10  # of operations; then they repeat
 STORY_ROWS = 3500  # operations in the tables of all edges' stories
 LEDGER_ROWS = 3000
 SCATTER_POINTS = 2000
-EPOCH_ROWS = 1000
+EPOCH_ROWS = 1000  # of tables by epoch and by round
 
 
 # --- pages ----------------------------------------------------------------------------------------------------------
@@ -44,7 +44,7 @@ def run_page(run: RunFiles) -> bytes:
     rounds, edges = len(run.history), _edges(run)
     colours = _colours(run.space)
     has_theta = moved(run)
-    stories = _stories(run)
+    stories, epochs = _stories(run), _epochs(run)
     return render(
         "run.html.j2",
         {"theta": _theta_data(edges, run) if has_theta else None},
@@ -67,8 +67,9 @@ def run_page(run: RunFiles) -> bytes:
         ledger=run.ledger[-LEDGER_ROWS:],
         ledger_left_out=max(0, len(run.ledger) - LEDGER_ROWS),
         mistakes=_mistakes(run),
-        progress=_progress(run),
-        epochs=_epochs(run),
+        progress=_progress(run, epochs),
+        scattered=len(run.evaluations) <= SCATTER_POINTS,
+        epochs=epochs,
         fairness=_fairness(run),
         generated=_networks(run),
         probe=_probe(run),
@@ -88,6 +89,7 @@ def render(template: str, data: Mapping[str, Any], **values: Any) -> bytes:
     """
     loader = PackageLoader("ddpnas_ray.reporting")
     page = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page.globals["EPOCH_ROWS"] = EPOCH_ROWS
     page.filters |= {"fixed": _fixed, "share": lambda x: f"{100 * x:.0f} %", "duration": _seconds}
     style, script = (loader.get_source(page, name)[0] for name in ("style.css", "script.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -292,10 +294,9 @@ def _epochs(run: RunFiles) -> list[dict[str, Any]]:
     return rows
 
 
-def _progress(run: RunFiles) -> Markup:
+def _progress(run: RunFiles, rows: Sequence[Mapping[str, Any]]) -> Markup:
     """Scores by epoch."""
-    rows, best = _epochs(run), -math.inf
-    so_far = []
+    best, so_far = -math.inf, []
     for row in rows:
         best = max(best, row["best"]) if math.isfinite(row["best"]) else best
         so_far.append((float(row["epoch"]), best))
@@ -348,7 +349,7 @@ def _fairness(run: RunFiles) -> dict[str, Any]:
         "names": names,
         "rows": rows,
         "most": max(1, int(counts_EK.max())),
-        "rounds": rounds[-EPOCH_ROWS:],
+        "rounds": rounds,
         "edges": len(space.edges),
         "worst": max((row["spread"] for row in rounds), default=0),
         "trained": len(trained),
