@@ -273,7 +273,7 @@ def _mistakes(run: RunFiles) -> dict[str, Any] | None:
 
 def _epochs(run: RunFiles) -> list[dict[str, Any]]:
     """A row an epoch."""
-    walls, rows = _walls(run), []
+    (_, walls_s), rows = _epoch_times(run), []
     by_epoch: dict[int, list[Evaluation]] = {}
     for row in run.evaluations:
         by_epoch.setdefault(row.epoch, []).append(row)
@@ -287,7 +287,7 @@ def _epochs(run: RunFiles) -> list[dict[str, Any]]:
                 "mean": math.fsum(finite) / len(finite) if finite else math.nan,
                 "best": max(finite, default=math.nan),
                 "busy": math.fsum(row.seconds for row in records),
-                "wall": walls.get(epoch, math.nan),
+                "wall": walls_s.get(epoch, math.nan),
                 "failed": sum(not row.ok for row in records),
             }
         )
@@ -356,40 +356,34 @@ def _fairness(run: RunFiles) -> dict[str, Any]:
     }
 
 
-def _walls(run: RunFiles) -> dict[int, float]:
-    """Wall time of every epoch, from the log; of an epoch that was run again the last time."""
+def _epoch_times(run: RunFiles) -> tuple[dict[int, float], dict[int, float]]:
+    """When the log's epochs began, in seconds since 1970, and their wall time; of one that was run again the last."""
     events = [event for event in run.log if event["event"] == "epoch" and {"epochs_done", "epoch_s"} <= event.keys()]
-    return {event["epochs_done"] - 1: float(event["epoch_s"]) for event in events}
-
-
-def _starts(run: RunFiles) -> dict[int, float]:
-    """When every epoch began, in seconds since 1970, from the log."""
-    events = [event for event in run.log if event["event"] == "epoch" and {"epochs_done", "epoch_s"} <= event.keys()]
-    return {event["epochs_done"] - 1: float(event["time"]) - float(event["epoch_s"]) for event in events}
+    walls_s = {event["epochs_done"] - 1: float(event["epoch_s"]) for event in events}
+    return {event["epochs_done"] - 1: float(event["time"]) - float(event["epoch_s"]) for event in events}, walls_s
 
 
 def _work(run: RunFiles) -> dict[str, Any] | None:
     """Who worked when; None where nothing took time."""
     if not any(row.seconds > 0 for row in run.evaluations):
         return None
-    walls = _walls(run)
+    starts_s, walls_s = _epoch_times(run)
     workers = sorted({(row.node, row.worker.partition("/")[0]) for row in run.evaluations})
     nodes = {node: f"node {i}" for i, node in enumerate(dict.fromkeys(node for node, _ in workers), start=1)}
     names = [name if len(nodes) == 1 else f"{name}, {nodes[node]}" for node, name in workers]
     place = {worker: i for i, worker in enumerate(workers)}
     bars: list[charts.Bar] = []
-    begins: dict[int, float] = {}
-    rounds: dict[str, float] = {}
-    clock, logged = 0.0, True
-    starts = _starts(run)
-    started = all(row.start_s is not None and row.epoch in starts for row in run.evaluations)
+    begins_s: dict[int, float] = {}
+    rounds_s: dict[str, float] = {}
+    clock_s, logged = 0.0, True
+    started = all(row.start_s is not None and row.epoch in starts_s for row in run.evaluations)
     by_epoch: dict[int, list[Evaluation]] = {}
     for row in run.evaluations:
         by_epoch.setdefault(row.epoch, []).append(row)
     for epoch, records in sorted(by_epoch.items()):
-        begins[epoch] = clock
-        rounds.setdefault(f"round {records[0].round + 1}", clock)
-        until = dict.fromkeys(range(len(workers)), clock)
+        begins_s[epoch] = clock_s
+        rounds_s.setdefault(f"round {records[0].round + 1}", clock_s)
+        until_s = dict.fromkeys(range(len(workers)), clock_s)
         for row in sorted(records, key=lambda row: row.architecture):
             at = place[row.node, row.worker.partition("/")[0]]
             kind = "failed" if not row.ok else "even" if row.round % 2 else "odd"
@@ -399,26 +393,28 @@ def _work(run: RunFiles) -> dict[str, Any] | None:
                 f"{row.seconds:.2f} s, score {row.score:.4f} ({row.split})"
             )
             if started and row.start_s is not None:
-                until[at] = clock + max(0.0, row.start_s - starts[epoch])
-            bars.append(charts.Bar(at, until[at], row.seconds, kind, text))
-            until[at] += row.seconds
-        logged = logged and epoch in walls
-        clock = max(clock + walls.get(epoch, 0.0), *until.values())
-    resumes = [begins[e["epoch"]] for e in run.log if e["event"] == "start" and e.get("epoch") in begins and e["epoch"]]
-    busy = [math.fsum(bar.seconds for bar in bars if bar.row == i) for i in range(len(workers))]
+                until_s[at] = clock_s + max(0.0, row.start_s - starts_s[epoch])
+            bars.append(charts.Bar(at, until_s[at], row.seconds, kind, text))
+            until_s[at] += row.seconds
+        logged = logged and epoch in walls_s
+        clock_s = max(clock_s + walls_s.get(epoch, 0.0), *until_s.values())
+    resumes_s = [
+        begins_s[e["epoch"]] for e in run.log if e["event"] == "start" and e.get("epoch") in begins_s and e["epoch"]
+    ]
+    busy_s = [math.fsum(bar.seconds for bar in bars if bar.row == i) for i in range(len(workers))]
     done = Counter(bar.row for bar in bars)
     return {
-        "chart": charts.timeline(names, bars, rounds, resumes),
+        "chart": charts.timeline(names, bars, rounds_s, resumes_s),
         "rows": [
-            (name, nodes[node], node or "this machine", done[i], busy[i], busy[i] / clock)
+            (name, nodes[node], node or "this machine", done[i], busy_s[i], busy_s[i] / clock_s)
             for i, ((node, _), name) in enumerate(zip(workers, names, strict=True))
         ],
-        "wall": clock,
-        "busy": math.fsum(busy),
-        "share": math.fsum(busy) / (clock * len(workers)),
+        "wall": clock_s,
+        "busy": math.fsum(busy_s),
+        "share": math.fsum(busy_s) / (clock_s * len(workers)),
         "logged": logged,
         "started": started,
-        "resumes": len(resumes),
+        "resumes": len(resumes_s),
         "merged": len(bars) > charts.SHOWN_BARS,
     }
 
