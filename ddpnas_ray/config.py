@@ -21,6 +21,7 @@ from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.execution.base import ExecutionConfig
 from ddpnas_ray.nn.training_config import TrainingConfig
 from ddpnas_ray.spaces.base import TargetConfig, find_space
+from ddpnas_ray.storage import Folder
 from ddpnas_ray.strategies.evolution import EvolutionConfig
 from ddpnas_ray.strategies.multinomial import MultinomialConfig
 from ddpnas_ray.strategies.pruning import PruningConfig
@@ -91,11 +92,12 @@ def load(path: str | None, overrides: Sequence[str] = ()) -> SearchConfig:
     Another ``space.name`` leaves the file's options of its own space behind, and its target.
 
     Args:
-        path: The file; None reads the packaged digits quick start.
+        path: The file, local or a URI; None reads the packaged digits quick start.
         overrides: Values are YAML: ``pruning.gamma=0.8``, ``data.path=null``.
 
     Raises:
         ConfigError: The file cannot be read, or a key or value is not allowed.
+        RunDirError: The URI's scheme is unknown or its credentials are missing.
     """
     source = path or DEFAULT
     values = parse(read_text(path), source)
@@ -124,9 +126,14 @@ def read_text(path: str | None) -> str:
     if path is None:
         return (importlib.resources.files("ddpnas_ray") / "digits.yaml").read_text(encoding="utf-8")
     try:
-        return Path(path).read_text(encoding="utf-8")
+        if "://" not in path:
+            return Path(path).read_text(encoding="utf-8")
+        file = Folder.open(path)
+        with file.filesystem.open_input_stream(file.path) as stream:
+            return bytes(stream.read()).decode()
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}; --config takes a YAML file") from error
+        reason = error.strerror or error
+        raise ConfigError(f"{path}: cannot be read: {reason}; --config takes a YAML file") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is no UTF-8 text; --config takes a YAML file") from error
 

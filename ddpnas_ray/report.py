@@ -9,23 +9,21 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ddpnas_ray import rundir
 from ddpnas_ray.commandline import FAILED, OK, Parser, guarded
-from ddpnas_ray.config import check, parse
+from ddpnas_ray.config import parse
 from ddpnas_ray.core.errors import ConfigError, RunDirError
 from ddpnas_ray.core.types import SearchSpace, every_edge_active
 from ddpnas_ray.execution.probe import Probe
 from ddpnas_ray.reporting.explain import edge_story, story_text
+from ddpnas_ray.reporting.runfiles import RunFiles, keep_per_group, read_records, read_run
 from ddpnas_ray.reporting.summary import summary
 from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.storage import Folder
-
-if TYPE_CHECKING:
-    from ddpnas_ray.reporting.runfiles import RunFiles
 
 DESCRIPTION = """\
 Print what a finished search found: genotype, exact costs of the target network, scores with their split.
@@ -78,9 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             p.error("--html is a page, not JSON; leave one of the two out")
         return _page(args.runs, args.html)
     run = args.runs[0]
-    folder = rundir.existing(run)
     if args.explain is not None:
-        return _explain(folder, run, args)
+        return _explain(run, args)
+    folder = rundir.existing(run)
     if args.verify_fingerprint:
         found = rundir.verify_fingerprint(folder)
         if found.agrees:
@@ -93,12 +91,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return OK
 
 
-def _explain(folder: Folder, run: str, args: argparse.Namespace) -> int:
-    config = rundir.parsed(folder, "config.yaml", lambda data: check(parse(data.decode(), run), run))
-    space = find_space(config.space.name)(**config.space.options).space
-    history = rundir.parsed(folder, "theta.parquet", lambda data: rundir.read_history(data, space))
-    evaluations = rundir.parsed(folder, "evaluations.parquet", rundir.read_evaluations)
-    stories = edge_story(args.explain, history, evaluations, space, config.pruning.keep_per_group)
+def _explain(run: str, args: argparse.Namespace) -> int:
+    folder, config, space, notes = _searched(run)
+    history, evaluations = read_records(folder, space)
+    stories = edge_story(args.explain, history, evaluations, space, keep_per_group(config))
+    for note in notes:
+        print(note, file=sys.stderr)
     if args.json:
         print(json.dumps([_plain(dataclasses.asdict(story)) for story in stories]))
     else:
@@ -112,10 +110,13 @@ def _page(runs: Sequence[str], file: str) -> int:
     from ddpnas_ray.reporting.html import run_page
 
     files = [_read(run) for run in runs]
-    place = file or f"{runs[0].rstrip('/')}/report.html"
     data = run_page(files[0]) if len(files) == 1 else compare_page(files)
-    head, slash, name = place.rpartition("/")
-    folder = Folder.open(head + slash if slash else ".")
+    if file:
+        head, slash, name = file.rpartition("/")
+        folder = Folder.open(head + slash or ".")
+    else:
+        folder, name = Folder.open(runs[0]), "report.html"
+    place = file or (folder / name).uri
     if not name or (folder.is_local and Path(folder.path, name).is_dir()):
         raise RunDirError(f"--html {place}: is a folder; give the page a name, such as {place.rstrip('/')}/report.html")
     folder.write(name, data, way_out="give --html another FILE, or correct its permissions")
@@ -125,19 +126,23 @@ def _page(runs: Sequence[str], file: str) -> int:
 
 def _read(run: str) -> RunFiles:
     """A run of this or an earlier version, as a page shows it."""
-    from ddpnas_ray.reporting.runfiles import read_run
+    folder, config, space, notes = _searched(run)
+    tau = {}
+    if folder.has("probe.parquet"):
+        rows = rundir.parsed(folder, "probe.parquet", lambda data: rundir.read_parquet(data).to_pylist())
+        tau = Probe(np.empty((0, 0), dtype=np.int64), [], rows).tau_by_epoch()
+    return read_run(folder, config, space, tau, notes)
 
+
+def _searched(run: str) -> tuple[Folder, dict[str, Any], SearchSpace, list[str]]:
+    """Folder, configuration, space, and what is not known of it. Needs neither the space's code nor known keys."""
     folder = rundir.existing(run)
     config = rundir.parsed(folder, "config.yaml", lambda data: parse(data.decode(), f"{run}/config.yaml"))
     space, notes = rundir.parsed(folder, "space.json", rundir.read_space), []
     if space.conditional:
         space, note = _with_gate(space, config.get("space"))
         notes += [note] if note else []
-    tau = {}
-    if folder.has("probe.parquet"):
-        rows = rundir.parsed(folder, "probe.parquet", lambda data: rundir.read_parquet(data).to_pylist())
-        tau = Probe(np.empty((0, 0), dtype=np.int64), [], rows).tau_by_epoch()
-    return read_run(folder, config, space, tau, notes)
+    return folder, config, space, notes
 
 
 def _with_gate(space: SearchSpace, options: Any) -> tuple[SearchSpace, str]:

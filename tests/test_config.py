@@ -13,11 +13,13 @@ from annotated_types import Ge
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ddpnas_ray import search
 from ddpnas_ray.config import SearchConfig, check, describe, differing_keys, dump, load, parse, to_dict
 from ddpnas_ray.core.bounds import planned_architecture_epochs
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
 from ddpnas_ray.spaces.cell import make as make_cell
+from tests.commands import run
 from tests.conftest import ROOT
 
 LAW = settings(derandomize=True, deadline=None, max_examples=60)
@@ -290,6 +292,23 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as error:
             load(str(path))
         assert str(error.value) == f"{path}: {message}"
+
+
+def test_a_file_is_read_by_its_uri(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("pruning: {gamma: 0.8}\n")
+    assert load(file.as_uri()) == load(str(file))
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    for uri, fragment in (
+        (f"{file.as_uri()}.absent", "No such file or directory; --config takes a YAML file"),
+        (tmp_path.as_uri(), "is a directory; --config takes a YAML file"),
+        (binary.as_uri(), "is no UTF-8 text; --config takes a YAML file"),
+        ("gopher://my.yaml", "Unrecognized filesystem type"),
+    ):
+        said = run(search.main, "--config", uri, "--out", tmp_path / "run")
+        assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+        assert uri in said.err and fragment in said.err
 
 
 def test_sequential_merging_needs_the_local_backend() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -22,7 +23,7 @@ from ddpnas_ray.config import dump, load
 from ddpnas_ray.core.types import Edge, EvalRequest, EvalResult, Op, SearchSpace
 from ddpnas_ray.job import Job
 from ddpnas_ray.job import run as job_run
-from ddpnas_ray.reporting import networks
+from ddpnas_ray.reporting import html, networks
 from tests.commands import contents, options, run
 from tests.conftest import TINY
 from tests.test_driver import FakeExecutor
@@ -232,6 +233,19 @@ def test_an_edge_tells_the_story_that_explain_tells(cell: Path, cell_page: Eleme
         assert f"{story['ledger']['pruned']} was pruned" in cell_page.find("edge-1").text
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [("name: cell", "name: 'my_lab.tiny:make'"), ("seed: 0", "seed: 0\nlong_gone: {key: 1}")]
+)
+def test_explain_needs_as_little_as_the_page(cell: Path, tmp_path: Path, old: str, new: str) -> None:
+    out = shutil.copytree(cell, tmp_path / "run")
+    text = (out / "config.yaml").read_text()
+    assert old in text
+    (out / "config.yaml").write_text(text.replace(old, new))
+    said = run(report.main, out, "--explain", "normal.1")
+    assert (said.code, said.err) == (0, "")
+    assert said.out == run(report.main, cell, "--explain", "normal.1").out
+
+
 def test_the_ledger_is_the_file_with_both_probabilities(cell: Path, cell_page: Element) -> None:
     rows = [
         [
@@ -305,6 +319,14 @@ def test_cells_are_drawn_with_every_operation_of_the_genotype(cell: Path, cell_p
     for kind, svg in zip(("normal", "reduce"), cell_page.find("network").all("svg"), strict=True):
         drawn = [text.text for text in svg.all("text")]
         assert sorted(t for t in drawn if "_" in t) == sorted(name for name, _ in genotype[kind])
+
+
+def test_commands_of_a_run_by_its_uri_work(cell: Path, tmp_path: Path) -> None:
+    file = tmp_path / "page.html"
+    assert run(report.main, cell.as_uri(), "--html", file).code == 0
+    commands = [shlex.split(code.text) for code in Page(file.read_bytes()).root.find("repeat").all("code")]
+    (again,) = [words for words in commands if "ddpnas_ray.search" in words]
+    assert load(again[again.index("--config") + 1]) == load(str(cell / "config.yaml"))
 
 
 def test_a_chain_is_drawn_stage_by_stage(mobile: Path) -> None:
@@ -506,10 +528,13 @@ def test_a_gate_that_cannot_be_found_is_said(cell: Path, tmp_path: Path) -> None
     (out / "config.yaml").write_text("space: {name: no_such_lab}\n")
     page = page_of(out)
     assert "which edges take part is not known here" in page.all("header")[0].text
+    assert run(report.main, out, "--explain", "normal.1").err.startswith("which edges take part is not known here")
     assert page.find("trainings").rows() == page_of(cell).find("trainings").rows()
 
 
-def test_long_searches_stay_small(cell: Path, tmp_path: Path) -> None:
+def test_long_searches_stay_small_and_say_what_is_left_out(
+    cell: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = shutil.copytree(cell, tmp_path / "run", ignore=shutil.ignore_patterns("generated"))
     folder = rundir.existing(str(out))
     space = rundir.parsed(folder, "space.json", rundir.read_space)
@@ -522,10 +547,22 @@ def test_long_searches_stay_small(cell: Path, tmp_path: Path) -> None:
     folder.write("evaluations.parquet", rundir.evaluations_table(many))
     nothing = [rundir.LedgerRow(i, edge.name, None, *[np.nan] * 4) for i in range(120) for edge in space.edges]
     folder.write("ledger.parquet", rundir.ledger_table(nothing))
-    page = page_of(out)
+    monkeypatch.setattr(html, "EPOCH_ROWS", 100)
+    page, compared = page_of(out), page_of(out, out, file=tmp_path / "compared.html")
     assert "evenly spaced ones are drawn" in page.find("theta").text
     assert "what touches is drawn as one" in page.find("time").text
     assert re.search(r"The last \d+ of 120 rounds", page.find("edge-0").text)
+    assert "Of so many evaluations, only the lines are drawn." in page.find("scores").text
+    assert "Each point is" not in page.find("scores").text
+    assert [row[0] for row in page.find("epochs").rows()] == [str(epoch) for epoch in range(141, 241)]
+    assert [row[0] for row in compared.find("entropies").rows()] == [str(rounds) for rounds in range(21, 121)]
+    for section, rows in ((page.find("scores"), 240), (page.find("fairness"), 120), (compared.find("entropy"), 121)):
+        assert f"The last 100 of {rows} rows." in section.text
+
+
+def test_a_short_search_is_shown_whole(cell_page: Element) -> None:
+    assert "Each point is an evaluation." in cell_page.find("scores").text
+    assert "The last" not in cell_page.find("main").text
 
 
 @pytest.mark.parametrize("nodes", range(1, 6))

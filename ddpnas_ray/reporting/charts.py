@@ -197,7 +197,7 @@ def lines_chart(
     band_text: str = "",
     scatter: Sequence[tuple[float, float, str]] = (),
 ) -> Markup:
-    """Lines with a dot at every point, in the colours 0, 1, ...
+    """Lines with a dot at every point, or none where there are very many, in the colours 0, 1, ...
 
     Args:
         label: What it shows.
@@ -213,16 +213,7 @@ def lines_chart(
     if not known:
         return Markup("")
     xs, ys = [x for x, _ in known], [y for _, y in known] + list(band or ())
-    frame = Frame(
-        width=640,
-        height=300,
-        left=64,
-        right=16,
-        top=28,
-        bottom=46,
-        x=around(min(xs), max(xs), 0.02),
-        y=around(min(ys), max(ys)),
-    )
+    frame = Frame(height=300, left=64, right=16, x=around(min(xs), max(xs), 0.02), y=around(min(ys), max(ys)))
     parts = [
         frame.axes(
             whole_ticks(math.ceil(min(xs)), math.floor(max(xs)), 8),
@@ -255,16 +246,7 @@ def front_chart(
     if not points:
         return Markup("")
     xs, ys = [x for x, _, _ in points], [y for _, y, _ in points]
-    frame = Frame(
-        width=640,
-        height=320,
-        left=102,
-        right=24,
-        top=28,
-        bottom=46,
-        x=around(min(xs), max(xs)),
-        y=around(min(ys), max(ys), 0.08),
-    )
+    frame = Frame(height=320, left=102, right=24, x=around(min(xs), max(xs)), y=around(min(ys), max(ys), 0.08))
     steps: list[Point] = []
     for i, (x, y) in enumerate(front):
         steps += [frame.at(x, front[i - 1][1])] if i else []
@@ -281,39 +263,34 @@ class Bar:
 
     Args:
         row: Whose.
-        start: In seconds of the search's own time.
+        start_s: On the search's own clock.
         seconds: How long.
         kind: A class of the style sheet: ``even``, ``odd`` (rounds), ``failed``.
         text: What it was.
     """
 
     row: int
-    start: float
+    start_s: float
     seconds: float
     kind: str
     text: str
 
 
-def timeline(rows: Sequence[str], bars: Sequence[Bar], rounds: Mapping[str, float], resumes: Sequence[float]) -> Markup:
+def timeline(
+    rows: Sequence[str], bars: Sequence[Bar], rounds_s: Mapping[str, float], resumes_s: Sequence[float]
+) -> Markup:
     """Who worked when.
 
     Args:
         rows: The workers.
         bars: What they did.
-        rounds: Where each round begins.
-        resumes: Where the search went on after a stop.
+        rounds_s: When each round begins.
+        resumes_s: When the search went on after a stop.
     """
-    end = max(bar.start + bar.seconds for bar in bars)
+    end = max(bar.start_s + bar.seconds for bar in bars)
     unit, name = (1.0, "s") if end < 180 else (60.0, "min") if end < 3 * 3600 else (3600.0, "h")
     frame = Frame(
-        width=960,
-        height=70 + 26.0 * len(rows),
-        left=150,
-        right=12,
-        top=24,
-        bottom=46,
-        x=(0, end),
-        y=(float(len(rows)), 0),
+        width=960, height=70 + 26.0 * len(rows), left=150, right=12, top=24, x=(0, end), y=(float(len(rows)), 0)
     )
     bottom = frame.height - frame.bottom
     parts = []
@@ -325,8 +302,8 @@ def timeline(rows: Sequence[str], bars: Sequence[Bar], rounds: Mapping[str, floa
     axis = f"search time in {name}"
     parts.append(tag("text", axis, class_="name", x=middle, y=frame.height - 4, text_anchor="middle"))
     free = 0.0
-    for title, start in rounds.items():
-        at = frame.px(start)
+    for title, start_s in rounds_s.items():
+        at = frame.px(start_s)
         parts.append(tag("line", class_="grid", x1=at, x2=at, y1=frame.top, y2=bottom))
         if at >= free:
             parts.append(tag("text", title, x=at + 3, y=frame.top - 8))
@@ -335,13 +312,13 @@ def timeline(rows: Sequence[str], bars: Sequence[Bar], rounds: Mapping[str, floa
         parts.append(tag("text", worker, x=frame.left - 8, y=frame.top + 26 * row + 17, text_anchor="end"))
     if len(bars) <= SHOWN_BARS:
         for bar in bars:
-            x, width = frame.px(bar.start), frame.px(bar.start + bar.seconds) - frame.px(bar.start)
+            x, width = frame.px(bar.start_s), frame.px(bar.start_s + bar.seconds) - frame.px(bar.start_s)
             y, w = frame.top + 26 * bar.row + 3, max(width - 0.6, 0.6)
             parts.append(tag("rect", class_=f"bar {bar.kind}", x=x, y=y, width=w, height=20, rx=1.5, data_tip=bar.text))
     else:
         parts += [_merged(row, bars, frame) for row in range(len(rows))]
-    for start in resumes:
-        at = frame.px(start)
+    for start_s in resumes_s:
+        at = frame.px(start_s)
         parts.append(tag("line", class_="resume", x1=at, x2=at, y1=frame.top - 4, y2=bottom))
     label = f"what {len(rows)} worker{'s' * (len(rows) > 1)} did when; sums by worker and by epoch are in the tables"
     return picture(frame, label, *parts, class_="timeline")
@@ -350,8 +327,8 @@ def timeline(rows: Sequence[str], bars: Sequence[Bar], rounds: Mapping[str, floa
 def _merged(row: int, bars: Sequence[Bar], frame: Frame) -> Markup:
     """A row of very many bars as one shape: what touches on the screen is one."""
     y, d, at, until = number(frame.top + 26 * row + 3), "", -1.0, -1.0
-    for bar in sorted((bar for bar in bars if bar.row == row), key=lambda bar: bar.start):
-        x0, x1 = frame.px(bar.start), frame.px(bar.start + bar.seconds)
+    for bar in sorted((bar for bar in bars if bar.row == row), key=lambda bar: bar.start_s):
+        x0, x1 = frame.px(bar.start_s), frame.px(bar.start_s + bar.seconds)
         if x0 - until > 0.5:
             d += f"M{number(at)} {y}H{number(until)}v20H{number(at)}z" if until >= 0 else ""
             at = x0

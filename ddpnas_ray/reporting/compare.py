@@ -11,7 +11,7 @@ from markupsafe import Markup
 from ddpnas_ray.core.budgets import quantity
 from ddpnas_ray.core.types import entropy
 from ddpnas_ray.reporting import charts
-from ddpnas_ray.reporting.html import EPOCH_ROWS, environment, facts, flat, moved, render, score_rows, value_text
+from ddpnas_ray.reporting.html import environment, facts, flat, moved, render, score_rows, value_text
 from ddpnas_ray.reporting.runfiles import RunFiles
 from ddpnas_ray.reporting.summary import target_text
 
@@ -78,7 +78,7 @@ def _entropy(runs: Sequence[RunFiles], names: Sequence[str]) -> dict[str, Any]:
     return {
         "live": _chart("theta among live operations", live),
         "every": _chart("theta over all candidates", every),
-        "rows": rows[:EPOCH_ROWS],
+        "rows": rows,
     }
 
 

@@ -26,14 +26,14 @@ from ddpnas_ray.core.types import Evaluation, SearchSpace
 from ddpnas_ray.reporting import charts, networks
 from ddpnas_ray.reporting.explain import RoundStory, edge_story, verdict
 from ddpnas_ray.reporting.progress import duration
-from ddpnas_ray.reporting.runfiles import RunFiles
+from ddpnas_ray.reporting.runfiles import RunFiles, keep_per_group
 from ddpnas_ray.reporting.summary import target_text
 
 COLOURS = 10  # of operations; then they repeat
 STORY_ROWS = 3500  # operations in the tables of all edges' stories
 LEDGER_ROWS = 3000
 SCATTER_POINTS = 2000
-EPOCH_ROWS = 1000
+EPOCH_ROWS = 1000  # of tables by epoch and by round
 
 
 # --- pages ----------------------------------------------------------------------------------------------------------
@@ -44,7 +44,7 @@ def run_page(run: RunFiles) -> bytes:
     rounds, edges = len(run.history), _edges(run)
     colours = _colours(run.space)
     has_theta = moved(run)
-    stories = _stories(run)
+    stories, epochs = _stories(run), _epochs(run)
     return render(
         "run.html.j2",
         {"theta": _theta_data(edges, run) if has_theta else None},
@@ -67,8 +67,9 @@ def run_page(run: RunFiles) -> bytes:
         ledger=run.ledger[-LEDGER_ROWS:],
         ledger_left_out=max(0, len(run.ledger) - LEDGER_ROWS),
         mistakes=_mistakes(run),
-        progress=_progress(run),
-        epochs=_epochs(run),
+        progress=_progress(run, epochs),
+        scattered=len(run.evaluations) <= SCATTER_POINTS,
+        epochs=epochs,
         fairness=_fairness(run),
         generated=_networks(run),
         probe=_probe(run),
@@ -88,6 +89,7 @@ def render(template: str, data: Mapping[str, Any], **values: Any) -> bytes:
     """
     loader = PackageLoader("ddpnas_ray.reporting")
     page = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page.globals["EPOCH_ROWS"] = EPOCH_ROWS
     page.filters |= {"fixed": _fixed, "share": lambda x: f"{100 * x:.0f} %", "duration": _seconds}
     style, script = (loader.get_source(page, name)[0] for name in ("style.css", "script.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -243,9 +245,9 @@ def _theta(
 
 def _stories(run: RunFiles) -> list[list[RoundStory]]:
     """Every edge's; of very long searches the last rounds alone."""
+    keep = keep_per_group(run.config)
     stories = [
-        edge_story(edge.name, run.history, run.evaluations, run.space, run.keep_per_group, run.ledger)
-        for edge in run.space.edges
+        edge_story(edge.name, run.history, run.evaluations, run.space, keep, run.ledger) for edge in run.space.edges
     ]
     total = sum(len(story.operations) for rounds in stories for story in rounds)
     if total <= STORY_ROWS:
@@ -271,7 +273,7 @@ def _mistakes(run: RunFiles) -> dict[str, Any] | None:
 
 def _epochs(run: RunFiles) -> list[dict[str, Any]]:
     """A row an epoch."""
-    walls, rows = _walls(run), []
+    (_, walls_s), rows = _epoch_times(run), []
     by_epoch: dict[int, list[Evaluation]] = {}
     for row in run.evaluations:
         by_epoch.setdefault(row.epoch, []).append(row)
@@ -285,17 +287,16 @@ def _epochs(run: RunFiles) -> list[dict[str, Any]]:
                 "mean": math.fsum(finite) / len(finite) if finite else math.nan,
                 "best": max(finite, default=math.nan),
                 "busy": math.fsum(row.seconds for row in records),
-                "wall": walls.get(epoch, math.nan),
+                "wall": walls_s.get(epoch, math.nan),
                 "failed": sum(not row.ok for row in records),
             }
         )
     return rows
 
 
-def _progress(run: RunFiles) -> Markup:
+def _progress(run: RunFiles, rows: Sequence[Mapping[str, Any]]) -> Markup:
     """Scores by epoch."""
-    rows, best = _epochs(run), -math.inf
-    so_far = []
+    best, so_far = -math.inf, []
     for row in rows:
         best = max(best, row["best"]) if math.isfinite(row["best"]) else best
         so_far.append((float(row["epoch"]), best))
@@ -348,47 +349,41 @@ def _fairness(run: RunFiles) -> dict[str, Any]:
         "names": names,
         "rows": rows,
         "most": max(1, int(counts_EK.max())),
-        "rounds": rounds[-EPOCH_ROWS:],
+        "rounds": rounds,
         "edges": len(space.edges),
         "worst": max((row["spread"] for row in rounds), default=0),
         "trained": len(trained),
     }
 
 
-def _walls(run: RunFiles) -> dict[int, float]:
-    """Wall time of every epoch, from the log; of an epoch that was run again the last time."""
+def _epoch_times(run: RunFiles) -> tuple[dict[int, float], dict[int, float]]:
+    """When the log's epochs began, in seconds since 1970, and their wall time; of one that was run again the last."""
     events = [event for event in run.log if event["event"] == "epoch" and {"epochs_done", "epoch_s"} <= event.keys()]
-    return {event["epochs_done"] - 1: float(event["epoch_s"]) for event in events}
-
-
-def _starts(run: RunFiles) -> dict[int, float]:
-    """When every epoch began, in seconds since 1970, from the log."""
-    events = [event for event in run.log if event["event"] == "epoch" and {"epochs_done", "epoch_s"} <= event.keys()]
-    return {event["epochs_done"] - 1: float(event["time"]) - float(event["epoch_s"]) for event in events}
+    walls_s = {event["epochs_done"] - 1: float(event["epoch_s"]) for event in events}
+    return {event["epochs_done"] - 1: float(event["time"]) - float(event["epoch_s"]) for event in events}, walls_s
 
 
 def _work(run: RunFiles) -> dict[str, Any] | None:
     """Who worked when; None where nothing took time."""
     if not any(row.seconds > 0 for row in run.evaluations):
         return None
-    walls = _walls(run)
+    starts_s, walls_s = _epoch_times(run)
     workers = sorted({(row.node, row.worker.partition("/")[0]) for row in run.evaluations})
     nodes = {node: f"node {i}" for i, node in enumerate(dict.fromkeys(node for node, _ in workers), start=1)}
     names = [name if len(nodes) == 1 else f"{name}, {nodes[node]}" for node, name in workers]
     place = {worker: i for i, worker in enumerate(workers)}
     bars: list[charts.Bar] = []
-    begins: dict[int, float] = {}
-    rounds: dict[str, float] = {}
-    clock, logged = 0.0, True
-    starts = _starts(run)
-    started = all(row.start_s is not None and row.epoch in starts for row in run.evaluations)
+    begins_s: dict[int, float] = {}
+    rounds_s: dict[str, float] = {}
+    clock_s, logged = 0.0, True
+    started = all(row.start_s is not None and row.epoch in starts_s for row in run.evaluations)
     by_epoch: dict[int, list[Evaluation]] = {}
     for row in run.evaluations:
         by_epoch.setdefault(row.epoch, []).append(row)
     for epoch, records in sorted(by_epoch.items()):
-        begins[epoch] = clock
-        rounds.setdefault(f"round {records[0].round + 1}", clock)
-        until = dict.fromkeys(range(len(workers)), clock)
+        begins_s[epoch] = clock_s
+        rounds_s.setdefault(f"round {records[0].round + 1}", clock_s)
+        until_s = dict.fromkeys(range(len(workers)), clock_s)
         for row in sorted(records, key=lambda row: row.architecture):
             at = place[row.node, row.worker.partition("/")[0]]
             kind = "failed" if not row.ok else "even" if row.round % 2 else "odd"
@@ -398,26 +393,28 @@ def _work(run: RunFiles) -> dict[str, Any] | None:
                 f"{row.seconds:.2f} s, score {row.score:.4f} ({row.split})"
             )
             if started and row.start_s is not None:
-                until[at] = clock + max(0.0, row.start_s - starts[epoch])
-            bars.append(charts.Bar(at, until[at], row.seconds, kind, text))
-            until[at] += row.seconds
-        logged = logged and epoch in walls
-        clock = max(clock + walls.get(epoch, 0.0), *until.values())
-    resumes = [begins[e["epoch"]] for e in run.log if e["event"] == "start" and e.get("epoch") in begins and e["epoch"]]
-    busy = [math.fsum(bar.seconds for bar in bars if bar.row == i) for i in range(len(workers))]
+                until_s[at] = clock_s + max(0.0, row.start_s - starts_s[epoch])
+            bars.append(charts.Bar(at, until_s[at], row.seconds, kind, text))
+            until_s[at] += row.seconds
+        logged = logged and epoch in walls_s
+        clock_s = max(clock_s + walls_s.get(epoch, 0.0), *until_s.values())
+    resumes_s = [
+        begins_s[e["epoch"]] for e in run.log if e["event"] == "start" and e.get("epoch") in begins_s and e["epoch"]
+    ]
+    busy_s = [math.fsum(bar.seconds for bar in bars if bar.row == i) for i in range(len(workers))]
     done = Counter(bar.row for bar in bars)
     return {
-        "chart": charts.timeline(names, bars, rounds, resumes),
+        "chart": charts.timeline(names, bars, rounds_s, resumes_s),
         "rows": [
-            (name, nodes[node], node or "this machine", done[i], busy[i], busy[i] / clock)
+            (name, nodes[node], node or "this machine", done[i], busy_s[i], busy_s[i] / clock_s)
             for i, ((node, _), name) in enumerate(zip(workers, names, strict=True))
         ],
-        "wall": clock,
-        "busy": math.fsum(busy),
-        "share": math.fsum(busy) / (clock * len(workers)),
+        "wall": clock_s,
+        "busy": math.fsum(busy_s),
+        "share": math.fsum(busy_s) / (clock_s * len(workers)),
         "logged": logged,
         "started": started,
-        "resumes": len(resumes),
+        "resumes": len(resumes_s),
         "merged": len(bars) > charts.SHOWN_BARS,
     }
 
@@ -556,8 +553,7 @@ def _commands(run: RunFiles) -> list[tuple[str, str]]:
         changed = " (its files had changes that are not in the commit)" if commit.endswith("+changes") else ""
         what = f"the code that it ran with{changed}"
         commands.append((what, shlex.join(["git", "checkout", commit.removesuffix("+changes")])))
-    config = f"{run.uri.rstrip('/')}/config.yaml"
-    again = [*words, "ddpnas_ray.search", "--config", config, "--out", "again"]
+    again = [*words, "ddpnas_ray.search", "--config", run.config_uri, "--out", "again"]
     commands.append(("the same search; an equal seed gives an equal fingerprint", shlex.join(again)))
     verify = [*words, "ddpnas_ray.report", run.uri, "--verify-fingerprint"]
     commands.append(("are the files what the search wrote?", shlex.join(verify)))

@@ -22,7 +22,8 @@ class RunFiles:
 
     Args:
         uri: Where it lies, as the user typed it.
-        config_text: ``config.yaml``.
+        config_uri: Where ``config.yaml`` lies.
+        config_text: What it says.
         config: The same as dictionaries; of whatever version of this package.
         result: ``result.json``.
         space: What was searched.
@@ -39,6 +40,7 @@ class RunFiles:
     """
 
     uri: str
+    config_uri: str
     config_text: str
     config: Mapping[str, Any]
     result: Mapping[str, Any]
@@ -66,18 +68,15 @@ class RunFiles:
         kind = self.setting("evaluation.kind")
         return "a table" if kind == "table" else str(self.setting("data.name") or "its data")
 
-    @property
-    def keep_per_group(self) -> int:
-        """Operations of each group that stay."""
-        value = self.setting("pruning.keep_per_group")
-        return value if isinstance(value, int) else 1
-
     def setting(self, key: str) -> Any:
         """A dotted key of the configuration; None where it is absent."""
-        value: Any = self.config
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        return value
+        return _setting(self.config, key)
+
+
+def keep_per_group(config: Mapping[str, Any]) -> int:
+    """Operations of each group that stay."""
+    value = _setting(config, "pruning.keep_per_group")
+    return value if isinstance(value, int) else 1
 
 
 def read_run(
@@ -111,10 +110,10 @@ def read_run(
             found.append(str(error).partition(f"{folder.uri}: ")[2])
             return otherwise
 
-    history = rundir.parsed(folder, "theta.parquet", lambda data: rundir.read_history(data, space))
-    evaluations = rundir.parsed(folder, "evaluations.parquet", lambda data: _evaluations(data, space))
+    history, evaluations = read_records(folder, space)
     run = RunFiles(
         uri=folder.uri,
+        config_uri=(folder / "config.yaml").uri,
         config_text=rundir.parsed(folder, "config.yaml", bytes.decode),
         config=config,
         result=result,
@@ -132,9 +131,26 @@ def read_run(
     )
     rows = optional("ledger.parquet", rundir.read_ledger, None)
     if rows is None or len(rows) != len(history) * len(space.edges):
-        rows = ledger(history, evaluations, space, run.keep_per_group)
+        rows = ledger(history, evaluations, space, keep_per_group(config))
         run = replace(run, ledger_of="computed for this page, since the run has no ledger.parquet of all its rounds")
     return replace(run, ledger=rows, notes=tuple(found))
+
+
+def read_records(folder: Folder, space: SearchSpace) -> tuple[tuple[RoundRecord, ...], tuple[Evaluation, ...]]:
+    """The rounds of a run, and its evaluations.
+
+    Raises:
+        RunDirError: One of the two files is missing or damaged.
+    """
+    history = rundir.parsed(folder, "theta.parquet", lambda data: rundir.read_history(data, space))
+    return history, rundir.parsed(folder, "evaluations.parquet", lambda data: _evaluations(data, space))
+
+
+def _setting(config: Mapping[str, Any], key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def _evaluations(data: bytes, space: SearchSpace) -> tuple[Evaluation, ...]:

@@ -7,7 +7,7 @@ colours in dark and light, and print.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
@@ -96,12 +96,12 @@ class Frame:
         y: The range shown.
     """
 
-    width: float
+    width: float = 640.0
     height: float
     left: float
     right: float
-    top: float
-    bottom: float
+    top: float = 28.0
+    bottom: float = 46.0
     x: Point
     y: Point
 
@@ -119,27 +119,18 @@ class Frame:
         """The place of a point."""
         return self.px(x), self.py(y)
 
-    def axes(
-        self,
-        xs: Sequence[float],
-        ys: Sequence[float],
-        *,
-        x_label: str = "",
-        y_label: str = "",
-        x_text: Callable[[float], str] = tick_text,
-        y_text: Callable[[float], str] = tick_text,
-    ) -> Markup:
+    def axes(self, xs: Sequence[float], ys: Sequence[float], *, x_label: str = "", y_label: str = "") -> Markup:
         """Grid lines at the ticks, their numbers, and what the axes are."""
         bottom, right = self.height - self.bottom, self.width - self.right
         parts = []
         for y in ys:
             at = self.py(y)
             parts.append(tag("line", class_="grid", x1=self.left, x2=right, y1=at, y2=at))
-            parts.append(tag("text", y_text(y), x=self.left - 6, y=at + 4, text_anchor="end"))
+            parts.append(tag("text", tick_text(y), x=self.left - 6, y=at + 4, text_anchor="end"))
         for x in xs:
             at = self.px(x)
             parts.append(tag("line", class_="tick", x1=at, x2=at, y1=bottom, y2=bottom + 4))
-            parts.append(tag("text", x_text(x), x=at, y=bottom + 18, text_anchor="middle"))
+            parts.append(tag("text", tick_text(x), x=at, y=bottom + 18, text_anchor="middle"))
         parts.append(tag("line", class_="axis", x1=self.left, x2=right, y1=bottom, y2=bottom))
         if x_label:
             middle = (self.left + right) / 2
