@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ddpnas_ray.core.errors import DataError
+from ddpnas_ray.core.errors import DataError, RunDirError
 from ddpnas_ray.core.types import CostTable, IntArray, SearchSpace
 from ddpnas_ray.reporting.summary import target_text
 from ddpnas_ray.rundir import parquet_bytes, read_parquet
@@ -227,7 +227,7 @@ def read_table(path: str) -> LatencyTable:
         )
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; `ddpnas latency build` writes a table") from None
-    except (OSError, pa.ArrowException, ValueError) as error:
+    except (OSError, RunDirError, pa.ArrowException, ValueError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: cannot be read as a latency table: {reason}; {_AGAIN}") from error
     except (KeyError, TypeError) as error:
