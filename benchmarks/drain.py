@@ -39,7 +39,7 @@ from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 from ddpnas_ray import job as jobs
 from ddpnas_ray import rundir
 from ddpnas_ray.config import dump, load
-from ddpnas_ray.core.types import EvalRequest, EvalResult
+from ddpnas_ray.core.requests import EvalRequest, EvalResult
 from ddpnas_ray.execution.base import OnResult, ignore_result
 from ddpnas_ray.execution.ray_pool import PoolSize, RayPool
 

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddpnas_ray.core.types import Evaluation
+from ddpnas_ray.core.state import Evaluation
 from ddpnas_ray.execution.checkpoint import newest_epoch
 from ddpnas_ray.rundir import read_evaluations
 from ddpnas_ray.storage import Folder

@@ -27,7 +27,8 @@ import numpy as np
 import torch
 from common import cifar10, machine
 
-from ddpnas_ray.core.types import FloatArray, SearchState, initial_state
+from ddpnas_ray.core.space import FloatArray
+from ddpnas_ray.core.state import SearchState, initial_state
 from ddpnas_ray.driver import run_search
 from ddpnas_ray.execution.local import LocalExecutor
 from ddpnas_ray.execution.trainer import Trainer

@@ -26,12 +26,14 @@ import numpy as np
 from common import facts, say
 
 from ddpnas_ray.config import check
-from ddpnas_ray.core.performance import record, utility
 from ddpnas_ray.core.pruning import prunable
+from ddpnas_ray.core.requests import EvalResult, Plan
 from ddpnas_ray.core.risks import round_risks
 from ddpnas_ray.core.sampling import disjoint_sample, rng_for
-from ddpnas_ray.core.types import EvalResult, FloatArray, IntArray, Plan, SearchSpace, SearchState, initial_state
+from ddpnas_ray.core.space import FloatArray, IntArray, SearchSpace
+from ddpnas_ray.core.state import SearchState, initial_state
 from ddpnas_ray.core.update import update
+from ddpnas_ray.core.utility import record, utility
 from ddpnas_ray.driver import run_search
 from ddpnas_ray.execution.table import ScoreTable, TableExecutor, expected_best
 from ddpnas_ray.job import Job

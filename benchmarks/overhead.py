@@ -38,8 +38,10 @@ import torch
 from bare_loop import BareLoop
 from common import cifar10, machine, say
 
+from ddpnas_ray.core.requests import EvalRequest
 from ddpnas_ray.core.sampling import disjoint_sample, rng_for
-from ddpnas_ray.core.types import EvalRequest, IntArray, initial_state
+from ddpnas_ray.core.space import IntArray
+from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.data.images import ImageData, Split
 from ddpnas_ray.execution.base import ExecutionConfig, Executor
 from ddpnas_ray.execution.local import LocalExecutor

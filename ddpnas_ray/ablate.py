@@ -363,7 +363,7 @@ def _topology(args: argparse.Namespace) -> int:
     from ddpnas_ray.ablations import topology
     from ddpnas_ray.ablations.folder import first_files
     from ddpnas_ray.ablations.sweeps import numbers
-    from ddpnas_ray.core.generation import solve
+    from ddpnas_ray.core.generation.solve import solve
     from ddpnas_ray.generated import FinishedRun
     from ddpnas_ray.reporting.progress import counting
 

@@ -18,7 +18,9 @@ import numpy as np
 from ddpnas_ray.commandline import OK, Parser, add_config_options, guarded
 from ddpnas_ray.config import load
 from ddpnas_ray.core.errors import ConfigError, GenotypeError
-from ddpnas_ray.core.types import IntArray, Plan, initial_state
+from ddpnas_ray.core.requests import Plan
+from ddpnas_ray.core.space import IntArray
+from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.reporting.progress import duration
 from ddpnas_ray.spaces.base import Inputs, SpaceSpec, Target, TargetConfig, find_space
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, TextIO
 from ddpnas_ray.commandline import BAD_INPUT, OK, Parser, add_set_option, guarded, positive, refuse_dead_address
 
 if TYPE_CHECKING:
-    from ddpnas_ray.core.budgets import Budget
-    from ddpnas_ray.core.generation import Solution
-    from ddpnas_ray.core.types import CostTable
+    from ddpnas_ray.core.generation.budgets import Budget
+    from ddpnas_ray.core.generation.solve import Solution
+    from ddpnas_ray.core.space import CostTable
     from ddpnas_ray.generated import FinishedRun, Generated
     from ddpnas_ray.job import Job
     from ddpnas_ray.nn.timing_config import TimingOptions
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         p.error("--set is for --verify, the only thing that reads data")
     if args.device_label and not args.latency:
         p.error("--device-label measures networks as a table was measured: give it with --latency")
-    from ddpnas_ray.core.budgets import parse_budgets, quantity
+    from ddpnas_ray.core.generation.budgets import parse_budgets, quantity
     from ddpnas_ray.generated import FinishedRun, Generated, genotype_json, infeasible_text, write
 
     run = FinishedRun.load(args.run, target=args.target, include_pruned=args.include_pruned)
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _solve(run: FinishedRun, budgets: Sequence[Budget], args: argparse.Namespace, on_ray: bool) -> list[list[Solution]]:
     """The k best of every budget, in order."""
-    from ddpnas_ray.core.generation import groups_that_share, solve_many
+    from ddpnas_ray.core.generation.solve import groups_that_share, solve_many
 
     k = max(args.best, args.verify or 1)
     groups = groups_that_share(run.problem, budgets)
@@ -258,7 +258,7 @@ def _print_table(run: FinishedRun, networks: Sequence[Generated], out: TextIO) -
     from rich.console import Console
     from rich.table import Table
 
-    from ddpnas_ray.core.budgets import quantity
+    from ddpnas_ray.core.generation.budgets import quantity
 
     bounded = [name for network in networks for name in network.budget]
     costs = [name for name in run.problem.costs if name in bounded or name in ("params", "macs")]
@@ -288,9 +288,10 @@ def _picture(run: FinishedRun, networks: Sequence[Generated]) -> dict[str, bytes
     """E[alpha] against the first bounded cost that adds up, else against macs."""
     import numpy as np
 
-    from ddpnas_ray.core.budgets import Bound, is_time
-    from ddpnas_ray.core.generation import evaluate, random_alphas, solve_many
-    from ddpnas_ray.core.types import CostTable
+    from ddpnas_ray.core.generation.budgets import Bound, is_time
+    from ddpnas_ray.core.generation.problem import evaluate, random_alphas
+    from ddpnas_ray.core.generation.solve import solve_many
+    from ddpnas_ray.core.space import CostTable
     from ddpnas_ray.reporting.plots import pareto
 
     problem = run.problem

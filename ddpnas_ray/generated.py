@@ -17,10 +17,11 @@ import numpy as np
 
 from ddpnas_ray import rundir
 from ddpnas_ray.config import SearchConfig, check, fixed_keys, parse, set_key, to_dict
-from ddpnas_ray.core.budgets import Budget, budget_text, is_time, quantity
 from ddpnas_ray.core.errors import ConfigError, TooLargeError, did_you_mean
-from ddpnas_ray.core.generation import Problem, Solution, evaluate, most_likely, nearest
-from ddpnas_ray.core.types import CostFunction, IntArray
+from ddpnas_ray.core.generation.budgets import Budget, budget_text, is_time, quantity
+from ddpnas_ray.core.generation.problem import Problem, evaluate
+from ddpnas_ray.core.generation.solve import Solution, most_likely, nearest
+from ddpnas_ray.core.space import CostFunction, IntArray
 from ddpnas_ray.spaces.base import SpaceSpec, Target, find_space
 from ddpnas_ray.storage import Folder
 

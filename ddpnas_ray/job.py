@@ -20,18 +20,12 @@ import numpy.typing as npt
 
 from ddpnas_ray import __version__, rundir
 from ddpnas_ray.config import SearchConfig
-from ddpnas_ray.core.bounds import architectures_by_round, planned_architecture_epochs
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.core.ledger import ledger
-from ddpnas_ray.core.types import (
-    EvalRequest,
-    IntArray,
-    RoundRecord,
-    SearchSpace,
-    SearchState,
-    expectation,
-    initial_state,
-)
+from ddpnas_ray.core.requests import EvalRequest
+from ddpnas_ray.core.schedule import architectures_by_round, planned_architecture_epochs
+from ddpnas_ray.core.space import IntArray, SearchSpace, expectation
+from ddpnas_ray.core.state import RoundRecord, SearchState, initial_state
 from ddpnas_ray.data.images import ImageData, load_data
 from ddpnas_ray.driver import run_search
 from ddpnas_ray.execution import checkpoint

@@ -18,7 +18,7 @@ from ddpnas_ray.core.errors import ConfigError, DataError
 from ddpnas_ray.nn.timing_config import TimingOptions, device_label
 
 if TYPE_CHECKING:
-    from ddpnas_ray.core.types import FloatArray, SearchSpace
+    from ddpnas_ray.core.space import FloatArray, SearchSpace
     from ddpnas_ray.costs.latency import Latency, LatencyRow, LatencyTable, Timings
     from ddpnas_ray.spaces.base import Part, SpaceSpec, Target
 
@@ -366,7 +366,7 @@ def _draw(space: SearchSpace, count: int, *, seed: int, full_depth: bool) -> lis
     """Architectures whose blocks choose uniformly; with full depth among parameter operations where there are any."""
     import numpy as np
 
-    from ddpnas_ray.core.generation import Problem, random_alphas
+    from ddpnas_ray.core.generation.problem import Problem, random_alphas
 
     choosable_EK = space.generable_EK
     if full_depth:

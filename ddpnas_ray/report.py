@@ -17,7 +17,7 @@ from ddpnas_ray import rundir
 from ddpnas_ray.commandline import FAILED, OK, Parser, guarded
 from ddpnas_ray.config import parse
 from ddpnas_ray.core.errors import ConfigError, RunDirError
-from ddpnas_ray.core.types import SearchSpace, every_edge_active
+from ddpnas_ray.core.space import SearchSpace, every_edge_active
 from ddpnas_ray.execution.probe import Probe
 from ddpnas_ray.reporting.explain import edge_story, story_text
 from ddpnas_ray.reporting.runfiles import RunFiles, keep_per_group, read_records, read_run

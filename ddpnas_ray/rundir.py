@@ -32,20 +32,19 @@ from safetensors.numpy import save as save_tensors
 
 from ddpnas_ray.core.errors import BadInput, DdpnasError, RunDirError
 from ddpnas_ray.core.ledger import LedgerRow
-from ddpnas_ray.core.types import (
+from ddpnas_ray.core.space import (
     BoolArray,
     CostFunction,
     CostTable,
     Edge,
-    Evaluation,
     FloatArray,
     IntArray,
     LongestPath,
     Op,
-    RoundRecord,
     SearchSpace,
     every_edge_active,
 )
+from ddpnas_ray.core.state import Evaluation, RoundRecord
 from ddpnas_ray.storage import Folder, writing
 
 T = TypeVar("T")

@@ -19,8 +19,8 @@ import torch
 
 from ddpnas_ray import check, generate, report, search
 from ddpnas_ray.config import parse
-from ddpnas_ray.core.budgets import Bound
-from ddpnas_ray.core.generation import Certificate, Solution
+from ddpnas_ray.core.generation.budgets import Bound
+from ddpnas_ray.core.generation.solve import Certificate, Solution
 from ddpnas_ray.costs.latency import Latency, LatencyRow, LatencyTable, edge_names
 from ddpnas_ray.generated import Generated
 from ddpnas_ray.nn.timing_config import TimingOptions

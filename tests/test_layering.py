@@ -55,7 +55,7 @@ LIGHT = (
 
 
 def module_of(path: Path) -> str:
-    """Dotted name below the package: ``core.types``; ``core`` of ``core/__init__.py``; ``""`` of the package itself."""
+    """Dotted name below the package: ``core.space``; ``core`` of ``core/__init__.py``; ``""`` of the package itself."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -97,7 +97,7 @@ def outside(path: Path) -> set[str]:
 
 def test_every_form_of_import_is_seen() -> None:
     source = """
-import ddpnas_ray.core.types, numpy as np
+import ddpnas_ray.core.space, numpy as np
 from ddpnas_ray import __version__, rundir
 from ..storage import Folder
 from . import trainer
@@ -106,7 +106,7 @@ def f():
         from ddpnas_ray.nn.weights import Piece
 """
     assert [name for _, name in imports(source, "execution.local", is_package=False)] == [
-        "ddpnas_ray.core.types",
+        "ddpnas_ray.core.space",
         "numpy",
         "ddpnas_ray.__version__",
         "ddpnas_ray.rundir",
@@ -173,5 +173,5 @@ print(json.dumps(found))
 
 def test_core_data_spaces_and_configuration_load_without_torch_and_ray(came_along: dict[str, list[str]]) -> None:
     assert {module: names for module, names in came_along.items() if names} == {}
-    for module in ("core.types", "config", "rundir", "storage", "search", "data.images", "spaces.cell"):
+    for module in ("core.space", "config", "rundir", "storage", "search", "data.images", "spaces.cell"):
         assert f"ddpnas_ray.{module}" in came_along

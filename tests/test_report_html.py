@@ -20,7 +20,8 @@ import pytest
 
 from ddpnas_ray import generate, report, rundir, search
 from ddpnas_ray.config import dump, load
-from ddpnas_ray.core.types import Edge, EvalRequest, EvalResult, Op, SearchSpace
+from ddpnas_ray.core.requests import EvalRequest, EvalResult
+from ddpnas_ray.core.space import Edge, Op, SearchSpace
 from ddpnas_ray.job import Job
 from ddpnas_ray.job import run as job_run
 from ddpnas_ray.reporting import html, networks

@@ -26,7 +26,8 @@ from pyarrow import fs
 
 from ddpnas_ray import rundir
 from ddpnas_ray.core.errors import RunDirError, WorkerLostError
-from ddpnas_ray.core.types import CostTable, Edge, Evaluation, Op, RoundRecord, SearchSpace
+from ddpnas_ray.core.space import CostTable, Edge, Op, SearchSpace
+from ddpnas_ray.core.state import Evaluation, RoundRecord
 from ddpnas_ray.storage import Folder
 
 ROOT = Path(__file__).parents[1]

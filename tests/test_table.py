@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ddpnas_ray import table
-from ddpnas_ray.core.types import EvalRequest, SearchSpace, each_edge_alone
+from ddpnas_ray.core.requests import EvalRequest
+from ddpnas_ray.core.space import SearchSpace, each_edge_alone
 from ddpnas_ray.execution.nats_bench import DATA, META, OfficialFolder
 from ddpnas_ray.execution.table import ScoreTable, TableExecutor
 from ddpnas_ray.spaces.base import Target

@@ -16,9 +16,10 @@ import pyarrow as pa
 from ddpnas_ray.ablations.folder import Report
 from ddpnas_ray.ablations.outcomes import markdown
 from ddpnas_ray.core.errors import ConfigError, did_you_mean
-from ddpnas_ray.core.generation import Problem, random_alphas
+from ddpnas_ray.core.generation.problem import Problem, random_alphas
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.types import FloatArray, SearchSpace, initial_state
+from ddpnas_ray.core.space import FloatArray, SearchSpace
+from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.reporting.ablation_plots import histogram
 from ddpnas_ray.reporting.figures import heading
 from ddpnas_ray.rundir import parquet_bytes

@@ -13,7 +13,8 @@ import pyarrow as pa
 from ddpnas_ray.ablations.folder import Report
 from ddpnas_ray.ablations.outcomes import markdown
 from ddpnas_ray.core.errors import RunDirError
-from ddpnas_ray.core.types import RoundRecord, SearchSpace, initial_state
+from ddpnas_ray.core.space import SearchSpace
+from ddpnas_ray.core.state import RoundRecord, initial_state
 from ddpnas_ray.reporting.ablation_plots import theta_by_round
 from ddpnas_ray.rundir import parquet_bytes
 

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from ddpnas_ray.core.errors import DataError, RunDirError
-from ddpnas_ray.core.types import CostTable, IntArray, SearchSpace
+from ddpnas_ray.core.space import CostTable, IntArray, SearchSpace
 from ddpnas_ray.reporting.summary import target_text
 from ddpnas_ray.rundir import parquet_bytes, read_parquet
 from ddpnas_ray.storage import Folder

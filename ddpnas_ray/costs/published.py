@@ -15,7 +15,7 @@ from decimal import Decimal, InvalidOperation
 import numpy as np
 
 from ddpnas_ray.core.errors import DataError
-from ddpnas_ray.core.types import CostTable
+from ddpnas_ray.core.space import CostTable
 from ddpnas_ray.costs.convnet import strided
 from ddpnas_ray.costs.mobile import MBCONVS, ZERO, Backbone, Block
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from ddpnas_ray import rundir
-from ddpnas_ray.core.types import EvalRequest
+from ddpnas_ray.core.requests import EvalRequest
 from ddpnas_ray.execution.base import Executor
 from ddpnas_ray.generated import FinishedRun
 from ddpnas_ray.job import Job

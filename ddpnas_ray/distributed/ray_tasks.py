@@ -13,7 +13,7 @@ import numpy as np
 import ray
 
 from ddpnas_ray.core.errors import ResourceError, WorkerLostError
-from ddpnas_ray.core.types import IntArray
+from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.costs.latency import Latency, Timings, reference_latency
 from ddpnas_ray.execution.ray_pool import fetched
 from ddpnas_ray.job import machine

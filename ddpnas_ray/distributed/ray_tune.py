@@ -27,7 +27,8 @@ from ddpnas_ray import rundir
 from ddpnas_ray.ablations.outcomes import answer_scores
 from ddpnas_ray.config import SearchConfig, dump
 from ddpnas_ray.core.errors import ResourceError
-from ddpnas_ray.core.types import SearchSpace, SearchState
+from ddpnas_ray.core.space import SearchSpace
+from ddpnas_ray.core.state import SearchState
 from ddpnas_ray.distributed.ray_data import DataSource
 from ddpnas_ray.distributed.ray_metrics import Metrics
 from ddpnas_ray.execution import checkpoint

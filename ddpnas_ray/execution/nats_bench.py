@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from ddpnas_ray.core.errors import DataError, GenotypeError, ResourceError
-from ddpnas_ray.core.types import CostFunction, IntArray
+from ddpnas_ray.core.space import CostFunction, IntArray
 from ddpnas_ray.spaces.base import SpaceSpec, Target
 
 ARCHIVE = "NATS-tss-v1_0-3ffb9-simple"

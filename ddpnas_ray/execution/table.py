@@ -26,8 +26,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ddpnas_ray.core.errors import DataError, GenotypeError, did_you_mean
+from ddpnas_ray.core.requests import EvalRequest, EvalResult, Work
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.types import EvalRequest, EvalResult, FloatArray, IntArray, SearchSpace, Work
+from ddpnas_ray.core.space import FloatArray, IntArray, SearchSpace
 from ddpnas_ray.execution.base import OnResult, ignore_result
 from ddpnas_ray.rundir import read_parquet
 

@@ -11,7 +11,7 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from ddpnas_ray.core.types import IntArray
+from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.costs.nasbench201 import EDGES, KERNELS, NODES, Skeleton
 from ddpnas_ray.nn.ops import ReLUConvBN
 from ddpnas_ray.nn.weights import Piece

@@ -10,7 +10,8 @@ from typing import Any
 from ddpnas_ray import rundir
 from ddpnas_ray.core.errors import RunDirError
 from ddpnas_ray.core.ledger import LedgerRow, ledger
-from ddpnas_ray.core.types import Evaluation, RoundRecord, SearchSpace
+from ddpnas_ray.core.space import SearchSpace
+from ddpnas_ray.core.state import Evaluation, RoundRecord
 from ddpnas_ray.storage import Folder
 
 RESULT_KEYS = ("space", "seed", "genotype", "alpha", "expectation", "target", "costs", "scores", "seconds")

@@ -16,8 +16,8 @@ import numpy as np
 from annotated_types import Ge
 
 from ddpnas_ray.core.errors import ConfigError, GenotypeError, did_you_mean
-from ddpnas_ray.core.generation import most_likely
-from ddpnas_ray.core.types import BoolArray, CostFunction, Edge, FloatArray, IntArray, SearchSpace
+from ddpnas_ray.core.generation.solve import most_likely
+from ddpnas_ray.core.space import BoolArray, CostFunction, Edge, FloatArray, IntArray, SearchSpace
 from ddpnas_ray.reporting.summary import target_text
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def decode_edges(edges: Sequence[Edge], alpha_E: IntArray) -> Genotype:
     """alpha_E -> the operation of every edge, by name: the genotype of spaces without a form of their own.
 
     Example:
-        >>> from ddpnas_ray.core.types import Op
+        >>> from ddpnas_ray.core.space import Op
         >>> layer = Edge("layer0", (Op("conv_3x3", "parameter"), Op("skip", "non_parameter")))
         >>> decode_edges((layer,), np.array([1]))
         {'layer0': 'skip'}

@@ -16,7 +16,7 @@ import numpy as np
 from annotated_types import Ge, Le
 
 from ddpnas_ray.core.errors import GenotypeError, did_you_mean
-from ddpnas_ray.core.types import CostTable, Edge, IntArray, LongestPath, Op, SearchSpace
+from ddpnas_ray.core.space import CostTable, Edge, IntArray, LongestPath, Op, SearchSpace
 from ddpnas_ray.costs.cellnet import CellNetShape, cost_table
 from ddpnas_ray.costs.convnet import CELL_OPS, CONVOLUTIONS, Kind
 from ddpnas_ray.costs.convnet import KINDS as COST_KINDS

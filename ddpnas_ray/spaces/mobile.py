@@ -16,7 +16,7 @@ import numpy as np
 from annotated_types import Ge, MinLen
 
 from ddpnas_ray.core.errors import ConfigError, GenotypeError, did_you_mean
-from ddpnas_ray.core.types import CostTable, Edge, IntArray, Op, SearchSpace, each_edge_alone
+from ddpnas_ray.core.space import CostTable, Edge, IntArray, Op, SearchSpace, each_edge_alone
 from ddpnas_ray.costs.convnet import KINDS, Kind
 from ddpnas_ray.costs.mobile import ZERO, Backbone, chosen, cost_table
 from ddpnas_ray.spaces.base import Genotype, Inputs, Part, SpaceSpec, Supernet, Target, TargetDefaults, module_of

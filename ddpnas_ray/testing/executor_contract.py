@@ -13,8 +13,9 @@ from functools import cache
 import numpy as np
 import pytest
 
+from ddpnas_ray.core.requests import EvalRequest, EvalResult
 from ddpnas_ray.core.sampling import disjoint_sample, rng_for
-from ddpnas_ray.core.types import EvalRequest, EvalResult, initial_state
+from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.images import load_data
 from ddpnas_ray.execution.base import Executor

@@ -23,15 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ddpnas_ray.core.errors import GenotypeError
 from ddpnas_ray.core.pruning import prune
 from ddpnas_ray.core.sampling import disjoint_sample, rng_for
-from ddpnas_ray.core.types import (
-    BoolArray,
-    FloatArray,
-    IntArray,
-    LongestPath,
-    SearchSpace,
-    expectation,
-    initial_state,
-)
+from ddpnas_ray.core.space import BoolArray, FloatArray, IntArray, LongestPath, SearchSpace, expectation
+from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.nn.weights import Float32Array, Layout, Weights, bind
 from ddpnas_ray.spaces.base import Inputs, SpaceSpec, Supernet, Target, TargetConfig
 

@@ -19,7 +19,8 @@ import pytest
 from scipy.stats import kendalltau
 
 from ddpnas_ray import report, search
-from ddpnas_ray.core.types import EvalRequest, EvalResult, SearchState, initial_state
+from ddpnas_ray.core.requests import EvalRequest, EvalResult
+from ddpnas_ray.core.state import SearchState, initial_state
 from ddpnas_ray.execution.base import OnResult
 from ddpnas_ray.execution.probe import ROWS, Probe, Rows, read_probe
 from ddpnas_ray.execution.table import ScoreTable

@@ -14,7 +14,8 @@ import pytest
 
 from ddpnas_ray.config import check
 from ddpnas_ray.core.errors import ConfigError, DataError, ResourceError, WorkerLostError
-from ddpnas_ray.core.types import EvalResult, Plan, initial_state
+from ddpnas_ray.core.requests import EvalResult, Plan
+from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.execution.base import ExecutionConfig, Executor
 from ddpnas_ray.execution.local import LocalExecutor
 from ddpnas_ray.execution.trainer import Trainer

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from ddpnas_ray.core.types import EvalRequest, IntArray
+from ddpnas_ray.core.requests import EvalRequest
+from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.costs.convnet import CELL_OPS
 from ddpnas_ray.data.batches import epoch_order, normalise
 from ddpnas_ray.execution.trainer import Trainer

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from ddpnas_ray.config import check, dump, parse
-from ddpnas_ray.core.bounds import planned_architecture_epochs
 from ddpnas_ray.core.errors import ConfigError, GenotypeError
+from ddpnas_ray.core.schedule import planned_architecture_epochs
 from ddpnas_ray.costs.mobile import MBCONVS
 from ddpnas_ray.nn.training import fixed_threads
 from ddpnas_ray.spaces.base import Inputs, Target, TargetConfig, find_space

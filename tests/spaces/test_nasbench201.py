@@ -19,11 +19,12 @@ import torch
 
 from ddpnas_ray import generate, search
 from ddpnas_ray.config import check
-from ddpnas_ray.core.bounds import planned_architecture_epochs
-from ddpnas_ray.core.budgets import Bound
 from ddpnas_ray.core.errors import ConfigError, GenotypeError
-from ddpnas_ray.core.generation import Method, Problem, solve
-from ddpnas_ray.core.types import IntArray
+from ddpnas_ray.core.generation.budgets import Bound
+from ddpnas_ray.core.generation.problem import Problem
+from ddpnas_ray.core.generation.solve import Method, solve
+from ddpnas_ray.core.schedule import planned_architecture_epochs
+from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.costs.nasbench201 import OPERATIONS
 from ddpnas_ray.nn.training import fixed_threads
 from ddpnas_ray.spaces.base import Inputs, Target, TargetConfig

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from ddpnas_ray import report, search
-from ddpnas_ray.core.bounds import planned_architecture_epochs
 from ddpnas_ray.core.errors import ConfigError, GenotypeError
-from ddpnas_ray.core.types import BoolArray, CostTable, Edge, IntArray, Op, SearchSpace, each_edge_alone, initial_state
+from ddpnas_ray.core.schedule import planned_architecture_epochs
+from ddpnas_ray.core.space import BoolArray, CostTable, Edge, IntArray, Op, SearchSpace, each_edge_alone
+from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.costs.convnet import batch_norm, cell_op, conv, linear
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.images import load_data

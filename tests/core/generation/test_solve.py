@@ -12,21 +12,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpnas_ray.core import enumeration, generation, programme
-from ddpnas_ray.core.budgets import Bound, Budget
+from ddpnas_ray.core.generation import solve as generation
 from ddpnas_ray.core.errors import ResourceError, TooLargeError
-from ddpnas_ray.core.generation import (
+from ddpnas_ray.core.generation import dynamic_programming as programme
+from ddpnas_ray.core.generation import enumeration
+from ddpnas_ray.core.generation.budgets import Bound, Budget
+from ddpnas_ray.core.generation.problem import Problem, evaluate, random_alphas
+from ddpnas_ray.core.generation.solve import (
     Method,
-    Problem,
-    evaluate,
     groups_that_share,
     most_likely,
     nearest,
-    random_alphas,
     solve,
     solve_many,
 )
-from ddpnas_ray.core.types import BoolArray, CostFunction, CostTable, IntArray, LongestPath
+from ddpnas_ray.core.space import BoolArray, CostFunction, CostTable, IntArray, LongestPath
 
 from .brute_force import (
     Instance,
@@ -332,7 +332,7 @@ def test_where_a_pass_for_many_budgets_is_too_large_each_is_solved_alone(monkeyp
 
 def test_a_method_that_breaks_a_bound_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = two_edges([[0.4, 0.6]], a=[[1, 2]])
-    monkeypatch.setattr(generation, "run_programme", lambda *_: ([[(1,)]], 1))
+    monkeypatch.setattr(generation, "run_dynamic_programming", lambda *_: ([[(1,)]], 1))
     with pytest.raises(RuntimeError, match=r"programme returned \(1,\), which breaks the bound on a"):
         solve(problem, {"a": Bound(None, 1)})
 

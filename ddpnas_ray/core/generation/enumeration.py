@@ -6,17 +6,14 @@ Axes: E edges, K candidates, N architectures, C choices of a block.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ddpnas_ray.core.budgets import Budget
-from ddpnas_ray.core.choices import block_choices, networks
 from ddpnas_ray.core.errors import TooLargeError
-from ddpnas_ray.core.types import CostTable, IntArray, LongestPath
-
-if TYPE_CHECKING:
-    from ddpnas_ray.core.generation import Problem
+from ddpnas_ray.core.generation.blocks import block_choices, networks
+from ddpnas_ray.core.generation.budgets import Budget
+from ddpnas_ray.core.generation.problem import Problem
+from ddpnas_ray.core.space import CostTable, IntArray, LongestPath
 
 MAX_ENUMERATED = 4_000_000
 UNREACHED = -1

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ddpnas_ray.core.budgets import Bound, Budget
-from ddpnas_ray.core.choices import block_choices
 from ddpnas_ray.core.errors import TooLargeError
-from ddpnas_ray.core.types import BoolArray, CostTable, IntArray, LongestPath, SearchSpace
-
-if TYPE_CHECKING:
-    from ddpnas_ray.core.generation import Problem
+from ddpnas_ray.core.generation.blocks import block_choices
+from ddpnas_ray.core.generation.budgets import Bound, Budget
+from ddpnas_ray.core.generation.problem import Problem
+from ddpnas_ray.core.space import BoolArray, CostTable, IntArray, LongestPath, SearchSpace
 
 MAX_EXPANDED = 4_000_000  # states before those that are beaten go
 MAX_COMPARED = 50_000_000  # pairs of states with several bounded directions
@@ -69,7 +67,7 @@ class _Path:
     decides_ties: bool
 
 
-def run_programme(
+def run_dynamic_programming(
     problem: Problem, value_EK: IntArray, budgets: Sequence[Budget], k: int
 ) -> tuple[list[list[tuple[int, ...]]], int]:
     """The k best alphas within each budget, and the size of the largest front.

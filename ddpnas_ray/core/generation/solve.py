@@ -10,47 +10,23 @@ Axes: E edges, K candidates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from ddpnas_ray.core.budgets import Bound, Budget
-from ddpnas_ray.core.choices import block_choices
-from ddpnas_ray.core.enumeration import enumerate_all
 from ddpnas_ray.core.errors import ResourceError, TooLargeError
-from ddpnas_ray.core.mip import solve_mip
-from ddpnas_ray.core.programme import run_programme, shares_a_pass
-from ddpnas_ray.core.types import (
-    BoolArray,
-    CostFunction,
-    FloatArray,
-    IntArray,
-    LongestPath,
-    SearchSpace,
-    expectation,
-)
+from ddpnas_ray.core.generation.blocks import block_choices
+from ddpnas_ray.core.generation.budgets import Bound, Budget
+from ddpnas_ray.core.generation.dynamic_programming import run_dynamic_programming, shares_a_pass
+from ddpnas_ray.core.generation.enumeration import enumerate_all
+from ddpnas_ray.core.generation.mip import solve_mip
+from ddpnas_ray.core.generation.problem import Problem, evaluate
+from ddpnas_ray.core.space import BoolArray, FloatArray, IntArray, LongestPath, SearchSpace
 
 Method = Literal["auto", "programme", "mip", "enumeration"]
 GRID = 1e13  # E is compared in units of 1e-13, so that equal decimals have equal sums
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What can be generated.
-
-    Args:
-        space: Edges and blocks.
-        theta_EK: The distribution, shape (E, K).
-        choosable_EK: What may be chosen: live and generable operations, shape (E, K).
-        costs: Every cost that can be bounded, by name.
-    """
-
-    space: SearchSpace
-    theta_EK: FloatArray
-    choosable_EK: BoolArray
-    costs: Mapping[str, CostFunction] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +86,6 @@ def most_likely(space: SearchSpace, theta_EK: FloatArray, live_EK: BoolArray) ->
     return alpha_E
 
 
-def random_alphas(problem: Problem, count: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
-    """Architectures whose blocks choose uniformly, whatever they cost."""
-    alphas_NE = np.zeros((count, len(problem.space.edges)), dtype=np.int64)
-    for block in problem.space.blocks:
-        alphas_CB = block_choices(problem.space, problem.choosable_EK, block)
-        alphas_NE[:, list(block)] = alphas_CB[rng.integers(len(alphas_CB), size=count)]
-    return [tuple(alpha) for alpha in alphas_NE.tolist()]
-
-
 def groups_that_share(problem: Problem, budgets: Sequence[Budget]) -> list[list[Budget]]:
     """Budgets in order, those that one pass of the programme answers together in one group."""
     groups: list[list[Budget]] = []
@@ -173,13 +140,6 @@ def nearest(problem: Problem, budget: Budget) -> dict[str, tuple[int | None, int
     return found
 
 
-def evaluate(problem: Problem, alpha_E: Sequence[int]) -> tuple[float, dict[str, int]]:
-    """E[alpha] and all costs of one architecture, from the definitions: what every solution is checked against."""
-    alpha = np.asarray(alpha_E)
-    costs = {name: cost(alpha) for name, cost in problem.costs.items()}
-    return expectation(alpha, problem.theta_EK, problem.space), costs
-
-
 def _objective(space: SearchSpace, theta_EK: FloatArray) -> IntArray:
     """theta on the grid; an edge that is left out adds nothing (Eq. 9)."""
     return np.rint(np.where(space.generable_EK, theta_EK, 0.0) * GRID).astype(np.int64)
@@ -191,7 +151,7 @@ def _solve(
     """One pass for all budgets, or one budget by another method."""
     if method in ("auto", "programme"):
         try:
-            alphas, front = run_programme(problem, value_EK, budgets, k)
+            alphas, front = run_dynamic_programming(problem, value_EK, budgets, k)
             return [
                 _solutions(problem, budget, found, "programme", front, "states in the largest front")
                 for budget, found in zip(budgets, alphas, strict=True)
