@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpnas_ray.core.generation import solve as generation
 from ddpnas_ray.core.errors import ResourceError, TooLargeError
 from ddpnas_ray.core.generation import dynamic_programming as programme
 from ddpnas_ray.core.generation import enumeration
@@ -26,6 +25,7 @@ from ddpnas_ray.core.generation.solve import (
     solve,
     solve_many,
 )
+from ddpnas_ray.core.generation.solve import solve as generation
 from ddpnas_ray.core.space import BoolArray, CostFunction, CostTable, IntArray, LongestPath
 
 from .brute_force import (
