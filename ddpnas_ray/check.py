@@ -177,10 +177,10 @@ def try_out(job: Job) -> tuple[Estimate, list[str]]:
     Raises:
         ResourceError: GPUs were asked for and this machine has none.
     """
-    from ddpnas_ray.execution import checkpoint
     from ddpnas_ray.execution.local import LocalExecutor, local_device
     from ddpnas_ray.nn.weights import split_shared
-    from ddpnas_ray.storage import Folder
+    from ddpnas_ray.runs import checkpoint
+    from ddpnas_ray.storage.folder import Folder
 
     config, space = job.config, job.spec.space
     device = local_device(config.execution)

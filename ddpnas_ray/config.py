@@ -21,7 +21,7 @@ from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.execution.base import ExecutionConfig
 from ddpnas_ray.nn.training_config import TrainingConfig
 from ddpnas_ray.spaces.base import TargetConfig, find_space
-from ddpnas_ray.storage import Folder
+from ddpnas_ray.storage.folder import Folder
 from ddpnas_ray.strategies.evolution import EvolutionConfig
 from ddpnas_ray.strategies.multinomial import MultinomialConfig
 from ddpnas_ray.strategies.pruning import PruningConfig

@@ -24,7 +24,7 @@ from ddpnas_ray.core.generation.solve import Certificate, Solution
 from ddpnas_ray.costs.latency import Latency, LatencyRow, LatencyTable, edge_names
 from ddpnas_ray.generated import Generated
 from ddpnas_ray.nn.timing_config import TimingOptions
-from ddpnas_ray.rundir import read_costs, read_space
+from ddpnas_ray.runs.files import read_costs, read_space
 from ddpnas_ray.spaces.base import Target
 from ddpnas_ray.spaces.cell import make
 from ddpnas_ray.testing import count_bn_relu, count_macs

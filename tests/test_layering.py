@@ -29,7 +29,8 @@ LAYERS: list[
     {"nn"},
     {"costs"},
     {"reporting"},
-    {"rundir", "storage"},
+    {"runs"},
+    {"storage"},
     {"commandline"},
     {"core"},
     {""},  # ddpnas_ray/__init__.py
@@ -40,7 +41,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LIGHT = (
     "core",
     "config",
-    "rundir",
+    "runs",
     "storage",
     "search",
     "attach",
@@ -98,7 +99,7 @@ def outside(path: Path) -> set[str]:
 def test_every_form_of_import_is_seen() -> None:
     source = """
 import ddpnas_ray.core.space, numpy as np
-from ddpnas_ray import __version__, rundir
+from ddpnas_ray import __version__, runs
 from ..storage import Folder
 from . import trainer
 def f():
@@ -109,7 +110,7 @@ def f():
         "ddpnas_ray.core.space",
         "numpy",
         "ddpnas_ray.__version__",
-        "ddpnas_ray.rundir",
+        "ddpnas_ray.runs",
         "ddpnas_ray.storage.Folder",
         "ddpnas_ray.execution.trainer",
         "ddpnas_ray.nn.weights.Piece",
@@ -173,5 +174,5 @@ print(json.dumps(found))
 
 def test_core_data_spaces_and_configuration_load_without_torch_and_ray(came_along: dict[str, list[str]]) -> None:
     assert {module: names for module, names in came_along.items() if names} == {}
-    for module in ("core.space", "config", "rundir", "storage", "search", "data.images", "spaces.cell"):
+    for module in ("core.space", "config", "runs.files", "storage.folder", "search", "data.images", "spaces.cell"):
         assert f"ddpnas_ray.{module}" in came_along

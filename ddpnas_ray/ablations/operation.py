@@ -22,8 +22,8 @@ from ddpnas_ray.core.space import FloatArray, SearchSpace
 from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.reporting.ablation_plots import histogram
 from ddpnas_ray.reporting.figures import heading
-from ddpnas_ray.rundir import parquet_bytes
 from ddpnas_ray.spaces.base import SpaceSpec
+from ddpnas_ray.storage.parquet import parquet_bytes
 
 _OPERATION = 7  # key of the generator that draws the networks
 QUARTILES = 1.349  # deviations between a normal distribution's quartiles

@@ -20,8 +20,8 @@ import pyarrow as pa
 from ddpnas_ray.core.errors import DataError, RunDirError
 from ddpnas_ray.core.space import CostTable, IntArray, SearchSpace
 from ddpnas_ray.reporting.summary import target_text
-from ddpnas_ray.rundir import parquet_bytes, read_parquet
-from ddpnas_ray.storage import Folder
+from ddpnas_ray.storage.folder import Folder
+from ddpnas_ray.storage.parquet import parquet_bytes, read_parquet
 
 SCHEMA_VERSION = 1
 COLUMNS = pa.schema(

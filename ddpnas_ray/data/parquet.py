@@ -76,7 +76,7 @@ def _read_files(files: list[Path], config: DataConfig) -> RawSplit:
             if missing := {image, label} - set(pq.read_schema(reading).names):
                 raise DataError(f"{reading}: no column {missing.pop()!r}, which {files[0].name} has")
             with pq.ParquetFile(reading) as file:
-                # Without Arrow's threads, which can abort a process that ends soon after (see rundir.py).
+                # Without Arrow's threads, which can abort a process that ends soon after (see storage/parquet.py).
                 tables.append(file.read(columns=[image, label], use_threads=False))
         table = pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowException, OSError) as error:

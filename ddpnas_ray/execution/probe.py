@@ -20,7 +20,7 @@ from ddpnas_ray.core.space import IntArray, SearchSpace
 from ddpnas_ray.core.state import SearchState, initial_state
 from ddpnas_ray.execution.base import Executor
 from ddpnas_ray.execution.table import ScoreTable
-from ddpnas_ray.rundir import parquet_bytes, read_parquet
+from ddpnas_ray.storage.parquet import parquet_bytes, read_parquet
 
 Rows: TypeAlias = Sequence[dict[str, Any]]
 _PROBE = 6  # key of the generator that draws the networks

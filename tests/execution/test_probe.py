@@ -25,8 +25,8 @@ from ddpnas_ray.execution.base import OnResult
 from ddpnas_ray.execution.probe import ROWS, Probe, Rows, read_probe
 from ddpnas_ray.execution.table import ScoreTable
 from ddpnas_ray.nn.weights import Float32Array
-from ddpnas_ray.rundir import read_parquet
 from ddpnas_ray.spaces.nasbench201 import make
+from ddpnas_ray.storage.parquet import read_parquet
 from ddpnas_ray.testing import counted_space
 from tests.commands import ONE_EPOCH, options, run
 

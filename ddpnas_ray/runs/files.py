@@ -1,0 +1,216 @@
+"""The files of a run directory: schemas, how each is written, and how it is read back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from ddpnas_ray.core.ledger import LedgerRow
+from ddpnas_ray.core.space import (
+    BoolArray,
+    CostFunction,
+    CostTable,
+    Edge,
+    IntArray,
+    LongestPath,
+    Op,
+    SearchSpace,
+    every_edge_active,
+)
+from ddpnas_ray.core.state import Evaluation, RoundRecord
+from ddpnas_ray.storage.parquet import parquet_bytes, read_parquet
+
+SCHEMA_VERSION = 2  # 2: space.json has inputs, conditional, and costs that do not add up
+EVALUATIONS = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("epoch", pa.int32()),
+        ("architecture", pa.int32()),
+        ("alpha", pa.list_(pa.int16())),
+        ("split", pa.string()),
+        ("score", pa.float64()),
+        ("loss", pa.float64()),
+        ("trained", pa.bool_()),
+        ("ok", pa.bool_()),
+        ("seconds", pa.float64()),
+        ("worker", pa.string()),
+        ("node", pa.string()),
+        ("start_s", pa.float64()),
+        ("train_s", pa.float64()),
+        ("validate_s", pa.float64()),
+    ]
+)
+THETA = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("edge", pa.string()),
+        ("operation", pa.string()),
+        ("theta", pa.float64()),
+        ("utility", pa.float64()),
+        ("momentum", pa.float64()),
+        ("live", pa.bool_()),
+        ("pruned_at", pa.int32()),
+    ]
+)
+
+LEDGER = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("edge", pa.string()),
+        ("pruned", pa.string()),
+        ("margin", pa.float64()),
+        ("sigma", pa.float64()),
+        ("p_worst_two_confused", pa.float64()),
+        ("p_best_pruned", pa.float64()),
+    ]
+)
+
+
+def evaluations_table(evaluations: Iterable[Evaluation]) -> bytes:
+    """``evaluations.parquet``: a row an architecture-epoch, in order."""
+    rows = list(evaluations)
+    columns: dict[str, list[Any]] = {
+        name: [getattr(row, name) for row in rows] for name in EVALUATIONS.names if name != "alpha"
+    }
+    columns["alpha"] = [list(row.alpha_E) for row in rows]
+    return parquet_bytes(pa.table({name: columns[name] for name in EVALUATIONS.names}, schema=EVALUATIONS))
+
+
+def read_evaluations(data: bytes) -> tuple[Evaluation, ...]:
+    """The rows of ``evaluations.parquet``."""
+    rows = read_parquet(data).to_pylist()
+    return tuple(Evaluation(alpha_E=tuple(row.pop("alpha")), **row) for row in rows)
+
+
+def theta_table(history: Iterable[RoundRecord], space: SearchSpace) -> bytes:
+    """``theta.parquet``: a row a round, edge and operation."""
+    rows = [
+        {
+            "round": record.round,
+            "edge": edge.name,
+            "operation": op.name,
+            "theta": record.theta_EK[e, k],
+            "utility": record.utility_EK[e, k],
+            "momentum": record.momentum_EK[e, k],
+            "live": record.live_EK[e, k],
+            "pruned_at": record.pruned_at_EK[e, k],
+        }
+        for record in history
+        for e, edge in enumerate(space.edges)
+        for k, op in enumerate(edge.candidates)
+    ]
+    return parquet_bytes(pa.Table.from_pylist(rows, schema=THETA))
+
+
+def ledger_table(rows: Iterable[LedgerRow]) -> bytes:
+    """``ledger.parquet``: a row a round and edge: what was pruned, and the probabilities that it was a mistake."""
+    return parquet_bytes(pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=LEDGER))
+
+
+def read_ledger(data: bytes) -> list[LedgerRow]:
+    """The rows of ``ledger.parquet``."""
+    return [LedgerRow(**row) for row in read_parquet(data).to_pylist()]
+
+
+def space_json(space: SearchSpace, costs: Mapping[str, CostFunction], target: Mapping[str, Any]) -> bytes:
+    """``space.json``: what was searched, with the cost of every choice in the target network."""
+    return json_file(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "name": space.name,
+            "edges": [
+                {
+                    "name": edge.name,
+                    "candidates": [
+                        {"name": op.name, "group": op.group, "generable": op.generable} for op in edge.candidates
+                    ],
+                }
+                for edge in space.edges
+            ],
+            "blocks": [list(block) for block in space.blocks],
+            "inputs": space.inputs,
+            "conditional": space.conditional,
+            "target": dict(target),
+            "costs": {name: _cost_json(cost) for name, cost in costs.items()},
+        }
+    )
+
+
+def _cost_json(cost: CostFunction) -> dict[str, Any]:
+    if isinstance(cost, LongestPath):
+        return {"arcs": [list(arc) for arc in cost.arcs], "counts": cost.counts_EK.tolist()}
+    return {"base": cost.base, "entries": cost.entries_EK.tolist()}
+
+
+def read_costs(data: bytes) -> dict[str, CostFunction]:
+    """The costs of ``space.json``.
+
+    Raises:
+        ValueError: It is of schema version 1, which did not say what a generated network may look like.
+    """
+    content, costs = json.loads(data), dict[str, CostFunction]()
+    if content["schema_version"] < 2:
+        raise ValueError("it is of an earlier version of this package, which could not generate; search again")
+    for name, cost in content["costs"].items():
+        if "arcs" in cost:
+            arcs = tuple((edge, source, node) for edge, source, node in cost["arcs"])
+            costs[name] = LongestPath(arcs, np.array(cost["counts"], dtype=bool))
+        else:
+            costs[name] = CostTable(cost["base"], np.array(cost["entries"], dtype=np.int64))
+    return costs
+
+
+def read_space(data: bytes) -> SearchSpace:
+    """The space of ``space.json``; of its gate only is known whether there is one."""
+    content = json.loads(data)
+    edges = tuple(
+        Edge(edge["name"], tuple(Op(op["name"], op["group"], op["generable"]) for op in edge["candidates"]))
+        for edge in content["edges"]
+    )
+    blocks = tuple(tuple(block) for block in content["blocks"])
+    gate = _unknown_gate if content.get("conditional") else every_edge_active
+    return SearchSpace(content["name"], edges, blocks, gate, content.get("inputs"))
+
+
+def _unknown_gate(alpha_E: IntArray) -> BoolArray:
+    raise NotImplementedError("the gate of a space is not kept in space.json")
+
+
+def weights_file(tensors: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """``weights.safetensors``: the final supernet."""
+    return bytes(save_tensors({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}))
+
+
+def read_weights(data: bytes) -> dict[str, npt.NDArray[np.float32]]:
+    """The tensors of ``weights.safetensors``."""
+    return dict(load_tensors(data))
+
+
+def read_history(data: bytes, space: SearchSpace) -> tuple[RoundRecord, ...]:
+    """The rounds of ``theta.parquet``, in order; padding is 0, NaN (utility), not live and not pruned."""
+    place = {(edge.name, op.name): (e, k) for e, edge in enumerate(space.edges) for k, op in enumerate(edge.candidates)}
+    history: dict[int, RoundRecord] = {}
+    for row in read_parquet(data).to_pylist():
+        if row["round"] not in history:
+            zero_EK, nothing_EK = np.zeros(space.shape), np.full(space.shape, np.nan)
+            never_EK = np.full(space.shape, -1, dtype=np.int64)
+            history[row["round"]] = RoundRecord(
+                row["round"], zero_EK, nothing_EK, zero_EK.copy(), np.zeros(space.shape, dtype=bool), never_EK
+            )
+        record, at = history[row["round"]], place[row["edge"], row["operation"]]
+        for name in ("theta", "utility", "momentum", "live", "pruned_at"):
+            getattr(record, f"{name}_EK")[at] = row[name]
+    return tuple(history[number] for number in sorted(history))
+
+
+def json_file(content: Mapping[str, Any]) -> bytes:
+    """A JSON file as we write them."""
+    return (json.dumps(content, indent=1) + "\n").encode()
