@@ -37,10 +37,10 @@ from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
 from ddpnas_ray import job as jobs
-from ddpnas_ray.config import dump, load
 from ddpnas_ray.core.requests import EvalRequest, EvalResult
 from ddpnas_ray.execution.base import OnResult, ignore_result
 from ddpnas_ray.execution.ray_pool import PoolSize, RayPool
+from ddpnas_ray.experiment.config import dump, load
 from ddpnas_ray.runs.directory import create_run
 from ddpnas_ray.runs.fingerprint import verify_fingerprint
 

@@ -21,8 +21,8 @@ from ddpnas_ray.commandline import (
     positive,
     refuse_dead_address,
 )
-from ddpnas_ray.config import load, source_name
 from ddpnas_ray.core.errors import ConfigError
+from ddpnas_ray.experiment.config import load, source_name
 from ddpnas_ray.runs.directory import create_run, free_name, parsed, refuse_existing
 from ddpnas_ray.runs.files import read_history
 from ddpnas_ray.runs.lock import locked
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ddpnas_ray.ablations.outcomes import Outcome
     from ddpnas_ray.ablations.sweeps import Planned, Sweep
     from ddpnas_ray.execution.base import ExecutionConfig
-    from ddpnas_ray.generated import FinishedRun
+    from ddpnas_ray.experiment.finished import FinishedRun
 
 DESCRIPTION = """\
 Ablations as commands: searches over values and seeds, or a closer look at one finished run, each with a table, a
@@ -257,7 +257,7 @@ def _search(sweep: Sweep, job: Any, folder: Folder, done: dict[Any, Outcome], ar
     from ddpnas_ray.ablations.folder import keep
     from ddpnas_ray.ablations.outcomes import Outcome
     from ddpnas_ray.distributed.ray_trials import Trial, run_trials, search_all
-    from ddpnas_ray.reporting.progress import counting
+    from ddpnas_ray.experiment.progress import counting
 
     left = [planned for planned in sweep.trials if planned.key not in done]
     trials = [Trial(planned.variant.label, planned.config) for planned in left]
@@ -306,7 +306,7 @@ def _restored(args: argparse.Namespace) -> Saved:
 def _operation(args: argparse.Namespace) -> int:
     from ddpnas_ray.ablations import operation
     from ddpnas_ray.ablations.folder import first_files
-    from ddpnas_ray.generated import FinishedRun
+    from ddpnas_ray.experiment.finished import FinishedRun
     from ddpnas_ray.job import Job
 
     if args.networks < operation.LEAST:
@@ -347,7 +347,7 @@ def _operation(args: argparse.Namespace) -> int:
 def _theta(args: argparse.Namespace) -> int:
     from ddpnas_ray.ablations import theta
     from ddpnas_ray.ablations.folder import first_files
-    from ddpnas_ray.generated import FinishedRun
+    from ddpnas_ray.experiment.finished import FinishedRun
 
     run = FinishedRun.load(args.run)
     run.refuse_without_theta()
@@ -366,8 +366,8 @@ def _topology(args: argparse.Namespace) -> int:
     from ddpnas_ray.ablations.folder import first_files
     from ddpnas_ray.ablations.sweeps import numbers
     from ddpnas_ray.core.generation.solve import solve
-    from ddpnas_ray.generated import FinishedRun
-    from ddpnas_ray.reporting.progress import counting
+    from ddpnas_ray.experiment.finished import FinishedRun
+    from ddpnas_ray.experiment.progress import counting
 
     if args.overrides and not args.verify:
         raise ConfigError("--set is for --verify, the only thing that reads data")
@@ -405,7 +405,7 @@ def _topology(args: argparse.Namespace) -> int:
 def _inherited(run: FinishedRun, job: Any, alphas: Sequence[Sequence[int]], args: argparse.Namespace) -> list[float]:
     """Scores with inherited weights: on Ray where --address is given, else in this process, as generate does."""
     from ddpnas_ray.distributed.ray_scoring import inherited_scores
-    from ddpnas_ray.reporting.progress import counting
+    from ddpnas_ray.experiment.progress import counting
 
     with (
         _cluster(args.address, job.config.execution, needed=bool(args.address)) as (on_ray, _),

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ddpnas_ray.commandline import FAILED, INTERRUPTED, OK, Parser, guarded, refuse_dead_address
 from ddpnas_ray.core.errors import DriverGoneError, ResourceError, RunDirError
-from ddpnas_ray.reporting.progress import Display, duration
+from ddpnas_ray.experiment.progress import Display, duration
 from ddpnas_ray.reporting.summary import summary
 from ddpnas_ray.runs.checkpoint import newest_epoch
 from ddpnas_ray.runs.directory import existing_run, parsed, read_result

@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ddpnas_ray import __version__
-from ddpnas_ray.config import SearchConfig
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.core.ledger import ledger
 from ddpnas_ray.core.requests import EvalRequest
@@ -27,11 +26,10 @@ from ddpnas_ray.core.schedule import architectures_by_round, planned_architectur
 from ddpnas_ray.core.space import IntArray, SearchSpace, expectation
 from ddpnas_ray.core.state import RoundRecord, SearchState, initial_state
 from ddpnas_ray.data.images import ImageData, load_data
-from ddpnas_ray.driver import run_search
 from ddpnas_ray.execution.base import Executor
-from ddpnas_ray.execution.probe import Probe, Rows, read_probe
-from ddpnas_ray.execution.table import ScoreTable, TableExecutor, expected_best
-from ddpnas_ray.reporting.progress import Progress
+from ddpnas_ray.experiment.config import SearchConfig
+from ddpnas_ray.experiment.loop import run_search
+from ddpnas_ray.experiment.progress import Progress
 from ddpnas_ray.runs import checkpoint
 from ddpnas_ray.runs.directory import parsed
 from ddpnas_ray.runs.files import (
@@ -45,7 +43,8 @@ from ddpnas_ray.runs.files import (
 )
 from ddpnas_ray.runs.fingerprint import search_fingerprint
 from ddpnas_ray.runs.log import append_log
-from ddpnas_ray.spaces.base import Inputs, SpaceSpec, Target, find_space
+from ddpnas_ray.spaces.base import SpaceSpec, find_space
+from ddpnas_ray.spaces.target import Inputs, Target
 from ddpnas_ray.storage.folder import Folder
 from ddpnas_ray.strategies.base import Strategy
 from ddpnas_ray.strategies.evolution import Evolution
@@ -55,9 +54,12 @@ from ddpnas_ray.strategies.random import Random
 from ddpnas_ray.strategies.reinforce import Reinforce
 from ddpnas_ray.strategies.rounds import Rounds
 from ddpnas_ray.strategies.surrogate import Surrogate
+from ddpnas_ray.tabular.executor import TableExecutor
+from ddpnas_ray.tabular.probe import Probe, Rows, read_probe
+from ddpnas_ray.tabular.table import ScoreTable, expected_best
 
 if TYPE_CHECKING:
-    from ddpnas_ray.execution.trainer import Trainer
+    from ddpnas_ray.training.trainer import Trainer
 
 
 TABLE_SAVE_S = 1.0  # between two checkpoints of a search by table, at least
@@ -149,7 +151,7 @@ class Job:
 
     def trainer(self, device: str = "cpu") -> Trainer:
         """What trains architectures; imports torch."""
-        from ddpnas_ray.execution.trainer import Trainer
+        from ddpnas_ray.training.trainer import Trainer
 
         return Trainer(
             spec=self.spec, data=self.data, config=self.config.training, seed=self.config.seed, device=device

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 
 from ddpnas_ray.commandline import FAILED, OK, Parser, guarded
-from ddpnas_ray.config import parse
 from ddpnas_ray.core.errors import ConfigError, RunDirError
 from ddpnas_ray.core.space import SearchSpace, every_edge_active
-from ddpnas_ray.execution.probe import Probe
+from ddpnas_ray.experiment.config import parse
 from ddpnas_ray.reporting.explain import edge_story, story_text
 from ddpnas_ray.reporting.runfiles import RunFiles, keep_per_group, read_records, read_run
 from ddpnas_ray.reporting.summary import summary
@@ -27,6 +26,7 @@ from ddpnas_ray.runs.fingerprint import verify_fingerprint
 from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.storage.folder import Folder
 from ddpnas_ray.storage.parquet import read_parquet
+from ddpnas_ray.tabular.probe import Probe
 
 DESCRIPTION = """\
 Print what a finished search found: genotype, exact costs of the target network, scores with their split.

@@ -23,9 +23,9 @@ from ddpnas_ray.commandline import (
     refuse_dead_address,
     seconds,
 )
-from ddpnas_ray.config import SearchConfig, check, describe, dump, fixed_keys, load, parse, set_key
 from ddpnas_ray.core.errors import RunDirError
-from ddpnas_ray.reporting.progress import Display, Progress
+from ddpnas_ray.experiment.config import SearchConfig, check, describe, dump, fixed_keys, load, parse, set_key
+from ddpnas_ray.experiment.progress import Display, Progress
 from ddpnas_ray.reporting.summary import summary
 from ddpnas_ray.runs.directory import (
     create_run,

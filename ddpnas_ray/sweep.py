@@ -24,8 +24,8 @@ from ddpnas_ray.commandline import (
     refuse_client,
     refuse_dead_address,
 )
-from ddpnas_ray.config import SearchConfig, check, load, parse, source_name, to_dict, to_yaml
 from ddpnas_ray.core.errors import ConfigError, ResourceError, RunDirError, did_you_mean
+from ddpnas_ray.experiment.config import SearchConfig, check, load, parse, source_name, to_dict, to_yaml
 from ddpnas_ray.runs.directory import create_run, free_name, parsed, read_result, refuse_existing
 from ddpnas_ray.runs.files import read_evaluations
 from ddpnas_ray.runs.lock import locked
@@ -152,7 +152,7 @@ def _search(
     trials, evaluations, digest = _trials(plan, sweep, left, stopped, folder)
 
     from ddpnas_ray.distributed import ray_driver, ray_tune
-    from ddpnas_ray.reporting.progress import counting
+    from ddpnas_ray.experiment.progress import counting
 
     most = max((variant.config.execution for variant in sweep.variants), key=lambda e: e.workers or 0)
     with ray_driver.cluster(args.address, most) as dashboard:

@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from ddpnas_ray import generate, report, search
-from ddpnas_ray.config import dump, load
 from ddpnas_ray.core.ledger import LedgerRow
 from ddpnas_ray.core.requests import EvalRequest, EvalResult
 from ddpnas_ray.core.space import Edge, Op, SearchSpace
+from ddpnas_ray.experiment.config import dump, load
 from ddpnas_ray.job import Job
 from ddpnas_ray.job import run as job_run
 from ddpnas_ray.reporting import html, networks

@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from ddpnas_ray import __version__, check, report, search
-from ddpnas_ray.config import describe, load
+from ddpnas_ray.experiment.config import describe, load
 from ddpnas_ray.runs.files import EVALUATIONS
 from tests.commands import ENVIRONMENT, LOCAL, ONE_EPOCH, contents, options, run
 from tests.conftest import TINY

@@ -9,7 +9,7 @@ import numpy as np
 
 from ddpnas_ray.core.requests import EvalRequest
 from ddpnas_ray.execution.base import Executor
-from ddpnas_ray.generated import FinishedRun
+from ddpnas_ray.experiment.finished import FinishedRun
 from ddpnas_ray.job import Job
 from ddpnas_ray.runs.directory import parsed
 from ddpnas_ray.runs.files import read_weights

@@ -24,7 +24,6 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 
 from ddpnas_ray import job as jobs
 from ddpnas_ray.ablations.outcomes import answer_scores
-from ddpnas_ray.config import SearchConfig, dump
 from ddpnas_ray.core.errors import ResourceError
 from ddpnas_ray.core.space import SearchSpace
 from ddpnas_ray.core.state import SearchState
@@ -32,6 +31,7 @@ from ddpnas_ray.distributed.ray_data import DataSource
 from ddpnas_ray.distributed.ray_metrics import Metrics
 from ddpnas_ray.execution.base import Executor
 from ddpnas_ray.execution.ray_pool import PoolSize, RayPool, fitting_workers
+from ddpnas_ray.experiment.config import SearchConfig, dump
 from ddpnas_ray.job import Job
 from ddpnas_ray.runs import checkpoint
 from ddpnas_ray.runs.directory import create_run, read_result, refuse_other_data

@@ -13,7 +13,7 @@ from ddpnas_ray.core.state import entropy
 from ddpnas_ray.reporting import charts
 from ddpnas_ray.reporting.html import environment, facts, flat, moved, render, score_rows, value_text
 from ddpnas_ray.reporting.runfiles import RunFiles
-from ddpnas_ray.reporting.summary import target_text
+from ddpnas_ray.spaces.target import target_text
 
 
 def compare_page(runs: Sequence[RunFiles]) -> bytes:

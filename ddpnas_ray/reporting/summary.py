@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ddpnas_ray.reporting.progress import duration
+from ddpnas_ray.experiment.progress import duration
+from ddpnas_ray.spaces.target import target_text
 
 
 def summary(result: Mapping[str, Any], out: str) -> str:
@@ -45,10 +46,3 @@ def _sheet(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _unit(result: Mapping[str, Any]) -> str:
     """What was spent: training makes an evaluation an architecture-epoch."""
     return "evaluations" if result["scores"]["of"].endswith("from the table") else "architecture-epochs"
-
-
-def target_text(target: Mapping[str, Any]) -> str:
-    """The deploy network that costs are of, as every printed cost names it."""
-    parts = [f"{target[key]} {key}" for key in ("cells", "channels") if target.get(key) is not None]
-    parts += [f"{target['image_size']} px", f"{target['classes']} classes"]
-    return ", ".join(parts + ([f"{target['stem']} stem"] if target.get("stem") else []))

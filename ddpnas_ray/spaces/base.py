@@ -6,19 +6,17 @@ A new space is one module with a function that returns a ``SpaceSpec``, named ``
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from annotated_types import Ge
 
 from ddpnas_ray.core.errors import ConfigError, GenotypeError, did_you_mean
 from ddpnas_ray.core.generation.solve import most_likely
 from ddpnas_ray.core.space import BoolArray, CostFunction, Edge, FloatArray, IntArray, SearchSpace
-from ddpnas_ray.reporting.summary import target_text
+from ddpnas_ray.spaces.target import Inputs, Target, TargetDefaults
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,103 +24,12 @@ if TYPE_CHECKING:
     from ddpnas_ray.nn.weights import Piece
 
 BUILTIN = {
-    "cell": "ddpnas_ray.spaces.cell:make",
-    "mobile": "ddpnas_ray.spaces.mobile:make",
-    "nasbench201": "ddpnas_ray.spaces.nasbench201:make",
+    "cell": "ddpnas_ray.spaces.cell.space:make",
+    "mobile": "ddpnas_ray.spaces.mobile.space:make",
+    "nasbench201": "ddpnas_ray.spaces.nasbench201.space:make",
 }
 
 Genotype = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inputs:
-    """What the data look like to a network.
-
-    Args:
-        channels: Colour channels.
-        image_size: Side in pixels.
-        classes: Number of classes.
-    """
-
-    channels: int
-    image_size: int
-    classes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetConfig:
-    """Section ``target``: the deploy network whose costs are meant."""
-
-    cells: Annotated[int, Ge(1)] | None = None
-    """Cells of the deploy network; null: the space's default (cell: 20, the paper has 14 on ImageNet; nasbench201: 5 a
-    stage)"""
-    channels: Annotated[int, Ge(1)] | None = None
-    """Initial channels of the deploy network; null: the space's default (cell: 36; nasbench201: 16)"""
-    image_size: Annotated[int, Ge(1)] | None = None
-    """Side in pixels; null: that of the data"""
-    classes: Annotated[int, Ge(1)] | None = None
-    """Number of classes; null: that of the data"""
-    stem: Literal["auto", "cifar", "imagenet"] = "auto"
-    """cifar: one 3x3 convolution; imagenet: three of stride 2; auto: imagenet from 128 pixels on"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetDefaults:
-    """What a space's deploy networks can be told beside image size and classes, and what they are otherwise.
-
-    Args:
-        cells: Default number of cells; None: the networks have no such number.
-        channels: Default width; None: the space itself says the widths.
-        stem: Whether there is a choice of stems.
-    """
-
-    cells: int | None = None
-    channels: int | None = None
-    stem: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """A deploy network in full. Every printed cost names it."""
-
-    image_size: int
-    classes: int
-    input_channels: int = 3
-    cells: int | None = None
-    channels: int | None = None
-    stem: Literal["cifar", "imagenet"] | None = None
-
-    @classmethod
-    def resolve(cls, config: TargetConfig, inputs: Inputs, defaults: TargetDefaults) -> Target:
-        """Fill what the configuration leaves open from the data and the space.
-
-        Raises:
-            ConfigError: It sets what networks of the space do not have.
-        """
-        for key in ("cells", "channels"):
-            if (value := getattr(config, key)) is not None and getattr(defaults, key) is None:
-                raise ConfigError(
-                    f"target.{key} is {value}; networks of this space have no such number: set it to null"
-                )
-        if config.stem != "auto" and not defaults.stem:
-            raise ConfigError(f"target.stem is {config.stem}; networks of this space have one stem: set it to auto")
-        image_size = config.image_size or inputs.image_size
-        return cls(
-            cells=config.cells or defaults.cells,
-            channels=config.channels or defaults.channels,
-            image_size=image_size,
-            classes=config.classes or inputs.classes,
-            stem=resolve_stem(config.stem, image_size) if defaults.stem else None,
-            input_channels=inputs.channels,
-        )
-
-    @property
-    def inputs(self) -> Inputs:
-        """What its images look like, for spaces whose deploy network is the one that is searched with."""
-        return Inputs(channels=self.input_channels, image_size=self.image_size, classes=self.classes)
-
-    def __str__(self) -> str:
-        return target_text(dataclasses.asdict(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,13 +55,6 @@ def module_of(module: str, function: str, *arguments: Any, **options: Any) -> nn
     """Call a function of a module that imports torch, when it comes to that; a partial of this can be pickled."""
     made: nn.Module = getattr(importlib.import_module(module), function)(*arguments, **options)
     return made
-
-
-def resolve_stem(stem: str, image_size: int) -> Literal["cifar", "imagenet"]:
-    """``auto`` is ``imagenet`` from 128 pixels on."""
-    if stem == "auto":
-        return "imagenet" if image_size >= 128 else "cifar"
-    return "imagenet" if stem == "imagenet" else "cifar"
 
 
 class Supernet(Protocol):

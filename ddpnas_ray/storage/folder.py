@@ -135,6 +135,12 @@ class Folder:
         self.filesystem.delete_dir(self.path)
 
 
+def place(path: str) -> tuple[Folder, str]:
+    """Folder and name of a file, local or by URI."""
+    above, slash, name = path.rpartition("/")
+    return Folder.open(above or slash or "."), name
+
+
 @contextmanager
 def _reaching(where: str) -> Iterator[None]:
     """Turn the errors of a forbidden disk or an absent store into one line for the user."""

@@ -23,8 +23,8 @@ from ddpnas_ray.core.schedule import planned_architecture_epochs
 from ddpnas_ray.core.space import BoolArray, Edge, IntArray, Op, SearchSpace, each_edge_alone
 from ddpnas_ray.core.state import SearchState, initial_state
 from ddpnas_ray.runs import checkpoint
-from ddpnas_ray.spaces import cell
-from ddpnas_ray.spaces.nasbench201 import OPS
+from ddpnas_ray.spaces.cell import space as cell
+from ddpnas_ray.spaces.nasbench201.space import OPS
 from ddpnas_ray.storage.folder import Folder
 from ddpnas_ray.strategies.base import Strategy, may_be_generated
 from ddpnas_ray.testing.states import assert_same_state

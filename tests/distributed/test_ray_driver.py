@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ddpnas_ray import job as jobs
-from ddpnas_ray.config import dump, load
+from ddpnas_ray.experiment.config import dump, load
 from ddpnas_ray.runs.checkpoint import newest_epoch
 from ddpnas_ray.runs.directory import create_run
 from ddpnas_ray.runs.fingerprint import verify_fingerprint

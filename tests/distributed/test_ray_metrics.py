@@ -16,8 +16,8 @@ import ray
 from scipy.stats import entropy
 
 from ddpnas_ray import job as jobs
-from ddpnas_ray.config import dump, load
 from ddpnas_ray.distributed import ray_driver
+from ddpnas_ray.experiment.config import dump, load
 from ddpnas_ray.runs.directory import create_run, parsed
 from ddpnas_ray.runs.files import read_evaluations, read_history, read_space
 from tests.conftest import ROOT, TINY

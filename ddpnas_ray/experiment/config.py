@@ -1,0 +1,365 @@
+"""Read, override and check a configuration. Each section is defined beside the code that it configures."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib.resources
+import inspect
+import re
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from annotated_types import Ge, Lt
+
+from ddpnas_ray.core.errors import ConfigError, did_you_mean
+from ddpnas_ray.data.config import DataConfig
+from ddpnas_ray.execution.base import ExecutionConfig
+from ddpnas_ray.spaces.base import find_space
+from ddpnas_ray.spaces.target import TargetConfig
+from ddpnas_ray.storage.folder import Folder
+from ddpnas_ray.strategies.evolution import EvolutionConfig
+from ddpnas_ray.strategies.multinomial import MultinomialConfig
+from ddpnas_ray.strategies.pruning import PruningConfig
+from ddpnas_ray.strategies.reinforce import ReinforceConfig
+from ddpnas_ray.strategies.surrogate import SurrogateConfig
+from ddpnas_ray.training.config import TrainingConfig
+
+DEFAULT = "the packaged digits quick start"
+PLACES = ("data.path", "evaluation.table")  # where data lie, not what they are
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpaceConfig:
+    """Section ``space``: its name, and the keyword arguments of the function that makes it."""
+
+    name: str = "cell"
+    """A built-in space, or module:function of your own"""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationConfig:
+    """Section ``evaluation``: where scores come from."""
+
+    kind: Literal["supernet", "table"] = "supernet"
+    """supernet: train with shared weights and validate; table: read scores from a benchmark's table"""
+    metric: Literal["accuracy"] = "accuracy"
+    """What is validated; higher is better, a fraction"""
+    budget: Annotated[int, Ge(1)] | None = None
+    """Evaluations in all; null: as many as Algorithm 1 needs. pruning: what it leaves verifies the most likely ones"""
+    batch: Annotated[int, Ge(1)] | None = None
+    """Architectures an epoch of random, evolution, surrogate; null: 1 with a table, else K"""
+    table: str | None = None
+    """Parquet file with the scores of every architecture; beside a supernet, what its ranks are compared with"""
+    score: str | None = None
+    """The table's column that is searched by; null: the val column of fewest epochs"""
+    final: str | None = None
+    """The table's column that the result is judged by; null: the test column of most epochs"""
+    training: Literal["mean", "random"] | Annotated[int, Ge(0)] = "mean"
+    """mean: of all trainings; random: one of them, drawn for every query; a number: the training of that seed"""
+    probe: Annotated[int, Ge(2)] | None = None
+    """Beside a supernet: networks scored with its weights after every epoch, for the rank correlation with the table"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchConfig:
+    """A whole experiment. Everything but ``execution`` can change the result."""
+
+    space: SpaceConfig = SpaceConfig()
+    data: DataConfig = DataConfig()
+    strategy: Literal["pruning", "random", "evolution", "multinomial", "reinforce", "surrogate"] | None = None
+    """Who proposes architectures; names the section used. null: pruning, or surrogate where scores are a table's"""
+    pruning: PruningConfig = PruningConfig()
+    evolution: EvolutionConfig = EvolutionConfig()
+    multinomial: MultinomialConfig = MultinomialConfig()
+    reinforce: ReinforceConfig = ReinforceConfig()
+    surrogate: SurrogateConfig = SurrogateConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    target: TargetConfig = TargetConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+    seed: Annotated[int, Ge(0), Lt(2**32)] = 0
+    """Keys every random draw: equal seeds give equal results"""
+
+
+def load(path: str | None, overrides: Sequence[str] = ()) -> SearchConfig:
+    """Read a YAML file and apply ``section.key=value`` overrides.
+
+    Another ``space.name`` leaves the file's options of its own space behind, and its target.
+
+    Args:
+        path: The file, local or a URI; None reads the packaged digits quick start.
+        overrides: Values are YAML: ``pruning.gamma=0.8``, ``data.path=null``.
+
+    Raises:
+        ConfigError: The file cannot be read, or a key or value is not allowed.
+        RunDirError: The URI's scheme is unknown or its credentials are missing.
+    """
+    source = path or DEFAULT
+    values = parse(read_text(path), source)
+    named: dict[str, Any] = {"space": {}}
+    for override in overrides:
+        if override.startswith("space.name="):
+            set_key(named, override)
+    space = values.get("space")
+    if named["space"] and isinstance(space, dict) and space.get("name", "cell") != named["space"]["name"]:
+        del values["space"]
+        values.pop("target", None)
+    for override in overrides:
+        set_key(values, override)
+    return check(values, source)
+
+
+def source_name(path: str | None, overrides: Sequence[str]) -> str:
+    """What a configuration is called, with what ``--set`` changed of what can change a result."""
+    name = Path(path).name if path else DEFAULT.removeprefix("the packaged ")
+    changed = [text for text in overrides if not text.strip().startswith(("execution.", *PLACES))]
+    return f"{name} with {', '.join(changed)}" if changed else name
+
+
+def read_text(path: str | None) -> str:
+    """The text of a configuration file, or of the packaged default."""
+    if path is None:
+        return (importlib.resources.files("ddpnas_ray") / "digits.yaml").read_text(encoding="utf-8")
+    try:
+        if "://" not in path:
+            return Path(path).read_text(encoding="utf-8")
+        file = Folder.open(path)
+        with file.filesystem.open_input_stream(file.path) as stream:
+            return bytes(stream.read()).decode()
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"{path}: cannot be read: {reason}; --config takes a YAML file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is no UTF-8 text; --config takes a YAML file") from error
+
+
+def parse(text: str, source: str) -> dict[str, Any]:
+    """YAML text -> nested dictionaries."""
+    try:
+        values = yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: 2024-13-45, which looks like a date
+        where = getattr(error, "problem_mark", None)
+        line = f" line {where.line + 1}:" if where else ""
+        raise ConfigError(f"{source}:{line} is not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{source}: sections such as 'training: {{lr: 0.025}}' are needed, got a {type(values).__name__}"
+        )
+    return values
+
+
+def set_key(values: dict[str, Any], override: str) -> None:
+    """Apply one ``section.key=value``, in place."""
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip().rpartition(".")[2]:
+        raise ConfigError(f"--set {override}: section.key=value is needed, such as --set pruning.gamma=0.8")
+    try:
+        value = yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"--set {override}: {text!r} is not a YAML value") from error
+    put(values, key.strip(), value, f"--set {override}")
+
+
+def put(values: dict[str, Any], key: str, value: Any, source: str) -> None:
+    """Set one dotted key, in place; what the value may be is for ``check`` to say."""
+    *sections, last = key.split(".")
+    for section in sections:
+        below = values.get(section)
+        if below is None:  # absent, or an empty section
+            below = values[section] = {}
+        if not isinstance(below, dict):
+            raise ConfigError(f"{source}: {section} is a value, not a section")
+        values = below
+    values[last] = value
+
+
+def check(values: Mapping[str, Any], source: str) -> SearchConfig:
+    """Nested dictionaries -> a checked configuration with every default filled in."""
+    values = dict(values)
+    space = values.pop("space", None)
+    config: SearchConfig = _build(SearchConfig, values, source, "")
+    config = dataclasses.replace(config, space=_check_space({} if space is None else space, source))
+    evaluation = config.evaluation
+    if evaluation.kind == "table" and evaluation.table is None:
+        raise ConfigError(f"{source}: evaluation.table is missing: the Parquet file that evaluation.kind=table reads")
+    if evaluation.probe is not None and (evaluation.table is None or evaluation.kind == "table"):
+        raise ConfigError(
+            f"{source}: evaluation.probe is {evaluation.probe}: it compares a supernet with a table; set "
+            "evaluation.kind=supernet and evaluation.table, or leave it out"
+        )
+    if config.strategy is None:
+        config = dataclasses.replace(config, strategy="surrogate" if evaluation.kind == "table" else "pruning")
+    if config.training.merge == "sequential" and config.execution.backend != "local":
+        raise ConfigError(
+            f"{source}: training.merge=sequential needs execution.backend=local: "
+            "each architecture waits for the one before"
+        )
+    if config.execution.elastic and config.execution.gpus_per_worker is None:
+        raise ConfigError(
+            f"{source}: execution.elastic=true needs execution.gpus_per_worker (0, or GPUs of one worker): "
+            "there may be no GPU node yet to tell it by"
+        )
+    return config
+
+
+def to_dict(config: SearchConfig) -> dict[str, Any]:
+    """The resolved configuration as plain dictionaries, as ``config.yaml`` holds it."""
+    values = dataclasses.asdict(dataclasses.replace(config, space=SpaceConfig()))
+    values["space"] = {"name": config.space.name, **config.space.options}
+    return typing.cast(dict[str, Any], _plain(values))
+
+
+def dump(config: SearchConfig) -> str:
+    """The resolved configuration as YAML."""
+    return to_yaml(to_dict(config))
+
+
+def to_yaml(values: Mapping[str, Any]) -> str:
+    """Nested dictionaries as YAML that ``parse`` reads back as the same values."""
+    return str(yaml.dump(_plain(values), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120))
+
+
+def differing_keys(old: SearchConfig, new: SearchConfig) -> list[str]:
+    """Dotted keys whose values differ between two configurations."""
+    a, b = dict(_flat(to_dict(old))), dict(_flat(to_dict(new)))
+    return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+
+
+def fixed_keys(old: SearchConfig, new: SearchConfig) -> list[str]:
+    """The differing keys that can change a result: all but where the data lie and how the work is executed."""
+    return [key for key in differing_keys(old, new) if not key.startswith("execution.") and key not in PLACES]
+
+
+def describe() -> Iterator[tuple[str, str, str]]:
+    """Every key with its default and meaning, for ``--help``."""
+    for section in dataclasses.fields(SearchConfig):
+        if section.name == "space":
+            yield "space.name", "cell", "a built-in space, or module:function of your own; its options follow as keys"
+        elif dataclasses.is_dataclass(section.default):
+            docs = _field_docs(type(section.default))
+            for key in dataclasses.fields(section.default):
+                yield f"{section.name}.{key.name}", _show(key.default), docs.get(key.name, "")
+        else:
+            yield section.name, _show(section.default), _field_docs(SearchConfig).get(section.name, "")
+
+
+def _check_space(values: Any, source: str) -> SpaceConfig:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source}: space: a section such as {{name: cell}} is needed, got {values!r}")
+    options = dict(values)
+    name = options.pop("name", "cell")
+    if not isinstance(name, str):
+        raise ConfigError(f"{source}: space.name: a name is needed, got {name!r}")
+    make = find_space(name)
+    parameters = inspect.signature(make).parameters
+    hints = typing.get_type_hints(make, include_extras=True)
+    for key in options:
+        if key not in parameters:
+            hint = did_you_mean(key, parameters)
+            raise ConfigError(f"{source}: space.{key} is not an option of space {name!r}{hint}")
+    resolved = {}
+    for key, parameter in parameters.items():
+        if key not in options and parameter.default is inspect.Parameter.empty:
+            raise ConfigError(f"{source}: space.{key} is missing; space {name!r} needs it")
+        value = options.get(key, parameter.default)
+        resolved[key] = _validate(hints.get(key, Any), value, source, f"space.{key}")
+    return SpaceConfig(name=name, options=resolved)
+
+
+def _build(cls: Any, values: Any, source: str, prefix: str) -> Any:
+    """A section from its dictionary; unknown keys first, since a typo is the likeliest mistake."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source}: {prefix.rstrip('.')}: a section with keys is needed, got {values!r}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for key in values:
+        if key not in fields:
+            hint = did_you_mean(str(key), fields, prefix)
+            raise ConfigError(f"{source}: {prefix}{key} is not a key{hint}")
+    built = {}
+    for key, value in values.items():
+        if dataclasses.is_dataclass(hints[key]):
+            built[key] = _build(hints[key], {} if value is None else value, source, f"{prefix}{key}.")
+        else:
+            built[key] = _validate(hints[key], value, source, f"{prefix}{key}")
+    return cls(**built)
+
+
+def _validate(hint: Any, value: Any, source: str, key: str) -> Any:
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False)).validate_python(_tuples(value), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{source}: {key} is {value!r}; {_lower_first(first['msg'])}") from None
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(v) for key, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _show(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _field_docs(cls: type) -> dict[str, str]:
+    """The string literal under each field of a dataclass."""
+    body = ast.parse(inspect.getsource(cls)).body[0]
+    docs: dict[str, str] = {}
+    assert isinstance(body, ast.ClassDef)
+    for before, after in zip(body.body, body.body[1:], strict=False):
+        if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name) and isinstance(after, ast.Expr):
+            docs[before.target.id] = " ".join(str(ast.literal_eval(after.value)).split())
+    return docs
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 numbers (``3e-4`` is a float), and no key twice."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands there twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what ``_Loader`` reads back as the same value."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"),
+        list("-+0123456789."),
+    )

@@ -1,0 +1,309 @@
+"""A finished search as generation sees it, and the networks that come out of it, with their files.
+
+Axes: E edges, K candidates.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ddpnas_ray.core.errors import ConfigError, TooLargeError, did_you_mean
+from ddpnas_ray.core.generation.budgets import Budget, budget_text, is_time, quantity
+from ddpnas_ray.core.generation.problem import Problem, evaluate
+from ddpnas_ray.core.generation.solve import Solution, most_likely, nearest
+from ddpnas_ray.core.space import CostFunction, IntArray
+from ddpnas_ray.experiment.config import SearchConfig, check, fixed_keys, parse, set_key, to_dict
+from ddpnas_ray.runs.directory import existing_run, parsed, read_result, refuse_other_data
+from ddpnas_ray.runs.files import SCHEMA_VERSION, json_file, read_costs, read_space
+from ddpnas_ray.spaces.base import SpaceSpec, find_space
+from ddpnas_ray.spaces.target import Target
+from ddpnas_ray.storage.folder import Folder
+
+if TYPE_CHECKING:
+    from ddpnas_ray.job import Job
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What generation needs of a run directory.
+
+    Args:
+        folder: The run directory.
+        config: Its configuration.
+        spec: Its space.
+        target: The deploy network whose costs are meant.
+        problem: theta, what may be chosen, and the costs.
+        fingerprint: Of the search.
+    """
+
+    folder: Folder
+    config: SearchConfig
+    spec: SpaceSpec
+    target: Target
+    problem: Problem
+    fingerprint: str
+
+    @classmethod
+    def load(cls, out: str, *, target: str | None = None, include_pruned: bool = False) -> FinishedRun:
+        """Read a run directory; neither torch nor ray is imported for it.
+
+        Args:
+            out: The run directory.
+            target: ``key=value,...`` where another deploy network than the run's is meant.
+            include_pruned: Whether operations that the search pruned may be chosen.
+
+        Raises:
+            RunDirError: The run has not finished, or a file is damaged.
+            ConfigError: A key or value of ``target`` is wrong.
+        """
+        folder = existing_run(out)
+        result = read_result(folder)
+        text = parsed(folder, "config.yaml", bytes.decode)
+        config = check(parse(text, f"{out}/config.yaml"), f"{out}/config.yaml")
+        spec = find_space(config.space.name)(**config.space.options)
+        space = parsed(folder, "space.json", read_space)
+        theta_EK, live_EK, own_target = parsed(folder, "result.json", _decision)
+        network = own_target if target is None else other_target(own_target, target)
+        counted = parsed(folder, "space.json", read_costs)
+        known = {} if target else counted
+        costs = {name: cost(network) for name, cost in spec.costs.items() if name not in known}
+        choosable_EK = space.generable_EK & (space.exists_EK if include_pruned else live_EK)
+        problem = Problem(space, theta_EK, choosable_EK, {**known, **costs})
+        return cls(folder, config, spec, network, problem, str(result["fingerprint"]))
+
+    def job(self, overrides: Sequence[str] = ()) -> Job:
+        """The run's search with its data, for scoring with inherited weights.
+
+        Args:
+            overrides: ``data.path=...`` and ``execution.*`` where the run was made elsewhere.
+
+        Raises:
+            ConfigError: Something else is overridden.
+            RunDirError: The data are not those of the run.
+            DataError: They are not there.
+        """
+        from ddpnas_ray.job import Job
+
+        values = to_dict(self.config)
+        for override in overrides:
+            set_key(values, override)
+        config = check(values, self.folder.uri)
+        if changed := fixed_keys(self.config, config):
+            raise ConfigError(
+                f"--set: {', '.join(changed)}: the run is over; only data.path and execution.* may change"
+            )
+        job = Job.prepare(config)
+        refuse_other_data(self.folder, job.digest)
+        return job
+
+    def refuse_without_theta(self) -> None:
+        """Raise where there is no E[alpha] to maximise.
+
+        Raises:
+            ConfigError: The search's strategy keeps no distribution over operations.
+        """
+        if self.config.strategy in ("random", "evolution", "surrogate"):
+            raise ConfigError(
+                f"{self.folder.uri}: strategy {self.config.strategy} keeps no theta, so no network is likelier than "
+                "another; what it found is in result.json. Search with strategy=pruning to generate"
+            )
+
+    def with_cost(self, name: str, cost: CostFunction) -> FinishedRun:
+        """The same with one cost more."""
+        costs = {**self.problem.costs, name: cost}
+        return dataclasses.replace(self, problem=dataclasses.replace(self.problem, costs=costs))
+
+    def text_of(self, budget: Budget) -> str:
+        """A budget as it is written and as its folder is named."""
+        return budget_text(budget, self.problem.costs)
+
+    def unbounded(self) -> tuple[IntArray, dict[str, int]]:
+        """The best architecture without a budget, and its costs."""
+        alpha_E = most_likely(self.problem.space, self.problem.theta_EK, self.problem.choosable_EK)
+        return alpha_E, evaluate(self.problem, [int(k) for k in alpha_E])[1]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The networks of one budget.
+
+    Args:
+        budget: The budget.
+        solutions: The k best, the best first; empty where the budget is infeasible.
+        scores: Validation scores with inherited weights, where verified.
+        measured_ns: Median end-to-end latencies, where measured.
+        chosen: Which of the solutions is taken.
+        flags: What to know about it.
+    """
+
+    budget: Budget
+    solutions: tuple[Solution, ...]
+    scores: tuple[float, ...] = ()
+    measured_ns: tuple[int, ...] = ()
+    chosen: int = 0
+    flags: tuple[str, ...] = field(default=())
+
+    @property
+    def best(self) -> Solution:
+        """The solution that is taken."""
+        return self.solutions[self.chosen]
+
+    def choose(self, scores: Sequence[float], measured_ns: Sequence[int]) -> Generated:
+        """Take the best-scoring of the solutions that keep to the latency budget when measured, and flag what does not.
+
+        Args:
+            scores: One a solution, or none.
+            measured_ns: One a solution, or none.
+        """
+        limit = next((b.upper for name, b in self.budget.items() if is_time(name)), None)
+        order = sorted(range(len(self.solutions)), key=lambda i: -scores[i] if scores else 0.0)  # stable: E decides
+        flags: list[str] = []
+        if measured_ns and limit is not None:
+            within = [i for i in order if measured_ns[i] <= limit]
+            if len(within) < len(order):
+                flags.append(f"{len(order) - len(within)} of {len(order)} networks measured above the latency budget")
+            if not within:
+                flags.append("this one too: it is within its budget by the table alone")
+            order = within or order
+        return dataclasses.replace(
+            self, scores=tuple(scores), measured_ns=tuple(measured_ns), chosen=order[0], flags=tuple(flags)
+        )
+
+
+def other_target(target: Target, text: str) -> Target:
+    """``image_size=224,classes=1000`` over a target.
+
+    Raises:
+        ConfigError: A key that networks of the space do not have, or no number.
+    """
+    known = {key: value for key, value in dataclasses.asdict(target).items() if value is not None}
+    changes: dict[str, Any] = {}
+    for item in text.split(","):
+        key, _, value = item.strip().partition("=")
+        if key not in known:
+            raise ConfigError(f"--target {text}: {key!r} is no part of this target{did_you_mean(key, known)}")
+        if key == "stem":
+            if value not in ("cifar", "imagenet"):
+                raise ConfigError(f"--target {text}: stem is {value!r}; cifar or imagenet")
+            changes[key] = value
+        elif not value.isdecimal() or not 1 <= int(value) <= 10**6:
+            raise ConfigError(f"--target {text}: {key} is {value!r}; a whole number from 1 on is needed")
+        else:
+            changes[key] = int(value)
+    return dataclasses.replace(target, **changes)
+
+
+def infeasible_text(run: FinishedRun, budget: Budget) -> str:
+    """Why nothing meets a budget, and what would: one line."""
+    problem = run.problem
+    try:
+        together = nearest(problem, budget)
+        alone = {name: nearest(problem, {name: bound})[name] for name, bound in budget.items()}
+    except TooLargeError:
+        way_out = "the nearest feasible values take too long to find"
+    else:
+        hopeless = all(value is None for values in together.values() for value in values)
+        found = ", ".join(_feasible_text(name, values) for name, values in (alone if hopeless else together).items())
+        with_others = "each bound on its own" if hopeless else "with the other bounds held"
+        way_out = f"nearest feasible {with_others}: {found}"
+    return (
+        f"no architecture of space {problem.space.name!r} meets {run.text_of(budget)} (target {run.target}); "
+        f"{way_out}; change --budget, add --include-pruned, or search again with a larger pruning.keep_per_group"
+    )
+
+
+def _feasible_text(name: str, values: tuple[int | None, int | None]) -> str:
+    feasible = [quantity(name, value) for value in values if value is not None]
+    return f"{name} {' or '.join(feasible) if feasible else 'none'}"
+
+
+def write(run: FinishedRun, networks: Sequence[Generated], figures: Mapping[str, bytes]) -> None:
+    """``generated/<budget>/genotype.json`` for each, ``generated/table.csv``, and figures."""
+    folder = run.folder / "generated"
+    for network in networks:
+        if network.solutions:
+            own = folder / run.text_of(network.budget)
+            own.make()
+            own.write("genotype.json", json_file(genotype_json(run, network)))
+    folder.make()
+    folder.write("table.csv", _csv(run, networks))
+    for name, data in figures.items():
+        folder.write(name, data)
+
+
+def genotype_json(run: FinishedRun, network: Generated) -> dict[str, Any]:
+    """Everything about the networks of one budget, as ``genotype.json`` holds it."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "budget": run.text_of(network.budget),
+        "space": run.problem.space.name,
+        "target": dataclasses.asdict(run.target),
+        **_candidate(run, network, network.chosen),
+        "flags": list(network.flags),
+        "candidates": [_candidate(run, network, i) for i in range(len(network.solutions))],
+        "search_fingerprint": run.fingerprint,
+    }
+
+
+def _candidate(run: FinishedRun, network: Generated, i: int) -> dict[str, Any]:
+    solution = network.solutions[i]
+    facts: dict[str, Any] = {
+        "genotype": run.spec.decode(np.array(solution.alpha_E)),
+        "alpha": list(solution.alpha_E),
+        "expectation": solution.expectation,
+        "costs": solution.costs,
+        "certificate": dataclasses.asdict(solution.certificate),
+        "rank": i + 1,
+    }
+    if network.scores:
+        trained = run.config.evaluation.kind == "supernet"
+        weights = "inherited from the supernet" if trained else "none: read from the table"
+        facts["score"] = {"value": network.scores[i], "split": "val", "weights": weights}
+    if network.measured_ns:
+        facts["measured_latency_ns"] = network.measured_ns[i]
+    return facts
+
+
+def _rows(run: FinishedRun, networks: Sequence[Generated]) -> list[dict[str, str | int | float]]:
+    """One row a budget, for ``table.csv``."""
+    table = []
+    for network in networks:
+        row: dict[str, str | int | float] = {"budget": run.text_of(network.budget)}
+        if not network.solutions:
+            table.append(row | {"note": "infeasible"})
+            continue
+        best = network.best
+        row |= {"E[alpha]": best.expectation, **best.costs, "method": best.certificate.method}
+        if network.scores:
+            row["val score"] = network.scores[network.chosen]
+        if network.measured_ns:
+            row["measured ns"] = network.measured_ns[network.chosen]
+        table.append(row | {"note": "; ".join(network.flags)})
+    return table
+
+
+def _csv(run: FinishedRun, networks: Sequence[Generated]) -> bytes:
+    table = _rows(run, networks)
+    names = list(dict.fromkeys(name for row in table for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    return text.getvalue().encode()
+
+
+def _decision(result_json: bytes) -> tuple[Any, Any, Target]:
+    """theta, live and the target of ``result.json``."""
+    result = json.loads(result_json)
+    theta_EK, live_EK = np.array(result["theta"], dtype=np.float64), np.array(result["live"], dtype=bool)
+    if theta_EK.ndim != 2 or theta_EK.shape != live_EK.shape:
+        raise ValueError("theta and live have different shapes")
+    return theta_EK, live_EK, Target(**result["target"])

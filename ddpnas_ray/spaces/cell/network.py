@@ -1,0 +1,150 @@
+"""Networks of DARTS cells: the supernet, and the stand-alone network of one architecture, in search and deploy form.
+
+One class is all of them: it holds the candidates it was given, and a forward pass computes one candidate an edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ddpnas_ray.core.space import IntArray
+from ddpnas_ray.nn.ops import FactorizedReduce, ReLUConvBN, build_op
+from ddpnas_ray.nn.weights import Piece
+from ddpnas_ray.spaces.cell.costs import CellGeometry, CellNetShape
+
+
+class Cell(nn.Module):
+    """A cell: each node is the sum of its edges' operations; the output concatenates the nodes (Sec. 3.1)."""
+
+    def __init__(self, g: CellGeometry, candidates: Sequence[Sequence[str]], *, nodes: int, affine: bool) -> None:
+        super().__init__()
+        self.nodes, self.width, self.reduction = nodes, g.channels, g.reduction
+        first = "FactorizedReduce" if g.reduction_before else "ReLUConvBN"
+        self.preprocess0 = preprocess(first, g.channels_before_previous, g.channels, affine=affine)
+        self.preprocess1 = preprocess("ReLUConvBN", g.channels_previous, g.channels, affine=affine)
+        self.edges = nn.ModuleList()
+        inputs = [i for node in range(nodes) for i in range(2 + node)]
+        for source, names in zip(inputs, candidates, strict=True):
+            stride = 2 if g.reduction and source < 2 else 1
+            ops = {name: build_op(name, g.channels, stride, affine=affine) for name in names if name != "none"}
+            self.edges.append(nn.ModuleDict(ops))
+
+    def forward(self, before_previous: Tensor, previous: Tensor, chosen: Sequence[str]) -> Tensor:
+        """(B, C'', H'', W''), (B, C', H', W') and one operation's name an edge -> (B, M C, H, W)."""
+        states = [self.preprocess0(before_previous), self.preprocess1(previous)]
+        edge = 0
+        for _ in range(self.nodes):
+            total: Tensor | None = None
+            for state in tuple(states):
+                if chosen[edge] != "none":
+                    out = self.edges[edge][chosen[edge]](state)  # type: ignore[index]
+                    total = out if total is None else total + out
+                edge += 1
+            states.append(self._zeros(states[0]) if total is None else total)
+        return torch.cat(states[2:], dim=1)
+
+    def _zeros(self, x: Tensor) -> Tensor:
+        stride = 2 if self.reduction else 1
+        return x.new_zeros(x.shape[0], self.width, -(-x.shape[2] // stride), -(-x.shape[3] // stride))
+
+
+class CellNetwork(nn.Module):
+    """A stack of cells that holds some candidates of every edge.
+
+    Args:
+        shape: Everything but the operations.
+        candidates: The names of each edge's candidates: the normal cell's edges, then the reduction cell's. All normal
+            cells share an architecture, and so do all reduction cells; each has weights of its own.
+    """
+
+    def __init__(self, shape: CellNetShape, candidates: Sequence[tuple[str, ...]]) -> None:
+        super().__init__()
+        self.candidates = list(candidates)
+        half, affine = len(candidates) // 2, shape.deploy
+        self.stem0, self.stem1 = build_stem(shape.stem, shape.input_channels, shape.channels, affine=affine)
+        self.cells = nn.ModuleList(
+            Cell(g, candidates[half:] if g.reduction else candidates[:half], nodes=shape.nodes, affine=affine)
+            for g in shape.geometry()
+        )
+        self.classifier = nn.Linear(shape.geometry()[-1].channels * shape.nodes, shape.classes)
+        self._names_by_choice: dict[tuple[int, str], list[tuple[int, Piece]]] | None = None
+
+    def forward(self, x: Tensor, alpha_E: IntArray | None = None) -> Tensor:
+        """Images (B, C, H, W) -> logits (B, classes), computing one operation an edge.
+
+        Args:
+            x: Images.
+            alpha_E: Which candidate of every edge; may be left out where each edge has only one.
+        """
+        if alpha_E is None:
+            chosen = [names[0] for names in self.candidates]
+        else:
+            chosen = [names[k] for names, k in zip(self.candidates, alpha_E, strict=True)]
+        half = len(chosen) // 2
+        before = self.stem0(x)
+        last = self.stem1(before)
+        for cell in self.cells:
+            before, last = last, cell(before, last, chosen[half:] if cell.reduction else chosen[:half])
+        return self.classifier(last.mean(dim=(2, 3)))
+
+    def pieces(self, alpha_E: IntArray) -> list[Piece]:
+        """The parameters that an architecture uses, in the order of its stand-alone network.
+
+        An operation's parameters belong to its edge in every cell of the kind; all others are used by everybody.
+        """
+        if self._names_by_choice is None:
+            self._names_by_choice = self._index()
+        parts = list(self._names_by_choice.get((-1, ""), []))
+        for e, k in enumerate(alpha_E):
+            parts += self._names_by_choice.get((e, self.candidates[e][k]), [])
+        return [piece for _, piece in sorted(parts, key=lambda part: part[0])]
+
+    def _index(self) -> dict[tuple[int, str], list[tuple[int, Piece]]]:
+        """(edge, operation) -> its parameters with their place in the order; (-1, "") -> those that are always used."""
+        index: dict[tuple[int, str], list[tuple[int, Piece]]] = {}
+        half = len(self.candidates) // 2
+        for position, (name, parameter) in enumerate(self.named_parameters()):
+            parts = name.split(".")
+            key = (-1, "")
+            if parts[0] == "cells" and parts[2] == "edges":
+                cell = self.cells[int(parts[1])]
+                key = (int(parts[3]) + (half if cell.reduction else 0), parts[4])
+            index.setdefault(key, []).append((position, Piece(name, tuple(parameter.shape))))
+        return index
+
+
+def build_stem(stem: str, input_channels: int, channels: int, *, affine: bool = True) -> nn.Sequential:
+    """What gives the first cell its two inputs: the outputs of the first and of the second half."""
+    c = channels
+    if stem == "cifar":
+        first = [nn.Conv2d(input_channels, 3 * c, 3, 1, 1, bias=False), nn.BatchNorm2d(3 * c, affine=affine)]
+        return nn.Sequential(nn.Sequential(*first), nn.Identity())
+    return nn.Sequential(
+        nn.Sequential(
+            nn.Conv2d(input_channels, c // 2, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(c // 2, affine=affine),
+            nn.ReLU(),
+            nn.Conv2d(c // 2, c, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(c, affine=affine),
+        ),
+        nn.Sequential(nn.ReLU(), nn.Conv2d(c, c, 3, 2, 1, bias=False), nn.BatchNorm2d(c, affine=affine)),
+    )
+
+
+def preprocess(kind: str, in_channels: int, out_channels: int, *, affine: bool = True) -> nn.Module:
+    """What brings an input of a cell to its width, and to the size of the other."""
+    reduce_or_not = FactorizedReduce if kind == "FactorizedReduce" else ReLUConvBN
+    return reduce_or_not(in_channels, out_channels, affine=affine)
+
+
+def deploy_op(name: str, channels: int, stride: int) -> nn.Module:
+    """One operation as deploy networks have it."""
+    return build_op(name, channels, stride, affine=True)
+
+
+def classifier(width: int, classes: int) -> nn.Module:
+    """Global pooling and the linear layer."""
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))

@@ -1,0 +1,255 @@
+"""The cell space of DARTS (Sec. 3.1): a normal and a reduction cell, each a fully connected graph of M nodes.
+
+Edge order: the normal cell's edges, node by node and input by input, then the reduction cell's. A generated cell gives
+every node two inputs: its alpha has ``none`` on the others (design row 11).
+
+Axes: E edges, K candidates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from annotated_types import Ge, Le
+
+from ddpnas_ray.core.errors import GenotypeError, did_you_mean
+from ddpnas_ray.core.space import CostTable, Edge, IntArray, LongestPath, Op, SearchSpace
+from ddpnas_ray.costs.convnet import CELL_OPS, CONVOLUTIONS, Kind
+from ddpnas_ray.costs.convnet import KINDS as COST_KINDS
+from ddpnas_ray.spaces.base import Genotype, Part, SpaceSpec, Supernet, module_of
+from ddpnas_ray.spaces.cell.costs import CellNetShape, cost_table
+from ddpnas_ray.spaces.target import Inputs, Target, TargetDefaults, resolve_stem
+
+if TYPE_CHECKING:
+    from ddpnas_ray.spaces.cell.network import CellNetwork
+
+OPS = tuple(
+    Op(name, "parameter" if name in CONVOLUTIONS else "non_parameter", generable=name != "none") for name in CELL_OPS
+)
+NONE = CELL_OPS.index("none")
+KINDS = ("normal", "reduce")
+
+
+def make(
+    *,
+    cells: Annotated[int, Ge(1), Le(100)] = 6,
+    nodes: Annotated[int, Ge(1), Le(8)] = 4,
+    channels: Annotated[int, Ge(2)] = 16,
+) -> SpaceSpec:
+    """The cell space.
+
+    Args:
+        cells: L of the search network; its second and third cells are reductions (Sec. 4).
+        nodes: M, intermediate nodes a cell.
+        channels: Initial channels of the search network.
+    """
+    per_cell = nodes * (nodes + 3) // 2
+    edges = tuple(Edge(f"{kind}.{e}", OPS) for kind in KINDS for e in range(per_cell))
+    node_edges = [_edges_of(node) for node in range(nodes)]
+    blocks = tuple(tuple(per_cell * half + e for e in block) for half in range(2) for block in node_edges)
+    search = {"cells": cells, "nodes": nodes, "channels": channels}
+    return SpaceSpec(
+        space=SearchSpace("cell", edges, blocks, inputs=2),
+        supernet=partial(_supernet, search),
+        build=partial(_build, search),
+        deploy=partial(_deploy, nodes),
+        encode=partial(encode, nodes=nodes),
+        decode=partial(decode, nodes=nodes),
+        costs={
+            **{kind: partial(_cost, kind, nodes) for kind in COST_KINDS},
+            **{f"nonparametric.{kind}": partial(_nonparametric, half, nodes) for half, kind in enumerate(KINDS)},
+            **{f"height.{kind}": partial(_height, half, nodes) for half, kind in enumerate(KINDS)},
+        },
+        target=TargetDefaults(cells=20, channels=36, stem=True),
+        parts=partial(_parts, nodes),
+        effort=partial(_effort, search),
+    )
+
+
+def encode(genotype: Genotype, *, nodes: int | None = None) -> IntArray:
+    """A DARTS genotype -> alpha_E with ``none`` on the edges that it leaves out.
+
+    Args:
+        genotype: ``{"normal": [[operation, input], ...], "normal_concat": [...], "reduce": ..., ...}``,
+            two pairs a node, in node order; inputs 0 and 1 are the cell's, 2 is the first node.
+        nodes: M; None takes it from the genotype.
+
+    Raises:
+        GenotypeError: A key, operation, input or count that does not fit.
+    """
+    nodes = nodes or max(1, len(_section(genotype, "normal")) // 2)
+    alphas = []
+    for kind in KINDS:
+        pairs = _section(genotype, kind)
+        if len(pairs) != 2 * nodes:
+            raise GenotypeError(f"genotype: {kind} has {len(pairs)} pairs, {nodes} nodes need {2 * nodes}: two a node")
+        concat = genotype.get(f"{kind}_concat", list(range(2, 2 + nodes)))
+        if not isinstance(concat, (list, tuple)) or list(concat) != list(range(2, 2 + nodes)):
+            raise GenotypeError(
+                f"genotype: {kind}_concat is {concat}; cells of this space concatenate all nodes: "
+                f"{list(range(2, 2 + nodes))}"
+            )
+        alpha_E = np.full(nodes * (nodes + 3) // 2, NONE, dtype=np.int64)
+        for i, (name, source) in enumerate(pairs):
+            edges = _edges_of(i // 2)
+            if name not in CELL_OPS or name == "none":
+                hint = did_you_mean(str(name), CELL_OPS[1:])
+                raise GenotypeError(f"genotype: {kind}[{i}]: {name!r} is no operation of a network{hint}")
+            if type(source) is not int or not 0 <= source < len(edges):
+                raise GenotypeError(
+                    f"genotype: {kind}[{i}]: input {source!r}; node {i // 2} has inputs 0..{len(edges) - 1}"
+                )
+            if alpha_E[edges[source]] != NONE:
+                raise GenotypeError(f"genotype: {kind}[{i}]: node {i // 2} takes input {source} twice")
+            alpha_E[edges[source]] = CELL_OPS.index(name)
+        alphas.append(alpha_E)
+    return np.concatenate(alphas)
+
+
+def decode(alpha_E: IntArray, *, nodes: int) -> Genotype:
+    """alpha_E -> a DARTS genotype: every chosen operation but ``none``, node by node."""
+    genotype: dict[str, Any] = {}
+    for kind, cell_E in zip(KINDS, np.split(np.asarray(alpha_E), 2), strict=True):
+        genotype[kind] = [
+            [CELL_OPS[cell_E[edge]], source]
+            for node in range(nodes)
+            for source, edge in enumerate(_edges_of(node))
+            if cell_E[edge] != NONE
+        ]
+        genotype[f"{kind}_concat"] = list(range(2, 2 + nodes))
+    return genotype
+
+
+def _section(genotype: Genotype, kind: str) -> list[Any]:
+    if not isinstance(genotype, dict) or not isinstance(genotype.get(kind), (list, tuple)):
+        raise GenotypeError(f"genotype: the key {kind!r} with a list of [operation, input] pairs is missing")
+    for i, pair in enumerate(genotype[kind]):
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            raise GenotypeError(f"genotype: {kind}[{i}] is {pair!r}; a pair [operation, input] is needed")
+    return list(genotype[kind])
+
+
+def _edges_of(node: int) -> range:
+    """The edges into a node, one an input, within its cell."""
+    first = node * (node + 3) // 2
+    return range(first, first + node + 2)
+
+
+def _cost(kind: Kind, nodes: int, target: Target) -> CostTable:
+    return cost_table(kind, _deploy_shape(nodes, target), CELL_OPS)
+
+
+def _parts(nodes: int, target: Target) -> list[Part]:
+    """Every piece of work of the deploy network; additions, concatenations and stride-1 skips are not timed."""
+    shape = _deploy_shape(nodes, target)
+    c, size = shape.channels, shape.image_size
+    stem = (shape.stem, shape.input_channels, c)
+    parts = [_part("stem", (shape.input_channels, size, size), "build_stem", *stem)]
+    inputs = [i for node in range(nodes) for i in range(2 + node)]
+    for g in shape.geometry():
+        before, previous = g.channels_before_previous, g.channels_previous
+        first = "FactorizedReduce" if g.reduction_before else "ReLUConvBN"
+        parts.append(_part(first, (before, g.size_before, g.size_before), "preprocess", first, before, g.channels))
+        parts.append(
+            _part("ReLUConvBN", (previous, g.size_in, g.size_in), "preprocess", "ReLUConvBN", previous, g.channels)
+        )
+        for edge, source in enumerate(inputs, start=len(inputs) if g.reduction else 0):
+            stride, side = (2, g.size_in) if g.reduction and source < 2 else (1, g.size_out)
+            for k, name in enumerate(CELL_OPS):
+                if name == "none" or (name == "skip_connect" and stride == 1):
+                    continue
+                part = _part(f"{name} stride {stride}", (g.channels, side, side), "deploy_op", name, g.channels, stride)
+                parts.append(replace(part, edge=edge, candidate=k))
+    last = shape.geometry()[-1]
+    width = nodes * last.channels
+    return [*parts, _part("classifier", (width, last.size_out, last.size_out), "classifier", width, shape.classes)]
+
+
+def _part(name: str, input_shape: tuple[int, int, int], function: str, *arguments: Any) -> Part:
+    """A part that every network has, made by a function of ``nn.cellnet``."""
+    key = f"{name} {'x'.join(map(str, input_shape))} ({', '.join(map(str, arguments))})"
+    return Part(
+        edge=None,
+        key=key,
+        input_shape=input_shape,
+        build=partial(module_of, "ddpnas_ray.spaces.cell.network", function, *arguments),
+    )
+
+
+def _nonparametric(half: int, nodes: int, target: Target) -> CostTable:
+    """N of Table 4 for one of the two cells: chosen operations of the non-parameter group."""
+    entries_EK = np.zeros((2, nodes * (nodes + 3) // 2, len(OPS)), dtype=np.int64)
+    entries_EK[half] = [op.group == "non_parameter" and op.generable for op in OPS]
+    return CostTable(0, entries_EK.reshape(-1, len(OPS)))
+
+
+def _height(half: int, nodes: int, target: Target) -> LongestPath:
+    """H of Table 4 for one of the two cells. Nodes 0 and 1 are the cell's inputs."""
+    per_cell = nodes * (nodes + 3) // 2
+    arcs = tuple(
+        (half * per_cell + edge, source, 2 + node)
+        for node in range(nodes)
+        for source, edge in enumerate(_edges_of(node))
+    )
+    return LongestPath(arcs, np.tile(np.array([op.generable for op in OPS]), (2 * per_cell, 1)))
+
+
+def _effort(search: dict[str, int], alpha_E: IntArray, inputs: Inputs) -> float:
+    return float(cost_table("macs", _search_shape(search, inputs), CELL_OPS)(alpha_E))
+
+
+def _search_reductions(cells: int) -> tuple[int, ...]:
+    return tuple(cell for cell in (1, 2) if cell < cells)
+
+
+def _deploy_reductions(cells: int) -> tuple[int, ...]:
+    return (cells // 3, 2 * cells // 3)
+
+
+def _search_shape(search: dict[str, int], inputs: Inputs) -> CellNetShape:
+    return CellNetShape(
+        **search,
+        image_size=inputs.image_size,
+        input_channels=inputs.channels,
+        classes=inputs.classes,
+        stem=resolve_stem("auto", inputs.image_size),
+        reductions=_search_reductions(search["cells"]),
+        deploy=False,
+    )
+
+
+def _deploy_shape(nodes: int, target: Target) -> CellNetShape:
+    assert target.cells is not None and target.channels is not None and target.stem is not None
+    return CellNetShape(
+        cells=target.cells,
+        nodes=nodes,
+        channels=target.channels,
+        image_size=target.image_size,
+        input_channels=target.input_channels,
+        classes=target.classes,
+        stem=target.stem,
+        reductions=_deploy_reductions(target.cells),
+        deploy=True,
+    )
+
+
+def _supernet(search: dict[str, int], inputs: Inputs) -> Supernet:
+    from ddpnas_ray.spaces.cell.network import CellNetwork
+
+    edges = search["nodes"] * (search["nodes"] + 3)
+    return CellNetwork(_search_shape(search, inputs), [CELL_OPS] * edges)
+
+
+def _build(search: dict[str, int], alpha_E: IntArray, inputs: Inputs) -> CellNetwork:
+    from ddpnas_ray.spaces.cell.network import CellNetwork
+
+    return CellNetwork(_search_shape(search, inputs), [(CELL_OPS[k],) for k in alpha_E])
+
+
+def _deploy(nodes: int, alpha_E: IntArray, target: Target) -> CellNetwork:
+    from ddpnas_ray.spaces.cell.network import CellNetwork
+
+    return CellNetwork(_deploy_shape(nodes, target), [(CELL_OPS[k],) for k in alpha_E])

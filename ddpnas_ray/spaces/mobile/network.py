@@ -1,0 +1,108 @@
+"""Chains of inverted residual blocks (MobileNetV2, ProxylessNAS): the supernet, and the network of one architecture.
+
+One class is both: it holds the candidates it was given, and a forward pass computes one candidate a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor, nn
+
+from ddpnas_ray.nn.weights import Piece
+from ddpnas_ray.spaces.mobile.costs import MBCONVS, ZERO, Backbone, Block, chosen
+
+
+class MBConv(nn.Module):
+    """An inverted residual block: 1x1 expansion, depthwise convolution, 1x1 projection without activation.
+
+    The input is added where the shape is kept. Expansion 1 has no expansion convolution.
+    """
+
+    def __init__(self, block: Block, *, kernel: int, expand: int) -> None:
+        super().__init__()
+        hidden = block.in_channels * expand
+        self.keeps_shape = block.keeps_shape
+        self.expand = nn.Identity() if expand == 1 else conv_bn_relu(block.in_channels, hidden, kernel=1)
+        self.depthwise = conv_bn_relu(hidden, hidden, kernel=kernel, stride=block.stride, groups=hidden)
+        self.project = nn.Sequential(
+            nn.Conv2d(hidden, block.out_channels, 1, bias=False), nn.BatchNorm2d(block.out_channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride))."""
+        out = self.project(self.depthwise(self.expand(x)))
+        return x + out if self.keeps_shape else out
+
+
+class MobileNetwork(nn.Module):
+    """Stem, first block, the blocks of all stages, last convolution, global pooling and classifier.
+
+    Args:
+        backbone: Everything but the operations, the images and the classes.
+        candidates: The names of each block's candidates.
+        input_channels: Colour channels.
+        classes: Number of classes.
+    """
+
+    def __init__(
+        self, backbone: Backbone, candidates: Sequence[tuple[str, ...]], *, input_channels: int, classes: int
+    ) -> None:
+        super().__init__()
+        self.candidates = list(candidates)
+        widths = backbone.widths
+        self.stem = conv_bn_relu(input_channels, widths[0], kernel=3, stride=backbone.stem_stride)
+        self.first = MBConv(backbone.first, kernel=backbone.first_kernel, expand=1)
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict({name: build_mbconv(name, block) for name in names if name != ZERO})
+            for block, names in zip(backbone.blocks(), candidates, strict=True)
+        )
+        self.last = conv_bn_relu(widths[-2], widths[-1], kernel=1)
+        self.classifier = nn.Linear(widths[-1], classes)
+
+    def forward(self, x: Tensor, alpha_E: Iterable[int] = ()) -> Tensor:
+        """Images (B, C, H, W) -> logits (B, classes), computing one operation a block.
+
+        Args:
+            x: Images.
+            alpha_E: Which candidate of every edge; left out where each block has only one.
+        """
+        x = self.first(self.stem(x))
+        for block, name in zip(self.blocks, chosen(self.candidates, alpha_E), strict=True):
+            if name != ZERO:
+                x = block[name](x)  # type: ignore[index]
+        return self.classifier(self.last(x).mean(dim=(2, 3)))
+
+    def pieces(self, alpha_E: Iterable[int]) -> list[Piece]:
+        """The parameters that an architecture uses, in the order of its stand-alone network.
+
+        ``blocks.<block>.<operation>.*`` belong to one candidate; all others are used by everybody.
+        """
+        used = {f"blocks.{i}.{name}" for i, name in enumerate(chosen(self.candidates, alpha_E))}
+        return [
+            Piece(name, tuple(parameter.shape))
+            for name, parameter in self.named_parameters()
+            if not name.startswith("blocks.") or ".".join(name.split(".")[:3]) in used
+        ]
+
+
+def conv_bn_relu(
+    in_channels: int, out_channels: int, *, kernel: int, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    """A convolution without bias, affine BatchNorm, ReLU6."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU6(inplace=True),
+    )
+
+
+def build_mbconv(name: str, block: Block) -> MBConv:
+    """A candidate of a block; ``zero`` has no module: it is simply not computed."""
+    kernel, expand = MBCONVS[name]
+    return MBConv(block, kernel=kernel, expand=expand)
+
+
+def classifier(width: int, classes: int) -> nn.Sequential:
+    """Global pooling and the linear layer."""
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))

@@ -1,0 +1,424 @@
+"""Configurations: what is read, what is refused and with which words, and what is written back."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+from annotated_types import Ge
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from ddpnas_ray import search
+from ddpnas_ray.core.errors import ConfigError
+from ddpnas_ray.core.schedule import planned_architecture_epochs
+from ddpnas_ray.experiment.config import SearchConfig, check, describe, differing_keys, dump, load, parse, to_dict
+from ddpnas_ray.spaces.base import SpaceSpec, find_space
+from ddpnas_ray.spaces.cell.space import make as make_cell
+from tests.commands import run
+from tests.conftest import ROOT
+
+LAW = settings(derandomize=True, deadline=None, max_examples=60)
+CELL = {"cells": 6, "nodes": 4, "channels": 16}
+
+
+def read(text: str) -> SearchConfig:
+    return check(parse(text, "a.yaml"), "a.yaml")
+
+
+def refused(text: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        read(text)
+    return str(error.value)
+
+
+def refused_override(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        load(None, overrides)
+    return str(error.value)
+
+
+def own_space(*, depth: Annotated[int, Ge(1)], name_of_it: str = "x") -> SpaceSpec:
+    """A space whose depth has no default."""
+    return make_cell(cells=depth)
+
+
+OWN = f"{__name__}:own_space"
+
+
+# --- reading ---
+
+
+def test_an_empty_file_is_all_defaults() -> None:
+    config = read("")
+    assert config == read("training: {}\npruning:\nspace:\n")
+    assert config.training.batch_size == 512
+    assert dict(config.space.options) == CELL
+
+
+def test_without_a_file_it_is_the_digits_quick_start() -> None:
+    config = load(None)
+    assert (config.data.name, config.training.batch_size, config.target.cells, config.seed) == ("digits", 64, 8, 0)
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("space: {name: cell, cells: 3}\ndata: {mean: [0.5, 0.4, 0.3]}\nseed: 7\n", encoding="utf-8")
+    config = load(str(path))
+    assert config.seed == 7
+    assert dict(config.space.options) == CELL | {"cells": 3}
+    assert config.data.mean == (0.5, 0.4, 0.3)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_experiment_file_is_allowed_and_searches_what_the_paper_does(path: Path) -> None:
+    config = load(str(path), ["evaluation.table=a.parquet"] if path.name == "nasbench201_table.yaml" else [])
+    spec = find_space(config.space.name)(**config.space.options)
+    planned = planned_architecture_epochs(
+        spec.space, config.pruning.keep_per_group, epochs_per_round=config.pruning.epochs_per_round
+    )
+    assert planned == {"cell": 99, "mobile": 75, "nasbench201": 36}[config.space.name]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3e-4", 3e-4),
+        ("3.0e-4", 3e-4),
+        ("3E-4", 3e-4),
+        ("1e2", 100.0),
+        ("+1e2", 100.0),
+        (".5", 0.5),
+        ("5.", 5.0),
+        ("1", 1.0),
+        ("0.025", 0.025),
+    ],
+)
+def test_numbers_are_those_of_yaml_1_2(text: str, value: float) -> None:
+    config = read(f"training: {{weight_decay: {text}}}")
+    assert config.training.weight_decay == value
+    assert load(None, [f"training.weight_decay={text}"]).training.weight_decay == value
+
+
+def test_integers_stay_integers_and_quoted_numbers_stay_text() -> None:
+    assert read("training: {batch_size: 64}\nseed: 4294967295").seed == 2**32 - 1
+    assert isinstance(read("seed: 3").seed, int)
+    assert read("data: {name: folder, path: '1e5'}").data.path == "1e5"
+    assert read("data: {name: folder, path: 2024-01-02x}").data.path == "2024-01-02x"
+
+
+def test_null_is_none() -> None:
+    config = read("data: {path: null, train_limit: ~}\nexecution: {workers: null}")
+    assert (config.data.path, config.data.train_limit, config.execution.workers) == (None, None, None)
+
+
+# --- overriding ---
+
+
+@pytest.mark.parametrize(
+    ("override", "get", "value"),
+    [
+        ("pruning.gamma=0.8", lambda c: c.pruning.gamma, 0.8),
+        ("seed=5", lambda c: c.seed, 5),
+        (" seed =5", lambda c: c.seed, 5),
+        ("data.train_limit=100", lambda c: c.data.train_limit, 100),
+        ("data.train_limit=null", lambda c: c.data.train_limit, None),
+        ("data.mean=[0.5]", lambda c: c.data.mean, (0.5,)),
+        ("training.channels_last=false", lambda c: c.training.channels_last, False),
+        ("training={lr: 0.5}", lambda c: (c.training.lr, c.training.batch_size), (0.5, 512)),
+        ("space.nodes=2", lambda c: dict(c.space.options), CELL | {"nodes": 2}),
+        ("execution.backend=local", lambda c: c.execution.backend, "local"),
+        ("data.path=runs/a=b", lambda c: c.data.path, "runs/a=b"),
+    ],
+)
+def test_one_key_is_overridden(override: str, get: Callable[[SearchConfig], Any], value: Any) -> None:
+    assert get(load(None, [override])) == value
+
+
+def test_the_last_override_wins() -> None:
+    assert load(None, ["seed=1", "seed=2"]).seed == 2
+
+
+def test_another_space_leaves_options_and_target_of_the_first_behind(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("space: {name: cell, nodes: 2}\ntarget: {cells: 8}\ntraining: {lr: 0.5}\n")
+    config = load(str(path), ["target.image_size=64", "space.name=mobile"])
+    assert config.space.name == "mobile" and "nodes" not in config.space.options
+    assert (config.target.cells, config.target.image_size, config.training.lr) == (None, 64, 0.5)
+    same = load(str(path), ["space.name=cell"])
+    assert same.space.options["nodes"] == 2 and same.target.cells == 8
+
+
+def test_a_section_that_the_file_leaves_empty_can_be_overridden(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("training:\n")
+    assert load(str(path), ["training.lr=0.1"]).training.lr == 0.1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("pruning.gamma", "--set pruning.gamma: section.key=value is needed, such as --set pruning.gamma=0.8"),
+        ("=3", "--set =3: section.key=value is needed"),
+        ("seed.x=1", "--set seed.x=1: seed is a value, not a section"),
+        ("pruning.gamma=[", "--set pruning.gamma=[: '[' is not a YAML value"),
+        ("data.path=2024-13-45", "--set data.path=2024-13-45: '2024-13-45' is not a YAML value"),
+        ("pruning.gama=1", "pruning.gama is not a key; did you mean pruning.gamma?"),
+        ("prunning.gamma=1", "prunning is not a key; did you mean pruning?"),
+        ("pruning.gamma.x=1", "--set pruning.gamma.x=1: gamma is a value, not a section"),
+    ],
+)
+def test_what_is_wrong_with_an_override_is_said(override: str, message: str) -> None:
+    assert message in refused_override(override)
+
+
+# --- refusing ---
+
+
+def test_an_unknown_key_names_file_and_likely_meaning(tmp_path: Path) -> None:
+    path = tmp_path / "cifar10_cell.yaml"
+    path.write_text("pruning: {epoch_per_round: 3}")
+    with pytest.raises(ConfigError) as error:
+        load(str(path))
+    assert str(error.value) == (f"{path}: pruning.epoch_per_round is not a key; did you mean pruning.epochs_per_round?")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prune: {}", "a.yaml: prune is not a key; did you mean pruning?"),
+        (
+            "zzz: 1",
+            "a.yaml: zzz is not a key; allowed: data, evaluation, evolution, execution, multinomial, pruning, ",
+        ),
+        ("target: {cell: 3}", "a.yaml: target.cell is not a key; did you mean target.cells?"),
+        ("1: 2", "a.yaml: 1 is not a key"),
+        ("space: {cels: 3}", "a.yaml: space.cels is not an option of space 'cell'; did you mean cells?"),
+    ],
+)
+def test_unknown_keys(text: str, message: str) -> None:
+    assert refused(text).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("training: {batch_size: 64.0}", "a.yaml: training.batch_size is 64.0; input should be a valid integer"),
+        ("training: {batch_size: '64'}", "a.yaml: training.batch_size is '64'; input should be a valid integer"),
+        ("training: {batch_size: true}", "a.yaml: training.batch_size is True; input should be a valid integer"),
+        ("training: {lr: fast}", "a.yaml: training.lr is 'fast'; input should be a valid number"),
+        ("training: {lr: null}", "a.yaml: training.lr is None; input should be a valid number"),
+        ("training: {lr: {a: 1}}", "a.yaml: training.lr is {'a': 1}; input should be a valid number"),
+        ("training: {channels_last: 1}", "a.yaml: training.channels_last is 1; input should be a valid boolean"),
+        ("data: {path: 3}", "a.yaml: data.path is 3; input should be a valid string"),
+        ("data: {mean: 0.5}", "a.yaml: data.mean is 0.5; input should be a valid tuple"),
+        ("seed: null", "a.yaml: seed is None; input should be a valid integer"),
+        ("pruning: 3", "a.yaml: pruning: a section with keys is needed, got 3"),
+        ("pruning: [gamma]", "a.yaml: pruning: a section with keys is needed, got ['gamma']"),
+        ("space: 3", "a.yaml: space: a section such as {name: cell} is needed, got 3"),
+        ("space: cell", "a.yaml: space: a section such as {name: cell} is needed, got 'cell'"),
+        ("space: {name: 3}", "a.yaml: space.name: a name is needed, got 3"),
+        ("space: {cells: 2.0}", "a.yaml: space.cells is 2.0; input should be a valid integer"),
+    ],
+)
+def test_wrong_types(text: str, message: str) -> None:
+    assert refused(text) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pruning: {gamma: 1.0}", "a.yaml: pruning.gamma is 1.0; input should be less than 1"),
+        (
+            "pruning: {epochs_per_round: 0}",
+            "a.yaml: pruning.epochs_per_round is 0; input should be greater than or equal to 1",
+        ),
+        ("training: {lr: 0}", "a.yaml: training.lr is 0; input should be greater than 0"),
+        ("training: {lr: .nan}", "a.yaml: training.lr is nan; input should be a finite number"),
+        ("training: {batch_size: 1}", "a.yaml: training.batch_size is 1; input should be greater than or equal to 2"),
+        ("training: {merge: average}", "a.yaml: training.merge is 'average'; input should be 'mean' or 'sequential'"),
+        (
+            "data: {name: digit}",
+            "a.yaml: data.name is 'digit'; input should be 'digits', 'cifar10', 'folder', 'parquet' or 'huggingface'",
+        ),
+        ("data: {val_fraction: 1.0}", "a.yaml: data.val_fraction is 1.0; input should be less than 1"),
+        ("data: {std: [0.5, 0.0]}", "a.yaml: data.std is [0.5, 0.0]; input should be greater than 0"),
+        ("seed: -1", "a.yaml: seed is -1; input should be greater than or equal to 0"),
+        ("seed: 4294967296", "a.yaml: seed is 4294967296; input should be less than 4294967296"),
+        ("space: {cells: 0}", "a.yaml: space.cells is 0; input should be greater than or equal to 1"),
+        ("space: {nodes: 9}", "a.yaml: space.nodes is 9; input should be less than or equal to 8"),
+        ("execution: {retry_deadline_s: 0}", "a.yaml: execution.retry_deadline_s is 0; input should be greater than 0"),
+        (
+            "strategy: darts",
+            "a.yaml: strategy is 'darts'; input should be 'pruning', 'random', 'evolution', 'multinomial', 'reinf"
+            "orce' or 'surrogate'",
+        ),
+    ],
+)
+def test_values_out_of_range(text: str, message: str) -> None:
+    assert refused(text) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 1\nseed: 2", "line 1: is not valid YAML: the key 'seed' stands there twice"),
+        ("seed: 1\npruning: {gamma: 0.8, gamma: 0.9}", "line 2: is not valid YAML: the key 'gamma' stands there twice"),
+        ("a: [", "a.yaml: line 1: is not valid YAML"),
+        ("seed: 1\n  b: 2", "a.yaml: line 2: is not valid YAML"),
+        ("- a", "a.yaml: sections such as 'training: {lr: 0.025}' are needed, got a list"),
+        ("hello", "a.yaml: sections such as 'training: {lr: 0.025}' are needed, got a str"),
+        ("a: 1\n---\nb: 2", "is not valid YAML"),
+        ("seed: !!python/object:os.system {}", "is not valid YAML"),
+        ("seed: 2024-13-45", "is not valid YAML"),
+    ],
+)
+def test_what_is_no_configuration(text: str, message: str) -> None:
+    assert message in refused(text)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    for path, message in (
+        (tmp_path / "absent.yaml", "cannot be read: No such file or directory; --config takes a YAML file"),
+        (tmp_path, "cannot be read: Is a directory; --config takes a YAML file"),
+        (binary, "is no UTF-8 text; --config takes a YAML file"),
+    ):
+        with pytest.raises(ConfigError) as error:
+            load(str(path))
+        assert str(error.value) == f"{path}: {message}"
+
+
+def test_a_file_is_read_by_its_uri(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("pruning: {gamma: 0.8}\n")
+    assert load(file.as_uri()) == load(str(file))
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    for uri, fragment in (
+        (f"{file.as_uri()}.absent", "No such file or directory; --config takes a YAML file"),
+        (tmp_path.as_uri(), "is a directory; --config takes a YAML file"),
+        (binary.as_uri(), "is no UTF-8 text; --config takes a YAML file"),
+        ("gopher://my.yaml", "Unrecognized filesystem type"),
+    ):
+        said = run(search.main, "--config", uri, "--out", tmp_path / "run")
+        assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+        assert uri in said.err and fragment in said.err
+
+
+def test_sequential_merging_needs_the_local_backend() -> None:
+    assert "sequential needs execution.backend=local" in refused("training: {merge: sequential}")
+    assert read("training: {merge: sequential}\nexecution: {backend: local}").training.merge == "sequential"
+
+
+# --- spaces of one's own ---
+
+
+def test_options_of_ones_own_space_are_filled_in_and_checked() -> None:
+    config = read(f"space: {{name: '{OWN}', depth: 3}}")
+    assert dict(config.space.options) == {"depth": 3, "name_of_it": "x"}
+    assert refused(f"space: {{name: '{OWN}'}}") == f"a.yaml: space.depth is missing; space {OWN!r} needs it"
+    assert refused(f"space: {{name: '{OWN}', depth: 0}}").startswith(
+        "a.yaml: space.depth is 0; input should be greater"
+    )
+    assert refused(f"space: {{name: '{OWN}', depth: 1, dept: 2}}").endswith("; did you mean depth?")
+
+
+def test_a_space_that_cannot_be_found() -> None:
+    assert "did you mean cell?" in refused("space: {name: cel}")
+    assert "cannot be imported" in refused("space: {name: 'no_such_lab:make'}")
+
+
+# --- writing back ---
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "training: {lr: 1e-5, weight_decay: 3e-4, grad_clip: 0}",
+        "data: {name: folder, path: 'a b: c', mean: [0.1, 0.2, 0.3], std: [1.0]}",
+        "data: {name: folder, path: 'null'}",
+        "data: {name: folder, path: '007'}",
+        "space: {cells: 3}\nseed: 4294967295",
+        f"space: {{name: '{OWN}', depth: 3}}",
+        "execution: {workers: 3, gpus_per_worker: 0.5}",
+    ],
+)
+def test_the_resolved_configuration_reads_back_as_itself(text: str) -> None:
+    config = read(text)
+    again = read(dump(config))
+    assert again == config
+    assert differing_keys(config, again) == []
+
+
+@LAW
+@example(path="1e5")
+@given(path=st.one_of(st.from_regex(r"[-+]?[0-9.]{1,3}([eE][-+]?[0-9]{1,2})?", fullmatch=True), st.text(max_size=8)))
+def test_any_path_reads_back_as_itself(path: str) -> None:
+    config = check({"data": {"name": "folder", "path": path}}, "a.yaml")
+    assert read(dump(config)) == config
+
+
+@LAW
+@given(
+    lr=st.floats(min_value=0.0, exclude_min=True, allow_nan=False, allow_infinity=False),
+    gamma=st.floats(min_value=0.0, max_value=1.0, exclude_max=True),
+)
+def test_any_number_reads_back_bit_for_bit(lr: float, gamma: float) -> None:
+    config = check({"training": {"lr": lr}, "pruning": {"gamma": gamma}}, "a.yaml")
+    assert read(dump(config)) == config
+
+
+def test_a_dump_names_every_key() -> None:
+    values = to_dict(read(""))
+    assert values["space"] == {"name": "cell", **CELL}
+    for field in dataclasses.fields(SearchConfig):
+        if dataclasses.is_dataclass(field.default) and field.name != "space":
+            assert set(values[field.name]) == {key.name for key in dataclasses.fields(field.default)}  # type: ignore[arg-type]
+
+
+def test_differing_keys_are_named_with_their_section() -> None:
+    old, new = read(""), read("seed: 1\ntraining: {lr: 0.1}\nspace: {cells: 2}\ndata: {mean: [0.1]}")
+    assert differing_keys(old, new) == ["data.mean", "seed", "space.cells", "training.lr"]
+    other = read(f"space: {{name: '{OWN}', depth: 3}}")
+    assert "space.depth" in differing_keys(old, other)
+    assert "space.cells" in differing_keys(old, other)
+
+
+# --- help, and the value itself ---
+
+
+def test_every_key_has_a_default_and_a_meaning() -> None:
+    rows = {key: (default, meaning) for key, default, meaning in describe()}
+    for section, values in to_dict(read("")).items():
+        if section == "space":
+            continue
+        keys = [f"{section}.{key}" for key in values] if isinstance(values, dict) else [section]
+        for key in keys:
+            assert key in rows, key
+    for key, (default, meaning) in rows.items():
+        assert default, key
+        assert len(meaning) > 10, key
+        assert "\n" not in meaning
+    assert rows["pruning.gamma"][0] == "0.9"
+    assert rows["data.path"][0] == "null"
+    assert "space.name" in rows
+
+
+def test_a_configuration_can_be_pickled() -> None:
+    config = read(f"space: {{name: '{OWN}', depth: 3}}\ndata: {{mean: [0.1]}}")
+    assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    config = read("")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 1  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.training.lr = 1.0  # type: ignore[misc]

@@ -1,0 +1,195 @@
+"""Train and score one architecture: a pure function of its arguments.
+
+Axes: N images.
+"""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ddpnas_ray.core.requests import EvalRequest
+from ddpnas_ray.core.space import IntArray
+from ddpnas_ray.costs.convnet import CELL_OPS
+from ddpnas_ray.data.batches import epoch_order, normalise
+from ddpnas_ray.nn.weights import Float32Array, Layout, Weights, bind
+from ddpnas_ray.spaces.target import Inputs
+from ddpnas_ray.testing import contract_trainer
+from ddpnas_ray.training.config import TrainingConfig
+from ddpnas_ray.training.trainer import Trainer
+
+NAMES = ("sep_conv_3x3", "max_pool_3x3", "skip_connect", "none", "dil_conv_5x5") * 2
+ALPHA_E = np.array([CELL_OPS.index(name) for name in NAMES])
+REQUEST = EvalRequest(0, 1, 2, ALPHA_E, lr=0.05)
+
+
+def slice_of(trainer: Trainer) -> tuple[Layout, Float32Array]:
+    tensors, supernet = trainer.supernet()
+    layout = Layout.of(supernet.pieces(ALPHA_E))  # type: ignore[operator]
+    return layout, Weights(tensors).cut(layout)
+
+
+def evaluate(trainer: Trainer, request: EvalRequest = REQUEST) -> tuple[float, float, bytes]:
+    result, learned = trainer.train_and_score(request, *slice_of(trainer))
+    return result.score, result.loss, learned.tobytes()
+
+
+def with_config(**changes: Any) -> Trainer:
+    return replace(contract_trainer(), config=replace(contract_trainer().config, **changes))
+
+
+def test_inputs_are_those_of_the_data() -> None:
+    assert contract_trainer().inputs == Inputs(channels=1, image_size=8, classes=10)
+
+
+def test_the_given_weights_may_be_read_only_and_stay_as_they_are() -> None:
+    layout, flat = slice_of(contract_trainer())
+    before = flat.copy()
+    flat.setflags(write=False)
+    _, learned = contract_trainer().train_and_score(REQUEST, layout, flat)
+    np.testing.assert_array_equal(flat, before)
+    assert learned.shape == flat.shape
+    assert learned.dtype == np.float32
+    assert not np.array_equal(learned, flat)
+    assert not np.shares_memory(learned, flat)
+
+
+def test_scoring_alone_gives_the_weights_back() -> None:
+    layout, flat = slice_of(contract_trainer())
+    result, same = contract_trainer().train_and_score(replace(REQUEST, train=False), layout, flat)
+    np.testing.assert_array_equal(same, flat)
+    assert result.ok
+    assert 0.0 <= result.score <= 1.0
+
+
+def test_the_answer_depends_on_the_arguments_alone() -> None:
+    first = evaluate(contract_trainer())
+    torch.manual_seed(99)
+    evaluate(contract_trainer(), replace(REQUEST, epoch=7))
+    assert evaluate(contract_trainer()) == first
+    assert evaluate(pickle.loads(pickle.dumps(contract_trainer()))) == first
+
+
+@pytest.mark.parametrize("change", [{"round": 5}, {"architecture": 0}], ids=str)
+def test_the_same_images_in_the_same_order_for_all_architectures_of_an_epoch(change: dict[str, int]) -> None:
+    assert evaluate(contract_trainer(), replace(REQUEST, **change)) == evaluate(contract_trainer())
+
+
+@pytest.mark.parametrize("change", [{"epoch": 2}, {"lr": 0.04}], ids=str)
+def test_epoch_and_rate_change_the_answer(change: dict[str, Any]) -> None:
+    assert evaluate(contract_trainer(), replace(REQUEST, **change))[1:] != evaluate(contract_trainer())[1:]
+
+
+def test_the_global_generator_and_the_threads_are_put_back() -> None:
+    torch.manual_seed(424242)
+    generator, threads = torch.random.get_rng_state(), torch.get_num_threads()
+    evaluate(with_config(threads=threads + 1))
+    assert torch.equal(torch.random.get_rng_state(), generator)
+    assert torch.get_num_threads() == threads
+
+
+def test_the_score_is_the_accuracy_over_all_validation_images_after_statistics_were_recomputed() -> None:
+    """The whole of scoring, once more with plain torch."""
+    trainer = with_config(bn_images=40, batch_size=16)  # 40 images: two batches of 16, the rest is left out
+    layout, flat = slice_of(trainer)
+    result, _ = trainer.train_and_score(replace(REQUEST, train=False), layout, flat)
+    network = trainer.spec.build(ALPHA_E, trainer.inputs)
+    bind(network, layout, torch.from_numpy(flat.copy()))
+    scale = {"mean": trainer.data.mean, "std": trainer.data.std}
+    images = torch.from_numpy(normalise(trainer.data.train.images.gather(np.arange(32)), **scale))
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None
+    with torch.no_grad():
+        network.train()
+        for batch in images.split(16):
+            network(batch)
+        network.eval()
+        val = torch.from_numpy(normalise(trainer.data.val.images.gather(np.arange(64)), **scale))
+        right = network(val).argmax(dim=1).numpy() == trainer.data.val.labels_N
+    assert result.score == pytest.approx(right.mean(), abs=1e-9)
+
+
+def test_without_recomputing_the_running_statistics_score() -> None:
+    assert evaluate(with_config(bn_images=0), replace(REQUEST, train=False))[0] != pytest.approx(1.0)
+    assert evaluate(with_config(bn_images=0))[1:] == evaluate(contract_trainer())[1:], "training is the same"
+
+
+def test_more_statistics_images_than_there_are_take_all_of_them() -> None:
+    trainer = with_config(bn_images=10_000)
+    assert [len(labels) for _, labels in trainer.batch_norm_batches()] == [32, 32]
+
+
+def test_validation_batches_cover_every_image_once() -> None:
+    trainer = with_config(batch_size=24)
+    labels = [batch for _, batch in trainer.validation_batches()]
+    assert [len(batch) for batch in labels] == [24, 24, 16]
+    np.testing.assert_array_equal(torch.cat(labels).numpy(), trainer.data.val.labels_N)
+
+
+def test_training_batches_follow_the_order_of_the_epoch() -> None:
+    trainer = contract_trainer()
+    for epoch in range(2):
+        order = epoch_order(64, 32, trainer.seed, epoch)
+        for (images, labels), indices in zip(trainer.training_batches(epoch), order, strict=True):
+            np.testing.assert_array_equal(labels.numpy(), trainer.data.train.labels_N[indices])
+            expected = normalise(trainer.data.train.images.gather(indices), trainer.data.mean, trainer.data.std)
+            np.testing.assert_array_equal(images.numpy(), expected)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_images_lie_in_memory_as_asked(channels_last: bool) -> None:
+    trainer = with_config(channels_last=channels_last)
+    data = replace(trainer.data, channels=3, train=trainer.data.train)
+    ((images, _), *_) = replace(trainer, data=data).batch_norm_batches()
+    assert images.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def test_dropout_depends_on_the_architecture_and_on_nothing_that_ran_before() -> None:
+    spec = contract_trainer().spec
+
+    def build(alpha_E: IntArray, inputs: Inputs) -> torch.nn.Module:
+        network: Any = spec.build(alpha_E, inputs)
+        network.classifier.register_forward_pre_hook(
+            lambda module, given: (torch.nn.functional.dropout(given[0], 0.5, module.training),)
+        )
+        return network
+
+    trainer = replace(contract_trainer(), spec=replace(spec, build=build))
+    first = evaluate(trainer)
+    torch.rand(3)
+    assert evaluate(trainer) == first
+    for change in ({"architecture": 0}, {"epoch": 2}):
+        assert evaluate(trainer, replace(REQUEST, **change))[1] != first[1]
+    assert evaluate(replace(trainer, seed=1))[1] != first[1]
+
+
+def test_diverged_training_is_not_ok() -> None:
+    layout, flat = slice_of(contract_trainer())
+    result, _ = contract_trainer().train_and_score(replace(REQUEST, lr=1e38), layout, flat)
+    assert not result.ok
+    assert np.isnan(result.score)
+    assert np.isnan(result.loss)
+
+
+def test_bf16_runs_on_cpu() -> None:
+    result, learned = with_config(precision="bf16").train_and_score(REQUEST, *slice_of(contract_trainer()))
+    assert result.ok
+    assert learned.dtype == np.float32
+    assert result.loss == pytest.approx(evaluate(contract_trainer())[1], rel=0.05)
+    assert result.loss != evaluate(contract_trainer())[1]
+
+
+def test_first_weights_depend_on_the_seed_alone() -> None:
+    first, again, other = (contract_trainer(seed).supernet()[0] for seed in (0, 0, 1))
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert not all(np.array_equal(first[name], other[name]) for name in first)
+    config = TrainingConfig(batch_size=16)
+    assert np.array_equal(
+        replace(contract_trainer(), config=config).supernet()[0]["classifier.weight"], first["classifier.weight"]
+    )
