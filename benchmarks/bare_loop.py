@@ -42,8 +42,8 @@ class BareLoop:
         for norm in norms:
             norm.track_running_stats, norm.momentum = True, None  # a cumulative average
         with torch.inference_mode():
-            for batch in images[: self.bn_images].split(size):
-                network(_pixels(batch))
+            for index in torch.randperm(len(images))[: self.bn_images].split(size):
+                network(_pixels(images[index]))
             network.eval()
             batches = zip(*(part.split(size) for part in self.val), strict=True)
             return sum(int((network(_pixels(x)).argmax(1) == y).sum()) for x, y in batches) / len(self.val[0])

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from ddpnas_ray.spaces.base import SpaceSpec, find_space
 from ddpnas_ray.spaces.target import Inputs, Target, TargetConfig
 
 if TYPE_CHECKING:
+    from ddpnas_ray.data.images import Split
     from ddpnas_ray.job import Job
     from ddpnas_ray.training.trainer import Trainer
 
@@ -188,7 +189,8 @@ def try_out(job: Job) -> tuple[Estimate, list[str]]:
     device = local_device(config.execution)
     whole = job.trainer(device)
     batch = config.training.batch_size
-    two = dataclasses.replace(job.data, train=_first(job.data.train, 2 * batch), val=_first(job.data.val, 2 * batch))
+    train, val = (sample(split, 2 * batch, seed=config.seed) for split in (job.data.train, job.data.val))
+    two = dataclasses.replace(job.data, train=train, val=val)
     trainer = dataclasses.replace(whole, data=two)
     executor, strategy = LocalExecutor(trainer), job.strategy()
     state = initial_state(space, config.seed)
@@ -232,6 +234,15 @@ def try_out(job: Job) -> tuple[Estimate, list[str]]:
         f"a network  {costs} ({job.target})",
     ]
     return estimate, notes
+
+
+def sample(split: Split, n: int, *, seed: int) -> Split:
+    """``n`` images of a split, or all where there are fewer, with the classes in proportion; decoded."""
+    from ddpnas_ray.data.images import DecodedImages, Split
+    from ddpnas_ray.data.split import stratified_batches
+
+    (indices,) = stratified_batches(split.labels_N, n, n, seed=seed)
+    return Split(DecodedImages(split.images.gather(indices)), split.labels_N[indices])
 
 
 def report(estimate: Estimate) -> list[str]:
@@ -286,14 +297,6 @@ def _time_batches(trainer: Trainer, alpha_E: IntArray) -> tuple[float, float]:
         trained = time.perf_counter()
         accuracy(network, trainer.validation_batches(), trainer.config)
         return trained - start, time.perf_counter() - trained
-
-
-def _first(split: Any, n: int) -> Any:
-    """The first ``n`` images of a split, decoded."""
-    from ddpnas_ray.data.images import DecodedImages, Split
-
-    indices = np.arange(min(n, len(split)))
-    return Split(DecodedImages(split.images.gather(indices)), split.labels_N[indices])
 
 
 def _peak_bytes(device: str) -> int:

@@ -7,9 +7,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ddpnas_ray import check
+from ddpnas_ray.data.images import DecodedImages, Split
 from tests.commands import LOCAL, contents, options, run
 
 S3, D3, SKIP, MAX, AVG = "sep_conv_3x3", "dil_conv_3x3", "skip_connect", "max_pool_3x3", "avg_pool_3x3"
@@ -195,6 +197,13 @@ def test_json_is_one_object(alone: Path) -> None:
     assert times == sorted(times, reverse=True)
     assert all(estimate[key] > 0 for key in ("architecture_s", "worker_bytes", "traffic_bytes", "disk_bytes"))
     assert contents(alone) == {}
+
+
+def test_it_tries_images_of_all_classes_though_the_data_are_sorted_by_class() -> None:
+    labels_N = np.repeat([0, 1, 2], 40)
+    split = Split(DecodedImages(np.zeros((120, 1, 8, 8), dtype=np.uint8)), labels_N)
+    assert np.bincount(check.sample(split, 30, seed=0).labels_N).tolist() == [10, 10, 10]
+    assert len(check.sample(split, 1000, seed=0)) == 120
 
 
 @pytest.mark.slow  # half a minute: two batches of the quick start, all of its operations

@@ -1,4 +1,4 @@
-"""Stratified splits and subsets, drawn by seed and class alone.
+"""Stratified splits, subsets and batches, drawn by seed and class alone.
 
 Axes: N images, C classes. Index arrays are ascending.
 """
@@ -15,6 +15,7 @@ from ddpnas_ray.core.space import IntArray
 
 SPLIT_KEY = 0x53504C49  # what a draw is for is part of its key, so no two purposes share a draw
 LIMIT_KEY = 0x4C494D49
+CALIBRATION_KEY = 0x43414C49
 
 
 def stratified_split(
@@ -97,6 +98,38 @@ def stratified_subset(labels_N: IntArray, limit: int | None, *, seed: int, key: 
         for number, taken in zip(present, taken_C, strict=True)
     ]
     return np.sort(np.concatenate(chosen))
+
+
+def stratified_batches(labels_N: IntArray, images: int, batch_size: int, *, seed: int) -> list[IntArray]:
+    """Draw images that stand for all of them, in batches of equal size, however the data are ordered.
+
+    Of every class each batch holds its share of the data, rounded up or down, and so do all batches together. Every
+    image is as likely as any other: unlike ``stratified_subset`` this neither raises a rare class to one image nor
+    refuses more classes than images. It is a systematic sample (every N/images-th image of the data sorted by class,
+    shuffled within classes, from a random start) which is dealt to the batches in turn.
+
+    Args:
+        labels_N: Class numbers, shape (N,), N at least 1.
+        images: How many at most; what would not fill a batch is left out.
+        batch_size: Images a batch, or all where there are fewer.
+        seed: Keys the draw.
+
+    Returns:
+        At least one batch: indices into ``labels_N``, ascending.
+
+    Example:
+        >>> labels_N = np.repeat([0, 1], [60, 20])
+        >>> [np.bincount(labels_N[batch]).tolist() for batch in stratified_batches(labels_N, 25, 8, seed=0)]
+        [[6, 2], [6, 2], [6, 2]]
+    """
+    n = len(labels_N)
+    size = min(images, batch_size, n)
+    batches = min(images, n) // size
+    rng = rng_for(seed, CALIBRATION_KEY)
+    start, shuffled_N = int(rng.integers(n)), rng.permutation(n)
+    by_class_N = shuffled_N[np.argsort(labels_N[shuffled_N], kind="stable")]
+    drawn = by_class_N[(np.arange(batches * size) * n + start) // (batches * size)]
+    return [np.sort(drawn[i::batches]) for i in range(batches)]
 
 
 def _images(count: int) -> str:

@@ -26,7 +26,8 @@ class TrainingConfig:
     """mean: an epoch's architectures start from the same weights, elements that several trained are averaged;
     sequential: the paper's literal order, each inherits from the one before (backend local only)"""
     bn_images: Annotated[int, Ge(0)] = 512
-    """Training images on which BatchNorm statistics are recomputed before a score; 0 scores with the running ones"""
+    """Training images, of all classes in proportion, on which BatchNorm statistics are recomputed before a score; 0
+    scores with the running ones"""
     threads: Annotated[int, Ge(1), Le(1024)] = 1
     """CPU threads of one worker; another number changes the order of sums, hence the last bits"""
     precision: Literal["fp32", "bf16"] = "fp32"

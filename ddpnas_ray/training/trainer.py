@@ -21,6 +21,7 @@ from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.data.batches import Draws, epoch_draws, epoch_order, normalise, training_batch
 from ddpnas_ray.data.images import ImageData, Split
+from ddpnas_ray.data.split import stratified_batches
 from ddpnas_ray.nn.weights import Float32Array, Layout, bind
 from ddpnas_ray.spaces.base import SpaceSpec, Supernet
 from ddpnas_ray.spaces.target import Inputs
@@ -136,10 +137,10 @@ class Trainer:
         return self._batches(self.data.train, order, draws)
 
     def batch_norm_batches(self) -> Batches:
-        """The first ``bn_images`` training images, not augmented, in batches of equal size."""
-        n = min(self.config.bn_images, len(self.data.train))
-        size = min(self.config.batch_size, n)
-        return self._batches(self.data.train, _in_order(n - n % size, size))
+        """``bn_images`` training images, not augmented: always the same ones, each batch with classes in proportion."""
+        labels_N, config = self.data.train.labels_N, self.config
+        order = stratified_batches(labels_N, config.bn_images, config.batch_size, seed=self.seed)
+        return self._batches(self.data.train, order)
 
     def validation_batches(self) -> Batches:
         """The whole validation split, not augmented."""

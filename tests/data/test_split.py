@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddpnas_ray.core.errors import DataError
-from ddpnas_ray.data.split import stratified_split, stratified_subset
+from ddpnas_ray.data.split import stratified_batches, stratified_split, stratified_subset
 
 seeds = st.integers(0, 2**32 - 1)
 class_counts = st.lists(st.integers(2, 40), min_size=1, max_size=6)
@@ -83,3 +83,51 @@ def test_no_limit_or_a_large_one_takes_everything(limit: int | None) -> None:
 def test_a_limit_below_the_number_of_classes_is_an_error() -> None:
     with pytest.raises(DataError, match=r"data.val_limit=2 is less than one image for each of the 3 classes"):
         stratified_subset(np.array([0, 1, 2, 2]), 2, seed=0, key="data.val_limit")
+
+
+# --- calibration ---
+
+awkward_counts = st.lists(st.sampled_from([1, 1, 2, 7, 40, 500]), min_size=1, max_size=30)
+
+
+@given(counts=awkward_counts, images=st.integers(1, 700), batch_size=st.integers(2, 64), seed=seeds)
+def test_every_calibration_batch_holds_each_class_in_proportion(
+    counts: list[int], images: int, batch_size: int, seed: int
+) -> None:
+    """Sorted by class, as folders are; one class may be huge, and there may be more classes than images asked for."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    batches = stratified_batches(labels, images, batch_size, seed=seed)
+    size = min(images, batch_size, len(labels))
+    assert [len(batch) for batch in batches] == [size] * (min(images, len(labels)) // size)
+    assert len(np.unique(batches)) == len(batches) * size, "no image comes twice"
+    for drawn in [*batches, np.concatenate(batches)]:
+        taken = np.bincount(labels[drawn], minlength=len(counts))
+        share = len(drawn) * np.array(counts) / len(labels)
+        assert (np.abs(taken - share) < 1).all()
+
+
+@given(counts=awkward_counts, images=st.integers(1, 200), seed=seeds)
+def test_the_order_of_the_data_does_not_change_the_classes_of_a_calibration_batch(
+    counts: list[int], images: int, seed: int
+) -> None:
+    by_order = []
+    for labels in (np.repeat(np.arange(len(counts)), counts), labels_of(counts, seed)):
+        batches = stratified_batches(labels, images, 16, seed=seed)
+        by_order.append([np.bincount(labels[batch], minlength=len(counts)).tolist() for batch in batches])
+    assert by_order[0] == by_order[1]
+
+
+def test_calibration_is_keyed_by_its_seed_alone() -> None:
+    labels = labels_of([50, 30, 20], 0)
+    drawn = [np.stack(stratified_batches(labels, 40, 10, seed=seed)) for seed in (0, 0, 1)]
+    assert np.array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[0], drawn[2])
+    chosen = stratified_subset(labels, 40, seed=0, key="data.train_limit")
+    assert set(drawn[0].ravel()) != set(chosen), "a key of its own"
+
+
+def test_every_image_is_as_likely_as_any_other_to_calibrate() -> None:
+    labels = np.repeat([0, 1, 2], [1, 6, 13])
+    drawn = [np.concatenate(stratified_batches(labels, 5, 5, seed=seed)) for seed in range(4000)]
+    frequency = np.bincount(np.concatenate(drawn), minlength=20) / 4000
+    assert np.abs(frequency - 0.25).max() < 0.04  # 5 of 20; the deviation of one is 0.007

@@ -17,6 +17,9 @@ from ddpnas_ray.core.requests import EvalRequest
 from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.costs.convnet import CELL_OPS
 from ddpnas_ray.data.batches import epoch_order, normalise
+from ddpnas_ray.data.images import Split
+from ddpnas_ray.data.pixels import DecodedImages
+from ddpnas_ray.data.split import stratified_batches
 from ddpnas_ray.nn.weights import Float32Array, Layout, Weights, bind
 from ddpnas_ray.spaces.target import Inputs
 from ddpnas_ray.testing import contract_trainer
@@ -101,7 +104,8 @@ def test_the_score_is_the_accuracy_over_all_validation_images_after_statistics_w
     network = trainer.spec.build(ALPHA_E, trainer.inputs)
     bind(network, layout, torch.from_numpy(flat.copy()))
     scale = {"mean": trainer.data.mean, "std": trainer.data.std}
-    images = torch.from_numpy(normalise(trainer.data.train.images.gather(np.arange(32)), **scale))
+    drawn = np.concatenate(stratified_batches(trainer.data.train.labels_N, 40, 16, seed=trainer.seed))
+    images = torch.from_numpy(normalise(trainer.data.train.images.gather(drawn), **scale))
     norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = None
@@ -123,6 +127,22 @@ def test_without_recomputing_the_running_statistics_score() -> None:
 def test_more_statistics_images_than_there_are_take_all_of_them() -> None:
     trainer = with_config(bn_images=10_000)
     assert [len(labels) for _, labels in trainer.batch_norm_batches()] == [32, 32]
+
+
+def test_statistics_see_every_class_of_data_that_are_sorted_by_class() -> None:
+    """As folders are, and Parquet files made of folders."""
+    trainer = with_config(bn_images=20, batch_size=10)
+    train = trainer.data.train
+    order = np.argsort(train.labels_N, kind="stable")
+    ordered = Split(DecodedImages(train.images.gather(order)), train.labels_N[order])
+    trainer = replace(trainer, data=replace(trainer.data, train=ordered))
+    batches = [(images.numpy(), labels.numpy()) for images, labels in trainer.batch_norm_batches()]
+    share = 10 * np.bincount(train.labels_N) / len(train)
+    for images, labels in batches:
+        assert (np.abs(np.bincount(labels, minlength=10) - share) < 1).all()
+        assert images.shape == (10, 1, 8, 8)
+    again = [labels.numpy().tolist() for _, labels in trainer.batch_norm_batches()]
+    assert again == [labels.tolist() for _, labels in batches], "the same for all architectures"
 
 
 def test_validation_batches_cover_every_image_once() -> None:
