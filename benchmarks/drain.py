@@ -37,11 +37,12 @@ from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
 from ddpnas_ray import job as jobs
-from ddpnas_ray import rundir
-from ddpnas_ray.config import dump, load
-from ddpnas_ray.core.types import EvalRequest, EvalResult
+from ddpnas_ray.core.requests import EvalRequest, EvalResult
 from ddpnas_ray.execution.base import OnResult, ignore_result
 from ddpnas_ray.execution.ray_pool import PoolSize, RayPool
+from ddpnas_ray.experiment.config import dump, load
+from ddpnas_ray.runs.directory import create_run
+from ddpnas_ray.runs.fingerprint import verify_fingerprint
 
 DEFAULT = ("space.cells=3", "space.channels=8", "pruning.epochs_per_round=1")
 WORKERS = 2
@@ -142,14 +143,14 @@ def search(way: Way, job: jobs.Job, out: Path) -> Row:
 
         pool = WatchedPool(job.trainer(), job.config.execution, PoolSize(WORKERS))
         seen = pool.watch(drain if way.notice else None)
-        folder = rundir.create(str(out), job.first_files(dump(job.config)))
+        folder = create_run(str(out), job.first_files(dump(job.config)))
         start_s = time.monotonic()
         result = jobs.run(job, folder, pool, job.progress())
         end_s = time.monotonic()
         if seen.node and seen.short_s is None:
             seen.short_s = end_s - seen.notice_s
         assert result is not None
-        found = rundir.verify_fingerprint(folder)
+        found = verify_fingerprint(folder)
         assert found.agrees
         pool.close()
         return Row(way, found.recomputed, pool.work.retries, end_s - start_s, seen)

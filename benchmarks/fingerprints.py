@@ -23,10 +23,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddpnas_ray.core.types import Evaluation
-from ddpnas_ray.execution.checkpoint import newest_epoch
-from ddpnas_ray.rundir import read_evaluations
-from ddpnas_ray.storage import Folder
+from ddpnas_ray.core.state import Evaluation
+from ddpnas_ray.runs.checkpoint import newest_epoch
+from ddpnas_ray.runs.files import read_evaluations
+from ddpnas_ray.storage.folder import Folder
 
 DEFAULT = ("space.cells=3", "space.channels=8", "pruning.epochs_per_round=1")
 CLUSTER = """

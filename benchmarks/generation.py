@@ -20,12 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from ddpnas_ray.core.budgets import Bound, Budget
 from ddpnas_ray.core.errors import TooLargeError
-from ddpnas_ray.core.generation import Problem, Solution, evaluate, most_likely, solve, solve_many
-from ddpnas_ray.core.types import CostTable, Edge, IntArray, Op, SearchSpace, each_edge_alone
-from ddpnas_ray.spaces import cell, mobile
-from ddpnas_ray.spaces.base import Target
+from ddpnas_ray.core.generation.budgets import Bound, Budget
+from ddpnas_ray.core.generation.problem import Problem, evaluate
+from ddpnas_ray.core.generation.solve import Solution, most_likely, solve, solve_many
+from ddpnas_ray.core.space import CostTable, Edge, IntArray, Op, SearchSpace, each_edge_alone
+from ddpnas_ray.spaces.cell import space as cell
+from ddpnas_ray.spaces.mobile import space as mobile
+from ddpnas_ray.spaces.target import Target
 
 EVALUATIONS = 10_000
 SEEDS = 3

@@ -27,13 +27,14 @@ import numpy as np
 import torch
 from common import cifar10, machine
 
-from ddpnas_ray.core.types import FloatArray, SearchState, initial_state
-from ddpnas_ray.driver import run_search
+from ddpnas_ray.core.space import FloatArray
+from ddpnas_ray.core.state import SearchState, initial_state
 from ddpnas_ray.execution.local import LocalExecutor
-from ddpnas_ray.execution.trainer import Trainer
-from ddpnas_ray.nn.training_config import TrainingConfig
-from ddpnas_ray.spaces import cell
+from ddpnas_ray.experiment.loop import run_search
+from ddpnas_ray.spaces.cell import space as cell
 from ddpnas_ray.strategies.pruning import Pruning
+from ddpnas_ray.training.config import TrainingConfig
+from ddpnas_ray.training.trainer import Trainer
 
 Merge = Literal["mean", "sequential"]
 MERGES: tuple[Merge, ...] = ("mean", "sequential")

@@ -25,17 +25,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from common import facts, say
 
-from ddpnas_ray.config import check
-from ddpnas_ray.core.performance import record, utility
 from ddpnas_ray.core.pruning import prunable
+from ddpnas_ray.core.requests import EvalResult, Plan
 from ddpnas_ray.core.risks import round_risks
 from ddpnas_ray.core.sampling import disjoint_sample, rng_for
-from ddpnas_ray.core.types import EvalResult, FloatArray, IntArray, Plan, SearchSpace, SearchState, initial_state
+from ddpnas_ray.core.space import FloatArray, IntArray, SearchSpace
+from ddpnas_ray.core.state import SearchState, initial_state
 from ddpnas_ray.core.update import update
-from ddpnas_ray.driver import run_search
-from ddpnas_ray.execution.table import ScoreTable, TableExecutor, expected_best
+from ddpnas_ray.core.utility import record, utility
+from ddpnas_ray.experiment.config import check
+from ddpnas_ray.experiment.loop import run_search
 from ddpnas_ray.job import Job
-from ddpnas_ray.spaces import nasbench201
+from ddpnas_ray.spaces.nasbench201 import space as nasbench201
 from ddpnas_ray.strategies.base import Strategy, best_seen, epoch_plan, evaluations_left
 from ddpnas_ray.strategies.evolution import Evolution
 from ddpnas_ray.strategies.multinomial import Multinomial
@@ -51,6 +52,8 @@ from ddpnas_ray.strategies.surrogate import (
     normal_scores,
     posterior,
 )
+from ddpnas_ray.tabular.executor import TableExecutor
+from ddpnas_ray.tabular.table import ScoreTable, expected_best
 
 SPEC = nasbench201.make()
 SCORE, FINAL = "cifar10valid_valid_e12", "cifar10_test_e200"

@@ -38,14 +38,16 @@ import torch
 from bare_loop import BareLoop
 from common import cifar10, machine, say
 
+from ddpnas_ray.core.requests import EvalRequest
 from ddpnas_ray.core.sampling import disjoint_sample, rng_for
-from ddpnas_ray.core.types import EvalRequest, IntArray, initial_state
+from ddpnas_ray.core.space import IntArray
+from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.data.images import ImageData, Split
 from ddpnas_ray.execution.base import ExecutionConfig, Executor
 from ddpnas_ray.execution.local import LocalExecutor
-from ddpnas_ray.execution.trainer import Trainer
-from ddpnas_ray.nn.training_config import TrainingConfig
-from ddpnas_ray.spaces import cell
+from ddpnas_ray.spaces.cell import space as cell
+from ddpnas_ray.training.config import TrainingConfig
+from ddpnas_ray.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from ddpnas_ray.execution.ray_pool import RayPool

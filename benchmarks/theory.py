@@ -21,7 +21,7 @@ import numpy as np
 from ddpnas_ray.core.risks import fit_deviation, round_risks
 from ddpnas_ray.core.sampling import disjoint_sample
 from ddpnas_ray.core.theory import confusion, error_bound, toy_experiment
-from ddpnas_ray.rundir import read_evaluations
+from ddpnas_ray.runs.files import read_evaluations
 
 ROUNDS = 10_000
 SPACES = 200

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ddpnas_ray import rundir
 from ddpnas_ray.commandline import (
     INTERRUPTED,
     OK,
@@ -22,16 +21,19 @@ from ddpnas_ray.commandline import (
     positive,
     refuse_dead_address,
 )
-from ddpnas_ray.config import load, source_name
 from ddpnas_ray.core.errors import ConfigError
-from ddpnas_ray.storage import Folder
+from ddpnas_ray.experiment.config import load, source_name
+from ddpnas_ray.runs.directory import create_run, free_name, parsed, refuse_existing
+from ddpnas_ray.runs.files import read_history
+from ddpnas_ray.runs.lock import locked
+from ddpnas_ray.storage.folder import Folder
 
 if TYPE_CHECKING:
     from ddpnas_ray.ablations.folder import Report, Saved
     from ddpnas_ray.ablations.outcomes import Outcome
     from ddpnas_ray.ablations.sweeps import Planned, Sweep
     from ddpnas_ray.execution.base import ExecutionConfig
-    from ddpnas_ray.generated import FinishedRun
+    from ddpnas_ray.experiment.finished import FinishedRun
 
 DESCRIPTION = """\
 Ablations as commands: searches over values and seeds, or a closer look at one finished run, each with a table, a
@@ -211,7 +213,7 @@ def _sweep(args: argparse.Namespace) -> int:
 
     saved = _restored(args) if args.resume else None
     if saved is not None and saved.finished:
-        _print(rundir.parsed(saved.folder, "table.md", bytes.decode), saved.content, args, saved.folder.uri)
+        _print(parsed(saved.folder, "table.md", bytes.decode), saved.content, args, saved.folder.uri)
         return OK
     if saved is not None:
         config, arguments = saved.config, saved.content["arguments"]
@@ -220,17 +222,17 @@ def _sweep(args: argparse.Namespace) -> int:
         arguments = {key: value for key, value in vars(args).items() if key not in NEVER_SAVED}
         arguments["config"] = source_name(args.config, args.overrides)
     sweep = plan(args.what, config, arguments)
-    out = args.out or rundir.free_name(f"runs/ablate-{args.what}-{config.space.name}")
+    out = args.out or free_name(f"runs/ablate-{args.what}-{config.space.name}")
     if saved is None:
-        rundir.refuse_existing(Folder.open(out))
+        refuse_existing(Folder.open(out))
     _refuse_dead(args, sweep.base.execution)
     job = Job.prepare(sweep.base)
     if saved is not None:
         folders.refuse_other_data(saved, job.digest)
         folder = saved.folder
     else:
-        folder = rundir.create(out, folders.first_files(args.what, config, arguments, job.digest))
-    with rundir.locked(folder):
+        folder = create_run(out, folders.first_files(args.what, config, arguments, job.digest))
+    with locked(folder):
         if saved is not None:
             folders.mend(saved)
         done = {outcome.key: outcome for outcome in saved.outcomes} if saved is not None else {}
@@ -255,7 +257,7 @@ def _search(sweep: Sweep, job: Any, folder: Folder, done: dict[Any, Outcome], ar
     from ddpnas_ray.ablations.folder import keep
     from ddpnas_ray.ablations.outcomes import Outcome
     from ddpnas_ray.distributed.ray_trials import Trial, run_trials, search_all
-    from ddpnas_ray.reporting.progress import counting
+    from ddpnas_ray.experiment.progress import counting
 
     left = [planned for planned in sweep.trials if planned.key not in done]
     trials = [Trial(planned.variant.label, planned.config) for planned in left]
@@ -304,7 +306,7 @@ def _restored(args: argparse.Namespace) -> Saved:
 def _operation(args: argparse.Namespace) -> int:
     from ddpnas_ray.ablations import operation
     from ddpnas_ray.ablations.folder import first_files
-    from ddpnas_ray.generated import FinishedRun
+    from ddpnas_ray.experiment.finished import FinishedRun
     from ddpnas_ray.job import Job
 
     if args.networks < operation.LEAST:
@@ -345,13 +347,13 @@ def _operation(args: argparse.Namespace) -> int:
 def _theta(args: argparse.Namespace) -> int:
     from ddpnas_ray.ablations import theta
     from ddpnas_ray.ablations.folder import first_files
-    from ddpnas_ray.generated import FinishedRun
+    from ddpnas_ray.experiment.finished import FinishedRun
 
     run = FinishedRun.load(args.run)
     run.refuse_without_theta()
     out = _new_out(args, run.config.space.name)
     space = run.spec.space
-    history = rundir.parsed(run.folder, "theta.parquet", lambda data: rundir.read_history(data, space))
+    history = parsed(run.folder, "theta.parquet", lambda data: read_history(data, space))
     report = theta.report(space, history, _name(args.run), run.config.seed)
     files = first_files(
         args.what, run.config, {"run": args.run, "search_fingerprint": run.fingerprint}, _digest(run), report
@@ -363,9 +365,9 @@ def _topology(args: argparse.Namespace) -> int:
     from ddpnas_ray.ablations import topology
     from ddpnas_ray.ablations.folder import first_files
     from ddpnas_ray.ablations.sweeps import numbers
-    from ddpnas_ray.core.generation import solve
-    from ddpnas_ray.generated import FinishedRun
-    from ddpnas_ray.reporting.progress import counting
+    from ddpnas_ray.core.generation.solve import solve
+    from ddpnas_ray.experiment.finished import FinishedRun
+    from ddpnas_ray.experiment.progress import counting
 
     if args.overrides and not args.verify:
         raise ConfigError("--set is for --verify, the only thing that reads data")
@@ -403,7 +405,7 @@ def _topology(args: argparse.Namespace) -> int:
 def _inherited(run: FinishedRun, job: Any, alphas: Sequence[Sequence[int]], args: argparse.Namespace) -> list[float]:
     """Scores with inherited weights: on Ray where --address is given, else in this process, as generate does."""
     from ddpnas_ray.distributed.ray_scoring import inherited_scores
-    from ddpnas_ray.reporting.progress import counting
+    from ddpnas_ray.experiment.progress import counting
 
     with (
         _cluster(args.address, job.config.execution, needed=bool(args.address)) as (on_ray, _),
@@ -431,13 +433,13 @@ def _refuse_dead(args: argparse.Namespace, config: ExecutionConfig) -> None:
 
 
 def _new_out(args: argparse.Namespace, space: str) -> str:
-    out = args.out or rundir.free_name(f"runs/ablate-{args.what}-{space}")
-    rundir.refuse_existing(Folder.open(out))
+    out = args.out or free_name(f"runs/ablate-{args.what}-{space}")
+    refuse_existing(Folder.open(out))
     return str(out)
 
 
 def _written(out: str, report: Report, files: dict[str, bytes], args: argparse.Namespace) -> int:
-    rundir.create(out, files)
+    create_run(out, files)
     _print(report.table, json.loads(files["ablation.json"]), args, out)
     return OK
 
@@ -449,7 +451,7 @@ def _print(table: str, facts: dict[str, Any], args: argparse.Namespace, out: str
 
 
 def _digest(run: FinishedRun) -> str:
-    return rundir.parsed(run.folder, "environment.json", lambda data: str(json.loads(data)["data_digest"]))
+    return parsed(run.folder, "environment.json", lambda data: str(json.loads(data)["data_digest"]))
 
 
 def _name(run: str) -> str:

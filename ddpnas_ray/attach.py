@@ -10,14 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
-from ddpnas_ray import rundir
 from ddpnas_ray.commandline import FAILED, INTERRUPTED, OK, Parser, guarded, refuse_dead_address
 from ddpnas_ray.core.errors import DriverGoneError, ResourceError, RunDirError
-from ddpnas_ray.execution.checkpoint import newest_epoch
-from ddpnas_ray.reporting.progress import Display, duration
+from ddpnas_ray.experiment.progress import Display, duration
 from ddpnas_ray.reporting.summary import summary
+from ddpnas_ray.runs.checkpoint import newest_epoch
+from ddpnas_ray.runs.directory import existing_run, parsed, read_result
+from ddpnas_ray.runs.lock import holder_text, lock_holder
+from ddpnas_ray.runs.log import read_log
 from ddpnas_ray.search import resume_command
-from ddpnas_ray.storage import Folder
+from ddpnas_ray.storage.folder import Folder
 
 DESCRIPTION = """\
 Show the progress of a search that runs somewhere, as its own terminal would, until it ends, and then its result. Ctrl-C
@@ -58,7 +60,7 @@ def parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parser().parse_args(argv)
-    folder = rundir.existing(args.run)
+    folder = existing_run(args.run)
     if _searching(folder) is not None:
         refuse_dead_address(args.address or "")
     elif not folder.has("result.json"):
@@ -73,14 +75,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"left; the search goes on. Look again with: {command}", file=sys.stderr)
         return INTERRUPTED
     if folder.has("result.json"):
-        print(summary(rundir.read_result(folder), args.run))
+        print(summary(read_result(folder), args.run))
         return OK
     return _ended(folder, args.run)
 
 
 def _searching(folder: Folder) -> dict[str, Any] | None:
     """What the lock says while somebody searches; None once there is a result, or nobody."""
-    holder = rundir.holder(folder)
+    holder = lock_holder(folder)
     return None if folder.has("result.json") else holder
 
 
@@ -122,7 +124,7 @@ def _source(folder: Folder, holder: Mapping[str, Any], address: str | None) -> I
     Raises:
         DriverGoneError: The driver is not where the lock says. Of a local folder the lock itself tells that much.
     """
-    who = rundir.holder_text(holder)
+    who = holder_text(holder)
     why = "it tells of no Ray cluster"
     if "driver" in holder:
         with ExitStack() as stack:
@@ -190,8 +192,8 @@ def _ended(folder: Folder, run: str) -> int:
     if last["event"] == "stopped":
         print(f"time limit reached; {go_on}", file=sys.stderr)
         return OK
-    if (holder := rundir.holder(folder)) is not None:
-        how = f"its driver is gone, and LOCK still names {rundir.holder_text(holder)}: remove LOCK where that has ended"
+    if (holder := lock_holder(folder)) is not None:
+        how = f"its driver is gone, and LOCK still names {holder_text(holder)}: remove LOCK where that has ended"
     elif last["event"] == "failed":
         how = f"it failed: {' '.join(str(last['error']).split())}"
     else:
@@ -207,7 +209,7 @@ def _saved(folder: Folder) -> str:
 
 
 def _events(folder: Folder) -> list[dict[str, Any]]:
-    return rundir.parsed(folder, "log.jsonl", rundir.read_log) if folder.has("log.jsonl") else []
+    return parsed(folder, "log.jsonl", read_log) if folder.has("log.jsonl") else []
 
 
 def _say(text: str) -> None:

@@ -16,15 +16,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ddpnas_ray.commandline import OK, Parser, add_config_options, guarded
-from ddpnas_ray.config import load
 from ddpnas_ray.core.errors import ConfigError, GenotypeError
-from ddpnas_ray.core.types import IntArray, Plan, initial_state
-from ddpnas_ray.reporting.progress import duration
-from ddpnas_ray.spaces.base import Inputs, SpaceSpec, Target, TargetConfig, find_space
+from ddpnas_ray.core.requests import Plan
+from ddpnas_ray.core.space import IntArray
+from ddpnas_ray.core.state import initial_state
+from ddpnas_ray.experiment.config import load
+from ddpnas_ray.experiment.progress import duration
+from ddpnas_ray.spaces.base import SpaceSpec, find_space
+from ddpnas_ray.spaces.target import Inputs, Target, TargetConfig
 
 if TYPE_CHECKING:
-    from ddpnas_ray.execution.trainer import Trainer
     from ddpnas_ray.job import Job
+    from ddpnas_ray.training.trainer import Trainer
 
 DESCRIPTION = """\
 Run the entire pipeline on two batches of your data (sample, train, score, merge, prune, save, restore, decode) and
@@ -120,7 +123,8 @@ def count_genotype(args: argparse.Namespace) -> dict[str, int]:
         GenotypeError: The file cannot be read, or does not describe a network of the space that its keys are of.
         ConfigError: An option that this space has not.
     """
-    from ddpnas_ray.spaces import cell, nasbench201
+    from ddpnas_ray.spaces.cell import space as cell
+    from ddpnas_ray.spaces.nasbench201 import space as nasbench201
 
     try:
         genotype = json.loads(Path(args.genotype).read_text(encoding="utf-8"))
@@ -175,10 +179,10 @@ def try_out(job: Job) -> tuple[Estimate, list[str]]:
     Raises:
         ResourceError: GPUs were asked for and this machine has none.
     """
-    from ddpnas_ray.execution import checkpoint
     from ddpnas_ray.execution.local import LocalExecutor, local_device
     from ddpnas_ray.nn.weights import split_shared
-    from ddpnas_ray.storage import Folder
+    from ddpnas_ray.runs import checkpoint
+    from ddpnas_ray.storage.folder import Folder
 
     config, space = job.config, job.spec.space
     device = local_device(config.execution)
@@ -268,8 +272,8 @@ def _time_batches(trainer: Trainer, alpha_E: IntArray) -> tuple[float, float]:
     """Seconds of training on all training batches, and of scoring all validation batches."""
     import torch
 
-    from ddpnas_ray.nn.training import accuracy, fixed_threads, train_epoch
     from ddpnas_ray.nn.weights import Layout, Piece, Weights, bind
+    from ddpnas_ray.training.epoch import accuracy, fixed_threads, train_epoch
 
     network = trainer.spec.build(alpha_E, trainer.inputs)
     tensors = {name: p.detach().numpy() for name, p in network.named_parameters()}

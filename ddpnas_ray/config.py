@@ -19,14 +19,15 @@ from annotated_types import Ge, Lt
 from ddpnas_ray.core.errors import ConfigError, did_you_mean
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.execution.base import ExecutionConfig
-from ddpnas_ray.nn.training_config import TrainingConfig
-from ddpnas_ray.spaces.base import TargetConfig, find_space
-from ddpnas_ray.storage import Folder
+from ddpnas_ray.spaces.base import find_space
+from ddpnas_ray.spaces.target import TargetConfig
+from ddpnas_ray.storage.folder import Folder
 from ddpnas_ray.strategies.evolution import EvolutionConfig
 from ddpnas_ray.strategies.multinomial import MultinomialConfig
 from ddpnas_ray.strategies.pruning import PruningConfig
 from ddpnas_ray.strategies.reinforce import ReinforceConfig
 from ddpnas_ray.strategies.surrogate import SurrogateConfig
+from ddpnas_ray.training.config import TrainingConfig
 
 DEFAULT = "the packaged digits quick start"
 PLACES = ("data.path", "evaluation.table")  # where data lie, not what they are

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from ddpnas_ray.core.types import SearchSpace, SearchState
+from ddpnas_ray.core.space import SearchSpace
+from ddpnas_ray.core.state import SearchState
 from ddpnas_ray.execution.base import Executor, OnResult
 from ddpnas_ray.strategies.base import Strategy
 

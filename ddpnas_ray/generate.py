@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, TextIO
 from ddpnas_ray.commandline import BAD_INPUT, OK, Parser, add_set_option, guarded, positive, refuse_dead_address
 
 if TYPE_CHECKING:
-    from ddpnas_ray.core.budgets import Budget
-    from ddpnas_ray.core.generation import Solution
-    from ddpnas_ray.core.types import CostTable
-    from ddpnas_ray.generated import FinishedRun, Generated
+    from ddpnas_ray.core.generation.budgets import Budget
+    from ddpnas_ray.core.generation.solve import Solution
+    from ddpnas_ray.core.space import CostTable
+    from ddpnas_ray.devices.config import TimingOptions
+    from ddpnas_ray.experiment.finished import FinishedRun, Generated
     from ddpnas_ray.job import Job
-    from ddpnas_ray.nn.timing_config import TimingOptions
 
 DESCRIPTION = """\
 Generate the best network for each budget from one finished search, in seconds and with proof: no other network within
@@ -91,8 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         p.error("--set is for --verify, the only thing that reads data")
     if args.device_label and not args.latency:
         p.error("--device-label measures networks as a table was measured: give it with --latency")
-    from ddpnas_ray.core.budgets import parse_budgets, quantity
-    from ddpnas_ray.generated import FinishedRun, Generated, genotype_json, infeasible_text, write
+    from ddpnas_ray.core.generation.budgets import parse_budgets, quantity
+    from ddpnas_ray.experiment.finished import FinishedRun, Generated, genotype_json, infeasible_text, write
 
     run = FinishedRun.load(args.run, target=args.target, include_pruned=args.include_pruned)
     run.refuse_without_theta()
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _solve(run: FinishedRun, budgets: Sequence[Budget], args: argparse.Namespace, on_ray: bool) -> list[list[Solution]]:
     """The k best of every budget, in order."""
-    from ddpnas_ray.core.generation import groups_that_share, solve_many
+    from ddpnas_ray.core.generation.solve import groups_that_share, solve_many
 
     k = max(args.best, args.verify or 1)
     groups = groups_that_share(run.problem, budgets)
@@ -182,12 +182,12 @@ def _verify(run: FinishedRun, job: Job, networks: Sequence[Generated], on_ray: b
 
 def _latency(path: str, run: FinishedRun) -> tuple[CostTable, TimingOptions]:
     """The cost `latency`, and how its table was timed."""
-    from ddpnas_ray.nn.timing_config import TimingOptions
+    from ddpnas_ray.devices.config import TimingOptions
 
     if path.endswith(".csv"):
         from ddpnas_ray.core.errors import DataError
-        from ddpnas_ray.costs.published import EXACT, read_published
-        from ddpnas_ray.spaces.mobile import backbone
+        from ddpnas_ray.devices.published import EXACT, read_published
+        from ddpnas_ray.spaces.mobile.space import backbone
 
         if run.config.space.name != "mobile":
             raise DataError(f"{path}: published tables are of the mobile space; this run is of {run.config.space.name}")
@@ -197,7 +197,7 @@ def _latency(path: str, run: FinishedRun) -> tuple[CostTable, TimingOptions]:
         shape = backbone(**run.config.space.options)
         cost = published.cost(shape, image_size=run.target.image_size, classes=run.target.classes)
         return cost, TimingOptions()
-    from ddpnas_ray.costs.latency import read_table
+    from ddpnas_ray.devices.table import read_table
 
     table = read_table(path)
     table.require_target(asdict(run.target))
@@ -233,8 +233,8 @@ def _cluster(run: FinishedRun, args: argparse.Namespace) -> Iterator[bool]:
     if not on_ray and not args.device_label:
         yield False
         return
+    from ddpnas_ray.devices.config import device_label
     from ddpnas_ray.distributed import ray_driver
-    from ddpnas_ray.nn.timing_config import device_label
 
     refuse_dead_address(args.address or os.environ.get("RAY_ADDRESS") or "")
     label = device_label(args.device_label) if args.device_label else None
@@ -258,7 +258,7 @@ def _print_table(run: FinishedRun, networks: Sequence[Generated], out: TextIO) -
     from rich.console import Console
     from rich.table import Table
 
-    from ddpnas_ray.core.budgets import quantity
+    from ddpnas_ray.core.generation.budgets import quantity
 
     bounded = [name for network in networks for name in network.budget]
     costs = [name for name in run.problem.costs if name in bounded or name in ("params", "macs")]
@@ -288,9 +288,10 @@ def _picture(run: FinishedRun, networks: Sequence[Generated]) -> dict[str, bytes
     """E[alpha] against the first bounded cost that adds up, else against macs."""
     import numpy as np
 
-    from ddpnas_ray.core.budgets import Bound, is_time
-    from ddpnas_ray.core.generation import evaluate, random_alphas, solve_many
-    from ddpnas_ray.core.types import CostTable
+    from ddpnas_ray.core.generation.budgets import Bound, is_time
+    from ddpnas_ray.core.generation.problem import evaluate, random_alphas
+    from ddpnas_ray.core.generation.solve import solve_many
+    from ddpnas_ray.core.space import CostTable
     from ddpnas_ray.reporting.plots import pareto
 
     problem = run.problem

@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ddpnas_ray import rundir
-from ddpnas_ray.config import SearchConfig, check, fixed_keys, parse, set_key, to_dict
-from ddpnas_ray.core.budgets import Budget, budget_text, is_time, quantity
 from ddpnas_ray.core.errors import ConfigError, TooLargeError, did_you_mean
-from ddpnas_ray.core.generation import Problem, Solution, evaluate, most_likely, nearest
-from ddpnas_ray.core.types import CostFunction, IntArray
-from ddpnas_ray.spaces.base import SpaceSpec, Target, find_space
-from ddpnas_ray.storage import Folder
+from ddpnas_ray.core.generation.budgets import Budget, budget_text, is_time, quantity
+from ddpnas_ray.core.generation.problem import Problem, evaluate
+from ddpnas_ray.core.generation.solve import Solution, most_likely, nearest
+from ddpnas_ray.core.space import CostFunction, IntArray
+from ddpnas_ray.experiment.config import SearchConfig, check, fixed_keys, parse, set_key, to_dict
+from ddpnas_ray.runs.directory import existing_run, parsed, read_result, refuse_other_data
+from ddpnas_ray.runs.files import SCHEMA_VERSION, json_file, read_costs, read_space
+from ddpnas_ray.spaces.base import SpaceSpec, find_space
+from ddpnas_ray.spaces.target import Target
+from ddpnas_ray.storage.folder import Folder
 
 if TYPE_CHECKING:
     from ddpnas_ray.job import Job
@@ -61,15 +64,15 @@ class FinishedRun:
             RunDirError: The run has not finished, or a file is damaged.
             ConfigError: A key or value of ``target`` is wrong.
         """
-        folder = rundir.existing(out)
-        result = rundir.read_result(folder)
-        text = rundir.parsed(folder, "config.yaml", bytes.decode)
+        folder = existing_run(out)
+        result = read_result(folder)
+        text = parsed(folder, "config.yaml", bytes.decode)
         config = check(parse(text, f"{out}/config.yaml"), f"{out}/config.yaml")
         spec = find_space(config.space.name)(**config.space.options)
-        space = rundir.parsed(folder, "space.json", rundir.read_space)
-        theta_EK, live_EK, own_target = rundir.parsed(folder, "result.json", _decision)
+        space = parsed(folder, "space.json", read_space)
+        theta_EK, live_EK, own_target = parsed(folder, "result.json", _decision)
         network = own_target if target is None else other_target(own_target, target)
-        counted = rundir.parsed(folder, "space.json", rundir.read_costs)
+        counted = parsed(folder, "space.json", read_costs)
         known = {} if target else counted
         costs = {name: cost(network) for name, cost in spec.costs.items() if name not in known}
         choosable_EK = space.generable_EK & (space.exists_EK if include_pruned else live_EK)
@@ -98,7 +101,7 @@ class FinishedRun:
                 f"--set: {', '.join(changed)}: the run is over; only data.path and execution.* may change"
             )
         job = Job.prepare(config)
-        rundir.refuse_other_data(self.folder, job.digest)
+        refuse_other_data(self.folder, job.digest)
         return job
 
     def refuse_without_theta(self) -> None:
@@ -229,7 +232,7 @@ def write(run: FinishedRun, networks: Sequence[Generated], figures: Mapping[str,
         if network.solutions:
             own = folder / run.text_of(network.budget)
             own.make()
-            own.write("genotype.json", rundir.json_file(genotype_json(run, network)))
+            own.write("genotype.json", json_file(genotype_json(run, network)))
     folder.make()
     folder.write("table.csv", _csv(run, networks))
     for name, data in figures.items():
@@ -239,7 +242,7 @@ def write(run: FinishedRun, networks: Sequence[Generated], figures: Mapping[str,
 def genotype_json(run: FinishedRun, network: Generated) -> dict[str, Any]:
     """Everything about the networks of one budget, as ``genotype.json`` holds it."""
     return {
-        "schema_version": rundir.SCHEMA_VERSION,
+        "schema_version": SCHEMA_VERSION,
         "budget": run.text_of(network.budget),
         "space": run.problem.space.name,
         "target": dataclasses.asdict(run.target),

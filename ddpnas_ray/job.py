@@ -18,30 +18,34 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ddpnas_ray import __version__, rundir
-from ddpnas_ray.config import SearchConfig
-from ddpnas_ray.core.bounds import architectures_by_round, planned_architecture_epochs
+from ddpnas_ray import __version__
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.core.ledger import ledger
-from ddpnas_ray.core.types import (
-    EvalRequest,
-    IntArray,
-    RoundRecord,
-    SearchSpace,
-    SearchState,
-    expectation,
-    initial_state,
-)
+from ddpnas_ray.core.requests import EvalRequest
+from ddpnas_ray.core.schedule import architectures_by_round, planned_architecture_epochs
+from ddpnas_ray.core.space import IntArray, SearchSpace, expectation
+from ddpnas_ray.core.state import RoundRecord, SearchState, initial_state
 from ddpnas_ray.data.images import ImageData, load_data
-from ddpnas_ray.driver import run_search
-from ddpnas_ray.execution import checkpoint
 from ddpnas_ray.execution.base import Executor
-from ddpnas_ray.execution.probe import Probe, Rows, read_probe
-from ddpnas_ray.execution.table import ScoreTable, TableExecutor, expected_best
-from ddpnas_ray.reporting.progress import Progress
-from ddpnas_ray.rundir import SCHEMA_VERSION
-from ddpnas_ray.spaces.base import Inputs, SpaceSpec, Target, find_space
-from ddpnas_ray.storage import Folder
+from ddpnas_ray.experiment.config import SearchConfig
+from ddpnas_ray.experiment.loop import run_search
+from ddpnas_ray.experiment.progress import Progress
+from ddpnas_ray.runs import checkpoint
+from ddpnas_ray.runs.directory import parsed
+from ddpnas_ray.runs.files import (
+    SCHEMA_VERSION,
+    evaluations_table,
+    json_file,
+    ledger_table,
+    space_json,
+    theta_table,
+    weights_file,
+)
+from ddpnas_ray.runs.fingerprint import search_fingerprint
+from ddpnas_ray.runs.log import append_log
+from ddpnas_ray.spaces.base import SpaceSpec, find_space
+from ddpnas_ray.spaces.target import Inputs, Target
+from ddpnas_ray.storage.folder import Folder
 from ddpnas_ray.strategies.base import Strategy
 from ddpnas_ray.strategies.evolution import Evolution
 from ddpnas_ray.strategies.multinomial import Multinomial
@@ -50,9 +54,12 @@ from ddpnas_ray.strategies.random import Random
 from ddpnas_ray.strategies.reinforce import Reinforce
 from ddpnas_ray.strategies.rounds import Rounds
 from ddpnas_ray.strategies.surrogate import Surrogate
+from ddpnas_ray.tabular.executor import TableExecutor
+from ddpnas_ray.tabular.probe import Probe, Rows, read_probe
+from ddpnas_ray.tabular.table import ScoreTable, expected_best
 
 if TYPE_CHECKING:
-    from ddpnas_ray.execution.trainer import Trainer
+    from ddpnas_ray.training.trainer import Trainer
 
 
 TABLE_SAVE_S = 1.0  # between two checkpoints of a search by table, at least
@@ -144,7 +151,7 @@ class Job:
 
     def trainer(self, device: str = "cpu") -> Trainer:
         """What trains architectures; imports torch."""
-        from ddpnas_ray.execution.trainer import Trainer
+        from ddpnas_ray.training.trainer import Trainer
 
         return Trainer(
             spec=self.spec, data=self.data, config=self.config.training, seed=self.config.seed, device=device
@@ -182,8 +189,8 @@ class Job:
         """What a new run directory appears with."""
         tables = {name: cost(self.target) for name, cost in self.spec.costs.items()}
         return {
-            "space.json": rundir.space_json(self.spec.space, tables, dataclasses.asdict(self.target)),
-            "environment.json": rundir.json_file(environment(self.config.seed, self.digest)),
+            "space.json": space_json(self.spec.space, tables, dataclasses.asdict(self.target)),
+            "environment.json": json_file(environment(self.config.seed, self.digest)),
             "config.yaml": config_text.encode(),
         }
 
@@ -252,7 +259,7 @@ def run(
         executor.load_weights(tensors)
     probe = _probe(job, folder)
     if folder is not None:
-        rundir.append_log(folder, "start", epoch=state.epoch, pid=os.getpid())
+        append_log(folder, "start", epoch=state.epoch, pid=os.getpid())
     progress.start(state, executor.work)
     first_epoch, epoch_start = state.epoch, start
     written, written_s = state.epoch, start
@@ -260,7 +267,7 @@ def run(
     def write(folder: Folder, state: SearchState, tensors: Mapping[str, npt.NDArray[np.float32]]) -> None:
         nonlocal written, written_s
         checkpoint.save(folder / "checkpoints", state, tensors)
-        folder.write("evaluations.parquet", rundir.evaluations_table(state.evaluations))
+        folder.write("evaluations.parquet", evaluations_table(state.evaluations))
         if state.history and state.history[-1].round == state.evaluations[-1].round:
             _write_rounds(folder, state.history, state, space, job.config.pruning.keep_per_group)
         written, written_s = state.epoch, time.monotonic()
@@ -275,7 +282,7 @@ def run(
                 folder.write("probe.parquet", probe.table())
         progress.epoch_done(state)
         if folder is not None:
-            rundir.append_log(folder, "epoch", epoch_s=round(time.monotonic() - epoch_start, 3), **progress.snapshot())
+            append_log(folder, "epoch", epoch_s=round(time.monotonic() - epoch_start, 3), **progress.snapshot())
         epoch_start = time.monotonic()
 
     def should_stop(state: SearchState) -> bool:
@@ -293,7 +300,7 @@ def run(
         write(folder, state, executor.weights())
     if strategy.ask(state, space) is not None:
         if folder is not None:
-            rundir.append_log(folder, "stopped", epoch=state.epoch)
+            append_log(folder, "stopped", epoch=state.epoch)
         return None
     result = _result(job, strategy, executor, state, probe, time.monotonic() - start)
     if folder is not None:
@@ -308,7 +315,7 @@ def _probe(job: Job, folder: Folder | None) -> Probe | None:
     column = job.scores.column(job.config.evaluation.final, "test", "evaluation.final")
     before: Rows = ()
     if folder is not None and folder.has("probe.parquet"):
-        before = rundir.parsed(folder, "probe.parquet", read_probe)
+        before = parsed(folder, "probe.parquet", read_probe)
     return Probe.make(job.spec.space, job.scores, column, job.config.evaluation.probe, before)
 
 
@@ -346,7 +353,7 @@ def _result(
         "workers": len({row.worker for row in state.evaluations}),
         "theta": state.theta_EK.tolist(),
         "live": state.live_EK.tolist(),
-        "fingerprint": rundir.fingerprint(
+        "fingerprint": search_fingerprint(
             state.theta_EK, state.momentum_EK, state.pruned_at_EK, state.evaluations, executor.weights()
         ),
     }
@@ -395,18 +402,18 @@ def _finish(job: Job, folder: Folder, state: SearchState, executor: Executor, re
         nothing_EK = np.full(space.shape, np.nan)
         last = (state.theta_EK, nothing_EK, state.momentum_EK, state.live_EK, state.pruned_at_EK)
         history = (*history, RoundRecord(state.round, *last))
-    folder.write("evaluations.parquet", rundir.evaluations_table(state.evaluations))
+    folder.write("evaluations.parquet", evaluations_table(state.evaluations))
     _write_rounds(folder, history, state, space, job.config.pruning.keep_per_group)
-    folder.write("weights.safetensors", rundir.weights_file(tensors))
-    folder.write("result.json", rundir.json_file(result))
-    rundir.append_log(folder, "finished", fingerprint=result["fingerprint"], seconds=result["seconds"])
+    folder.write("weights.safetensors", weights_file(tensors))
+    folder.write("result.json", json_file(result))
+    append_log(folder, "finished", fingerprint=result["fingerprint"], seconds=result["seconds"])
 
 
 def _write_rounds(
     folder: Folder, history: Sequence[RoundRecord], state: SearchState, space: SearchSpace, keep_per_group: int
 ) -> None:
-    folder.write("theta.parquet", rundir.theta_table(history, space))
-    folder.write("ledger.parquet", rundir.ledger_table(ledger(history, state.evaluations, space, keep_per_group)))
+    folder.write("theta.parquet", theta_table(history, space))
+    folder.write("ledger.parquet", ledger_table(ledger(history, state.evaluations, space, keep_per_group)))
 
 
 def environment(seed: int, data_digest: str) -> dict[str, Any]:

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from ddpnas_ray.commandline import OK, Parser, add_set_option, guarded, positive, refuse_dead_address
 from ddpnas_ray.core.errors import ConfigError, DataError
-from ddpnas_ray.nn.timing_config import TimingOptions, device_label
+from ddpnas_ray.devices.config import TimingOptions, device_label
 
 if TYPE_CHECKING:
-    from ddpnas_ray.core.types import FloatArray, SearchSpace
-    from ddpnas_ray.costs.latency import Latency, LatencyRow, LatencyTable, Timings
-    from ddpnas_ray.spaces.base import Part, SpaceSpec, Target
+    from ddpnas_ray.core.space import FloatArray, SearchSpace
+    from ddpnas_ray.devices.table import Latency, LatencyRow, LatencyTable, Timings
+    from ddpnas_ray.spaces.base import Part, SpaceSpec
+    from ddpnas_ray.spaces.target import Target
 
 DESCRIPTION = """\
 Time the parts of a space's networks on a device, so that `generate` can keep to a latency. A device is every Ray node
@@ -115,7 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _build(args: argparse.Namespace) -> int:
-    from ddpnas_ray.costs.latency import LatencyTable, edge_names, place, reference_latency
+    from ddpnas_ray.devices.table import LatencyTable, edge_names, reference_latency
+    from ddpnas_ray.storage.folder import place
 
     label = device_label(args.device_label)
     options = TimingOptions(
@@ -167,9 +169,10 @@ def _build(args: argparse.Namespace) -> int:
 
 def _what(args: argparse.Namespace) -> tuple[dict[str, Any], SpaceSpec, Target]:
     """Section ``space``, the space that it makes, and the target; no data set is read for it."""
-    from ddpnas_ray.config import check, parse, read_text, set_key, to_dict
-    from ddpnas_ray.generated import FinishedRun
-    from ddpnas_ray.spaces.base import Inputs, Target, find_space
+    from ddpnas_ray.experiment.config import check, parse, read_text, set_key, to_dict
+    from ddpnas_ray.experiment.finished import FinishedRun
+    from ddpnas_ray.spaces.base import find_space
+    from ddpnas_ray.spaces.target import Inputs, Target
 
     if args.run:
         run = FinishedRun.load(args.run, target=args.target)
@@ -194,7 +197,7 @@ def _rows(
     space: SearchSpace, parts: Sequence[Part], distinct: Sequence[Part], timings: Sequence[Timings], reference: Latency
 ) -> tuple[LatencyRow, ...]:
     """The parts of each choice, equal ones counted, with their latencies."""
-    from ddpnas_ray.costs.latency import LatencyRow
+    from ddpnas_ray.devices.table import LatencyRow
 
     latencies = {part.key: t.at(reference.median_ns) for part, t in zip(distinct, timings, strict=True)}
     counts = Counter((part.edge, part.candidate, part.key) for part in parts)
@@ -210,7 +213,7 @@ def _summary(table: LatencyTable, space: SearchSpace, target: str, distinct: int
     """The table in a few lines."""
     import numpy as np
 
-    from ddpnas_ray.reporting.progress import duration
+    from ddpnas_ray.experiment.progress import duration
 
     cost = table.cost(space)
     slowest = max(table.rows, key=lambda row: row.latency.median_ns)
@@ -233,9 +236,10 @@ def _summary(table: LatencyTable, space: SearchSpace, target: str, distinct: int
 def _check(args: argparse.Namespace) -> int:
     import numpy as np
 
-    from ddpnas_ray.config import check
-    from ddpnas_ray.costs.latency import read_table, reference_latency
-    from ddpnas_ray.spaces.base import Target, find_space
+    from ddpnas_ray.devices.table import read_table, reference_latency
+    from ddpnas_ray.experiment.config import check
+    from ddpnas_ray.spaces.base import find_space
+    from ddpnas_ray.spaces.target import Target
 
     table = read_table(args.table)
     label = device_label(args.device_label or table.device)
@@ -349,7 +353,7 @@ def _write_csv(path: str, rows: Sequence[Mapping[str, Any]]) -> None:
     import csv
     import io
 
-    from ddpnas_ray.costs.latency import place
+    from ddpnas_ray.storage.folder import place
 
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0])
@@ -366,7 +370,7 @@ def _draw(space: SearchSpace, count: int, *, seed: int, full_depth: bool) -> lis
     """Architectures whose blocks choose uniformly; with full depth among parameter operations where there are any."""
     import numpy as np
 
-    from ddpnas_ray.core.generation import Problem, random_alphas
+    from ddpnas_ray.core.generation.problem import Problem, random_alphas
 
     choosable_EK = space.generable_EK
     if full_depth:
@@ -390,7 +394,7 @@ def _cluster(address: str | None, label: str) -> Iterator[None]:
 
 def _progress(what: str, total: int) -> Callable[[int], None]:
     """Prints a line to stderr at every tenth of the work; call what it returns with how many are done."""
-    from ddpnas_ray.reporting.progress import duration
+    from ddpnas_ray.experiment.progress import duration
 
     start, done = time.monotonic(), 0
 

@@ -13,17 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from ddpnas_ray import rundir
 from ddpnas_ray.commandline import FAILED, OK, Parser, guarded
-from ddpnas_ray.config import parse
 from ddpnas_ray.core.errors import ConfigError, RunDirError
-from ddpnas_ray.core.types import SearchSpace, every_edge_active
-from ddpnas_ray.execution.probe import Probe
+from ddpnas_ray.core.space import SearchSpace, every_edge_active
+from ddpnas_ray.experiment.config import parse
 from ddpnas_ray.reporting.explain import edge_story, story_text
 from ddpnas_ray.reporting.runfiles import RunFiles, keep_per_group, read_records, read_run
 from ddpnas_ray.reporting.summary import summary
+from ddpnas_ray.runs.directory import existing_run, parsed, read_result
+from ddpnas_ray.runs.files import read_space
+from ddpnas_ray.runs.fingerprint import verify_fingerprint
 from ddpnas_ray.spaces.base import find_space
-from ddpnas_ray.storage import Folder
+from ddpnas_ray.storage.folder import Folder
+from ddpnas_ray.storage.parquet import read_parquet
+from ddpnas_ray.tabular.probe import Probe
 
 DESCRIPTION = """\
 Print what a finished search found: genotype, exact costs of the target network, scores with their split.
@@ -78,15 +81,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = args.runs[0]
     if args.explain is not None:
         return _explain(run, args)
-    folder = rundir.existing(run)
+    folder = existing_run(run)
     if args.verify_fingerprint:
-        found = rundir.verify_fingerprint(folder)
+        found = verify_fingerprint(folder)
         if found.agrees:
             print(f"{found.recomputed} agrees with the files of {run}")
             return OK
         print(f"{run}: result.json says {found.recorded}, the files give {found.recomputed}", file=sys.stderr)
         return FAILED
-    result = rundir.read_result(folder)
+    result = read_result(folder)
     print(json.dumps(result) if args.json else summary(result, run))
     return OK
 
@@ -129,16 +132,16 @@ def _read(run: str) -> RunFiles:
     folder, config, space, notes = _searched(run)
     tau = {}
     if folder.has("probe.parquet"):
-        rows = rundir.parsed(folder, "probe.parquet", lambda data: rundir.read_parquet(data).to_pylist())
+        rows = parsed(folder, "probe.parquet", lambda data: read_parquet(data).to_pylist())
         tau = Probe(np.empty((0, 0), dtype=np.int64), [], rows).tau_by_epoch()
     return read_run(folder, config, space, tau, notes)
 
 
 def _searched(run: str) -> tuple[Folder, dict[str, Any], SearchSpace, list[str]]:
     """Folder, configuration, space, and what is not known of it. Needs neither the space's code nor known keys."""
-    folder = rundir.existing(run)
-    config = rundir.parsed(folder, "config.yaml", lambda data: parse(data.decode(), f"{run}/config.yaml"))
-    space, notes = rundir.parsed(folder, "space.json", rundir.read_space), []
+    folder = existing_run(run)
+    config = parsed(folder, "config.yaml", lambda data: parse(data.decode(), f"{run}/config.yaml"))
+    space, notes = parsed(folder, "space.json", read_space), []
     if space.conditional:
         space, note = _with_gate(space, config.get("space"))
         notes += [note] if note else []

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from ddpnas_ray import rundir
 from ddpnas_ray.commandline import (
     INTERRUPTED,
     OK,
@@ -24,11 +23,22 @@ from ddpnas_ray.commandline import (
     refuse_dead_address,
     seconds,
 )
-from ddpnas_ray.config import SearchConfig, check, describe, dump, fixed_keys, load, parse, set_key
 from ddpnas_ray.core.errors import RunDirError
-from ddpnas_ray.reporting.progress import Display, Progress
+from ddpnas_ray.experiment.config import SearchConfig, check, describe, dump, fixed_keys, load, parse, set_key
+from ddpnas_ray.experiment.progress import Display, Progress
 from ddpnas_ray.reporting.summary import summary
-from ddpnas_ray.storage import Folder
+from ddpnas_ray.runs.directory import (
+    create_run,
+    existing_run,
+    free_name,
+    parsed,
+    read_result,
+    refuse_existing,
+    refuse_other_data,
+)
+from ddpnas_ray.runs.lock import Lock, locked
+from ddpnas_ray.runs.log import failure_logged
+from ddpnas_ray.storage.folder import Folder
 
 DESCRIPTION = """\
 Search for a network architecture with DDPNAS: sample disjoint architectures that share one supernet's weights, train
@@ -93,16 +103,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise RunDirError("--out none: a search on Ray needs a run directory; set execution.backend=local")
         return _search(config, NO_RUN, args)
     on = config.data.name if config.evaluation.kind == "supernet" else "table"
-    out = args.out or rundir.free_name(f"runs/{config.space.name}-{on}-s{config.seed}")
-    rundir.refuse_existing(Folder.open(out))
+    out = args.out or free_name(f"runs/{config.space.name}-{on}-s{config.seed}")
+    refuse_existing(Folder.open(out))
     return _search(config, out, args)
 
 
 def _resume(args: argparse.Namespace) -> int:
     if args.out in (None, NO_RUN):
         raise RunDirError("--resume: which run? give its folder with --out")
-    folder = rundir.existing(args.out)
-    text = rundir.parsed(folder, "config.yaml", bytes.decode)
+    folder = existing_run(args.out)
+    text = parsed(folder, "config.yaml", bytes.decode)
     saved = check(parse(text, f"{args.out}/config.yaml"), f"{args.out}/config.yaml")
     if args.config:
         config = load(args.config, args.overrides)
@@ -118,7 +128,7 @@ def _resume(args: argparse.Namespace) -> int:
             "change on --resume: leave them out, or start a new run with another --out"
         )
     if folder.has("result.json"):
-        _print_result(rundir.read_result(folder), args)
+        _print_result(read_result(folder), args)
         return OK
     return _search(config, args.out, args, resumed=folder)
 
@@ -132,7 +142,7 @@ def _search(config: SearchConfig, out: str, args: argparse.Namespace, resumed: F
 
     job = Job.prepare(config)
     if resumed is not None:
-        rundir.refuse_other_data(resumed, job.digest)
+        refuse_other_data(resumed, job.digest)
     title = f"ddpnas search: {config.space.name} on {job.name}, seed {config.seed}"
     display = Display(title, live=sys.stderr.isatty(), lines=sys.stderr if args.json else sys.stdout)
     run = _on_ray if _on_workers(config) else _in_process
@@ -194,10 +204,10 @@ def _on_workers(config: SearchConfig) -> bool:
 
 
 @contextmanager
-def _run_folder(job: Any, out: str, resumed: Folder | None) -> Iterator[tuple[Folder, rundir.Lock]]:
+def _run_folder(job: Any, out: str, resumed: Folder | None) -> Iterator[tuple[Folder, Lock]]:
     """The run directory with its lock: a new one, or the one to go on with."""
-    folder = resumed or rundir.create(out, job.first_files(dump(job.config)))
-    with rundir.locked(folder) as lock, rundir.failure_logged(folder):
+    folder = resumed or create_run(out, job.first_files(dump(job.config)))
+    with locked(folder) as lock, failure_logged(folder):
         yield folder, lock
 
 
@@ -220,7 +230,7 @@ def _watching(progress: Progress, display: Display) -> Iterator[None]:
 
 
 def _saved(folder: Folder) -> str:
-    from ddpnas_ray.execution.checkpoint import newest_epoch
+    from ddpnas_ray.runs.checkpoint import newest_epoch
 
     epochs = newest_epoch(folder / "checkpoints")
     return f"{epochs} epoch{'' if epochs == 1 else 's'} {'is' if epochs == 1 else 'are'}"

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ddpnas_ray import rundir
 from ddpnas_ray.commandline import (
     FAILED,
     INTERRUPTED,
@@ -25,9 +24,12 @@ from ddpnas_ray.commandline import (
     refuse_client,
     refuse_dead_address,
 )
-from ddpnas_ray.config import SearchConfig, check, load, parse, source_name, to_dict, to_yaml
 from ddpnas_ray.core.errors import ConfigError, ResourceError, RunDirError, did_you_mean
-from ddpnas_ray.storage import Folder
+from ddpnas_ray.experiment.config import SearchConfig, check, load, parse, source_name, to_dict, to_yaml
+from ddpnas_ray.runs.directory import create_run, free_name, parsed, read_result, refuse_existing
+from ddpnas_ray.runs.files import read_evaluations
+from ddpnas_ray.runs.lock import locked
+from ddpnas_ray.storage.folder import Folder
 
 if TYPE_CHECKING:
     from ddpnas_ray.ablations.grid_report import Ended
@@ -119,10 +121,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if plan.stop != "none" and any(variant.config.evaluation.kind == "table" for variant in sweep.variants):
         raise ConfigError(f"--stop {plan.stop}: searches by table take milliseconds; --stop is for those that train")
     on = plan.config.data.name if plan.config.evaluation.kind == "supernet" else "table"
-    out = args.out or rundir.free_name(f"runs/sweep-{plan.config.space.name}-{on}")
+    out = args.out or free_name(f"runs/sweep-{plan.config.space.name}-{on}")
     folder = Folder.open(out)
     if not args.resume:
-        rundir.refuse_existing(folder)
+        refuse_existing(folder)
     errors: dict[str, str] = {}
     stopped = _stopped(folder)
     left = [one for one in sweep.trials if grids.name(one) not in stopped and not _run(folder, one).has("result.json")]
@@ -150,19 +152,19 @@ def _search(
     trials, evaluations, digest = _trials(plan, sweep, left, stopped, folder)
 
     from ddpnas_ray.distributed import ray_driver, ray_tune
-    from ddpnas_ray.reporting.progress import counting
+    from ddpnas_ray.experiment.progress import counting
 
     most = max((variant.config.execution for variant in sweep.variants), key=lambda e: e.workers or 0)
     with ray_driver.cluster(args.address, most) as dashboard:
         placed = ray_tune.Placed.of(trials, folder)
         if not args.resume:
             content = _content(dataclasses.replace(plan, digest=digest))
-            folder = rundir.create(folder.uri, {"sweep.yaml": to_yaml(content).encode()})
+            folder = create_run(folder.uri, {"sweep.yaml": to_yaml(content).encode()})
         sizes = ", ".join(dict.fromkeys(f"{size} each" for size in placed.sizes.values()))
         where = f"dashboard http://{dashboard}" if dashboard else "no dashboard"
         print(f"{folder.uri}: {len(left)} of {len(sweep.trials)} searches, {sizes}, {where}", flush=True)
         unit = "evaluations" if plan.config.evaluation.kind == "table" else "architecture-epochs"
-        with rundir.locked(folder), counting(unit, evaluations, sys.stdout) as advance:
+        with locked(folder), counting(unit, evaluations, sys.stdout) as advance:
             return ray_tune.run(
                 placed,
                 folder,
@@ -211,7 +213,7 @@ def _report(plan: Plan, sweep: Sweep, folder: Folder, errors: dict[str, str]) ->
 
     ended = [_ended(folder, one, errors.get(grids.name(one))) for one in sweep.trials]
     table, files = report(sweep, plan.grid, ended, plan.source)
-    with rundir.locked(folder):
+    with locked(folder):
         for name, data in files.items():
             folder.write(name, data)
     print(f"{table}\n{folder.uri}")
@@ -231,10 +233,10 @@ def _ended(folder: Folder, one: Planned, error: str | None) -> Ended:
 
     own, run = _run(folder, one), f"trials/{name(one)}"
     if own.has("result.json"):
-        result = rundir.read_result(own)
+        result = read_result(own)
         return Ended(one, run, result, result["scores"]["best"], result["architecture_epochs"])
     is_there = own.has("evaluations.parquet")
-    rows = rundir.parsed(own, "evaluations.parquet", rundir.read_evaluations) if is_there else ()
+    rows = parsed(own, "evaluations.parquet", read_evaluations) if is_there else ()
     return Ended(one, run, None, max((row.score for row in rows), default=None), len(rows), error)
 
 
@@ -283,7 +285,7 @@ def _saved(args: argparse.Namespace) -> Plan:
     folder = Folder.open(args.out)
     if not folder.has("sweep.yaml"):
         raise RunDirError(f"{args.out}: is no sweep (no sweep.yaml there); give what sweep wrote with --out")
-    plan = rundir.parsed(folder, "sweep.yaml", lambda data: _read(data, f"{args.out}/sweep.yaml"))
+    plan = parsed(folder, "sweep.yaml", lambda data: _read(data, f"{args.out}/sweep.yaml"))
     given = {"grid": parse_grid(args.grid) if args.grid else None, "seeds": args.seeds, "stop": args.stop}
     for key, value in given.items():
         before = getattr(plan, key)

@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 
 from ddpnas_ray.commandline import OK, Parser, guarded
 from ddpnas_ray.core.errors import DataError
-from ddpnas_ray.costs.latency import place
-from ddpnas_ray.execution.nats_bench import DATA, Imported, OfficialFolder
-from ddpnas_ray.execution.table import NAME, ScoreTable, epochs_of, split_of
-from ddpnas_ray.reporting.progress import duration
-from ddpnas_ray.rundir import parquet_bytes
+from ddpnas_ray.experiment.progress import duration
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
-from ddpnas_ray.spaces.nasbench201 import make
+from ddpnas_ray.spaces.nasbench201.space import make
+from ddpnas_ray.storage.folder import place
+from ddpnas_ray.storage.parquet import parquet_bytes
+from ddpnas_ray.tabular.nats_bench import DATA, Imported, OfficialFolder
+from ddpnas_ray.tabular.table import NAME, ScoreTable, epochs_of, split_of
 
 DESCRIPTION = """\
 Tables of accuracies that searches read instead of training (docs/tables.md).

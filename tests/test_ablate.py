@@ -19,13 +19,13 @@ from ddpnas_ray.ablations.operation import fit, networks_with
 from ddpnas_ray.ablations.outcomes import Outcome, Spread
 from ddpnas_ray.ablations.sweeps import STRATEGIES, plan
 from ddpnas_ray.ablations.topology import shapes
-from ddpnas_ray.config import load
 from ddpnas_ray.core.errors import BudgetError, ConfigError
 from ddpnas_ray.distributed import ray_trials
-from ddpnas_ray.execution.table import ScoreTable
-from ddpnas_ray.generated import FinishedRun
-from ddpnas_ray.spaces.cell import make as make_cell
-from ddpnas_ray.spaces.nasbench201 import make
+from ddpnas_ray.experiment.config import load
+from ddpnas_ray.experiment.finished import FinishedRun
+from ddpnas_ray.spaces.cell.space import make as make_cell
+from ddpnas_ray.spaces.nasbench201.space import make
+from ddpnas_ray.tabular.table import ScoreTable
 from tests.commands import LOCAL, Said, contents, options, run
 from tests.score_tables import write_table
 

@@ -17,9 +17,11 @@ from typing import Any, ClassVar
 import pytest
 from pyarrow import fs
 
-from ddpnas_ray import attach, rundir, search
+from ddpnas_ray import attach, search
 from ddpnas_ray.core.errors import DriverGoneError, ResourceError
-from ddpnas_ray.storage import Folder
+from ddpnas_ray.runs.lock import Lock, locked
+from ddpnas_ray.runs.log import append_log, read_log
+from ddpnas_ray.storage.folder import Folder
 from tests.commands import ENVIRONMENT, LOCAL, ONE_EPOCH, SEARCH, Said, contents, options, run
 from tests.conftest import TINY
 
@@ -48,13 +50,13 @@ def out(stopped: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def attached_while(out: Path, search_does: Callable[[Folder, rundir.Lock], None]) -> Said:
+def attached_while(out: Path, search_does: Callable[[Folder, Lock], None]) -> Said:
     """What attach says while somebody holds the lock and does this."""
     folder, held = Folder.open(str(out)), threading.Event()
 
     def hold() -> None:
-        with rundir.locked(folder) as lock:
-            rundir.append_log(folder, "start", epoch=1, pid=1)
+        with locked(folder) as lock:
+            append_log(folder, "start", epoch=1, pid=1)
             held.set()
             time.sleep(1.5)
             search_does(folder, lock)
@@ -91,7 +93,7 @@ def test_no_run_directory_takes_one_line(tmp_path: Path) -> None:
 
 
 def test_a_search_in_process_is_followed_by_its_log_to_its_result(out: Path, finished: Path) -> None:
-    def finish(folder: Folder, lock: rundir.Lock) -> None:
+    def finish(folder: Folder, lock: Lock) -> None:
         folder.write("result.json", (finished / "result.json").read_bytes())
         time.sleep(0.5)
 
@@ -103,7 +105,7 @@ def test_a_search_in_process_is_followed_by_its_log_to_its_result(out: Path, fin
 
 
 def test_where_the_cluster_cannot_be_reached_the_log_is_followed(out: Path) -> None:
-    def move(folder: Folder, lock: rundir.Lock) -> None:
+    def move(folder: Folder, lock: Lock) -> None:
         lock.add(address="127.0.0.1:1", driver="ddpnas-x")
         time.sleep(2)
 
@@ -126,7 +128,7 @@ def test_where_the_cluster_cannot_be_reached_the_log_is_followed(out: Path) -> N
 def test_how_a_search_without_a_result_ended(
     out: Path, event: str, facts: dict[str, object], code: int, says: str
 ) -> None:
-    said = attached_while(out, lambda folder, lock: rundir.append_log(folder, event, **{"epochs": 6} | facts))
+    said = attached_while(out, lambda folder, lock: append_log(folder, event, **{"epochs": 6} | facts))
     assert said.code == code
     assert says in said.err.splitlines()[-1]
     assert said.err.endswith(f"search --out {out} --resume\n")
@@ -138,7 +140,7 @@ def test_a_driver_that_is_gone_from_its_cluster_ends_it_where_no_lock_can_tell(
     store = Folder(fs.SubTreeFileSystem(str(out), fs.LocalFileSystem()), "", "store://bucket/run")
     monkeypatch.setattr(Folder, "open", lambda uri: store)
     monkeypatch.setattr(attach, "STORE_S", 0.1)
-    rundir.append_log(Folder.open(""), "start", epoch=1)
+    append_log(Folder.open(""), "start", epoch=1)
     (out / "LOCK").write_text('{"host": "another", "pid": 1, "start": "then", "address": "a:1", "driver": "ddpnas-x"}')
 
     def gone(*_: object) -> None:
@@ -153,7 +155,7 @@ def test_a_driver_that_is_gone_from_its_cluster_ends_it_where_no_lock_can_tell(
 def test_an_error_of_a_search_is_kept_for_those_who_look(tmp_path: Path) -> None:
     words = [*LOCAL, *options("training.lr=1.0e+30", "training.grad_clip=0"), "--out", tmp_path / "run"]
     assert run(search.main, *words).code == 1
-    events = rundir.read_log((tmp_path / "run" / "log.jsonl").read_bytes())
+    events = read_log((tmp_path / "run" / "log.jsonl").read_bytes())
     assert [event["event"] for event in events] == ["start", "failed"] and "lower training.lr" in events[-1]["error"]
 
 
@@ -201,11 +203,11 @@ def test_a_second_terminal_shows_the_search_of_the_first_through_the_death_of_it
     third = start(ATTACH, out)
     assert third.stdout is not None
     assert " epochs, round " in third.stdout.readline()
-    os.kill(rundir.read_log((out / "log.jsonl").read_bytes())[0]["pid"], signal.SIGKILL)
+    os.kill(read_log((out / "log.jsonl").read_bytes())[0]["pid"], signal.SIGKILL)
     shown, errors = third.communicate(timeout=200)
     said, _ = first.communicate(timeout=60)
     assert (first.returncode, third.returncode) == (0, 0), errors
-    starts = [event for event in rundir.read_log((out / "log.jsonl").read_bytes()) if event["event"] == "start"]
+    starts = [event for event in read_log((out / "log.jsonl").read_bytes()) if event["event"] == "start"]
     assert len(starts) == 2, "the search went on"
     result = shown[shown.index("genotype") :]
     assert result == said[said.index("genotype") :]

@@ -24,8 +24,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ddpnas_ray import check, cli, report, search, sweep
-from ddpnas_ray.execution.checkpoint import newest_epoch
-from ddpnas_ray.storage import Folder
+from ddpnas_ray.runs.checkpoint import newest_epoch
+from ddpnas_ray.storage.folder import Folder
 from tests.commands import ENVIRONMENT, LOCAL, ONE_EPOCH, SEARCH, Command, contents, options, run
 from tests.conftest import TINY
 from tests.data.making import encoded, image, write_folder, write_parquet
@@ -605,8 +605,8 @@ def test_a_run_whose_first_files_are_damaged(
 
 HOLDER = """
 import sys
-from ddpnas_ray.rundir import locked
-from ddpnas_ray.storage import Folder
+from ddpnas_ray.runs.lock import locked
+from ddpnas_ray.storage.folder import Folder
 with locked(Folder.open(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()

@@ -24,14 +24,15 @@ from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddpnas_ray import cli, config, report, search
+from ddpnas_ray import cli, report, search
 from ddpnas_ray.core.errors import BadInput
 from ddpnas_ray.data.batches import normalise
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.images import load_data
-from ddpnas_ray.nn.training import fixed_threads
+from ddpnas_ray.experiment import config
 from ddpnas_ray.spaces.base import BUILTIN, find_space
 from ddpnas_ray.testing import SpaceContract
+from ddpnas_ray.training.epoch import fixed_threads
 from tests.commands import ENVIRONMENT, LOCAL, options, run
 from tests.conftest import ROOT
 

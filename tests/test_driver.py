@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from ddpnas_ray.core.errors import DivergedError
+from ddpnas_ray.core.requests import EvalRequest, EvalResult, Work
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.types import EvalRequest, EvalResult, SearchState, Work, initial_state
-from ddpnas_ray.driver import run_search
+from ddpnas_ray.core.state import SearchState, initial_state
 from ddpnas_ray.execution.base import OnResult
+from ddpnas_ray.experiment.loop import run_search
 from ddpnas_ray.nn.weights import Float32Array
-from ddpnas_ray.spaces.cell import make
+from ddpnas_ray.spaces.cell.space import make
 from ddpnas_ray.strategies.pruning import Pruning
 from ddpnas_ray.testing import assert_same_state
 

@@ -18,15 +18,15 @@ import pytest
 import torch
 
 from ddpnas_ray import check, generate, report, search
-from ddpnas_ray.config import parse
-from ddpnas_ray.core.budgets import Bound
-from ddpnas_ray.core.generation import Certificate, Solution
-from ddpnas_ray.costs.latency import Latency, LatencyRow, LatencyTable, edge_names
-from ddpnas_ray.generated import Generated
-from ddpnas_ray.nn.timing_config import TimingOptions
-from ddpnas_ray.rundir import read_costs, read_space
-from ddpnas_ray.spaces.base import Target
-from ddpnas_ray.spaces.cell import make
+from ddpnas_ray.core.generation.budgets import Bound
+from ddpnas_ray.core.generation.solve import Certificate, Solution
+from ddpnas_ray.devices.config import TimingOptions
+from ddpnas_ray.devices.table import Latency, LatencyRow, LatencyTable, edge_names
+from ddpnas_ray.experiment.config import parse
+from ddpnas_ray.experiment.finished import Generated
+from ddpnas_ray.runs.files import read_costs, read_space
+from ddpnas_ray.spaces.cell.space import make
+from ddpnas_ray.spaces.target import Target
 from ddpnas_ray.testing import count_bn_relu, count_macs
 from tests.commands import ENVIRONMENT, LOCAL, Said, contents, options, run
 

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from ddpnas_ray import generate, latency, search
-from ddpnas_ray.costs.latency import read_table
-from ddpnas_ray.spaces.base import Target
-from ddpnas_ray.spaces.cell import make
+from ddpnas_ray.devices.table import read_table
+from ddpnas_ray.spaces.cell.space import make
+from ddpnas_ray.spaces.target import Target
 from tests.commands import ENVIRONMENT, LOCAL, Said, contents, options, run
 
 SPACE = ["--space", "cell", *options("space.nodes=1", "target.cells=3", "target.channels=4")]

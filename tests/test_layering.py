@@ -98,7 +98,7 @@ def outside(path: Path) -> set[str]:
 def test_every_form_of_import_is_seen() -> None:
     source = """
 import ddpnas_ray.core.types, numpy as np
-from ddpnas_ray import __version__, rundir
+from ddpnas_ray import __version__
 from ..storage import Folder
 from . import trainer
 def f():
@@ -110,8 +110,8 @@ def f():
         "numpy",
         "ddpnas_ray.__version__",
         "ddpnas_ray.rundir",
-        "ddpnas_ray.storage.Folder",
-        "ddpnas_ray.execution.trainer",
+        "ddpnas_ray.storage.folder.Folder",
+        "ddpnas_ray.training.trainer",
         "ddpnas_ray.nn.weights.Piece",
     ]
     assert [name for _, name in imports("from .b import c", "a", is_package=True)] == ["ddpnas_ray.a.b.c"]

@@ -19,11 +19,24 @@ import pyarrow.parquet as pq
 import pytest
 
 from ddpnas_ray import generate, report, rundir, search
-from ddpnas_ray.config import dump, load
-from ddpnas_ray.core.types import Edge, EvalRequest, EvalResult, Op, SearchSpace
+from ddpnas_ray.core.ledger import LedgerRow
+from ddpnas_ray.core.requests import EvalRequest, EvalResult
+from ddpnas_ray.core.space import Edge, Op, SearchSpace
+from ddpnas_ray.experiment.config import dump, load
 from ddpnas_ray.job import Job
 from ddpnas_ray.job import run as job_run
 from ddpnas_ray.reporting import html, networks
+from ddpnas_ray.runs.directory import create_run, existing_run, parsed
+from ddpnas_ray.runs.files import (
+    evaluations_table,
+    ledger_table,
+    read_evaluations,
+    read_history,
+    read_space,
+    space_json,
+    theta_table,
+)
+from ddpnas_ray.storage.parquet import parquet_bytes
 from tests.commands import contents, options, run
 from tests.conftest import TINY
 from tests.test_driver import FakeExecutor
@@ -170,7 +183,7 @@ def by_chance(request: EvalRequest) -> EvalResult:
 def searched(out: Path, *overrides: str, script: Callable[[EvalRequest], EvalResult] = by_chance) -> Path:
     """The run directory of a search whose scores are a script's."""
     job = Job.prepare(load(None, overrides))
-    folder = rundir.create(str(out), job.first_files(dump(job.config)))
+    folder = create_run(str(out), job.first_files(dump(job.config)))
     assert job_run(job, folder, FakeExecutor(script), job.progress()) is not None
     shutil.rmtree(out / "checkpoints")
     return out
@@ -364,7 +377,7 @@ def test_the_probe_shows_tau_by_epoch(cell: Path, tmp_path: Path) -> None:
         for epoch, sign in ((1, 1), (2, -1))
         for n, (a, b) in enumerate(pairs)
     ]
-    (out / "probe.parquet").write_bytes(rundir.parquet_bytes(rundir.pa.Table.from_pylist(rows)))
+    (out / "probe.parquet").write_bytes(parquet_bytes(rundir.pa.Table.from_pylist(rows)))
     page = page_of(out)
     assert page.find("tau").rows() == [["1", "0.3333"], ["2", "-0.3333"]]
     assert len(page.find("probe").all("svg")) == 2
@@ -417,9 +430,9 @@ def test_an_unreadable_part_is_named_and_the_rest_shown(cell: Path, tmp_path: Pa
 def hostile(cell: Path, out: Path) -> Path:
     """A run of a space whose names are markup."""
     shutil.copytree(cell, out)
-    folder = rundir.existing(str(out))
-    old = rundir.parsed(folder, "space.json", rundir.read_space)
-    history = rundir.parsed(folder, "theta.parquet", lambda data: rundir.read_history(data, old))
+    folder = existing_run(str(out))
+    old = parsed(folder, "space.json", read_space)
+    history = parsed(folder, "theta.parquet", lambda data: read_history(data, old))
     edges = tuple(
         Edge(
             f"{HOSTILE}{e}",
@@ -430,8 +443,8 @@ def hostile(cell: Path, out: Path) -> Path:
         for e, edge in enumerate(old.edges)
     )
     space = SearchSpace(HOSTILE, edges, old.blocks)
-    folder.write("space.json", rundir.space_json(space, {}, {}))
-    folder.write("theta.parquet", rundir.theta_table(history, space))
+    folder.write("space.json", space_json(space, {}, {}))
+    folder.write("theta.parquet", theta_table(history, space))
     (out / "ledger.parquet").unlink()
     result = json.loads((out / "result.json").read_text())
     result |= {"space": HOSTILE, "strategy": HOSTILE, "genotype": {HOSTILE: HOSTILE_OP}}
@@ -440,9 +453,9 @@ def hostile(cell: Path, out: Path) -> Path:
     (out / "result.json").write_text(json.dumps(result))
     (out / "config.yaml").write_text(json.dumps({"data": {"name": HOSTILE}, "note": HOSTILE_OP}))
     (out / "environment.json").write_text(json.dumps({HOSTILE: HOSTILE_OP, "git_commit": "$(reboot) <b>"}))
-    rows = rundir.parsed(folder, "evaluations.parquet", rundir.read_evaluations)
+    rows = parsed(folder, "evaluations.parquet", read_evaluations)
     rows = tuple(dataclasses.replace(row, worker=HOSTILE_OP, node=HOSTILE) for row in rows)
-    folder.write("evaluations.parquet", rundir.evaluations_table(rows))
+    folder.write("evaluations.parquet", evaluations_table(rows))
     for path in (out / "generated").glob("*/genotype.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"budget": HOSTILE_OP, "flags": [HOSTILE]}))
     return out
@@ -536,17 +549,17 @@ def test_long_searches_stay_small_and_say_what_is_left_out(
     cell: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = shutil.copytree(cell, tmp_path / "run", ignore=shutil.ignore_patterns("generated"))
-    folder = rundir.existing(str(out))
-    space = rundir.parsed(folder, "space.json", rundir.read_space)
-    history = rundir.parsed(folder, "theta.parquet", lambda data: rundir.read_history(data, space))
-    rows = rundir.parsed(folder, "evaluations.parquet", rundir.read_evaluations)
+    folder = existing_run(str(out))
+    space = parsed(folder, "space.json", read_space)
+    history = parsed(folder, "theta.parquet", lambda data: read_history(data, space))
+    rows = parsed(folder, "evaluations.parquet", read_evaluations)
     live_EK, never_EK = space.exists_EK, np.full(space.shape, -1)
     rounds = [dataclasses.replace(history[i % 6], round=i, live_EK=live_EK, pruned_at_EK=never_EK) for i in range(120)]
     many = [dataclasses.replace(rows[i % len(rows)], round=i // 20, epoch=i // 10, architecture=i) for i in range(2400)]
-    folder.write("theta.parquet", rundir.theta_table(rounds, space))
-    folder.write("evaluations.parquet", rundir.evaluations_table(many))
-    nothing = [rundir.LedgerRow(i, edge.name, None, *[np.nan] * 4) for i in range(120) for edge in space.edges]
-    folder.write("ledger.parquet", rundir.ledger_table(nothing))
+    folder.write("theta.parquet", theta_table(rounds, space))
+    folder.write("evaluations.parquet", evaluations_table(many))
+    nothing = [LedgerRow(i, edge.name, None, *[np.nan] * 4) for i in range(120) for edge in space.edges]
+    folder.write("ledger.parquet", ledger_table(nothing))
     monkeypatch.setattr(html, "EPOCH_ROWS", 100)
     page, compared = page_of(out), page_of(out, out, file=tmp_path / "compared.html")
     assert "evenly spaced ones are drawn" in page.find("theta").text

@@ -24,10 +24,25 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
-from ddpnas_ray import rundir
 from ddpnas_ray.core.errors import RunDirError, WorkerLostError
-from ddpnas_ray.core.types import CostTable, Edge, Evaluation, Op, RoundRecord, SearchSpace
-from ddpnas_ray.storage import Folder
+from ddpnas_ray.core.space import CostTable, Edge, Op, SearchSpace
+from ddpnas_ray.core.state import Evaluation, RoundRecord
+from ddpnas_ray.runs.directory import create_run, existing_run, parsed
+from ddpnas_ray.runs.files import (
+    SCHEMA_VERSION,
+    evaluations_table,
+    json_file,
+    read_evaluations,
+    read_space,
+    space_json,
+    theta_table,
+    weights_file,
+)
+from ddpnas_ray.runs.fingerprint import search_fingerprint, verify_fingerprint
+from ddpnas_ray.runs.lock import locked
+from ddpnas_ray.runs.log import append_log, failure_logged, read_log
+from ddpnas_ray.storage.folder import Folder
+from ddpnas_ray.storage.parquet import parquet_bytes, read_parquet
 
 ROOT = Path(__file__).parents[1]
 CONV, SKIP, NONE = Op("conv", "parameter"), Op("skip", "non_parameter"), Op("none", "non_parameter", generable=False)
@@ -44,11 +59,11 @@ def test_a_run_directory_appears_with_its_files(tmp_path: Path, there: bool) -> 
     out = tmp_path / "runs" / "a"
     if there:
         out.mkdir(parents=True)
-    folder = rundir.create(str(out), FILES)
+    folder = create_run(str(out), FILES)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == FILES
     assert folder.names() == sorted(FILES)
     assert os.listdir(out.parent) == ["a"], "nothing temporary is left"
-    assert rundir.existing(str(out)).path == folder.path
+    assert existing_run(str(out)).path == folder.path
 
 
 def test_it_appears_by_rename(tmp_path: Path) -> None:
@@ -63,7 +78,7 @@ def test_it_appears_by_rename(tmp_path: Path) -> None:
 
             return each()  # type: ignore[return-value]
 
-    rundir.create(str(out), Watching(FILES))
+    create_run(str(out), Watching(FILES))
     assert sorted(os.listdir(out)) == sorted(FILES)
 
 
@@ -74,21 +89,21 @@ def test_when_a_write_fails_midway_nothing_has_appeared(tmp_path: Path, name: st
     if there:
         out.mkdir()
     with pytest.raises(RunDirError, match="cannot be written"):
-        rundir.create(str(out), {**FILES, name: b"", "later": b""})
+        create_run(str(out), {**FILES, name: b"", "later": b""})
     assert os.listdir(tmp_path) == (["a"] if there else [])
     assert not there or not os.listdir(out)
 
 
 def test_when_the_files_cannot_be_made_nothing_has_appeared(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
-        rundir.create(str(tmp_path / "a"), {**FILES, "later": "no bytes"})  # type: ignore[dict-item]
+        create_run(str(tmp_path / "a"), {**FILES, "later": "no bytes"})  # type: ignore[dict-item]
     assert not os.listdir(tmp_path)
 
 
 def test_an_empty_folder_that_is_there_stays_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     before = tmp_path.stat().st_ino
-    rundir.create(".", FILES)
+    create_run(".", FILES)
     assert tmp_path.stat().st_ino == before
     assert sorted(os.listdir()) == sorted(FILES), "the working folder is still there"
 
@@ -106,7 +121,7 @@ def test_an_empty_folder_that_is_there_stays_the_same_folder(tmp_path: Path, mon
 def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / name).write_text("mine")
     with pytest.raises(RunDirError) as error:
-        rundir.create(str(tmp_path), FILES)
+        create_run(str(tmp_path), FILES)
     assert message in str(error.value)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "mine"}
 
@@ -115,29 +130,29 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
     out = tmp_path / "a"
     out.write_text("mine")
     with pytest.raises(RunDirError, match="is a file; --out needs a new folder"):
-        rundir.create(str(out), FILES)
+        create_run(str(out), FILES)
     assert out.read_text() == "mine"
 
 
 def test_a_path_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(RunDirError):
-        rundir.create(str(tmp_path / "file" / "a"), FILES)
+        create_run(str(tmp_path / "file" / "a"), FILES)
     assert os.listdir(tmp_path) == ["file"]
 
 
 def test_a_folder_without_a_configuration_is_no_run(tmp_path: Path) -> None:
     for out in (tmp_path, tmp_path / "absent"):
         with pytest.raises(RunDirError, match=r"is no run directory \(no config.yaml there\)"):
-            rundir.existing(str(out))
+            existing_run(str(out))
 
 
 # --- one writer ---
 
 HOLDER = """
 import sys
-from ddpnas_ray.rundir import locked
-from ddpnas_ray.storage import Folder
+from ddpnas_ray.runs.lock import locked
+from ddpnas_ray.storage.folder import Folder
 with locked(Folder.open(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()
@@ -164,13 +179,13 @@ def test_a_second_process_is_refused_until_the_first_was_killed(tmp_path: Path) 
         for _ in range(2):
             with (
                 pytest.raises(RunDirError, match=rf"process {holder.pid} on .* writes to this run"),
-                rundir.locked(folder),
+                locked(folder),
             ):
                 pytest.fail("locked twice")
         holder.send_signal(signal.SIGKILL)
         holder.wait()
     assert folder.has("LOCK"), "the file of a killed process stays, and counts for nothing"
-    with rundir.locked(folder):
+    with locked(folder):
         assert json.loads(folder.read("LOCK"))["pid"] == os.getpid()
     assert folder.names() == []
 
@@ -180,15 +195,15 @@ def test_a_process_that_ends_well_gives_the_lock_back(tmp_path: Path) -> None:
         holder.communicate()
         assert holder.returncode == 0
     assert not os.listdir(tmp_path)
-    with rundir.locked(Folder.open(str(tmp_path))):
+    with locked(Folder.open(str(tmp_path))):
         pass
 
 
 def test_an_error_gives_the_lock_back(tmp_path: Path) -> None:
     folder = Folder.open(str(tmp_path))
-    with pytest.raises(RuntimeError, match="inside"), rundir.locked(folder):
+    with pytest.raises(RuntimeError, match="inside"), locked(folder):
         raise RuntimeError("inside")
-    with rundir.locked(folder), pytest.raises(RunDirError), rundir.locked(folder):
+    with locked(folder), pytest.raises(RunDirError), locked(folder):
         pytest.fail("locked twice")
 
 
@@ -197,24 +212,24 @@ def test_who_can_wait_gets_the_lock_when_it_is_free(tmp_path: Path) -> None:
     free = threading.Event()
 
     def hold_a_while() -> None:
-        with rundir.locked(folder):
+        with locked(folder):
             held.set()
             free.wait(10)
 
     held, thread = threading.Event(), threading.Thread(target=hold_a_while)
     thread.start()
     assert held.wait(10)
-    with pytest.raises(RunDirError, match="writes to this run"), rundir.locked(folder):
+    with pytest.raises(RunDirError, match="writes to this run"), locked(folder):
         pytest.fail("locked twice")
     threading.Timer(0.3, free.set).start()
-    with rundir.locked(folder, wait_s=30.0):
+    with locked(folder, wait_s=30.0):
         assert folder.has("LOCK")
     thread.join()
 
 
 def test_the_lock_says_who_holds_it(tmp_path: Path) -> None:
     folder = Folder.open(str(tmp_path))
-    with rundir.locked(folder):
+    with locked(folder):
         assert set(json.loads(folder.read("LOCK"))) == {"host", "pid", "start"}
 
 
@@ -227,30 +242,30 @@ def store(tmp_path: Path) -> Folder:
 
 
 def test_on_an_object_store_a_lock_that_somebody_removed_is_no_error(store: Folder) -> None:
-    with rundir.locked(store):
+    with locked(store):
         store.filesystem.delete_file(f"{store.path}/LOCK")
 
 
 def test_what_ends_a_search_is_the_last_event_of_its_log(tmp_path: Path) -> None:
-    folder = rundir.create(str(tmp_path / "run"), FILES)
-    with pytest.raises(RunDirError), rundir.failure_logged(folder):
+    folder = create_run(str(tmp_path / "run"), FILES)
+    with pytest.raises(RunDirError), failure_logged(folder):
         raise RunDirError("bad input")
     assert not folder.has("log.jsonl")
-    with pytest.raises(WorkerLostError), rundir.failure_logged(folder):
+    with pytest.raises(WorkerLostError), failure_logged(folder):
         raise WorkerLostError("all gone")
-    (event,) = rundir.parsed(folder, "log.jsonl", rundir.read_log)
+    (event,) = parsed(folder, "log.jsonl", read_log)
     assert (event["event"], event["error"]) == ("failed", "all gone")
 
 
 def test_on_an_object_store_a_lock_that_somebody_else_has_taken_is_left(store: Folder) -> None:
-    with rundir.locked(store):
+    with locked(store):
         store.write("LOCK", b'{"host": "elsewhere", "pid": 1, "start": "then"}')
     assert store.read("LOCK") == b'{"host": "elsewhere", "pid": 1, "start": "then"}'
 
 
 def test_on_an_object_store_the_lock_is_a_file(store: Folder) -> None:
-    with rundir.locked(store):
-        with pytest.raises(RunDirError, match=f"process {os.getpid()} on"), rundir.locked(store):
+    with locked(store):
+        with pytest.raises(RunDirError, match=f"process {os.getpid()} on"), locked(store):
             pytest.fail("locked twice")
         assert store.has("LOCK")
     assert not store.has("LOCK")
@@ -262,7 +277,7 @@ def test_on_an_object_store_the_lock_of_a_dead_process_is_taken_over(store: Fold
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     store.write("LOCK", json.dumps({"host": socket.gethostname(), "pid": dead.pid, "start": "then"}).encode())
-    with rundir.locked(store):
+    with locked(store):
         assert json.loads(store.read("LOCK"))["pid"] == os.getpid()
 
 
@@ -271,7 +286,7 @@ def test_on_an_object_store_the_lock_of_a_dead_process_is_taken_over(store: Fold
 )
 def test_on_an_object_store_a_lock_of_who_knows_whom_is_respected(store: Folder, content: bytes) -> None:
     store.write("LOCK", content)
-    with pytest.raises(RunDirError, match="remove LOCK there if it is gone"), rundir.locked(store):
+    with pytest.raises(RunDirError, match="remove LOCK there if it is gone"), locked(store):
         pytest.fail("locked twice")
     assert store.read("LOCK") == content
 
@@ -319,17 +334,17 @@ def test_evaluations_come_back_as_they_were() -> None:
     rows = [evaluation(i) for i in range(5)]
     rows.append(evaluation(5, loss=math.nan, ok=False, trained=False, worker="w/1", node="n", alpha_E=(2, 1)))
     rows.append(evaluation(6, score=-1.0, loss=math.inf, seconds=0.1 + 0.2))
-    back = rundir.read_evaluations(rundir.evaluations_table(rows))
+    back = read_evaluations(evaluations_table(rows))
     assert len(back) == len(rows)
     assert all(same(a, b) for a, b in zip(rows, back, strict=True))
 
 
 def test_no_evaluations_come_back_as_none() -> None:
-    assert rundir.read_evaluations(rundir.evaluations_table(())) == ()
+    assert read_evaluations(evaluations_table(())) == ()
 
 
 def test_the_columns_of_evaluations_are_those_of_the_design_and_three_times() -> None:
-    schema = pq.read_schema(io.BytesIO(rundir.evaluations_table([evaluation()])))
+    schema = pq.read_schema(io.BytesIO(evaluations_table([evaluation()])))
     assert {field.name: str(field.type) for field in schema} == {
         "round": "int32",
         "epoch": "int32",
@@ -350,14 +365,14 @@ def test_the_columns_of_evaluations_are_those_of_the_design_and_three_times() ->
 
 
 def test_evaluations_of_earlier_versions_are_read() -> None:
-    table = rundir.read_parquet(rundir.evaluations_table([evaluation(start_s=5.0, train_s=0.1, validate_s=0.1)]))
-    before = rundir.parquet_bytes(table.drop_columns(["start_s", "train_s", "validate_s"]))
-    assert rundir.read_evaluations(before) == (evaluation(),)
+    table = read_parquet(evaluations_table([evaluation(start_s=5.0, train_s=0.1, validate_s=0.1)]))
+    before = parquet_bytes(table.drop_columns(["start_s", "train_s", "validate_s"]))
+    assert read_evaluations(before) == (evaluation(),)
 
 
 def test_theta_has_a_row_a_round_edge_and_operation() -> None:
     history = [record(0), record(1)]
-    rows = pq.read_table(io.BytesIO(rundir.theta_table(history, SPACE))).to_pylist()
+    rows = pq.read_table(io.BytesIO(theta_table(history, SPACE))).to_pylist()
     assert [(row["round"], row["edge"], row["operation"]) for row in rows] == [
         (r, edge.name, op.name) for r in range(2) for edge in SPACE.edges for op in edge.candidates
     ]
@@ -369,24 +384,24 @@ def test_theta_has_a_row_a_round_edge_and_operation() -> None:
 
 
 def test_theta_of_no_round_is_an_empty_table() -> None:
-    assert pq.read_table(io.BytesIO(rundir.theta_table((), SPACE))).num_rows == 0
+    assert pq.read_table(io.BytesIO(theta_table((), SPACE))).num_rows == 0
 
 
 def test_the_space_comes_back_with_the_costs_of_its_target() -> None:
     table = CostTable(7, np.arange(6).reshape(2, 3))
-    data = rundir.space_json(SPACE, {"macs": table}, {"cells": 20})
-    assert rundir.read_space(data) == SPACE
+    data = space_json(SPACE, {"macs": table}, {"cells": 20})
+    assert read_space(data) == SPACE
     content = json.loads(data)
     assert content["costs"] == {"macs": {"base": 7, "entries": [[0, 1, 2], [3, 4, 5]]}}
     assert content["target"] == {"cells": 20}
-    assert content["schema_version"] == rundir.SCHEMA_VERSION
+    assert content["schema_version"] == SCHEMA_VERSION
 
 
 @pytest.mark.parametrize("remote", [False, True])
 def test_log_lines_are_added(tmp_path: Path, store: Folder, remote: bool) -> None:
     folder = store if remote else Folder.open(str(tmp_path))
-    rundir.append_log(folder, "start", epoch=0)
-    rundir.append_log(folder, "epoch", mean=0.5)
+    append_log(folder, "start", epoch=0)
+    append_log(folder, "epoch", mean=0.5)
     lines = [json.loads(line) for line in folder.read("log.jsonl").decode().splitlines()]
     assert [line["event"] for line in lines] == ["start", "epoch"]
     assert lines[1]["mean"] == 0.5
@@ -407,7 +422,7 @@ class Found:
     tensors: dict[str, np.ndarray]
 
     def fingerprint(self) -> str:
-        return rundir.fingerprint(self.theta_EK, self.momentum_EK, self.pruned_at_EK, self.evaluations, self.tensors)
+        return search_fingerprint(self.theta_EK, self.momentum_EK, self.pruned_at_EK, self.evaluations, self.tensors)
 
     def with_row(self, **changes: Any) -> Found:
         first, *others = self.evaluations
@@ -508,23 +523,23 @@ def finished(tmp_path: Path) -> Folder:
     """The files of a finished run that the fingerprint is recomputed from."""
     f = found()
     folder = Folder.open(str(tmp_path))
-    folder.write("space.json", rundir.space_json(SPACE, {}, {}))
-    folder.write("theta.parquet", rundir.theta_table([record(0), record(1)], SPACE))
-    folder.write("evaluations.parquet", rundir.evaluations_table(f.evaluations))
-    folder.write("weights.safetensors", rundir.weights_file(f.tensors))
+    folder.write("space.json", space_json(SPACE, {}, {}))
+    folder.write("theta.parquet", theta_table([record(0), record(1)], SPACE))
+    folder.write("evaluations.parquet", evaluations_table(f.evaluations))
+    folder.write("weights.safetensors", weights_file(f.tensors))
     # In the files padding is what the algorithm gives it: theta and V are 0, pruned_at is -1.
     pruned_at_EK = np.where(EXISTS_EK, f.pruned_at_EK, -1)
-    folder.write("result.json", rundir.json_file({"fingerprint": replace(f, pruned_at_EK=pruned_at_EK).fingerprint()}))
+    folder.write("result.json", json_file({"fingerprint": replace(f, pruned_at_EK=pruned_at_EK).fingerprint()}))
     return folder
 
 
 def test_the_fingerprint_is_recomputed_from_the_files(finished: Folder) -> None:
-    assert rundir.verify_fingerprint(finished).agrees
+    assert verify_fingerprint(finished).agrees
 
 
 def test_a_changed_file_is_found(finished: Folder) -> None:
-    finished.write("theta.parquet", rundir.theta_table([record(0)], SPACE))
-    assert not rundir.verify_fingerprint(finished).agrees
+    finished.write("theta.parquet", theta_table([record(0)], SPACE))
+    assert not verify_fingerprint(finished).agrees
 
 
 def test_an_unfinished_run_has_no_fingerprint(finished: Folder) -> None:
@@ -532,14 +547,14 @@ def test_an_unfinished_run_has_no_fingerprint(finished: Folder) -> None:
     with pytest.raises(
         RunDirError, match=r"has not finished; go on with: python -m ddpnas_ray.search --out .* --resume"
     ):
-        rundir.verify_fingerprint(finished)
+        verify_fingerprint(finished)
 
 
 @pytest.mark.parametrize("name", ["space.json", "theta.parquet", "evaluations.parquet", "weights.safetensors"])
 def test_a_missing_file_is_said(finished: Folder, name: str) -> None:
     (Path(finished.path) / name).unlink()
     with pytest.raises(RunDirError, match="cannot be read"):
-        rundir.verify_fingerprint(finished)
+        verify_fingerprint(finished)
 
 
 @pytest.mark.parametrize(
@@ -556,4 +571,4 @@ def test_a_truncated_file_is_said(finished: Folder, name: str) -> None:
     data = finished.read(name)
     finished.write(name, data[: len(data) // 2])
     with pytest.raises(RunDirError, match=r"cannot be read|damaged"):
-        rundir.verify_fingerprint(finished)
+        verify_fingerprint(finished)

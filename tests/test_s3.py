@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from ddpnas_ray import report, rundir, search
-from ddpnas_ray.execution.checkpoint import newest_epoch
-from ddpnas_ray.storage import Folder
+from ddpnas_ray import report, search
+from ddpnas_ray.runs.checkpoint import newest_epoch
+from ddpnas_ray.runs.lock import lock_holder
+from ddpnas_ray.storage.folder import Folder
 from tests.commands import ENVIRONMENT, SEARCH, options, run
 from tests.conftest import TINY
 
@@ -91,7 +92,7 @@ def test_a_search_in_a_bucket_is_killed_resumed_and_checked(s3: Mapping[str, str
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     assert folder.has("LOCK") and not folder.has("result.json")
-    assert rundir.holder(folder) is None, "it names a process of this machine that is no more"
+    assert lock_holder(folder) is None, "it names a process of this machine that is no more"
     subprocess.run([*SEARCH, "--out", uri, "--resume"], env=s3, check=True, timeout=300)
     assert not folder.has("LOCK")
     said = run(report.main, uri, "--verify-fingerprint")

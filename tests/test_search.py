@@ -16,8 +16,9 @@ import yaml
 from PIL import Image
 from safetensors.numpy import load_file
 
-from ddpnas_ray import __version__, check, report, rundir, search
-from ddpnas_ray.config import describe, load
+from ddpnas_ray import __version__, check, report, search
+from ddpnas_ray.experiment.config import describe, load
+from ddpnas_ray.runs.files import EVALUATIONS
 from tests.commands import ENVIRONMENT, LOCAL, ONE_EPOCH, contents, options, run
 from tests.conftest import TINY
 
@@ -101,7 +102,7 @@ def test_the_run_directory_stands_alone(finished: tuple[Path, str]) -> None:
 
 def test_evaluations_have_the_columns_of_the_design(finished: tuple[Path, str]) -> None:
     table = pq.ParquetFile(finished[0] / "evaluations.parquet").read(use_threads=False)
-    assert table.schema.equals(rundir.EVALUATIONS)
+    assert table.schema.equals(EVALUATIONS)
     assert min(table["train_s"].to_pylist()) > 0 and min(table["validate_s"].to_pylist()) > 0
     rows = table.to_pylist()
     keys = [(row["round"], row["epoch"], row["architecture"]) for row in rows]

@@ -11,7 +11,7 @@ import pytest
 from pyarrow import fs
 
 from ddpnas_ray.core.errors import RunDirError
-from ddpnas_ray.storage import Folder, writing
+from ddpnas_ray.storage.folder import Folder, writing
 
 
 @pytest.fixture(params=["path", "file-uri", "subtree", "mock"])

@@ -17,13 +17,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from ddpnas_ray import report, rundir, search, sweep
+from ddpnas_ray import report, search, sweep
 from ddpnas_ray.ablations import grid as grids
 from ddpnas_ray.ablations.grid_report import Ended
 from ddpnas_ray.ablations.grid_report import report as grid_report
-from ddpnas_ray.config import load, parse
-from ddpnas_ray.execution.checkpoint import newest_epoch
-from ddpnas_ray.storage import Folder
+from ddpnas_ray.experiment.config import load, parse
+from ddpnas_ray.runs.checkpoint import newest_epoch
+from ddpnas_ray.runs.directory import parsed
+from ddpnas_ray.runs.log import read_log
+from ddpnas_ray.storage.folder import Folder
 from tests.commands import ENVIRONMENT, Said, contents, options, run
 from tests.conftest import TINY
 from tests.score_tables import write_table
@@ -176,7 +178,7 @@ def test_a_search_that_diverges_leaves_the_others_alone(on_the_cluster: None, tm
     assert last == f"1 of 2 searches failed; try them again with: python -m ddpnas_ray.sweep --out {out} --resume"
     assert [row["status"] for row in rows(out)] == ["failed", "finished"]
     trial = Folder.open(str(out / "trials" / "lr=1e+30,seed=0"))
-    last_event = rundir.parsed(trial, "log.jsonl", rundir.read_log)[-1]
+    last_event = parsed(trial, "log.jsonl", read_log)[-1]
     assert last_event["event"] == "failed" and last_event["error"] in first
     assert (rows(out)[0]["best"], rows(out)[0]["fingerprint"]) == (None, None)
 

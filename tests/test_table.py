@@ -19,11 +19,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from ddpnas_ray import table
-from ddpnas_ray.core.types import EvalRequest, SearchSpace, each_edge_alone
-from ddpnas_ray.execution.nats_bench import DATA, META, OfficialFolder
-from ddpnas_ray.execution.table import ScoreTable, TableExecutor
-from ddpnas_ray.spaces.base import Target
-from ddpnas_ray.spaces.nasbench201 import from_string, make, to_string
+from ddpnas_ray.core.requests import EvalRequest
+from ddpnas_ray.core.space import SearchSpace, each_edge_alone
+from ddpnas_ray.spaces.nasbench201.space import from_string, make, to_string
+from ddpnas_ray.spaces.target import Target
+from ddpnas_ray.tabular.executor import TableExecutor
+from ddpnas_ray.tabular.nats_bench import DATA, META, OfficialFolder
+from ddpnas_ray.tabular.table import ScoreTable
 from tests.commands import contents, run
 
 nats_bench = pytest.importorskip("nats_bench", reason="nats_bench is not installed; pip install -e '.[test]' has it")

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ddpnas_ray import rundir
 from ddpnas_ray.ablations.outcomes import Outcome
-from ddpnas_ray.config import SearchConfig, check, dump, fixed_keys, parse, set_key, to_dict
 from ddpnas_ray.core.errors import RunDirError
+from ddpnas_ray.experiment.config import SearchConfig, check, dump, fixed_keys, parse, set_key, to_dict
 from ddpnas_ray.job import environment
-from ddpnas_ray.storage import Folder
+from ddpnas_ray.runs.directory import parsed
+from ddpnas_ray.runs.files import json_file
+from ddpnas_ray.storage.folder import Folder
 
 SCHEMA_VERSION = 1
 
@@ -80,7 +81,7 @@ def first_files(
     """What a directory appears with; with a report that is all it will ever have."""
     facts = content(what, config, arguments, digest, report.summary if report else None)
     files = {"config.yaml": dump(config).encode()}
-    return (report_files(report) if report else {}) | files | {"ablation.json": rundir.json_file(facts)}
+    return (report_files(report) if report else {}) | files | {"ablation.json": json_file(facts)}
 
 
 def report_files(report: Report) -> dict[str, bytes]:
@@ -93,7 +94,7 @@ def finish(folder: Folder, facts: Mapping[str, Any], report: Report) -> dict[str
     for name, data in report_files(report).items():
         folder.write(name, data)
     done = {**facts, "finished": True, "summary": report.summary}
-    folder.write("ablation.json", rundir.json_file(done))
+    folder.write("ablation.json", json_file(done))
     return done
 
 
@@ -112,10 +113,10 @@ def restore(out: str, what: str, overrides: Sequence[str]) -> Saved:
     folder = Folder.open(out)
     if not folder.has("ablation.json"):
         raise RunDirError(f"{out}: is no ablation (no ablation.json there); give what ablate wrote with --out")
-    facts = rundir.parsed(folder, "ablation.json", _facts)
+    facts = parsed(folder, "ablation.json", _facts)
     if facts["what"] != what:
         raise RunDirError(f"{out}: is an ablation {facts['what']!r}; go on with: ablate {facts['what']} --resume")
-    saved = rundir.parsed(folder, "config.yaml", lambda data: check(parse(data.decode(), out), out))
+    saved = parsed(folder, "config.yaml", lambda data: check(parse(data.decode(), out), out))
     config = overridden(saved, overrides, out, "ablation")
     lines = folder.read("trials.jsonl").splitlines() if folder.has("trials.jsonl") else []
     outcomes = [Outcome.from_line(line) for line in lines]

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ddpnas_ray.ablations.sweeps import Planned, Sweep, Variant, parse_seeds, refuse_twice, varied
-from ddpnas_ray.config import SearchConfig, parse, to_dict
 from ddpnas_ray.core.errors import ConfigError
+from ddpnas_ray.experiment.config import SearchConfig, parse, to_dict
 from ddpnas_ray.job import Job
 
 Grid = Mapping[str, Sequence[Any]]

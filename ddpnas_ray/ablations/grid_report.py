@@ -14,7 +14,7 @@ from ddpnas_ray.ablations.report import measure_label
 from ddpnas_ray.ablations.sweeps import Planned, Sweep
 from ddpnas_ray.reporting.ablation_plots import Panel, gridded
 from ddpnas_ray.reporting.figures import heading
-from ddpnas_ray.rundir import parquet_bytes
+from ddpnas_ray.storage.parquet import parquet_bytes
 
 NOTE = "mean ± standard deviation over seeds; a dot a seed"
 MARGINAL = "mean ± standard deviation over seeds and all values of the other keys; a dot a search"

@@ -16,13 +16,14 @@ import pyarrow as pa
 from ddpnas_ray.ablations.folder import Report
 from ddpnas_ray.ablations.outcomes import markdown
 from ddpnas_ray.core.errors import ConfigError, did_you_mean
-from ddpnas_ray.core.generation import Problem, random_alphas
+from ddpnas_ray.core.generation.problem import Problem, random_alphas
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.types import FloatArray, SearchSpace, initial_state
+from ddpnas_ray.core.space import FloatArray, SearchSpace
+from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.reporting.ablation_plots import histogram
 from ddpnas_ray.reporting.figures import heading
-from ddpnas_ray.rundir import parquet_bytes
 from ddpnas_ray.spaces.base import SpaceSpec
+from ddpnas_ray.storage.parquet import parquet_bytes
 
 _OPERATION = 7  # key of the generator that draws the networks
 QUARTILES = 1.349  # deviations between a normal distribution's quartiles

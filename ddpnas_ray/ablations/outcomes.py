@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ddpnas_ray.ablations.sweeps import Planned, Sweep, Value, Variant
-from ddpnas_ray.rundir import parquet_bytes
+from ddpnas_ray.storage.parquet import parquet_bytes
 
 ANSWER, RANDOM, TAU = "the answer", "expected of random search", "Kendall's tau"  # how rows of a score sheet begin
 

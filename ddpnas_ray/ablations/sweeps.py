@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ddpnas_ray.config import SearchConfig, check, put, to_dict
-from ddpnas_ray.core.bounds import planned_architecture_epochs
 from ddpnas_ray.core.errors import ConfigError, did_you_mean
+from ddpnas_ray.core.schedule import planned_architecture_epochs
+from ddpnas_ray.experiment.config import SearchConfig, check, put, to_dict
 from ddpnas_ray.job import make_strategy
 from ddpnas_ray.spaces.base import find_space
 

@@ -13,9 +13,10 @@ import pyarrow as pa
 from ddpnas_ray.ablations.folder import Report
 from ddpnas_ray.ablations.outcomes import markdown
 from ddpnas_ray.core.errors import RunDirError
-from ddpnas_ray.core.types import RoundRecord, SearchSpace, initial_state
+from ddpnas_ray.core.space import SearchSpace
+from ddpnas_ray.core.state import RoundRecord, initial_state
 from ddpnas_ray.reporting.ablation_plots import theta_by_round
-from ddpnas_ray.rundir import parquet_bytes
+from ddpnas_ray.storage.parquet import parquet_bytes
 
 
 def report(space: SearchSpace, history: Sequence[RoundRecord], source: str, seed: int) -> Report:

@@ -13,12 +13,12 @@ import pyarrow as pa
 
 from ddpnas_ray.ablations.folder import Report
 from ddpnas_ray.ablations.outcomes import markdown
-from ddpnas_ray.core.budgets import Budget, parse_budgets
 from ddpnas_ray.core.errors import BudgetError
-from ddpnas_ray.core.generation import Solution
-from ddpnas_ray.generated import FinishedRun
+from ddpnas_ray.core.generation.budgets import Budget, parse_budgets
+from ddpnas_ray.core.generation.solve import Solution
+from ddpnas_ray.experiment.finished import FinishedRun
 from ddpnas_ray.reporting.ablation_plots import heat_maps
-from ddpnas_ray.rundir import parquet_bytes
+from ddpnas_ray.storage.parquet import parquet_bytes
 
 ANY = "any"
 VERIFIED = "val: inherited weights"

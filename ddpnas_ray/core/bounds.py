@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ddpnas_ray.core.types import GROUPS, SearchSpace
+from ddpnas_ray.core.space import GROUPS, SearchSpace
 
 
 def architectures_by_round(space: SearchSpace, keep_per_group: int) -> list[int]:
@@ -18,7 +18,7 @@ def architectures_by_round(space: SearchSpace, keep_per_group: int) -> list[int]
     min(g, keep_per_group) stay, and everything else goes, one a round, if every edge is visited in every round.
 
     Example:
-        >>> from ddpnas_ray.core.types import Edge, Op
+        >>> from ddpnas_ray.core.space import Edge, Op
         >>> groups = 4 * ["parameter"] + 4 * ["non_parameter"]
         >>> ops = tuple(Op(f"op{i}", group) for i, group in enumerate(groups))
         >>> architectures_by_round(SearchSpace("cell", (Edge("e", ops),), ((0,),)), keep_per_group=1)

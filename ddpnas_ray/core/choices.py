@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ddpnas_ray.core.errors import TooLargeError
-from ddpnas_ray.core.types import BoolArray, IntArray, SearchSpace
+from ddpnas_ray.core.space import BoolArray, IntArray, SearchSpace
 
 MAX_CHOICES = 200_000  # of one block
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ddpnas_ray.core.budgets import Budget
-from ddpnas_ray.core.choices import block_choices, networks
 from ddpnas_ray.core.errors import TooLargeError
-from ddpnas_ray.core.types import CostTable, IntArray, LongestPath
+from ddpnas_ray.core.generation.blocks import block_choices, networks
+from ddpnas_ray.core.generation.budgets import Budget
+from ddpnas_ray.core.space import CostTable, IntArray, LongestPath
 
 if TYPE_CHECKING:
-    from ddpnas_ray.core.generation import Problem
+    from ddpnas_ray.core.generation.problem import Problem
 
 MAX_ENUMERATED = 4_000_000
 UNREACHED = -1

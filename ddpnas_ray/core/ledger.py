@@ -12,7 +12,8 @@ import numpy as np
 
 from ddpnas_ray.core.pruning import prunable
 from ddpnas_ray.core.risks import round_risks
-from ddpnas_ray.core.types import Evaluation, RoundRecord, SearchSpace
+from ddpnas_ray.core.space import SearchSpace
+from ddpnas_ray.core.state import Evaluation, RoundRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ddpnas_ray.core.budgets import Bound, Budget
-from ddpnas_ray.core.choices import left_out
 from ddpnas_ray.core.errors import TooLargeError
-from ddpnas_ray.core.types import CostFunction, IntArray, LongestPath
+from ddpnas_ray.core.generation.blocks import left_out
+from ddpnas_ray.core.generation.budgets import Bound, Budget
+from ddpnas_ray.core.space import CostFunction, IntArray, LongestPath
 
 if TYPE_CHECKING:
-    from ddpnas_ray.core.generation import Problem
+    from ddpnas_ray.core.generation.problem import Problem
 
 MAX_CUTS = 200  # solutions that turn out to break a bound
 MAX_NODES = 100_000  # about a minute; two bounds that are 3e-5 apart take up to 2,000

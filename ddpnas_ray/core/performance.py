@@ -11,7 +11,9 @@ from dataclasses import replace
 import numpy as np
 
 from ddpnas_ray.core.errors import DivergedError
-from ddpnas_ray.core.types import EvalResult, Evaluation, FloatArray, IntArray, Plan, SearchSpace, SearchState
+from ddpnas_ray.core.requests import EvalResult, Plan
+from ddpnas_ray.core.space import FloatArray, IntArray, SearchSpace
+from ddpnas_ray.core.state import Evaluation, SearchState
 
 
 def record(state: SearchState, plan: Plan, results: Sequence[EvalResult], space: SearchSpace) -> SearchState:

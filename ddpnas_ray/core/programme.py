@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ddpnas_ray.core.budgets import Bound, Budget
-from ddpnas_ray.core.choices import block_choices
 from ddpnas_ray.core.errors import TooLargeError
-from ddpnas_ray.core.types import BoolArray, CostTable, IntArray, LongestPath, SearchSpace
+from ddpnas_ray.core.generation.blocks import block_choices
+from ddpnas_ray.core.generation.budgets import Bound, Budget
+from ddpnas_ray.core.space import BoolArray, CostTable, IntArray, LongestPath, SearchSpace
 
 if TYPE_CHECKING:
-    from ddpnas_ray.core.generation import Problem
+    from ddpnas_ray.core.generation.problem import Problem
 
 MAX_EXPANDED = 4_000_000  # states before those that are beaten go
 MAX_COMPARED = 50_000_000  # pairs of states with several bounded directions

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ddpnas_ray.core.types import GROUPS, BoolArray, FloatArray, SearchSpace
+from ddpnas_ray.core.space import GROUPS, BoolArray, FloatArray, SearchSpace
 
 
 def prunable(theta_EK: FloatArray, live_EK: BoolArray, space: SearchSpace, keep_per_group: int) -> BoolArray:

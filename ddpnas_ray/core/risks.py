@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ddpnas_ray.core.performance import utility
+from ddpnas_ray.core.space import BoolArray, FloatArray, IntArray
 from ddpnas_ray.core.theory import confusion, least_probabilities
-from ddpnas_ray.core.types import BoolArray, FloatArray, IntArray
+from ddpnas_ray.core.utility import utility
 
 NO_NOISE = 1e-12  # in scores; below it a deviation is a rounding error
 

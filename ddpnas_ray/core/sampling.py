@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ddpnas_ray.core.types import BoolArray, FloatArray, IntArray
+from ddpnas_ray.core.space import BoolArray, FloatArray, IntArray
 
 
 def rng_for(*key: int) -> np.random.Generator:

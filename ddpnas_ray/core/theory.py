@@ -24,7 +24,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.types import FloatArray
+from ddpnas_ray.core.space import FloatArray
 
 REACH = 9  # standard deviations; beyond lies 1e-19
 NODES = 12  # a panel; panels are at most one standard deviation long wherever an integrand bends

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ddpnas_ray.core.types import BoolArray, FloatArray, SearchSpace, SearchState
+from ddpnas_ray.core.space import BoolArray, FloatArray, SearchSpace
+from ddpnas_ray.core.state import SearchState
 
 
 def update(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ddpnas_ray.core.types import CostTable
+from ddpnas_ray.core.space import CostTable
 from ddpnas_ray.costs.convnet import (
     Cost,
     Kind,

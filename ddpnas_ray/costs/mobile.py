@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ddpnas_ray.core.types import CostTable
+from ddpnas_ray.core.space import CostTable
 from ddpnas_ray.costs.convnet import Cost, Kind, batch_norm, conv, linear, relu, strided
 
 MBCONVS = {f"mbconv_k{kernel}_e{expand}": (kernel, expand) for kernel in (3, 5, 7) for expand in (3, 6)}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ddpnas_ray.core.types import CostTable
+from ddpnas_ray.core.space import CostTable
 from ddpnas_ray.costs.convnet import Cost, Kind, batch_norm, conv, linear, relu, relu_conv_bn, strided
 
 KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}

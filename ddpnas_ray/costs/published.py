@@ -15,9 +15,9 @@ from decimal import Decimal, InvalidOperation
 import numpy as np
 
 from ddpnas_ray.core.errors import DataError
-from ddpnas_ray.core.types import CostTable
+from ddpnas_ray.core.space import CostTable
 from ddpnas_ray.costs.convnet import strided
-from ddpnas_ray.costs.mobile import MBCONVS, ZERO, Backbone, Block
+from ddpnas_ray.spaces.mobile.costs import MBCONVS, ZERO, Backbone, Block
 
 COLUMNS = ("op", "input", "output", "expand", "kernel", "stride", "mean_ms")
 OFA_FEATURES = 1536  # Once-for-All has one more layer before its classifier

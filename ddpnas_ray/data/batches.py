@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.types import BoolArray, IntArray
+from ddpnas_ray.core.space import BoolArray, IntArray
 from ddpnas_ray.data.decoding import ByteArray
 from ddpnas_ray.data.pixels import Images
 from ddpnas_ray.data.values import Augment

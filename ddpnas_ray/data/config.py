@@ -1,6 +1,6 @@
 """The ``data`` section of a configuration file.
 
-Plain values and their ranges; ``ddpnas_ray.config`` checks the ranges, :mod:`ddpnas_ray.data.images` what only the data
+Plain values and their ranges; ``ddpnas_ray.experiment.config`` checks the ranges, :mod:`ddpnas_ray.data.images` what only the data
 can answer. The string under each field is its help text.
 """
 

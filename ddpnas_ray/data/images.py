@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ddpnas_ray.core.errors import ConfigError, DataError
-from ddpnas_ray.core.types import IntArray
+from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.pixels import DecodedImages, EncodedImages, Images, Picked
 from ddpnas_ray.data.raw import RawSplit, SplitName, class_names, class_numbers

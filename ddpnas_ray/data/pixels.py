@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
-from ddpnas_ray.core.types import IntArray
+from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.data.decoding import ByteArray, ImageSource, fit_image, open_image, read_source, source_name
 
 MAX_THREADS = 8

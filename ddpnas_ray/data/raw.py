@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from ddpnas_ray.core.errors import DataError
-from ddpnas_ray.core.types import IntArray
+from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.data.decoding import ImageSource, source_name
 
 SplitName = Literal["train", "val", "test"]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ddpnas_ray.core.errors import DataError
-from ddpnas_ray.core.types import IntArray
+from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.data.decoding import ImageSource, fit_image, native_shape, open_image, read_source, source_name
 from ddpnas_ray.data.pixels import DecodedImages, EncodedImages, Images, in_chunks
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ddpnas_ray.core.errors import DataError
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.types import IntArray
+from ddpnas_ray.core.space import IntArray
 
 SPLIT_KEY = 0x53504C49  # what a draw is for is part of its key, so no two purposes share a draw
 LIMIT_KEY = 0x4C494D49

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 
 from ddpnas_ray.core.errors import DataError, did_you_mean
-from ddpnas_ray.core.types import IntArray
+from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.decoding import ImageSource
 from ddpnas_ray.data.pixels import Picked

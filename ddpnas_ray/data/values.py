@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ddpnas_ray.core.types import IntArray
+from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.data.pixels import Images
 
 

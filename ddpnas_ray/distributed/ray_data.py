@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ddpnas_ray.config import SearchConfig
+from ddpnas_ray.experiment.config import SearchConfig
 from ddpnas_ray.job import Job
 
 

@@ -25,8 +25,8 @@ from ddpnas_ray.distributed.ray_attach import CONNECTION, Attached, reason
 from ddpnas_ray.distributed.ray_metrics import Metrics
 from ddpnas_ray.execution.base import ExecutionConfig
 from ddpnas_ray.execution.ray_pool import RayPool, fetched, fitting_workers
-from ddpnas_ray.reporting.progress import Progress
-from ddpnas_ray.storage import Folder
+from ddpnas_ray.experiment.progress import Progress
+from ddpnas_ray.storage.folder import Folder
 
 
 class Driver:

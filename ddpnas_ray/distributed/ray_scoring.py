@@ -7,11 +7,12 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ddpnas_ray import rundir
-from ddpnas_ray.core.types import EvalRequest
+from ddpnas_ray.core.requests import EvalRequest
 from ddpnas_ray.execution.base import Executor
-from ddpnas_ray.generated import FinishedRun
+from ddpnas_ray.experiment.finished import FinishedRun
 from ddpnas_ray.job import Job
+from ddpnas_ray.runs.directory import parsed
+from ddpnas_ray.runs.files import read_weights
 
 
 def inherited_scores(
@@ -36,7 +37,7 @@ def inherited_scores(
         for i, alpha_E in enumerate(alphas)
     ]
     with _executor(job, on_ray) as executor:
-        executor.load_weights(rundir.parsed(run.folder, "weights.safetensors", rundir.read_weights))
+        executor.load_weights(parsed(run.folder, "weights.safetensors", read_weights))
         results = executor.evaluate(requests, on_result=lambda request, result: on_done(1))
     return [result.score for result in results]
 

@@ -13,12 +13,13 @@ import numpy as np
 import ray
 
 from ddpnas_ray.core.errors import ResourceError, WorkerLostError
-from ddpnas_ray.core.types import IntArray
-from ddpnas_ray.costs.latency import Latency, Timings, reference_latency
+from ddpnas_ray.core.space import IntArray
+from ddpnas_ray.devices.config import TimingOptions, device_label
+from ddpnas_ray.devices.table import Latency, Timings, reference_latency
 from ddpnas_ray.execution.ray_pool import fetched
 from ddpnas_ray.job import machine
-from ddpnas_ray.nn.timing_config import TimingOptions, device_label
-from ddpnas_ray.spaces.base import Part, SpaceSpec, Target
+from ddpnas_ray.spaces.base import Part, SpaceSpec
+from ddpnas_ray.spaces.target import Target
 
 log = logging.getLogger(__name__)
 
@@ -220,8 +221,8 @@ def network(spec: SpaceSpec, target: Target, alpha_E: Sequence[int] | IntArray) 
 
 def _time(reference: Part, parts: Sequence[Part], options: TimingOptions, whole: bool) -> list[Timings]:
     """The body of a task."""
-    from ddpnas_ray.nn import timing
-    from ddpnas_ray.nn.training import fixed_threads
+    from ddpnas_ray.devices import timing
+    from ddpnas_ray.training.epoch import fixed_threads
 
     def timed(part: Part) -> timing.Timed:
         """The part, warmed up."""

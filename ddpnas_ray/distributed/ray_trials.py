@@ -10,9 +10,9 @@ from typing import Any
 import ray
 
 from ddpnas_ray import job as jobs
-from ddpnas_ray.config import SearchConfig
 from ddpnas_ray.distributed.ray_data import DataSource
 from ddpnas_ray.execution.ray_pool import fetched, fitting_workers
+from ddpnas_ray.experiment.config import SearchConfig
 from ddpnas_ray.job import Job
 
 TABLE_TRIALS = 25  # of a table in one task, at most: a search is milliseconds, a task's start a few of them

@@ -23,19 +23,22 @@ from ray.exceptions import RayTaskError
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from ddpnas_ray import job as jobs
-from ddpnas_ray import rundir
 from ddpnas_ray.ablations.outcomes import answer_scores
-from ddpnas_ray.config import SearchConfig, dump
 from ddpnas_ray.core.errors import ResourceError
-from ddpnas_ray.core.types import SearchSpace, SearchState
+from ddpnas_ray.core.space import SearchSpace
+from ddpnas_ray.core.state import SearchState
 from ddpnas_ray.distributed.ray_data import DataSource
 from ddpnas_ray.distributed.ray_metrics import Metrics
-from ddpnas_ray.execution import checkpoint
 from ddpnas_ray.execution.base import Executor
 from ddpnas_ray.execution.ray_pool import PoolSize, RayPool, fitting_workers
+from ddpnas_ray.experiment.config import SearchConfig, dump
 from ddpnas_ray.job import Job
+from ddpnas_ray.runs import checkpoint
+from ddpnas_ray.runs.directory import create_run, read_result, refuse_other_data
+from ddpnas_ray.runs.lock import lock_holder, locked
+from ddpnas_ray.runs.log import failure_logged
 from ddpnas_ray.spaces.base import find_space
-from ddpnas_ray.storage import Folder
+from ddpnas_ray.storage.folder import Folder
 
 RESTARTS = 2  # so often a trial is started again by itself, whatever ended it; it goes on from its run directory
 LOCK_S = 30.0  # what the processes of a killed sweep are given to end
@@ -255,11 +258,11 @@ def _search(
         return _again(trial, folder)
     job = trial.job or (Job.prepare(trial.config) if source is None else source.job(trial.config))
     if folder.has("config.yaml"):
-        rundir.refuse_other_data(folder, job.digest)
+        refuse_other_data(folder, job.digest)
     else:
         if not folder.is_local and folder.names():
             folder.delete()  # a kill came while the first files were written
-        rundir.create(folder.path if folder.is_local else folder.uri, job.first_files(dump(job.config)))
+        create_run(folder.path if folder.is_local else folder.uri, job.first_files(dump(job.config)))
     progress = job.progress()
     rows: list[dict[str, float]] = []
     last = len(job.strategy().epochs(job.spec.space))  # told with the result: nobody is stopped just before that
@@ -274,7 +277,7 @@ def _search(
     if job.images is not None:  # a search by table is over before anybody looks
         progress.on_epoch = report
         progress.on_change = Metrics(folder.path if folder.is_local else folder.uri, job.spec.space.name).show
-    with rundir.locked(folder, wait_s=LOCK_S) as lock, rundir.failure_logged(folder):
+    with locked(folder, wait_s=LOCK_S) as lock, failure_logged(folder):
         lock.add(sweep=out)
         with closing(_executor(job, sizes[trial.name])) as executor:
             progress.workers = executor.worker_names if isinstance(executor, RayPool) else ("local",)
@@ -301,7 +304,7 @@ def _again(trial: Trial, folder: Folder) -> dict[str, Any]:
         rows = curve(restored[0], _space(trial.config))
     for row in rows if trial.stopped else rows[:-1]:
         tune.report(row)
-    return {} if trial.stopped else _last(rundir.read_result(folder), rows)
+    return {} if trial.stopped else _last(read_result(folder), rows)
 
 
 def _space(config: SearchConfig) -> SearchSpace:
@@ -369,7 +372,7 @@ def _forget_lock(out: Folder, name: str) -> None:
     Only one command at a time holds the sweep, so that no other trial of it can be alive.
     """
     folder = out / "trials" / name
-    sweep = (rundir.holder(folder) or {}).get("sweep", "")
+    sweep = (lock_holder(folder) or {}).get("sweep", "")
     if not folder.is_local and sweep.rstrip("/") == out.uri.rstrip("/"):
         with suppress(FileNotFoundError):  # it has just ended by itself
             folder.filesystem.delete_file(f"{folder.path}/LOCK")

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from annotated_types import Ge, Gt
 
-from ddpnas_ray.core.types import EvalRequest, EvalResult, Work
+from ddpnas_ray.core.requests import EvalRequest, EvalResult, Work
 
 OnResult = Callable[[EvalRequest, EvalResult], None]
 

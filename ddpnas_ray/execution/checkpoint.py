@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from ddpnas_ray.core.types import RoundRecord, SearchState
-from ddpnas_ray.rundir import evaluations_table, json_file, read_evaluations
-from ddpnas_ray.storage import Folder
+from ddpnas_ray.core.state import RoundRecord, SearchState
+from ddpnas_ray.runs.files import evaluations_table, json_file, read_evaluations
+from ddpnas_ray.storage.folder import Folder
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from ddpnas_ray.core.errors import ResourceError
-from ddpnas_ray.core.types import EvalRequest, EvalResult, Work
+from ddpnas_ray.core.requests import EvalRequest, EvalResult, Work
 from ddpnas_ray.execution.base import ExecutionConfig, OnResult, ignore_result
-from ddpnas_ray.execution.trainer import Trainer
 from ddpnas_ray.nn.weights import Float32Array, Layout, Weights, joined, split_shared
+from ddpnas_ray.training.trainer import Trainer
 
 
 class LocalExecutor:

@@ -19,8 +19,9 @@ from typing import Any
 import pyarrow as pa
 
 from ddpnas_ray.core.errors import DataError, GenotypeError, ResourceError
-from ddpnas_ray.core.types import CostFunction, IntArray
-from ddpnas_ray.spaces.base import SpaceSpec, Target
+from ddpnas_ray.core.space import CostFunction, IntArray
+from ddpnas_ray.spaces.base import SpaceSpec
+from ddpnas_ray.spaces.target import Target
 
 ARCHIVE = "NATS-tss-v1_0-3ffb9-simple"
 META = "meta.pickle.pbz2"

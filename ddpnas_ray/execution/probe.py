@@ -13,12 +13,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from ddpnas_ray.core.generation import Problem, random_alphas
+from ddpnas_ray.core.generation.problem import Problem, random_alphas
+from ddpnas_ray.core.requests import EvalRequest
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.types import EvalRequest, IntArray, SearchSpace, SearchState, initial_state
+from ddpnas_ray.core.space import IntArray, SearchSpace
+from ddpnas_ray.core.state import SearchState, initial_state
 from ddpnas_ray.execution.base import Executor
-from ddpnas_ray.execution.table import ScoreTable
-from ddpnas_ray.rundir import parquet_bytes, read_parquet
+from ddpnas_ray.storage.parquet import parquet_bytes, read_parquet
+from ddpnas_ray.tabular.table import ScoreTable
 
 Rows: TypeAlias = Sequence[dict[str, Any]]
 _PROBE = 6  # key of the generator that draws the networks

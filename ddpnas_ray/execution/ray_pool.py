@@ -34,11 +34,11 @@ from ray.util import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ddpnas_ray.core.errors import DdpnasError, ResourceError, WorkerLostError
-from ddpnas_ray.core.types import EvalRequest, EvalResult, Work
+from ddpnas_ray.core.requests import EvalRequest, EvalResult, Work
 from ddpnas_ray.execution.base import ExecutionConfig, OnResult, ignore_result
 from ddpnas_ray.execution.failures import Attempts, Decision, backoff_s, decide
-from ddpnas_ray.execution.trainer import Trainer
 from ddpnas_ray.nn.weights import Float32Array, Layout, Weights, joined, split_shared
+from ddpnas_ray.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 

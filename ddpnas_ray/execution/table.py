@@ -26,10 +26,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ddpnas_ray.core.errors import DataError, GenotypeError, did_you_mean
+from ddpnas_ray.core.requests import EvalRequest, EvalResult, Work
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.types import EvalRequest, EvalResult, FloatArray, IntArray, SearchSpace, Work
+from ddpnas_ray.core.space import FloatArray, IntArray, SearchSpace
 from ddpnas_ray.execution.base import OnResult, ignore_result
-from ddpnas_ray.rundir import read_parquet
+from ddpnas_ray.storage.parquet import read_parquet
 
 _TABLE = 5  # key of the generator that picks a training
 NAME = re.compile(r"(?P<data>\w+)_(?P<split>train|val|valid|test)_e(?P<epochs>[0-9]+)(_seed(?P<seed>[0-9]+))?")

@@ -16,14 +16,23 @@ import numpy as np
 import torch
 
 from ddpnas_ray.core.errors import ResourceError
+from ddpnas_ray.core.requests import EvalRequest, EvalResult
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.types import EvalRequest, EvalResult, IntArray
+from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.data.batches import Draws, epoch_draws, epoch_order, normalise, training_batch
 from ddpnas_ray.data.images import ImageData, Split
-from ddpnas_ray.nn.training import Batches, accuracy, fixed_threads, initial_weights, recompute_batch_norm, train_epoch
-from ddpnas_ray.nn.training_config import TrainingConfig
 from ddpnas_ray.nn.weights import Float32Array, Layout, bind
-from ddpnas_ray.spaces.base import Inputs, SpaceSpec, Supernet
+from ddpnas_ray.spaces.base import SpaceSpec, Supernet
+from ddpnas_ray.spaces.target import Inputs
+from ddpnas_ray.training.config import TrainingConfig
+from ddpnas_ray.training.epoch import (
+    Batches,
+    accuracy,
+    fixed_threads,
+    initial_weights,
+    recompute_batch_norm,
+    train_epoch,
+)
 
 if TYPE_CHECKING:
     from torch import nn

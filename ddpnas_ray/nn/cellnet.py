@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ddpnas_ray.core.types import IntArray
-from ddpnas_ray.costs.cellnet import CellGeometry, CellNetShape
+from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.nn.ops import FactorizedReduce, ReLUConvBN, build_op
 from ddpnas_ray.nn.weights import Piece
+from ddpnas_ray.spaces.cell.costs import CellGeometry, CellNetShape
 
 
 class Cell(nn.Module):

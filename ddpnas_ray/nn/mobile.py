@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 
-from ddpnas_ray.costs.mobile import MBCONVS, ZERO, Backbone, Block, chosen
 from ddpnas_ray.nn.weights import Piece
+from ddpnas_ray.spaces.mobile.costs import MBCONVS, ZERO, Backbone, Block, chosen
 
 
 class MBConv(nn.Module):

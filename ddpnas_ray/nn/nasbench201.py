@@ -11,10 +11,10 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from ddpnas_ray.core.types import IntArray
-from ddpnas_ray.costs.nasbench201 import EDGES, KERNELS, NODES, Skeleton
+from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.nn.ops import ReLUConvBN
 from ddpnas_ray.nn.weights import Piece
+from ddpnas_ray.spaces.nasbench201.costs import EDGES, KERNELS, NODES, Skeleton
 
 
 class Cell(nn.Module):

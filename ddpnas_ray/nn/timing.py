@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from ddpnas_ray.core.errors import ResourceError
-from ddpnas_ray.costs.latency import Timings
-from ddpnas_ray.nn.timing_config import TimingOptions
+from ddpnas_ray.devices.config import TimingOptions
+from ddpnas_ray.devices.table import Timings
 
 WARM_UP_CALLS = 3  # kernels are chosen, and buffers come to stay where they are
 WARM_UP_NS = 10_000_000

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ddpnas_ray.nn.training_config import TrainingConfig
+from ddpnas_ray.training.config import TrainingConfig
 
 Batches = Iterable[tuple[Tensor, Tensor]]  # images (B, C, H, W) float32 and labels (B,) int64, on the network's device
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ddpnas_ray.core.types import FloatArray
+from ddpnas_ray.core.space import FloatArray
 from ddpnas_ray.reporting.figures import drawing, saved
 
 COLOURS = (

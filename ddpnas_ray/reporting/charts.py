@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from ddpnas_ray.core.types import FloatArray
+from ddpnas_ray.core.space import FloatArray
 from ddpnas_ray.reporting.svg import (
     Frame,
     Point,

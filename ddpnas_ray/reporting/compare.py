@@ -8,12 +8,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ddpnas_ray.core.budgets import quantity
-from ddpnas_ray.core.types import entropy
+from ddpnas_ray.core.generation.budgets import quantity
+from ddpnas_ray.core.state import entropy
 from ddpnas_ray.reporting import charts
 from ddpnas_ray.reporting.html import environment, facts, flat, moved, render, score_rows, value_text
 from ddpnas_ray.reporting.runfiles import RunFiles
-from ddpnas_ray.reporting.summary import target_text
+from ddpnas_ray.spaces.target import target_text
 
 
 def compare_page(runs: Sequence[RunFiles]) -> bytes:

@@ -14,7 +14,8 @@ import numpy as np
 from ddpnas_ray.core.errors import ConfigError, did_you_mean
 from ddpnas_ray.core.ledger import LedgerRow, ledger
 from ddpnas_ray.core.pruning import prunable
-from ddpnas_ray.core.types import Evaluation, RoundRecord, SearchSpace
+from ddpnas_ray.core.space import SearchSpace
+from ddpnas_ray.core.state import Evaluation, RoundRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,13 +21,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ddpnas_ray import __version__
-from ddpnas_ray.core.budgets import is_time, quantity
-from ddpnas_ray.core.types import Evaluation, SearchSpace
+from ddpnas_ray.core.generation.budgets import is_time, quantity
+from ddpnas_ray.core.space import SearchSpace
+from ddpnas_ray.core.state import Evaluation
+from ddpnas_ray.experiment.progress import duration
 from ddpnas_ray.reporting import charts, networks
 from ddpnas_ray.reporting.explain import RoundStory, edge_story, verdict
-from ddpnas_ray.reporting.progress import duration
 from ddpnas_ray.reporting.runfiles import RunFiles, keep_per_group
-from ddpnas_ray.reporting.summary import target_text
+from ddpnas_ray.spaces.target import target_text
 
 COLOURS = 10  # of operations; then they repeat
 STORY_ROWS = 3500  # operations in the tables of all edges' stories

@@ -12,7 +12,9 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from ddpnas_ray.core.types import EvalRequest, EvalResult, SearchSpace, SearchState, Work, entropy
+from ddpnas_ray.core.requests import EvalRequest, EvalResult, Work
+from ddpnas_ray.core.space import SearchSpace
+from ddpnas_ray.core.state import SearchState, entropy
 
 
 class Progress:

@@ -7,11 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ddpnas_ray import rundir
 from ddpnas_ray.core.errors import RunDirError
 from ddpnas_ray.core.ledger import LedgerRow, ledger
-from ddpnas_ray.core.types import Evaluation, RoundRecord, SearchSpace
-from ddpnas_ray.storage import Folder
+from ddpnas_ray.core.space import SearchSpace
+from ddpnas_ray.core.state import Evaluation, RoundRecord
+from ddpnas_ray.runs.directory import parsed, read_result
+from ddpnas_ray.runs.files import read_evaluations, read_history, read_ledger
+from ddpnas_ray.runs.log import read_log
+from ddpnas_ray.storage.folder import Folder
+from ddpnas_ray.storage.parquet import read_parquet
 
 RESULT_KEYS = ("space", "seed", "genotype", "alpha", "expectation", "target", "costs", "scores", "seconds")
 
@@ -98,14 +102,14 @@ def read_run(
     Raises:
         RunDirError: It has not finished, or a file that a page needs is missing or damaged.
     """
-    result = rundir.read_result(folder)
+    result = read_result(folder)
     if missing := [key for key in RESULT_KEYS if key not in result]:
         raise RunDirError(f"{folder.uri}: result.json has no {missing[0]!r}; run the search again with this version")
     found = list(notes)
 
     def optional(name: str, parse: Any, otherwise: Any) -> Any:
         try:
-            return rundir.parsed(folder, name, parse) if folder.has(name) else otherwise
+            return parsed(folder, name, parse) if folder.has(name) else otherwise
         except RunDirError as error:
             found.append(str(error).partition(f"{folder.uri}: ")[2])
             return otherwise
@@ -114,7 +118,7 @@ def read_run(
     run = RunFiles(
         uri=folder.uri,
         config_uri=(folder / "config.yaml").uri,
-        config_text=rundir.parsed(folder, "config.yaml", bytes.decode),
+        config_text=parsed(folder, "config.yaml", bytes.decode),
         config=config,
         result=result,
         space=space,
@@ -123,13 +127,13 @@ def read_run(
         ledger=(),
         ledger_of="ledger.parquet",
         environment=optional("environment.json", json.loads, {}),
-        log=optional("log.jsonl", rundir.read_log, []),
+        log=optional("log.jsonl", read_log, []),
         tau_by_epoch=tau_by_epoch,
-        probe=optional("probe.parquet", lambda data: rundir.read_parquet(data).to_pylist(), []),
+        probe=optional("probe.parquet", lambda data: read_parquet(data).to_pylist(), []),
         generated=_generated(folder, optional),
         notes=(),
     )
-    rows = optional("ledger.parquet", rundir.read_ledger, None)
+    rows = optional("ledger.parquet", read_ledger, None)
     if rows is None or len(rows) != len(history) * len(space.edges):
         rows = ledger(history, evaluations, space, keep_per_group(config))
         run = replace(run, ledger_of="computed for this page, since the run has no ledger.parquet of all its rounds")
@@ -142,8 +146,8 @@ def read_records(folder: Folder, space: SearchSpace) -> tuple[tuple[RoundRecord,
     Raises:
         RunDirError: One of the two files is missing or damaged.
     """
-    history = rundir.parsed(folder, "theta.parquet", lambda data: rundir.read_history(data, space))
-    return history, rundir.parsed(folder, "evaluations.parquet", lambda data: _evaluations(data, space))
+    history = parsed(folder, "theta.parquet", lambda data: read_history(data, space))
+    return history, parsed(folder, "evaluations.parquet", lambda data: _evaluations(data, space))
 
 
 def _setting(config: Mapping[str, Any], key: str) -> Any:
@@ -154,7 +158,7 @@ def _setting(config: Mapping[str, Any], key: str) -> Any:
 
 
 def _evaluations(data: bytes, space: SearchSpace) -> tuple[Evaluation, ...]:
-    rows = rundir.read_evaluations(data)
+    rows = read_evaluations(data)
     if not rows or any(len(row.alpha_E) != len(space.edges) for row in rows):
         raise ValueError("it has no rows, or they are of another space than space.json")
     return rows

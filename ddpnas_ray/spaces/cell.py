@@ -16,24 +16,15 @@ import numpy as np
 from annotated_types import Ge, Le
 
 from ddpnas_ray.core.errors import GenotypeError, did_you_mean
-from ddpnas_ray.core.types import CostTable, Edge, IntArray, LongestPath, Op, SearchSpace
-from ddpnas_ray.costs.cellnet import CellNetShape, cost_table
+from ddpnas_ray.core.space import CostTable, Edge, IntArray, LongestPath, Op, SearchSpace
 from ddpnas_ray.costs.convnet import CELL_OPS, CONVOLUTIONS, Kind
 from ddpnas_ray.costs.convnet import KINDS as COST_KINDS
-from ddpnas_ray.spaces.base import (
-    Genotype,
-    Inputs,
-    Part,
-    SpaceSpec,
-    Supernet,
-    Target,
-    TargetDefaults,
-    module_of,
-    resolve_stem,
-)
+from ddpnas_ray.spaces.base import Genotype, Part, SpaceSpec, Supernet, module_of
+from ddpnas_ray.spaces.cell.costs import CellNetShape, cost_table
+from ddpnas_ray.spaces.target import Inputs, Target, TargetDefaults, resolve_stem
 
 if TYPE_CHECKING:
-    from ddpnas_ray.nn.cellnet import CellNetwork
+    from ddpnas_ray.spaces.cell.network import CellNetwork
 
 OPS = tuple(
     Op(name, "parameter" if name in CONVOLUTIONS else "non_parameter", generable=name != "none") for name in CELL_OPS
@@ -184,7 +175,7 @@ def _part(name: str, input_shape: tuple[int, int, int], function: str, *argument
         edge=None,
         key=key,
         input_shape=input_shape,
-        build=partial(module_of, "ddpnas_ray.nn.cellnet", function, *arguments),
+        build=partial(module_of, "ddpnas_ray.spaces.cell.network", function, *arguments),
     )
 
 
@@ -246,19 +237,19 @@ def _deploy_shape(nodes: int, target: Target) -> CellNetShape:
 
 
 def _supernet(search: dict[str, int], inputs: Inputs) -> Supernet:
-    from ddpnas_ray.nn.cellnet import CellNetwork
+    from ddpnas_ray.spaces.cell.network import CellNetwork
 
     edges = search["nodes"] * (search["nodes"] + 3)
     return CellNetwork(_search_shape(search, inputs), [CELL_OPS] * edges)
 
 
 def _build(search: dict[str, int], alpha_E: IntArray, inputs: Inputs) -> CellNetwork:
-    from ddpnas_ray.nn.cellnet import CellNetwork
+    from ddpnas_ray.spaces.cell.network import CellNetwork
 
     return CellNetwork(_search_shape(search, inputs), [(CELL_OPS[k],) for k in alpha_E])
 
 
 def _deploy(nodes: int, alpha_E: IntArray, target: Target) -> CellNetwork:
-    from ddpnas_ray.nn.cellnet import CellNetwork
+    from ddpnas_ray.spaces.cell.network import CellNetwork
 
     return CellNetwork(_deploy_shape(nodes, target), [(CELL_OPS[k],) for k in alpha_E])

@@ -16,13 +16,14 @@ import numpy as np
 from annotated_types import Ge, MinLen
 
 from ddpnas_ray.core.errors import ConfigError, GenotypeError, did_you_mean
-from ddpnas_ray.core.types import CostTable, Edge, IntArray, Op, SearchSpace, each_edge_alone
+from ddpnas_ray.core.space import CostTable, Edge, IntArray, Op, SearchSpace, each_edge_alone
 from ddpnas_ray.costs.convnet import KINDS, Kind
-from ddpnas_ray.costs.mobile import ZERO, Backbone, chosen, cost_table
-from ddpnas_ray.spaces.base import Genotype, Inputs, Part, SpaceSpec, Supernet, Target, TargetDefaults, module_of
+from ddpnas_ray.spaces.base import Genotype, Part, SpaceSpec, Supernet, module_of
+from ddpnas_ray.spaces.mobile.costs import ZERO, Backbone, chosen, cost_table
+from ddpnas_ray.spaces.target import Inputs, Target, TargetDefaults
 
 if TYPE_CHECKING:
-    from ddpnas_ray.nn.mobile import MobileNetwork
+    from ddpnas_ray.spaces.mobile.network import MobileNetwork
 
 Positive = Annotated[int, Ge(1)]
 MBConvName = Literal["mbconv_k3_e3", "mbconv_k3_e6", "mbconv_k5_e3", "mbconv_k5_e6", "mbconv_k7_e3", "mbconv_k7_e6"]
@@ -215,7 +216,7 @@ def _parts(backbone: Backbone, target: Target) -> list[Part]:
 
 def _part(key: str, input_shape: tuple[int, int, int], function: str, *arguments: Any, **options: Any) -> Part:
     """A part that every network has, made by a function of ``nn.mobile``."""
-    build = partial(module_of, "ddpnas_ray.nn.mobile", function, *arguments, **options)
+    build = partial(module_of, "ddpnas_ray.spaces.mobile.network", function, *arguments, **options)
     return Part(edge=None, key=f"{key} from {'x'.join(map(str, input_shape))}", input_shape=input_shape, build=build)
 
 
@@ -225,7 +226,7 @@ def _effort(backbone: Backbone, alpha_E: IntArray, inputs: Inputs) -> float:
 
 
 def _supernet(backbone: Backbone, inputs: Inputs) -> Supernet:
-    from ddpnas_ray.nn.mobile import MobileNetwork
+    from ddpnas_ray.spaces.mobile.network import MobileNetwork
 
     return MobileNetwork(backbone, backbone.candidates(), input_channels=inputs.channels, classes=inputs.classes)
 
@@ -239,7 +240,7 @@ def _deploy(backbone: Backbone, alpha_E: IntArray, target: Target) -> MobileNetw
 
 
 def _network(backbone: Backbone, alpha_E: IntArray, input_channels: int, classes: int) -> MobileNetwork:
-    from ddpnas_ray.nn.mobile import MobileNetwork
+    from ddpnas_ray.spaces.mobile.network import MobileNetwork
 
     candidates = [(name,) for name in chosen(backbone.candidates(), alpha_E)]
     return MobileNetwork(backbone, candidates, input_channels=input_channels, classes=classes)

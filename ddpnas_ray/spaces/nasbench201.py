@@ -16,13 +16,14 @@ import numpy as np
 from annotated_types import Ge, Le
 
 from ddpnas_ray.core.errors import GenotypeError, did_you_mean
-from ddpnas_ray.core.types import CostTable, Edge, IntArray, LongestPath, Op, SearchSpace, each_edge_alone
+from ddpnas_ray.core.space import CostTable, Edge, IntArray, LongestPath, Op, SearchSpace, each_edge_alone
 from ddpnas_ray.costs.convnet import KINDS, Kind
-from ddpnas_ray.costs.nasbench201 import EDGES, KERNELS, NODES, OPERATIONS, Skeleton, cost_table
-from ddpnas_ray.spaces.base import Genotype, Inputs, Part, SpaceSpec, Supernet, Target, TargetDefaults, module_of
+from ddpnas_ray.spaces.base import Genotype, Part, SpaceSpec, Supernet, module_of
+from ddpnas_ray.spaces.nasbench201.costs import EDGES, KERNELS, NODES, OPERATIONS, Skeleton, cost_table
+from ddpnas_ray.spaces.target import Inputs, Target, TargetDefaults
 
 if TYPE_CHECKING:
-    from ddpnas_ray.nn.nasbench201 import NasBench201Network
+    from ddpnas_ray.spaces.nasbench201.network import NasBench201Network
 
 OPS = tuple(Op(name, "parameter" if name in KERNELS else "non_parameter") for name in OPERATIONS)
 
@@ -166,7 +167,7 @@ def _parts(target: Target) -> list[Part]:
 
 def _part(key: str, input_shape: tuple[int, int, int], function: str, *arguments: Any) -> Part:
     """A part that every network has, made by a function or class of ``nn.nasbench201``."""
-    build = partial(module_of, "ddpnas_ray.nn.nasbench201", function, *arguments)
+    build = partial(module_of, "ddpnas_ray.spaces.nasbench201.network", function, *arguments)
     return Part(edge=None, key=f"{key} from {'x'.join(map(str, input_shape))}", input_shape=input_shape, build=build)
 
 
@@ -202,6 +203,6 @@ def _deploy(alpha_E: IntArray, target: Target) -> NasBench201Network:
 
 
 def _network(skeleton: Skeleton, candidates: list[tuple[str, ...]], *, affine: bool) -> NasBench201Network:
-    from ddpnas_ray.nn.nasbench201 import NasBench201Network
+    from ddpnas_ray.spaces.nasbench201.network import NasBench201Network
 
     return NasBench201Network(skeleton, candidates, affine=affine)

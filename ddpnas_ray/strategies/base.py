@@ -11,7 +11,9 @@ from typing import Protocol
 
 import numpy as np
 
-from ddpnas_ray.core.types import EvalRequest, EvalResult, IntArray, Plan, SearchSpace, SearchState
+from ddpnas_ray.core.requests import EvalRequest, EvalResult, Plan
+from ddpnas_ray.core.space import IntArray, SearchSpace
+from ddpnas_ray.core.state import SearchState
 
 
 class Strategy(Protocol):

@@ -10,10 +10,12 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge
 
-from ddpnas_ray.core.choices import block_choices
-from ddpnas_ray.core.performance import record
+from ddpnas_ray.core.generation.blocks import block_choices
+from ddpnas_ray.core.requests import EvalResult, Plan
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.types import EvalResult, IntArray, Plan, SearchSpace, SearchState
+from ddpnas_ray.core.space import IntArray, SearchSpace
+from ddpnas_ray.core.state import SearchState
+from ddpnas_ray.core.utility import record
 from ddpnas_ray.strategies.base import best_seen, cosine, epoch_plan, equal_epochs, evaluations_left
 from ddpnas_ray.strategies.random import new_alphas
 

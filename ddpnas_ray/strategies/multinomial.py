@@ -12,9 +12,11 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Gt
 
-from ddpnas_ray.core.performance import record
-from ddpnas_ray.core.types import EvalResult, Evaluation, FloatArray, IntArray, Plan, SearchSpace, SearchState
+from ddpnas_ray.core.requests import EvalResult, Plan
+from ddpnas_ray.core.space import FloatArray, IntArray, SearchSpace
+from ddpnas_ray.core.state import Evaluation, SearchState
 from ddpnas_ray.core.update import masked_softmax
+from ddpnas_ray.core.utility import record
 from ddpnas_ray.strategies.rounds import Rounds
 
 

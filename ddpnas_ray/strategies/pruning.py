@@ -13,14 +13,17 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, Lt
 
-from ddpnas_ray.core.bounds import architectures_by_round
-from ddpnas_ray.core.choices import block_choices
-from ddpnas_ray.core.generation import Problem, solve
-from ddpnas_ray.core.performance import record, utility
+from ddpnas_ray.core.generation.blocks import block_choices
+from ddpnas_ray.core.generation.problem import Problem
+from ddpnas_ray.core.generation.solve import solve
 from ddpnas_ray.core.pruning import prune
+from ddpnas_ray.core.requests import EvalResult, Plan
 from ddpnas_ray.core.sampling import disjoint_sample, rng_for
-from ddpnas_ray.core.types import EvalResult, FloatArray, IntArray, Plan, SearchSpace, SearchState
+from ddpnas_ray.core.schedule import architectures_by_round
+from ddpnas_ray.core.space import FloatArray, IntArray, SearchSpace
+from ddpnas_ray.core.state import SearchState
 from ddpnas_ray.core.update import update
+from ddpnas_ray.core.utility import record, utility
 from ddpnas_ray.strategies.base import cosine, epoch_plan, equal_epochs, evaluations_left
 from ddpnas_ray.strategies.rounds import kept, more_to_prune, next_round
 

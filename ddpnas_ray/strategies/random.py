@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ddpnas_ray.core.generation import Problem, random_alphas
-from ddpnas_ray.core.performance import record
+from ddpnas_ray.core.generation.problem import Problem, random_alphas
+from ddpnas_ray.core.requests import EvalResult, Plan
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.types import EvalResult, IntArray, Plan, SearchSpace, SearchState
+from ddpnas_ray.core.space import IntArray, SearchSpace
+from ddpnas_ray.core.state import SearchState
+from ddpnas_ray.core.utility import record
 from ddpnas_ray.strategies.base import best_seen, cosine, epoch_plan, equal_epochs, evaluations_left
 
 

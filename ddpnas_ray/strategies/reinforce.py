@@ -12,9 +12,11 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, Gt, Lt
 
-from ddpnas_ray.core.performance import record
-from ddpnas_ray.core.types import EvalResult, IntArray, Plan, SearchSpace, SearchState
+from ddpnas_ray.core.requests import EvalResult, Plan
+from ddpnas_ray.core.space import IntArray, SearchSpace
+from ddpnas_ray.core.state import SearchState
 from ddpnas_ray.core.update import masked_softmax
+from ddpnas_ray.core.utility import record
 from ddpnas_ray.strategies.base import best_seen
 from ddpnas_ray.strategies.rounds import Rounds
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ddpnas_ray.core.bounds import architectures_by_round
-from ddpnas_ray.core.performance import utility
 from ddpnas_ray.core.pruning import prunable, prune
+from ddpnas_ray.core.requests import Plan
 from ddpnas_ray.core.sampling import independent_sample, rng_for
-from ddpnas_ray.core.types import BoolArray, FloatArray, Plan, RoundRecord, SearchSpace, SearchState
+from ddpnas_ray.core.schedule import architectures_by_round
+from ddpnas_ray.core.space import BoolArray, FloatArray, SearchSpace
+from ddpnas_ray.core.state import RoundRecord, SearchState
+from ddpnas_ray.core.utility import utility
 from ddpnas_ray.strategies.base import cosine, epoch_plan, equal_epochs, evaluations_left
 
 

@@ -22,11 +22,13 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge, Gt, Le
 
-from ddpnas_ray.core.choices import networks
-from ddpnas_ray.core.generation import Problem, random_alphas
-from ddpnas_ray.core.performance import record
+from ddpnas_ray.core.generation.blocks import networks
+from ddpnas_ray.core.generation.problem import Problem, random_alphas
+from ddpnas_ray.core.requests import EvalResult, Plan
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.types import EvalResult, FloatArray, IntArray, Plan, SearchSpace, SearchState
+from ddpnas_ray.core.space import FloatArray, IntArray, SearchSpace
+from ddpnas_ray.core.state import SearchState
+from ddpnas_ray.core.utility import record
 from ddpnas_ray.strategies.base import best_seen, cosine, epoch_plan, equal_epochs
 from ddpnas_ray.strategies.evolution import mutated, network_choices
 from ddpnas_ray.strategies.random import new_alphas

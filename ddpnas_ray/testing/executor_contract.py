@@ -13,15 +13,16 @@ from functools import cache
 import numpy as np
 import pytest
 
+from ddpnas_ray.core.requests import EvalRequest, EvalResult
 from ddpnas_ray.core.sampling import disjoint_sample, rng_for
-from ddpnas_ray.core.types import EvalRequest, EvalResult, initial_state
+from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.images import load_data
 from ddpnas_ray.execution.base import Executor
-from ddpnas_ray.execution.trainer import Trainer
-from ddpnas_ray.nn.training_config import TrainingConfig
 from ddpnas_ray.nn.weights import Float32Array
-from ddpnas_ray.spaces import cell
+from ddpnas_ray.spaces.cell import space as cell
+from ddpnas_ray.training.config import TrainingConfig
+from ddpnas_ray.training.trainer import Trainer
 
 HUGE = 1e38  # a learning rate after which nothing is finite
 

@@ -23,17 +23,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ddpnas_ray.core.errors import GenotypeError
 from ddpnas_ray.core.pruning import prune
 from ddpnas_ray.core.sampling import disjoint_sample, rng_for
-from ddpnas_ray.core.types import (
-    BoolArray,
-    FloatArray,
-    IntArray,
-    LongestPath,
-    SearchSpace,
-    expectation,
-    initial_state,
-)
+from ddpnas_ray.core.space import BoolArray, FloatArray, IntArray, LongestPath, SearchSpace, expectation
+from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.nn.weights import Float32Array, Layout, Weights, bind
-from ddpnas_ray.spaces.base import Inputs, SpaceSpec, Supernet, Target, TargetConfig
+from ddpnas_ray.spaces.base import SpaceSpec, Supernet
+from ddpnas_ray.spaces.target import Inputs, Target, TargetConfig
 
 EQUAL = 1e-12  # two expectations that differ by less are the same (design, section 5)
 TRIED = 512  # combinations of a block that are tried: all where there are no more, else so many at random

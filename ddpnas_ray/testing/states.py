@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ddpnas_ray.core.types import SearchState
+from ddpnas_ray.core.state import SearchState
 
 WHO_AND_HOW_LONG = ("seconds", "worker", "node")
 

@@ -16,26 +16,16 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 import pytest
 
-from ddpnas_ray.core.bounds import planned_architecture_epochs
 from ddpnas_ray.core.errors import DivergedError
+from ddpnas_ray.core.requests import EvalRequest, EvalResult, Plan
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.types import (
-    BoolArray,
-    Edge,
-    EvalRequest,
-    EvalResult,
-    IntArray,
-    Op,
-    Plan,
-    SearchSpace,
-    SearchState,
-    each_edge_alone,
-    initial_state,
-)
-from ddpnas_ray.execution import checkpoint
-from ddpnas_ray.spaces import cell
-from ddpnas_ray.spaces.nasbench201 import OPS
-from ddpnas_ray.storage import Folder
+from ddpnas_ray.core.schedule import planned_architecture_epochs
+from ddpnas_ray.core.space import BoolArray, Edge, IntArray, Op, SearchSpace, each_edge_alone
+from ddpnas_ray.core.state import SearchState, initial_state
+from ddpnas_ray.runs import checkpoint
+from ddpnas_ray.spaces.cell import space as cell
+from ddpnas_ray.spaces.nasbench201.space import OPS
+from ddpnas_ray.storage.folder import Folder
 from ddpnas_ray.strategies.base import Strategy, may_be_generated
 from ddpnas_ray.testing.states import assert_same_state
 

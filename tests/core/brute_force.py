@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ddpnas_ray.core.budgets import Bound, Budget
-from ddpnas_ray.core.generation import Problem, Solution
-from ddpnas_ray.core.types import CostFunction, CostTable, Edge, LongestPath, Op, SearchSpace
+from ddpnas_ray.core.generation.budgets import Bound, Budget
+from ddpnas_ray.core.generation.problem import Problem
+from ddpnas_ray.core.generation.solve import Solution
+from ddpnas_ray.core.space import CostFunction, CostTable, Edge, LongestPath, Op, SearchSpace
 
 NONE = Op("none", "non_parameter", generable=False)
 

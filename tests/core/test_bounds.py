@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpnas_ray.core.bounds import architectures_by_round, complexity, planned_architecture_epochs, planned_epochs
-from ddpnas_ray.core.types import Edge, Op, SearchSpace, each_edge_alone
+from ddpnas_ray.core.schedule import architectures_by_round, complexity, planned_architecture_epochs, planned_epochs
+from ddpnas_ray.core.space import Edge, Op, SearchSpace, each_edge_alone
 
 LAW = settings(derandomize=True, deadline=None, max_examples=100)
 edge_kinds = st.tuples(st.integers(0, 5), st.integers(0, 4), st.integers(0, 2)).filter(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpnas_ray.core.budgets import Bound, Budget, budget_text, parse_budgets, quantity
 from ddpnas_ray.core.errors import BudgetError
+from ddpnas_ray.core.generation.budgets import Bound, Budget, budget_text, parse_budgets, quantity
 
 COSTS = {
     "params": 3_000_001,

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpnas_ray.core import choices
-from ddpnas_ray.core.choices import block_choices, left_out
 from ddpnas_ray.core.errors import TooLargeError
-from ddpnas_ray.core.types import Edge, Op, SearchSpace
+from ddpnas_ray.core.generation import blocks as choices
+from ddpnas_ray.core.generation.blocks import block_choices, left_out
+from ddpnas_ray.core.space import Edge, Op, SearchSpace
 
 NONE = Op("none", "non_parameter", generable=False)
 SEEDS = st.integers(0, 2**32 - 1)

@@ -12,21 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpnas_ray.core import enumeration, generation, programme
-from ddpnas_ray.core.budgets import Bound, Budget
+from ddpnas_ray.core import generation
 from ddpnas_ray.core.errors import ResourceError, TooLargeError
-from ddpnas_ray.core.generation import (
-    Method,
-    Problem,
-    evaluate,
-    groups_that_share,
-    most_likely,
-    nearest,
-    random_alphas,
-    solve,
-    solve_many,
-)
-from ddpnas_ray.core.types import BoolArray, CostFunction, CostTable, IntArray, LongestPath
+from ddpnas_ray.core.generation import dynamic_programming as programme
+from ddpnas_ray.core.generation import enumeration
+from ddpnas_ray.core.generation.budgets import Bound, Budget
+from ddpnas_ray.core.generation.problem import Problem, evaluate, random_alphas
+from ddpnas_ray.core.generation.solve import Method, groups_that_share, most_likely, nearest, solve, solve_many
+from ddpnas_ray.core.space import BoolArray, CostFunction, CostTable, IntArray, LongestPath
 
 from .brute_force import (
     Instance,

@@ -13,10 +13,13 @@ import pytest
 
 from ddpnas_ray.core.ledger import LedgerRow, ledger
 from ddpnas_ray.core.pruning import prunable
+from ddpnas_ray.core.requests import EvalRequest, EvalResult
 from ddpnas_ray.core.risks import round_risks
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.types import EvalRequest, EvalResult, RoundRecord, SearchSpace, SearchState
-from ddpnas_ray.rundir import LEDGER, ledger_table, read_parquet
+from ddpnas_ray.core.space import SearchSpace
+from ddpnas_ray.core.state import RoundRecord, SearchState
+from ddpnas_ray.runs.files import LEDGER, ledger_table
+from ddpnas_ray.storage.parquet import read_parquet
 from ddpnas_ray.strategies.pruning import Pruning
 from ddpnas_ray.testing import counted_space
 from ddpnas_ray.testing.strategy_contract import SPACES, Script, search

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ddpnas_ray.core import mip
-from ddpnas_ray.core.budgets import Bound
 from ddpnas_ray.core.errors import TooLargeError
-from ddpnas_ray.core.generation import Problem, nearest, solve
-from ddpnas_ray.core.types import CostTable, LongestPath
+from ddpnas_ray.core.generation import mip
+from ddpnas_ray.core.generation.budgets import Bound
+from ddpnas_ray.core.generation.problem import Problem
+from ddpnas_ray.core.generation.solve import nearest, solve
+from ddpnas_ray.core.space import CostTable, LongestPath
 
 from .brute_force import assert_proved, best, cell, chain, every_architecture, nearest_values
 

@@ -10,18 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddpnas_ray.core.errors import DivergedError
-from ddpnas_ray.core.performance import record, scores_to_record, utility
-from ddpnas_ray.core.types import (
-    BoolArray,
-    Edge,
-    EvalRequest,
-    EvalResult,
-    IntArray,
-    Op,
-    Plan,
-    SearchSpace,
-    initial_state,
-)
+from ddpnas_ray.core.requests import EvalRequest, EvalResult, Plan
+from ddpnas_ray.core.space import BoolArray, Edge, IntArray, Op, SearchSpace
+from ddpnas_ray.core.state import initial_state
+from ddpnas_ray.core.utility import record, scores_to_record, utility
 
 LAW = settings(derandomize=True, deadline=None, max_examples=60)
 NAN = float("nan")

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ddpnas_ray.core import programme
-from ddpnas_ray.core.budgets import Bound
 from ddpnas_ray.core.errors import TooLargeError
-from ddpnas_ray.core.generation import Method, Problem, solve
-from ddpnas_ray.core.programme import shares_a_pass
-from ddpnas_ray.core.types import CostTable, LongestPath
+from ddpnas_ray.core.generation import dynamic_programming as programme
+from ddpnas_ray.core.generation.budgets import Bound
+from ddpnas_ray.core.generation.dynamic_programming import shares_a_pass
+from ddpnas_ray.core.generation.problem import Problem
+from ddpnas_ray.core.generation.solve import Method, solve
+from ddpnas_ray.core.space import CostTable, LongestPath
 
 from .brute_force import chain
 

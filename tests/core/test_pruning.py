@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddpnas_ray.core.pruning import prunable, prune
-from ddpnas_ray.core.types import GROUPS, BoolArray, Edge, FloatArray, Op, SearchSpace, each_edge_alone
+from ddpnas_ray.core.space import GROUPS, BoolArray, Edge, FloatArray, Op, SearchSpace, each_edge_alone
 
 LAW = settings(derandomize=True, deadline=None, max_examples=100)
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ddpnas_ray.core.risks import estimate_round, fit_deviation, round_risks
 from ddpnas_ray.core.sampling import disjoint_sample
+from ddpnas_ray.core.space import BoolArray, FloatArray, IntArray
 from ddpnas_ray.core.theory import confusion, least_probabilities
-from ddpnas_ray.core.types import BoolArray, FloatArray, IntArray
 
 LAW = settings(derandomize=True, deadline=None, max_examples=25)
 seeds = st.integers(0, 2**32 - 1)

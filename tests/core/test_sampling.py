@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ddpnas_ray.core.sampling import disjoint_sample, independent_sample, rng_for
-from ddpnas_ray.core.types import BoolArray, FloatArray, IntArray
+from ddpnas_ray.core.space import BoolArray, FloatArray, IntArray
 
 LAW = settings(derandomize=True, deadline=None, max_examples=60)
 DRAWS = 20_000

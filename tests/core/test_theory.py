@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr
 
+from ddpnas_ray.core.space import FloatArray
 from ddpnas_ray.core.theory import (
     confusion,
     confusion_as_printed,
@@ -22,7 +23,6 @@ from ddpnas_ray.core.theory import (
     pair_bound,
     toy_experiment,
 )
-from ddpnas_ray.core.types import FloatArray
 
 LAW = settings(derandomize=True, deadline=None, max_examples=40)
 ROUNDS = 10_000

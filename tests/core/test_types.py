@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpnas_ray.core.types import (
+from ddpnas_ray.core.space import (
     GROUPS,
     BoolArray,
     CostTable,
@@ -21,8 +21,8 @@ from ddpnas_ray.core.types import (
     SearchSpace,
     each_edge_alone,
     expectation,
-    initial_state,
 )
+from ddpnas_ray.core.state import initial_state
 
 LAW = settings(derandomize=True, deadline=None, max_examples=60)
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpnas_ray.core.types import BoolArray, Edge, FloatArray, Op, SearchSpace, initial_state
+from ddpnas_ray.core.space import BoolArray, Edge, FloatArray, Op, SearchSpace
+from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.core.update import distribution, fill_unvisited, masked_softmax, momentum, update
 
 LAW = settings(derandomize=True, deadline=None, max_examples=60)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from ddpnas_ray.costs.cellnet import CellNetShape, cost_table, geometry
 from ddpnas_ray.costs.convnet import CELL_OPS, Cost, Kind
-from ddpnas_ray.nn.cellnet import CellNetwork
+from ddpnas_ray.spaces.cell.costs import CellNetShape, cost_table, geometry
+from ddpnas_ray.spaces.cell.network import CellNetwork
 from ddpnas_ray.testing import count_bn_relu, count_macs
 
 SHAPES: list[dict[str, Any]] = [

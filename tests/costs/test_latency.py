@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddpnas_ray.core.errors import DataError, RunDirError
-from ddpnas_ray.core.types import Edge, Op, SearchSpace, each_edge_alone
-from ddpnas_ray.costs.latency import (
+from ddpnas_ray.core.space import Edge, Op, SearchSpace, each_edge_alone
+from ddpnas_ray.devices.table import (
     METADATA,
     Latency,
     LatencyRow,

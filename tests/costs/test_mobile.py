@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ddpnas_ray.costs.convnet import Cost, Kind
-from ddpnas_ray.costs.mobile import Backbone, Block, chosen, cost_table, mbconv
-from ddpnas_ray.nn.mobile import MBConv, MobileNetwork
+from ddpnas_ray.spaces.mobile.costs import Backbone, Block, chosen, cost_table, mbconv
+from ddpnas_ray.spaces.mobile.network import MBConv, MobileNetwork
 from ddpnas_ray.testing import count_bn_relu, count_macs
 
 BACKBONES = [

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from ddpnas_ray.costs.convnet import KINDS, Cost
-from ddpnas_ray.costs.nasbench201 import OPERATIONS, Skeleton, cost_table, op_cost, reduction
-from ddpnas_ray.nn.nasbench201 import Cell, NasBench201Network, Reduction, build_op
-from ddpnas_ray.nn.training import fixed_threads
+from ddpnas_ray.spaces.nasbench201.costs import OPERATIONS, Skeleton, cost_table, op_cost, reduction
+from ddpnas_ray.spaces.nasbench201.network import Cell, NasBench201Network, Reduction, build_op
 from ddpnas_ray.testing import count_bn_relu, count_macs
+from ddpnas_ray.training.epoch import fixed_threads
 
 SKIP = OPERATIONS.index("skip_connect")
 

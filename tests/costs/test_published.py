@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from ddpnas_ray.core.errors import DataError
-from ddpnas_ray.costs.mobile import Backbone
-from ddpnas_ray.costs.published import EXACT, read_published
+from ddpnas_ray.devices.published import EXACT, read_published
+from ddpnas_ray.spaces.mobile.costs import Backbone
 
 PROXYLESS = Backbone(
     widths=(32, 16, 24, 40, 80, 96, 192, 320, 1280),

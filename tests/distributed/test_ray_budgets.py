@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ddpnas_ray.core.budgets import Bound, Budget
 from ddpnas_ray.core.errors import TooLargeError
-from ddpnas_ray.core.generation import Problem, solve_many
+from ddpnas_ray.core.generation.budgets import Bound, Budget
+from ddpnas_ray.core.generation.problem import Problem
+from ddpnas_ray.core.generation.solve import solve_many
 from ddpnas_ray.distributed.ray_budgets import solve_budgets
-from ddpnas_ray.spaces.base import Target
-from ddpnas_ray.spaces.cell import make
+from ddpnas_ray.spaces.cell.space import make
+from ddpnas_ray.spaces.target import Target
 
 pytestmark = pytest.mark.ray
 TARGET = Target(cells=3, channels=4, image_size=8, classes=10, stem="cifar")

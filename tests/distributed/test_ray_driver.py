@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from ddpnas_ray import job as jobs
-from ddpnas_ray import rundir
-from ddpnas_ray.config import dump, load
-from ddpnas_ray.execution.checkpoint import newest_epoch
-from ddpnas_ray.storage import Folder
+from ddpnas_ray.experiment.config import dump, load
+from ddpnas_ray.runs.checkpoint import newest_epoch
+from ddpnas_ray.runs.directory import create_run
+from ddpnas_ray.runs.fingerprint import verify_fingerprint
+from ddpnas_ray.storage.folder import Folder
 from tests.conftest import TINY
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -25,7 +26,7 @@ def make_job(*overrides: str) -> jobs.Job:
 
 
 def new_run(job: jobs.Job, out: Path) -> Folder:
-    return rundir.create(str(out), job.first_files(dump(job.config)))
+    return create_run(str(out), job.first_files(dump(job.config)))
 
 
 def run_locally(job: jobs.Job, out: Path) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def test_a_search_on_ray_has_the_fingerprint_of_the_local_one(local_fingerprint:
     result = run_on_ray(job, folder)
     assert result is not None and result["fingerprint"] == local_fingerprint
     assert result["architecture_epochs"] == 33 and result["workers"] == 2
-    found = rundir.verify_fingerprint(folder)
+    found = verify_fingerprint(folder)
     assert found.agrees and found.recomputed == local_fingerprint
 
 

@@ -16,9 +16,10 @@ import ray
 from scipy.stats import entropy
 
 from ddpnas_ray import job as jobs
-from ddpnas_ray import rundir
-from ddpnas_ray.config import dump, load
 from ddpnas_ray.distributed import ray_driver
+from ddpnas_ray.experiment.config import dump, load
+from ddpnas_ray.runs.directory import create_run, parsed
+from ddpnas_ray.runs.files import read_evaluations, read_history, read_space
 from tests.conftest import ROOT, TINY
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -69,7 +70,7 @@ class Watched:
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     job = jobs.Job.prepare(load(None, [*TINY, "execution.workers=2"]))
     out = tmp_path_factory.mktemp("metrics") / "run"
-    folder = rundir.create(str(out), job.first_files(dump(job.config)))
+    folder = create_run(str(out), job.first_files(dump(job.config)))
     search = ray_driver.start(job, folder)
     during = []
     while not search.wait(timeout_s=0.5):
@@ -88,7 +89,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 
 def test_gauges_and_counters_equal_the_run_directory(watched: Watched) -> None:
     last = watched.last_epoch
-    evaluations = rundir.parsed(watched.folder, "evaluations.parquet", rundir.read_evaluations)
+    evaluations = parsed(watched.folder, "evaluations.parquet", read_evaluations)
     gauges = {name: watched.values(f"ray_ddpnas_{name}")[""] for name in ("architecture_epochs", "best", "mean")}
     epoch = [row.score for row in evaluations if row.epoch == last["epochs_done"] - 1]
     assert gauges["architecture_epochs"] == len(evaluations)
@@ -104,8 +105,8 @@ def test_gauges_and_counters_equal_the_run_directory(watched: Watched) -> None:
 
 
 def test_entropy_is_that_of_the_recorded_theta_among_live_operations(watched: Watched) -> None:
-    space = rundir.parsed(watched.folder, "space.json", rundir.read_space)
-    history = rundir.parsed(watched.folder, "theta.parquet", lambda data: rundir.read_history(data, space))
+    space = parsed(watched.folder, "space.json", read_space)
+    history = parsed(watched.folder, "theta.parquet", lambda data: read_history(data, space))
     theta_EK = np.where(history[-1].live_EK, history[-1].theta_EK, 0.0)
     shares_E = entropy(theta_EK.T) / np.log(8)  # the cell space has 8 operations; SciPy normalises
     kinds = [edge.name.partition(".")[0] for edge in space.edges]

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from ddpnas_ray.core.errors import BadInput, ResourceError, WorkerLostError
-from ddpnas_ray.costs.latency import Timings
+from ddpnas_ray.devices.config import TimingOptions, device_label
+from ddpnas_ray.devices.table import Timings
 from ddpnas_ray.execution.base import ExecutionConfig
-from ddpnas_ray.nn.timing_config import TimingOptions, device_label
-from ddpnas_ray.spaces.base import Part, Target
-from ddpnas_ray.spaces.cell import make
+from ddpnas_ray.spaces.base import Part
+from ddpnas_ray.spaces.cell.space import make
+from ddpnas_ray.spaces.target import Target
 
 SPEC = make(nodes=1)
 TARGET = Target(cells=3, channels=4, image_size=8, classes=10, stem="cifar")

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from ddpnas_ray.config import SearchConfig, load
 from ddpnas_ray.core.errors import DataError, WorkerLostError
 from ddpnas_ray.distributed.ray_trials import Trial, run_trials, search_all
+from ddpnas_ray.experiment.config import SearchConfig, load
 from ddpnas_ray.job import Job
 from tests.score_tables import write_table
 

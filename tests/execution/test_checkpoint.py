@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from pyarrow import fs
 
+from ddpnas_ray.core.requests import EvalResult
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.types import EvalResult, SearchState, initial_state
-from ddpnas_ray.execution.checkpoint import newest_epoch, restore, save
-from ddpnas_ray.spaces.cell import make
-from ddpnas_ray.storage import Folder
+from ddpnas_ray.core.state import SearchState, initial_state
+from ddpnas_ray.runs.checkpoint import newest_epoch, restore, save
+from ddpnas_ray.spaces.cell.space import make
+from ddpnas_ray.storage.folder import Folder
 from ddpnas_ray.strategies.pruning import Pruning
 from ddpnas_ray.testing import assert_same_state
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from ddpnas_ray.core.requests import EvalRequest
 from ddpnas_ray.core.sampling import disjoint_sample, rng_for
-from ddpnas_ray.core.types import EvalRequest, initial_state
+from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.execution.base import Executor
 from ddpnas_ray.execution.local import LocalExecutor
 from ddpnas_ray.testing import ExecutorContract, contract_trainer

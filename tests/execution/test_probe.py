@@ -19,13 +19,14 @@ import pytest
 from scipy.stats import kendalltau
 
 from ddpnas_ray import report, search
-from ddpnas_ray.core.types import EvalRequest, EvalResult, SearchState, initial_state
+from ddpnas_ray.core.requests import EvalRequest, EvalResult
+from ddpnas_ray.core.state import SearchState, initial_state
 from ddpnas_ray.execution.base import OnResult
-from ddpnas_ray.execution.probe import ROWS, Probe, Rows, read_probe
-from ddpnas_ray.execution.table import ScoreTable
 from ddpnas_ray.nn.weights import Float32Array
-from ddpnas_ray.rundir import read_parquet
-from ddpnas_ray.spaces.nasbench201 import make
+from ddpnas_ray.spaces.nasbench201.space import make
+from ddpnas_ray.storage.parquet import read_parquet
+from ddpnas_ray.tabular.probe import ROWS, Probe, Rows, read_probe
+from ddpnas_ray.tabular.table import ScoreTable
 from ddpnas_ray.testing import counted_space
 from tests.commands import ONE_EPOCH, options, run
 

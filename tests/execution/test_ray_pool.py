@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ddpnas_ray.config import check
 from ddpnas_ray.core.errors import ConfigError, DataError, ResourceError, WorkerLostError
-from ddpnas_ray.core.types import EvalResult, Plan, initial_state
+from ddpnas_ray.core.requests import EvalResult, Plan
+from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.execution.base import ExecutionConfig, Executor
 from ddpnas_ray.execution.local import LocalExecutor
-from ddpnas_ray.execution.trainer import Trainer
+from ddpnas_ray.experiment.config import check
 from ddpnas_ray.strategies.pruning import Pruning
 from ddpnas_ray.testing import ExecutorContract, contract_trainer
+from ddpnas_ray.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from ddpnas_ray.execution.ray_pool import RayPool

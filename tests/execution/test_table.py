@@ -20,10 +20,12 @@ from hypothesis import strategies as st
 
 from ddpnas_ray import generate, report, search
 from ddpnas_ray.core.errors import DataError, GenotypeError
-from ddpnas_ray.core.types import EvalRequest, IntArray
-from ddpnas_ray.execution.table import ScoreTable, TableExecutor, epochs_of, expected_best, split_of
-from ddpnas_ray.spaces.nasbench201 import from_string
-from ddpnas_ray.spaces.nasbench201 import make as nasbench201
+from ddpnas_ray.core.requests import EvalRequest
+from ddpnas_ray.core.space import IntArray
+from ddpnas_ray.spaces.nasbench201.space import from_string
+from ddpnas_ray.spaces.nasbench201.space import make as nasbench201
+from ddpnas_ray.tabular.executor import TableExecutor
+from ddpnas_ray.tabular.table import ScoreTable, epochs_of, expected_best, split_of
 from ddpnas_ray.testing import counted_space
 from tests.commands import ONE_EPOCH, Said, options, run
 

@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from ddpnas_ray.core.types import EvalRequest, IntArray
+from ddpnas_ray.core.requests import EvalRequest
+from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.costs.convnet import CELL_OPS
 from ddpnas_ray.data.batches import epoch_order, normalise
-from ddpnas_ray.execution.trainer import Trainer
-from ddpnas_ray.nn.training_config import TrainingConfig
 from ddpnas_ray.nn.weights import Float32Array, Layout, Weights, bind
-from ddpnas_ray.spaces.base import Inputs
+from ddpnas_ray.spaces.target import Inputs
 from ddpnas_ray.testing import contract_trainer
+from ddpnas_ray.training.config import TrainingConfig
+from ddpnas_ray.training.trainer import Trainer
 
 NAMES = ("sep_conv_3x3", "max_pool_3x3", "skip_connect", "none", "dil_conv_5x5") * 2
 ALPHA_E = np.array([CELL_OPS.index(name) for name in NAMES])

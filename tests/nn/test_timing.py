@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ddpnas_ray.core.errors import ConfigError, ResourceError
-from ddpnas_ray.nn.timing import FEWEST_TIMINGS, WARM_UP_CALLS, Timed, time_network, time_parts
-from ddpnas_ray.nn.timing_config import TimingOptions, device_label
+from ddpnas_ray.devices.config import TimingOptions, device_label
+from ddpnas_ray.devices.timing import FEWEST_TIMINGS, WARM_UP_CALLS, Timed, time_network, time_parts
 
 SHAPE = (3, 8, 8)
 UNHURRIED = TimingOptions(timings=4, seconds=60.0)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddpnas_ray.nn.training import accuracy, fixed_threads, initial_weights, recompute_batch_norm, train_epoch
-from ddpnas_ray.nn.training_config import TrainingConfig
 from ddpnas_ray.nn.weights import Layout, Piece, Weights, bind
+from ddpnas_ray.training.config import TrainingConfig
+from ddpnas_ray.training.epoch import accuracy, fixed_threads, initial_weights, recompute_batch_norm, train_epoch
 
 CONFIG = TrainingConfig(batch_size=8, bn_images=32)
 

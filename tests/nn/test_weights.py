@@ -15,8 +15,8 @@ from torch import nn
 
 from ddpnas_ray.costs.convnet import CELL_OPS
 from ddpnas_ray.nn.weights import ALIGN, Layout, Piece, Weights, bind, joined, split_shared
-from ddpnas_ray.spaces.base import Inputs
-from ddpnas_ray.spaces.cell import make
+from ddpnas_ray.spaces.cell.space import make
+from ddpnas_ray.spaces.target import Inputs
 
 LAW = settings(derandomize=True, deadline=None, max_examples=60)
 shapes = st.lists(st.integers(1, 5), min_size=0, max_size=3).map(tuple)

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from ddpnas_ray.core.bounds import planned_architecture_epochs
 from ddpnas_ray.core.errors import GenotypeError
-from ddpnas_ray.core.types import expectation, initial_state
+from ddpnas_ray.core.schedule import planned_architecture_epochs
+from ddpnas_ray.core.space import expectation
+from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.costs.convnet import CELL_OPS
-from ddpnas_ray.spaces.base import Inputs, Target, TargetConfig
-from ddpnas_ray.spaces.cell import NONE, OPS, decode, encode, make
+from ddpnas_ray.spaces.cell.space import NONE, OPS, decode, encode, make
+from ddpnas_ray.spaces.target import Inputs, Target, TargetConfig
 from ddpnas_ray.testing import SpaceContract, count_macs
 
 GENERABLE = [k for k, name in enumerate(CELL_OPS) if name != "none"]

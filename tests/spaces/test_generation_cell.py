@@ -13,12 +13,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from ddpnas_ray.core.budgets import Bound, Budget
 from ddpnas_ray.core.errors import TooLargeError
-from ddpnas_ray.core.generation import Method, Problem, evaluate, nearest, solve
-from ddpnas_ray.core.types import BoolArray, FloatArray
-from ddpnas_ray.spaces.base import Target
-from ddpnas_ray.spaces.cell import KINDS, OPS, make
+from ddpnas_ray.core.generation.budgets import Bound, Budget
+from ddpnas_ray.core.generation.problem import Problem, evaluate
+from ddpnas_ray.core.generation.solve import Method, nearest, solve
+from ddpnas_ray.core.space import BoolArray, FloatArray
+from ddpnas_ray.spaces.cell.space import KINDS, OPS, make
+from ddpnas_ray.spaces.target import Target
 
 TARGET = Target(cells=20, channels=36, image_size=32, classes=10, stem="cifar")
 SPEC = make(nodes=4)

@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from ddpnas_ray.config import check, dump, parse
-from ddpnas_ray.core.bounds import planned_architecture_epochs
 from ddpnas_ray.core.errors import ConfigError, GenotypeError
-from ddpnas_ray.costs.mobile import MBCONVS
-from ddpnas_ray.nn.training import fixed_threads
-from ddpnas_ray.spaces.base import Inputs, Target, TargetConfig, find_space
-from ddpnas_ray.spaces.mobile import make
+from ddpnas_ray.core.schedule import planned_architecture_epochs
+from ddpnas_ray.experiment.config import check, dump, parse
+from ddpnas_ray.spaces.base import find_space
+from ddpnas_ray.spaces.mobile.costs import MBCONVS
+from ddpnas_ray.spaces.mobile.space import make
+from ddpnas_ray.spaces.target import Inputs, Target, TargetConfig
 from ddpnas_ray.testing import SpaceContract, count_bn_relu, count_macs
+from ddpnas_ray.training.epoch import fixed_threads
 
 TINY = {"widths": (4, 4, 6, 6, 8, 8, 10, 12, 16)}
 SMALL_IMAGES = {"stem_stride": 1, "strides": (1, 2, 2, 1, 2, 1)}

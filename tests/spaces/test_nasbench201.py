@@ -18,17 +18,18 @@ import pytest
 import torch
 
 from ddpnas_ray import generate, search
-from ddpnas_ray.config import check
-from ddpnas_ray.core.bounds import planned_architecture_epochs
-from ddpnas_ray.core.budgets import Bound
 from ddpnas_ray.core.errors import ConfigError, GenotypeError
-from ddpnas_ray.core.generation import Method, Problem, solve
-from ddpnas_ray.core.types import IntArray
-from ddpnas_ray.costs.nasbench201 import OPERATIONS
-from ddpnas_ray.nn.training import fixed_threads
-from ddpnas_ray.spaces.base import Inputs, Target, TargetConfig
-from ddpnas_ray.spaces.nasbench201 import OPS, from_string, make, to_string
+from ddpnas_ray.core.generation.budgets import Bound
+from ddpnas_ray.core.generation.problem import Problem
+from ddpnas_ray.core.generation.solve import Method, solve
+from ddpnas_ray.core.schedule import planned_architecture_epochs
+from ddpnas_ray.core.space import IntArray
+from ddpnas_ray.experiment.config import check
+from ddpnas_ray.spaces.nasbench201.costs import OPERATIONS
+from ddpnas_ray.spaces.nasbench201.space import OPS, from_string, make, to_string
+from ddpnas_ray.spaces.target import Inputs, Target, TargetConfig
 from ddpnas_ray.testing import SpaceContract, count_macs
+from ddpnas_ray.training.epoch import fixed_threads
 from tests.commands import options, run
 
 BEST = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|"

@@ -15,20 +15,22 @@ import numpy as np
 import pytest
 
 from ddpnas_ray import report, search
-from ddpnas_ray.core.bounds import planned_architecture_epochs
 from ddpnas_ray.core.errors import ConfigError, GenotypeError
-from ddpnas_ray.core.types import BoolArray, CostTable, Edge, IntArray, Op, SearchSpace, each_edge_alone, initial_state
+from ddpnas_ray.core.schedule import planned_architecture_epochs
+from ddpnas_ray.core.space import BoolArray, CostTable, Edge, IntArray, Op, SearchSpace, each_edge_alone
+from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.costs.convnet import batch_norm, cell_op, conv, linear
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.images import load_data
-from ddpnas_ray.driver import run_search
 from ddpnas_ray.execution.local import LocalExecutor
-from ddpnas_ray.execution.trainer import Trainer
-from ddpnas_ray.nn.training_config import TrainingConfig
-from ddpnas_ray.spaces.base import Inputs, SpaceSpec, Target, decode_edges, encode_edges, find_space
-from ddpnas_ray.spaces.cell import make as make_cell
+from ddpnas_ray.experiment.loop import run_search
+from ddpnas_ray.spaces.base import SpaceSpec, decode_edges, encode_edges, find_space
+from ddpnas_ray.spaces.cell.space import make as make_cell
+from ddpnas_ray.spaces.target import Inputs, Target
 from ddpnas_ray.strategies.pruning import Pruning
 from ddpnas_ray.testing import SpaceContract
+from ddpnas_ray.training.config import TrainingConfig
+from ddpnas_ray.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -8,9 +8,10 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
+from ddpnas_ray.core.requests import EvalRequest, EvalResult
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.types import EvalRequest, EvalResult, SearchSpace
-from ddpnas_ray.spaces.cell import make as cell
+from ddpnas_ray.core.space import SearchSpace
+from ddpnas_ray.spaces.cell.space import make as cell
 from ddpnas_ray.strategies.base import Strategy, may_be_generated
 from ddpnas_ray.strategies.evolution import Evolution, EvolutionConfig, mutated
 from ddpnas_ray.testing import StrategyContract, counted_space

@@ -9,14 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpnas_ray.core.types import (
-    EvalRequest,
-    EvalResult,
-    Evaluation,
-    FloatArray,
-    SearchSpace,
-    initial_state,
-)
+from ddpnas_ray.core.requests import EvalRequest, EvalResult
+from ddpnas_ray.core.space import FloatArray, SearchSpace
+from ddpnas_ray.core.state import Evaluation, initial_state
 from ddpnas_ray.strategies.base import Strategy
 from ddpnas_ray.strategies.multinomial import Multinomial, MultinomialConfig, comparisons
 from ddpnas_ray.strategies.rounds import Rounds

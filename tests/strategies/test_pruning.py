@@ -13,26 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpnas_ray.core.bounds import planned_architecture_epochs, planned_epochs
 from ddpnas_ray.core.errors import DivergedError
-from ddpnas_ray.core.generation import most_likely
+from ddpnas_ray.core.generation.solve import most_likely
 from ddpnas_ray.core.pruning import prunable
+from ddpnas_ray.core.requests import EvalRequest, EvalResult, Plan
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.types import (
-    GROUPS,
-    BoolArray,
-    Edge,
-    EvalRequest,
-    EvalResult,
-    IntArray,
-    Op,
-    Plan,
-    SearchSpace,
-    SearchState,
-    each_edge_alone,
-    expectation,
-    initial_state,
-)
+from ddpnas_ray.core.schedule import planned_architecture_epochs, planned_epochs
+from ddpnas_ray.core.space import GROUPS, BoolArray, Edge, IntArray, Op, SearchSpace, each_edge_alone, expectation
+from ddpnas_ray.core.state import SearchState, initial_state
 from ddpnas_ray.strategies.base import Strategy
 from ddpnas_ray.strategies.pruning import Pruning, PruningConfig, cosine
 from ddpnas_ray.testing import StrategyContract

@@ -7,9 +7,10 @@ from itertools import product
 import numpy as np
 import pytest
 
+from ddpnas_ray.core.requests import EvalResult
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.types import EvalResult, initial_state
-from ddpnas_ray.spaces.cell import make as cell
+from ddpnas_ray.core.state import initial_state
+from ddpnas_ray.spaces.cell.space import make as cell
 from ddpnas_ray.strategies.base import Strategy, best_seen, equal_epochs, may_be_generated
 from ddpnas_ray.strategies.random import Random, new_alphas
 from ddpnas_ray.testing import StrategyContract, counted_space

@@ -7,7 +7,8 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from ddpnas_ray.core.types import EvalRequest, EvalResult, SearchState, initial_state
+from ddpnas_ray.core.requests import EvalRequest, EvalResult
+from ddpnas_ray.core.state import SearchState, initial_state
 from ddpnas_ray.strategies.base import Strategy
 from ddpnas_ray.strategies.reinforce import Reinforce, ReinforceConfig
 from ddpnas_ray.strategies.rounds import Rounds

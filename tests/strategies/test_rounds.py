@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpnas_ray.core.bounds import architectures_by_round
-from ddpnas_ray.core.types import GROUPS, EvalRequest, EvalResult, SearchSpace, SearchState, initial_state
+from ddpnas_ray.core.requests import EvalRequest, EvalResult
+from ddpnas_ray.core.schedule import architectures_by_round
+from ddpnas_ray.core.space import GROUPS, SearchSpace
+from ddpnas_ray.core.state import SearchState, initial_state
 from ddpnas_ray.strategies.base import Strategy
 from ddpnas_ray.strategies.multinomial import Multinomial
 from ddpnas_ray.strategies.reinforce import Reinforce

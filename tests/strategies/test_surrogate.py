@@ -13,10 +13,12 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from ddpnas_ray.core.requests import EvalRequest, EvalResult
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.types import EvalRequest, EvalResult, FloatArray, IntArray, SearchSpace, initial_state
-from ddpnas_ray.spaces.cell import make as cell
-from ddpnas_ray.spaces.nasbench201 import make as nasbench201
+from ddpnas_ray.core.space import FloatArray, IntArray, SearchSpace
+from ddpnas_ray.core.state import initial_state
+from ddpnas_ray.spaces.cell.space import make as cell
+from ddpnas_ray.spaces.nasbench201.space import make as nasbench201
 from ddpnas_ray.strategies import surrogate
 from ddpnas_ray.strategies.base import Strategy, may_be_generated
 from ddpnas_ray.strategies.evolution import network_choices
