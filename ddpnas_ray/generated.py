@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ddpnas_ray import rundir
-from ddpnas_ray.config import SearchConfig, check, fixed_keys, parse, set_key, to_dict
+from ddpnas_ray.config import SearchConfig, check, fixed_keys, make_strategy, parse, set_key, to_dict
 from ddpnas_ray.core.budgets import Budget, budget_text, is_time, quantity
 from ddpnas_ray.core.errors import ConfigError, TooLargeError, did_you_mean
 from ddpnas_ray.core.generation import Problem, Solution, evaluate, most_likely, nearest
@@ -107,7 +107,7 @@ class FinishedRun:
         Raises:
             ConfigError: The search's strategy keeps no distribution over operations.
         """
-        if self.config.strategy in ("random", "evolution", "surrogate"):
+        if not make_strategy(self.config, self.problem.space).by_rounds:
             raise ConfigError(
                 f"{self.folder.uri}: strategy {self.config.strategy} keeps no theta, so no network is likelier than "
                 "another; what it found is in result.json. Search with strategy=pruning to generate"

@@ -254,8 +254,8 @@ def test_wrong_types(text: str, message: str) -> None:
         ("execution: {retry_deadline_s: 0}", "a.yaml: execution.retry_deadline_s is 0; input should be greater than 0"),
         (
             "strategy: darts",
-            "a.yaml: strategy is 'darts'; input should be 'pruning', 'random', 'evolution', 'multinomial', 'reinf"
-            "orce' or 'surrogate'",
+            "a.yaml: strategy: 'darts' is no built-in strategy and not module:function; allowed: evolution, "
+            "multinomial, pruning, random, reinforce, surrogate",
         ),
     ],
 )

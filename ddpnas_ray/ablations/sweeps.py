@@ -7,27 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ddpnas_ray.config import SearchConfig, check, put, to_dict
+from ddpnas_ray.config import SearchConfig, check, make_strategy, put, to_dict
 from ddpnas_ray.core.bounds import planned_architecture_epochs
 from ddpnas_ray.core.errors import ConfigError, did_you_mean
-from ddpnas_ray.job import make_strategy
 from ddpnas_ray.spaces.base import find_space
+from ddpnas_ray.strategies import registry
 
 Value = int | float | str
 Arguments = Mapping[str, Any]
 
 PRUNING = {"strategy": "pruning", "pruning.prune": True}
-STRATEGIES: dict[str, dict[str, Any]] = {
-    "pruning": PRUNING,
-    "noprune": {"strategy": "pruning", "pruning.prune": False},
-    "random": {"strategy": "random"},
-    "evolution": {"strategy": "evolution"},
-    "surrogate": {"strategy": "surrogate"},
-    "multinomial": {"strategy": "multinomial", "multinomial.prune": False},
-    "multinomial+prune": {"strategy": "multinomial", "multinomial.prune": True},
-    "reinforce": {"strategy": "reinforce", "reinforce.prune": False},
-    "reinforce+prune": {"strategy": "reinforce", "reinforce.prune": True},
-}
 MERGES = ("mean", "sequential")
 
 
@@ -122,21 +111,24 @@ def _noprune(config: SearchConfig, arguments: Arguments) -> tuple[SearchConfig, 
     space = find_space(config.space.name)(**config.space.options).space
     needed = planned_architecture_epochs(space, config.pruning.keep_per_group, config.pruning.epochs_per_round)
     base = varied(config, PRUNING | {"evaluation.budget": needed}, "noprune")
-    without = varied(base, STRATEGIES["noprune"], "noprune")
+    without = varied(base, {"pruning.prune": False}, "noprune")
     return base, [Variant("pruning", "true", base), Variant("no pruning", "false", without)]
 
 
 def _strategies(config: SearchConfig, arguments: Arguments) -> tuple[SearchConfig, list[Variant]]:
-    names = [name.strip() for name in arguments["only"].split(",")] if arguments["only"] else list(STRATEGIES)
+    known = registry.variants()
+    names = [name.strip() for name in arguments["only"].split(",")] if arguments["only"] else list(known)
     for name in names:
-        if name not in STRATEGIES:
-            raise ConfigError(f"--only: {name!r} is no strategy{did_you_mean(name, STRATEGIES)}")
+        if ":" in name:  # of the user's own, as configured
+            known[name] = {"strategy": name}
+        if name not in known:
+            raise ConfigError(f"--only: {name!r} is no strategy{did_you_mean(name, known)}")
     refuse_twice("--only", names)
     budgets = numbers("--budgets", arguments["budgets"])
     variants = []
     for name in names:
         for budget in budgets:
-            variant = varied(config, {**STRATEGIES[name], "evaluation.budget": budget}, f"--budgets {budget}")
+            variant = varied(config, {**known[name], "evaluation.budget": budget}, f"--budgets {budget}")
             variants.append(Variant(name, budget, variant))
     return variants[0].config, variants
 

@@ -25,7 +25,7 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 from ddpnas_ray import job as jobs
 from ddpnas_ray import rundir
 from ddpnas_ray.ablations.outcomes import answer_scores
-from ddpnas_ray.config import SearchConfig, dump
+from ddpnas_ray.config import SearchConfig, dump, make_strategy
 from ddpnas_ray.core.errors import ResourceError
 from ddpnas_ray.core.types import SearchSpace, SearchState
 from ddpnas_ray.distributed.ray_data import DataSource
@@ -391,7 +391,7 @@ def _scheduler(stop: str, trials: Sequence[Trial]) -> TrialScheduler:
     if stop == "none":
         return FIFOScheduler()
     spaces = [_space(trial.config) for trial in trials]
-    plans = [jobs.make_strategy(t.config, space).epochs(space) for t, space in zip(trials, spaces, strict=True)]
+    plans = [make_strategy(t.config, space).epochs(space) for t, space in zip(trials, spaces, strict=True)]
     epochs = max(map(len, plans))
     common: dict[str, Any] = {"time_attr": "epoch", "metric": "mean", "mode": "max", "grace_period": -(-epochs // 3)}
     if stop == "asha":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -11,7 +12,12 @@ from ddpnas_ray.core.generation import Problem, random_alphas
 from ddpnas_ray.core.performance import record
 from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.core.types import EvalResult, IntArray, Plan, SearchSpace, SearchState
-from ddpnas_ray.strategies.base import best_seen, cosine, epoch_plan, equal_epochs, evaluations_left
+from ddpnas_ray.strategies.base import Context, Strategy, best_seen, cosine, epoch_plan, equal_epochs, evaluations_left
+
+
+def make(context: Context) -> Strategy:
+    """Random search within the budget."""
+    return Random(evaluations=context.evaluations, batch=context.batch, lr=context.lr)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +33,7 @@ class Random:
     evaluations: int
     batch: int = 1
     lr: float = 0.025
+    by_rounds: ClassVar[bool] = False
 
     def ask(self, state: SearchState, space: SearchSpace) -> Plan | None:
         """See ``Strategy``."""

@@ -14,7 +14,7 @@ from ddpnas_ray.core.performance import utility
 from ddpnas_ray.core.pruning import prunable, prune
 from ddpnas_ray.core.sampling import independent_sample, rng_for
 from ddpnas_ray.core.types import BoolArray, FloatArray, Plan, RoundRecord, SearchSpace, SearchState
-from ddpnas_ray.strategies.base import cosine, epoch_plan, equal_epochs, evaluations_left
+from ddpnas_ray.strategies.base import Context, cosine, epoch_plan, equal_epochs, evaluations_left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,16 @@ class Rounds:
     prune: bool = False
     epochs_per_round: int = 3
     keep_per_group: int = 1
+
+    @classmethod
+    def of(cls, context: Context, *, prune: bool) -> Rounds:
+        """The rounds of a search."""
+        return cls(
+            evaluations=context.evaluations,
+            prune=prune,
+            epochs_per_round=context.epochs_per_round,
+            keep_per_group=context.keep_per_group,
+        )
 
     def ask(self, state: SearchState, space: SearchSpace, lr: float) -> Plan | None:
         """An epoch's architectures, drawn from theta; None: the budget is spent.
