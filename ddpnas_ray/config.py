@@ -20,6 +20,7 @@ from ddpnas_ray.core.bounds import planned_architecture_epochs
 from ddpnas_ray.core.errors import ConfigError, did_you_mean
 from ddpnas_ray.core.types import SearchSpace
 from ddpnas_ray.data.config import DataConfig
+from ddpnas_ray.data.registry import find_reader
 from ddpnas_ray.execution.base import ExecutionConfig
 from ddpnas_ray.nn.training_config import TrainingConfig
 from ddpnas_ray.spaces.base import TargetConfig, find_space
@@ -211,6 +212,7 @@ def check(values: Mapping[str, Any], source: str) -> SearchConfig:
             f"{source}: evaluation.probe is {evaluation.probe}: it compares a supernet with a table; set "
             "evaluation.kind=supernet and evaluation.table, or leave it out"
         )
+    find_reader(config.data.name, f"{source}: data.name")
     if config.strategy is None:
         config = dataclasses.replace(config, strategy="surrogate" if evaluation.kind == "table" else "pruning")
     if config.training.merge == "sequential" and config.execution.backend != "local":

@@ -99,7 +99,7 @@ def test_an_unknown_key_names_file_key_and_likely_meaning(refused: Refused, tmp_
         ("space.name=json:__all__", ["'json:__all__' is a list", "a function that returns a SpaceSpec is needed"]),
         ("space.node=2", ["space.node is not an option of space 'cell'", "did you mean nodes?"]),
         ("space.nodes=9", ["space.nodes is 9", "less than or equal to 8"]),
-        ("data.name=mnist", ["data.name is 'mnist'", "'digits', 'cifar10', 'folder', 'parquet' or 'huggingface'"]),
+        ("data.name=mnist", ["data.name: 'mnist' is no built-in data set", "allowed: cifar10, digits, folder"]),
         ("data.channels=2", ["data.channels is 2", "1 or 3"]),
         (
             "data.path=photos",

@@ -23,6 +23,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -36,7 +37,7 @@ from ddpnas_ray.spaces.base import SPACES, find_space
 from ddpnas_ray.testing import SpaceContract, StrategyContract
 from ddpnas_ray.testing.strategy_contract import Make
 from tests.commands import ENVIRONMENT, LOCAL, options, run
-from tests.conftest import ROOT
+from tests.conftest import ROOT, TINY
 from tests.score_tables import write_table
 
 DOCS = ROOT / "docs"
@@ -164,7 +165,7 @@ def test_every_configuration_key_exists(page: Path) -> None:
         given |= set(re.findall(r"--set ([\w.]+)=", code))
         if found := re.fullmatch(rf"((?:{sections})\.\w+)(?:[=:].*)?", code):
             given.add(found[1])
-    given -= {"section.key", "space.json"}  # a placeholder, and a file of the run directory
+    given -= {"section.key", "space.json", *files(page)}  # a placeholder, and files
     assert sorted(given - known_keys()) == []
 
 
@@ -214,10 +215,25 @@ def test_the_table_of_the_page_about_data_is_read_as_a_data_set(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     photos(tmp_path / "photos", {"cat": "RRRR", "dog": "RRRR"})
-    (writing,) = blocks(OWN_DATA, "python")
+    writing = blocks(OWN_DATA, "python")[0]
     exec(writing, {})
     data = load_data(DataConfig(name="parquet", path="photos.parquet"), seed=0)
     assert (data.classes, len(data.train), len(data.val)) == (("cat", "dog"), 4, 4)
+
+
+def test_the_reader_of_the_page_about_data_is_found_and_searched_on(tmp_path: Path) -> None:
+    (tmp_path / "arrays.py").write_text(files(OWN_DATA)["arrays.py"])
+    (searching,) = [block for block in blocks(OWN_DATA, "sh") if "arrays:read" in block]
+    tiny = searching.rstrip() + " " + shlex.join(options(*TINY))
+    with pytest.raises(AssertionError, match=r"DataError: digits\.npz: no such file; set data.path"):
+        typed(tmp_path, tiny)
+
+    digits = load_digits()
+    images = np.rint(digits.images * 15.9375).astype(np.uint8)
+    np.savez(tmp_path / "digits.npz", train_images=images, train_labels=digits.target)
+    said = typed(tmp_path, tiny)
+    assert "33 architecture-epochs" in said
+    assert (tmp_path / "runs/arrays/result.json").is_file()
 
 
 # --- docs/own-space.md ---
