@@ -76,6 +76,16 @@ class FinishedRun:
         problem = Problem(space, theta_EK, choosable_EK, {**known, **costs})
         return cls(folder, config, spec, network, problem, str(result["fingerprint"]))
 
+    @property
+    def name(self) -> str:
+        """Name of its directory."""
+        return self.folder.uri.rstrip("/").rpartition("/")[2]
+
+    @property
+    def data_digest(self) -> str:
+        """SHA-256 of the data it was searched on."""
+        return rundir.parsed(self.folder, "environment.json", lambda data: str(json.loads(data)["data_digest"]))
+
     def job(self, overrides: Sequence[str] = ()) -> Job:
         """The run's search with its data, for scoring with inherited weights.
 

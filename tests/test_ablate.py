@@ -17,7 +17,7 @@ import pytest
 from ddpnas_ray import ablate, generate, search
 from ddpnas_ray.ablations.operation import fit, networks_with
 from ddpnas_ray.ablations.outcomes import Outcome, Spread
-from ddpnas_ray.ablations.sweeps import plan
+from ddpnas_ray.ablations.study import plan
 from ddpnas_ray.ablations.topology import shapes
 from ddpnas_ray.config import load
 from ddpnas_ray.core.errors import BudgetError, ConfigError
