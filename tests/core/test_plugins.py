@@ -44,7 +44,9 @@ def test_only_the_chosen_one_is_imported() -> None:
 
 
 def test_a_helper_is_none_by_name_but_its_function_can_be_named() -> None:
-    with pytest.raises(ConfigError, match="^toy: 'helper' is no built-in toy and not module:function; allowed: ball, "):
+    with pytest.raises(
+        ConfigError, match=r"^toy: 'helper' is no built-in toy and not module:function; allowed: ball, "
+    ):
         TOYS.find("helper", "toy")
     assert TOYS.find("toy_box.helper:make", "toy") is TOYS.find("ball", "toy")
 
