@@ -22,12 +22,12 @@ from ddpnas_ray import __version__
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.core.ledger import ledger
 from ddpnas_ray.core.requests import EvalRequest
-from ddpnas_ray.core.schedule import architectures_by_round, planned_architecture_epochs
+from ddpnas_ray.core.schedule import architectures_by_round
 from ddpnas_ray.core.space import IntArray, SearchSpace, expectation
 from ddpnas_ray.core.state import RoundRecord, SearchState, initial_state
 from ddpnas_ray.data.images import ImageData, load_data
 from ddpnas_ray.execution.base import Executor
-from ddpnas_ray.experiment.config import SearchConfig
+from ddpnas_ray.experiment.config import SearchConfig, make_strategy
 from ddpnas_ray.experiment.loop import run_search
 from ddpnas_ray.experiment.progress import Progress
 from ddpnas_ray.runs import checkpoint
@@ -47,13 +47,6 @@ from ddpnas_ray.spaces.base import SpaceSpec, find_space
 from ddpnas_ray.spaces.target import Inputs, Target
 from ddpnas_ray.storage.folder import Folder
 from ddpnas_ray.strategies.base import Strategy
-from ddpnas_ray.strategies.evolution import Evolution
-from ddpnas_ray.strategies.multinomial import Multinomial
-from ddpnas_ray.strategies.pruning import Pruning
-from ddpnas_ray.strategies.random import Random
-from ddpnas_ray.strategies.reinforce import Reinforce
-from ddpnas_ray.strategies.rounds import Rounds
-from ddpnas_ray.strategies.surrogate import Surrogate
 from ddpnas_ray.tabular.executor import TableExecutor
 from ddpnas_ray.tabular.probe import Probe, Rows, read_probe
 from ddpnas_ray.tabular.table import ScoreTable, expected_best
@@ -173,9 +166,10 @@ class Job:
         """A counter of this search."""
         space = self.spec.space
         unit = "evaluations" if self.images is None else "architecture-epochs"
-        epochs = self.strategy().epochs(space)
-        by_rounds = self.config.strategy in ("pruning", "multinomial", "reinforce")
-        return Progress(space, epochs, self.config.pruning.epochs_per_round if by_rounds else len(epochs), unit)
+        strategy = self.strategy()
+        epochs = strategy.epochs(space)
+        per_round = self.config.pruning.epochs_per_round if strategy.by_rounds else len(epochs)
+        return Progress(space, epochs, per_round, unit)
 
     def widest_epoch(self) -> int:
         """How many architectures an epoch has at most: more workers than that have nothing to do."""
@@ -193,41 +187,6 @@ class Job:
             "environment.json": json_file(environment(self.config.seed, self.digest)),
             "config.yaml": config_text.encode(),
         }
-
-
-def make_strategy(config: SearchConfig, space: SearchSpace) -> Strategy:
-    """The strategy that a configuration names, with its section and its budget.
-
-    Raises:
-        ConfigError: The budget is smaller than what pruning needs.
-    """
-    pruning, evaluation, lr = config.pruning, config.evaluation, config.training.lr
-    planned = planned_architecture_epochs(space, pruning.keep_per_group, pruning.epochs_per_round)
-    budget = planned if evaluation.budget is None else evaluation.budget
-    batch = evaluation.batch or (1 if evaluation.kind == "table" else space.shape[1])
-    if config.strategy in (None, "pruning"):
-        if pruning.prune and budget < planned:
-            raise ConfigError(
-                f"evaluation.budget is {budget}: pruning needs {planned} evaluations in space {space.name!r} with "
-                f"pruning.epochs_per_round={pruning.epochs_per_round}; raise it, or lower that"
-            )
-        return Pruning(**dataclasses.asdict(pruning), evaluations=budget, lr=lr)
-    if config.strategy == "random":
-        return Random(evaluations=budget, batch=batch, lr=lr)
-    if config.strategy == "evolution":
-        return Evolution(**dataclasses.asdict(config.evolution), evaluations=budget, batch=batch, lr=lr)
-    if config.strategy == "surrogate":
-        return Surrogate(**dataclasses.asdict(config.surrogate), evaluations=budget, batch=batch, lr=lr)
-    section = config.multinomial if config.strategy == "multinomial" else config.reinforce
-    rounds = Rounds(
-        evaluations=budget,
-        prune=section.prune,
-        epochs_per_round=pruning.epochs_per_round,
-        keep_per_group=pruning.keep_per_group,
-    )
-    if config.strategy == "multinomial":
-        return Multinomial(rounds=rounds, step=config.multinomial.step, lr=lr)
-    return Reinforce(rounds=rounds, step=config.reinforce.step, baseline=config.reinforce.baseline, lr=lr)
 
 
 def run(

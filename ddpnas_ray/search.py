@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     args.until_s = None if args.time_limit is None else time.time() + args.time_limit
     if args.keys:
-        for key, default, meaning in describe():
+        for key, default, meaning in describe(load(args.config, args.overrides).strategy):
             print(f"{key:<28} {default:<10} {meaning}")
         return OK
     if args.resume:

@@ -17,7 +17,7 @@ import pytest
 from ddpnas_ray import ablate, generate, search
 from ddpnas_ray.ablations.operation import fit, networks_with
 from ddpnas_ray.ablations.outcomes import Outcome, Spread
-from ddpnas_ray.ablations.sweeps import STRATEGIES, plan
+from ddpnas_ray.ablations.study import plan
 from ddpnas_ray.ablations.topology import shapes
 from ddpnas_ray.core.errors import BudgetError, ConfigError
 from ddpnas_ray.distributed import ray_trials
@@ -25,6 +25,7 @@ from ddpnas_ray.experiment.config import load
 from ddpnas_ray.experiment.finished import FinishedRun
 from ddpnas_ray.spaces.cell.space import make as make_cell
 from ddpnas_ray.spaces.nasbench201.space import make
+from ddpnas_ray.strategies.registry import variants
 from ddpnas_ray.tabular.table import ScoreTable
 from tests.commands import LOCAL, Said, contents, options, run
 from tests.score_tables import write_table
@@ -144,7 +145,7 @@ def test_noprune_gets_what_pruning_needs_and_is_compared_seed_by_seed(by_table: 
 def test_every_strategy_spends_each_budget(by_table: Words, tmp_path: Path) -> None:
     done("strategies", *by_table, "--budgets", "36,40", "--seeds", "1", "--out", tmp_path / "s")
     rows = summary(tmp_path / "s")
-    expected = [(name, budget, budget) for name in STRATEGIES for budget in (36, 40)]
+    expected = [(name, budget, budget) for name in variants() for budget in (36, 40)]
     assert [(row["label"], row["value"], row["evaluations"]) for row in rows] == expected
     random = "test: expected of random search with 40 evaluations, made_test_e200"
     assert len({row[random] for row in rows if row["value"] == 40}) == 1
@@ -154,7 +155,8 @@ def test_strategies_are_configured_as_they_are_called(by_table: Words) -> None:
     arguments = {"budgets": "36", "only": "noprune,multinomial+prune,reinforce", "seeds": "1"}
     config = load(None, [word for word in by_table if word != "--set"])
     found = [variant.config for variant in plan("strategies", config, arguments).variants]
-    assert [(c.strategy, c.pruning.prune, c.multinomial.prune, c.reinforce.prune) for c in found] == [
+    prunes = [[c.strategies[name].prune for name in ("pruning", "multinomial", "reinforce")] for c in found]
+    assert [(c.strategy, *prune) for c, prune in zip(found, prunes, strict=True)] == [
         ("pruning", False, False, False), ("multinomial", True, True, False), ("reinforce", True, False, False)
     ]  # fmt: skip
 

@@ -18,9 +18,12 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from PIL import Image
+from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -30,11 +33,13 @@ from ddpnas_ray.data.batches import normalise
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.images import load_data
 from ddpnas_ray.experiment import config
-from ddpnas_ray.spaces.base import BUILTIN, find_space
-from ddpnas_ray.testing import SpaceContract
+from ddpnas_ray.spaces.base import SPACES, find_space
+from ddpnas_ray.testing import SpaceContract, StrategyContract
+from ddpnas_ray.testing.strategy_contract import Make
 from ddpnas_ray.training.epoch import fixed_threads
 from tests.commands import ENVIRONMENT, LOCAL, options, run
-from tests.conftest import ROOT
+from tests.conftest import ROOT, TINY
+from tests.score_tables import write_table
 
 DOCS = ROOT / "docs"
 PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "clusters/README.md")), *sorted(DOCS.glob("*.md"))]
@@ -143,11 +148,14 @@ def test_every_command_is_shown_somewhere() -> None:
 
 @cache
 def known_keys() -> frozenset[str]:
-    """Every configuration key, the sections, and the options of the built-in spaces and of docs/own-space.md."""
+    """Every configuration key, the sections, and the options of the built-in spaces and of the pages on one's own."""
     keys = {key for key, _, _ in config.describe()}
-    options = {f"space.{option}" for name in BUILTIN for option in inspect.signature(find_space(name)).parameters}
+    built_in = [inspect.signature(find_space(name)).parameters for name in SPACES.names()]
+    options = {f"space.{option}" for parameters in built_in for option in parameters}
     own = {f"space.{option}" for option in inspect.signature(mixer.make).parameters}
-    return frozenset({*keys, *(key.partition(".")[0] for key in keys), *options, *own})
+    own |= {f"climbing.{option}" for option in inspect.signature(climbing.ClimbingConfig).parameters}
+    keys |= own
+    return frozenset({*keys, *(key.partition(".")[0] for key in keys), *options})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -158,7 +166,7 @@ def test_every_configuration_key_exists(page: Path) -> None:
         given |= set(re.findall(r"--set ([\w.]+)=", code))
         if found := re.fullmatch(rf"((?:{sections})\.\w+)(?:[=:].*)?", code):
             given.add(found[1])
-    given -= {"section.key", "space.json"}  # a placeholder, and a file of the run directory
+    given -= {"section.key", "space.json", *files(page)}  # a placeholder, and files
     assert sorted(given - known_keys()) == []
 
 
@@ -208,10 +216,25 @@ def test_the_table_of_the_page_about_data_is_read_as_a_data_set(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     photos(tmp_path / "photos", {"cat": "RRRR", "dog": "RRRR"})
-    (writing,) = blocks(OWN_DATA, "python")
+    writing = blocks(OWN_DATA, "python")[0]
     exec(writing, {})
     data = load_data(DataConfig(name="parquet", path="photos.parquet"), seed=0)
     assert (data.classes, len(data.train), len(data.val)) == (("cat", "dog"), 4, 4)
+
+
+def test_the_reader_of_the_page_about_data_is_found_and_searched_on(tmp_path: Path) -> None:
+    (tmp_path / "arrays.py").write_text(files(OWN_DATA)["arrays.py"])
+    (searching,) = [block for block in blocks(OWN_DATA, "sh") if "arrays:read" in block]
+    tiny = searching.rstrip() + " " + shlex.join(options(*TINY))
+    with pytest.raises(AssertionError, match=r"DataError: digits\.npz: no such file; set data.path"):
+        typed(tmp_path, tiny)
+
+    digits = load_digits()
+    images = np.rint(digits.images * 15.9375).astype(np.uint8)
+    np.savez(tmp_path / "digits.npz", train_images=images, train_labels=digits.target)
+    said = typed(tmp_path, tiny)
+    assert "33 architecture-epochs" in said
+    assert (tmp_path / "runs/arrays/result.json").is_file()
 
 
 # --- docs/own-space.md ---
@@ -285,6 +308,42 @@ def test_the_page_about_an_own_space_does_what_it_says(tmp_path: Path, monkeypat
     images = torch.from_numpy(normalise(data.val.images.gather(range(len(data.val))), data.mean, data.std))
     hits = network.eval()(images).argmax(dim=1).numpy() == data.val.labels_N
     assert found["score"]["value"] == pytest.approx(np.mean(hits)), "as --verify scored it"
+
+
+# --- docs/own-strategy.md ---
+
+OWN_STRATEGY = DOCS / "own-strategy.md"
+climbing = module_of_page(OWN_STRATEGY, "climbing")
+
+
+class TestTheStrategyOfThePage(StrategyContract):
+    @pytest.fixture
+    def make(self) -> Make:
+        strategy: Make = lambda evaluations: climbing.Climbing(evaluations=evaluations, batch=4, lr=0.025, start=5)  # noqa: E731
+        return strategy
+
+
+def test_the_page_about_an_own_strategy_does_what_it_says(tmp_path: Path) -> None:
+    written = files(OWN_STRATEGY)
+    assert set(written) == {"climbing.py", "climbing.yaml", "test_climbing.py"}
+    assert len(written["climbing.py"].splitlines()) < 60
+    for name, content in written.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    write_table(tmp_path / "nasbench201.parquet")
+    comparing, tests = blocks(OWN_STRATEGY, "sh")
+    assert "--seeds 200" in comparing
+
+    said = typed(tmp_path, comparing.replace("--seeds 200", "--seeds 4"))
+    assert "100 evaluations in 100 epochs" in said
+    result = json.loads((tmp_path / "runs/climbing/result.json").read_text())
+    assert (result["strategy"], result["architecture_epochs"]) == ("climbing:make", 100)
+    saved = yaml.safe_load((tmp_path / "runs/climbing/config.yaml").read_text())
+    assert saved["climbing"] == {"start": 20}
+    rows = pq.read_table(tmp_path / "runs/compared/trials.parquet").to_pylist()
+    assert {(row["label"], row["value"]) for row in rows} == {
+        (name, budget) for name in ("random", "climbing:make") for budget in (50, 100)
+    }
+    assert "passed" in typed(tmp_path, tests)
 
 
 # --- docs/quickstart.md ---

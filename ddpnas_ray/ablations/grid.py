@@ -15,7 +15,6 @@ from ddpnas_ray.experiment.config import SearchConfig, parse, to_dict
 from ddpnas_ray.job import Job
 
 Grid = Mapping[str, Sequence[Any]]
-STRATEGIES = ("pruning", "evolution", "multinomial", "reinforce", "surrogate")  # sections that only some of them read
 VALUE_LENGTH, NAME_LENGTH = 40, 200  # of one value, and of all, in the name of a folder, at most
 
 
@@ -97,7 +96,7 @@ def prepare(sweep: Sweep, grid: Grid) -> dict[str, Job]:
         section = key.partition(".")[0]
         if by_table and section in ("data", "training"):
             raise ConfigError(f"--grid {key}: changes nothing where scores are a table's; vary another key")
-        if section not in STRATEGIES or len(values) == 1:
+        if section not in sweep.base.strategies or len(values) == 1:
             continue
         by_rest: dict[str, set[Any]] = {}
         for point, strategy in zip(points(grid), strategies, strict=True):

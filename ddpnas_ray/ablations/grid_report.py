@@ -9,8 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from ddpnas_ray.ablations.grid import Grid, points, text_of
-from ddpnas_ray.ablations.outcomes import Outcome, Row, answer_scores, summarise, sweep_table
-from ddpnas_ray.ablations.report import measure_label
+from ddpnas_ray.ablations.outcomes import Outcome, Row, answer_scores, measure_label, summarise, sweep_table
 from ddpnas_ray.ablations.sweeps import Planned, Sweep
 from ddpnas_ray.reporting.ablation_plots import Panel, gridded
 from ddpnas_ray.reporting.figures import heading
@@ -60,7 +59,7 @@ def report(sweep: Sweep, grid: Grid, ended: Sequence[Ended], source: str) -> tup
     """
     outcomes = [Outcome.of(one.planned, one.result) for one in ended if one.result is not None]
     rows = summarise(sweep, outcomes)
-    table = sweep_table(rows, "sweep") if rows else "no search finished\n"
+    table = sweep_table(rows) if rows else "no search finished\n"
     for status in ("stopped", "failed"):
         if names := [one.run.rpartition("/")[2] for one in ended if one.status == status]:
             table += f"\n{len(names)} {status}: {', '.join(names)}\n"

@@ -5,6 +5,7 @@ Axes: N networks, E edges.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 from collections.abc import Sequence
@@ -15,20 +16,88 @@ import pyarrow as pa
 
 from ddpnas_ray.ablations.folder import Report
 from ddpnas_ray.ablations.outcomes import markdown
+from ddpnas_ray.ablations.study import TABLE, Desk, Finding, Look
+from ddpnas_ray.commandline import add_config_options, positive
 from ddpnas_ray.core.errors import ConfigError, did_you_mean
 from ddpnas_ray.core.generation.problem import Problem, random_alphas
 from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.core.space import FloatArray, SearchSpace
 from ddpnas_ray.core.state import initial_state
+from ddpnas_ray.experiment.config import load, source_name
+from ddpnas_ray.experiment.finished import FinishedRun
+from ddpnas_ray.job import Job
 from ddpnas_ray.reporting.ablation_plots import histogram
 from ddpnas_ray.reporting.figures import heading
 from ddpnas_ray.spaces.base import SpaceSpec
 from ddpnas_ray.storage.parquet import parquet_bytes
 
+DESCRIPTION = f"""\
+Fix an operation on an edge, draw random networks that have it, and ask whether their scores are Gaussian (Fig. 3):
+mean and deviation, Shapiro-Wilk and D'Agostino, and a histogram with the fitted density. By table a second or two, of
+networks trained to the end as in the paper; otherwise give a finished run, whose inherited weights score them (val).
+
+examples:
+  python -m ddpnas_ray.ablate operation --edge 0-1 --operation nor_conv_3x3 {TABLE}
+  python -m ddpnas_ray.ablate operation --edge normal.3 --operation sep_conv_3x3 --run runs/cell-digits-s0
+"""
 _OPERATION = 7  # key of the generator that draws the networks
 QUARTILES = 1.349  # deviations between a normal distribution's quartiles
 LEAST = 20  # networks: D'Agostino's test is not meant for fewer
 DRAWS = 50  # at most, for every network that is wanted
+
+
+def ablation() -> Look:
+    """See ``DESCRIPTION``."""
+    return Look(
+        help="scores of networks that share an operation (Fig. 3)",
+        description=DESCRIPTION,
+        add_options=add_options,
+        look=look,
+    )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Which networks, and what scores them."""
+    parser.add_argument("--edge", required=True, help="an edge of the space; a wrong name lists them")
+    parser.add_argument("--operation", required=True, help="one of its operations")
+    parser.add_argument("--networks", metavar="N", type=positive, default=100, help="how many (100)")
+    parser.add_argument("--run", metavar="RUN", help="a finished run, whose weights score them")
+    add_config_options(parser)
+
+
+def look(args: argparse.Namespace, desk: Desk) -> Finding:
+    """Draw the networks, look their scores up or score them, and fit."""
+    if args.networks < LEAST:
+        raise ConfigError(f"--networks {args.networks}: at least {LEAST} are needed for the tests")
+    run = None
+    if args.run:
+        if args.config:
+            raise ConfigError("--config: --run has a configuration of its own; give one of them")
+        run = FinishedRun.load(args.run)
+        config = run.config
+    else:
+        config = load(args.config, args.overrides)
+        if config.evaluation.kind != "table":
+            raise ConfigError(
+                "operation: nothing scores the networks; give --run RUN, whose weights do, or a configuration with "
+                "evaluation.kind=table"
+            )
+    desk.begin(config)
+    spec = run.spec if run is not None else Job.prepare(config).spec
+    e, k = find_choice(spec.space, args.edge, args.operation)
+    alphas = networks_with(spec.space, e, k, args.networks, config.seed)
+    job = run.job(args.overrides) if run is not None else Job.prepare(config)
+    scores: dict[str, list[float]] = {}
+    if run is not None and job.images is not None:
+        scores["val: inherited weights"] = desk.inherited(run, job, alphas)
+    elif job.scores is not None:
+        val = job.scores.column(config.evaluation.score, "val", "evaluation.score")
+        final = job.scores.column(config.evaluation.final, "test", "evaluation.final")
+        for split, column in (("val", val), ("test", final)):
+            scores[f"{split}: {column}"] = [job.scores.score(column, alpha_E) for alpha_E in alphas]  # type: ignore[arg-type]
+    source = source_name(args.config, args.overrides) if run is None else run.name
+    arguments = {key: getattr(args, key) for key in ("edge", "operation", "networks", "run")}
+    return Finding(config, arguments, job.digest, report(spec, e, k, alphas, scores, source, config.seed))
 
 
 def find_choice(space: SearchSpace, edge: str, operation: str) -> tuple[int, int]:

@@ -269,25 +269,38 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int 
     return "\n".join([line(header), line(rule), *map(line, rows)])
 
 
-def sweep_table(rows: Sequence[Row], what: str) -> str:
-    """Mean and deviation of every variant of a sub-command, for people."""
+def measure_label(row: Row) -> str:
+    """The score that decides, for an axis."""
+    split, _, what = row.measure.partition(": ")
+    what, _, column = what.partition(", ")
+    return f"{split} accuracy of {what}" + (f"\n{column}" if column else "")
+
+
+def sweep_table(rows: Sequence[Row], *, value_column: str | None = None, paired: bool = False) -> str:
+    """Mean and standard deviation of every variant, for people.
+
+    Args:
+        rows: The variants.
+        value_column: Name of the column with their values; None: there is none.
+        paired: Whether to compare each with the first one, seed by seed.
+    """
     names = list(dict.fromkeys(name for row in rows for name in row.scores))
     by_table = any(row.random_search for row in rows)
-    header = ["variant", *(["budget"] * (what == "strategies")), "seeds", "evaluations", *map(_column, names)]
+    header = ["variant", *([value_column] if value_column else []), "seeds", "evaluations", *map(_column, names)]
     header += ["random search [%]"] * by_table + ["seconds each"]
     cells = []
     for row in rows:
-        budget = [str(row.variant.value)] * (what == "strategies")
+        value = [str(row.variant.value)] if value_column else []
         scores = [row.scores[name].text(*_unit(name)) if name in row.scores else "" for name in names]
         random = [f"{100 * row.random_search[1]:.2f}" if row.random_search else ""] * by_table
         facts = [str(row.seeds), f"{row.evaluations:g}"]
-        cells.append([row.variant.label, *budget, *facts, *scores, *random, f"{row.seconds:.3g}"])
+        cells.append([row.variant.label, *value, *facts, *scores, *random, f"{row.seconds:.3g}"])
     notes = ["± is the standard deviation over seeds."] if rows[0].seeds > 1 else []
     if by_table and rows[0].random_search is not None:
         split, _, name = rows[0].random_search[0].partition(": ")
         final = name.rpartition(", ")[2]
         notes.append(f"random search: what it finds on average with as many evaluations, exactly ({split}, {final}).")
-    if what == "noprune":
+    if paired:
         for pair, spread in differences(rows):
             error = "" if math.isnan(spread.error) else f" ± {100 * spread.error:.2f} (standard error)"
             notes.append(f"{pair}, seed by seed: {100 * spread.mean:+.2f}{error} points of {rows[0].measure}.")

@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ddpnas_ray.core.errors import ConfigError, did_you_mean
-from ddpnas_ray.core.schedule import planned_architecture_epochs
+from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.experiment.config import SearchConfig, check, put, to_dict
-from ddpnas_ray.job import make_strategy
-from ddpnas_ray.spaces.base import find_space
 
 Value = int | float | str
 Arguments = Mapping[str, Any]
 
 PRUNING = {"strategy": "pruning", "pruning.prune": True}
-STRATEGIES: dict[str, dict[str, Any]] = {
-    "pruning": PRUNING,
-    "noprune": {"strategy": "pruning", "pruning.prune": False},
-    "random": {"strategy": "random"},
-    "evolution": {"strategy": "evolution"},
-    "surrogate": {"strategy": "surrogate"},
-    "multinomial": {"strategy": "multinomial", "multinomial.prune": False},
-    "multinomial+prune": {"strategy": "multinomial", "multinomial.prune": True},
-    "reinforce": {"strategy": "reinforce", "reinforce.prune": False},
-    "reinforce+prune": {"strategy": "reinforce", "reinforce.prune": True},
-}
-MERGES = ("mean", "sequential")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +54,7 @@ class Sweep:
     """The searches of an ablation.
 
     Args:
-        what: The sub-command.
+        what: The ablation.
         base: A configuration that prepares the data of all.
         variants: The settings.
         seeds: Of every setting.
@@ -86,91 +71,6 @@ class Sweep:
         return [Planned(variant, seed) for seed in self.seeds for variant in self.variants]
 
 
-def plan(what: str, config: SearchConfig, arguments: Arguments) -> Sweep:
-    """The searches of a sub-command, each checked.
-
-    Args:
-        what: The sub-command.
-        config: What is varied.
-        arguments: Its options: ``seeds`` as text, and what the sub-command's own function takes.
-
-    Raises:
-        ConfigError: A value is not allowed.
-    """
-    base, variants = _PLANS[what](config, arguments)
-    space = find_space(config.space.name)(**config.space.options).space
-    for variant in variants:
-        make_strategy(variant.config, space)
-    return Sweep(what, base, tuple(variants), parse_seeds(arguments["seeds"]))
-
-
-def _interval(config: SearchConfig, arguments: Arguments) -> tuple[SearchConfig, list[Variant]]:
-    """T; each search costs what Algorithm 1 needs, or all cost ``budget``."""
-    base = varied(config, PRUNING | {"evaluation.budget": arguments["budget"]}, "interval")
-    variants = _each(base, "T", "pruning.epochs_per_round", arguments["values"])
-    return variants[0].config, variants
-
-
-def _gamma(config: SearchConfig, arguments: Arguments) -> tuple[SearchConfig, list[Variant]]:
-    base = varied(config, PRUNING, "gamma")
-    variants = _each(base, "gamma", "pruning.gamma", arguments["values"])
-    return variants[0].config, variants
-
-
-def _noprune(config: SearchConfig, arguments: Arguments) -> tuple[SearchConfig, list[Variant]]:
-    """Both with the evaluations that pruning needs."""
-    space = find_space(config.space.name)(**config.space.options).space
-    needed = planned_architecture_epochs(space, config.pruning.keep_per_group, config.pruning.epochs_per_round)
-    base = varied(config, PRUNING | {"evaluation.budget": needed}, "noprune")
-    without = varied(base, STRATEGIES["noprune"], "noprune")
-    return base, [Variant("pruning", "true", base), Variant("no pruning", "false", without)]
-
-
-def _strategies(config: SearchConfig, arguments: Arguments) -> tuple[SearchConfig, list[Variant]]:
-    names = [name.strip() for name in arguments["only"].split(",")] if arguments["only"] else list(STRATEGIES)
-    for name in names:
-        if name not in STRATEGIES:
-            raise ConfigError(f"--only: {name!r} is no strategy{did_you_mean(name, STRATEGIES)}")
-    refuse_twice("--only", names)
-    budgets = numbers("--budgets", arguments["budgets"])
-    variants = []
-    for name in names:
-        for budget in budgets:
-            variant = varied(config, {**STRATEGIES[name], "evaluation.budget": budget}, f"--budgets {budget}")
-            variants.append(Variant(name, budget, variant))
-    return variants[0].config, variants
-
-
-def _correlation(config: SearchConfig, arguments: Arguments) -> tuple[SearchConfig, list[Variant]]:
-    evaluation = config.evaluation
-    if evaluation.kind == "table" or evaluation.table is None:
-        given = "evaluation.kind is table" if evaluation.kind == "table" else "evaluation.table is null"
-        raise ConfigError(
-            f"correlation: {given}; a supernet is compared with a table: take a configuration that trains, such as "
-            "configs/cifar10_nasbench201_cpu.yaml, and --set evaluation.table=FILE"
-        )
-    merges = [merge.strip() for merge in arguments["merge"].split(",")]
-    refuse_twice("--merge", merges)
-    variants = []
-    for merge in merges:
-        if merge not in MERGES:
-            raise ConfigError(f"--merge: {merge!r} is no way to merge{did_you_mean(merge, MERGES)}")
-        # Each trial runs within one process anyway; sequential merging is refused elsewhere.
-        local = {"execution.backend": "local"} if merge == "sequential" else {}
-        changes = {"evaluation.probe": arguments["networks"], "training.merge": merge, **local}
-        variants.append(Variant(merge, merge, varied(config, changes, "correlation")))
-    return variants[0].config, variants
-
-
-_PLANS: dict[str, Callable[[SearchConfig, Arguments], tuple[SearchConfig, list[Variant]]]] = {
-    "interval": _interval,
-    "gamma": _gamma,
-    "noprune": _noprune,
-    "strategies": _strategies,
-    "correlation": _correlation,
-}
-
-
 def varied(config: SearchConfig, changes: Mapping[str, Any], source: str) -> SearchConfig:
     """A configuration with other values for some dotted keys, checked again."""
     values = to_dict(config)
@@ -179,7 +79,8 @@ def varied(config: SearchConfig, changes: Mapping[str, Any], source: str) -> Sea
     return check(values, source)
 
 
-def _each(base: SearchConfig, symbol: str, key: str, text: str) -> list[Variant]:
+def each_value(base: SearchConfig, symbol: str, key: str, text: str) -> list[Variant]:
+    """A variant for every value of ``--values``."""
     variants = []
     for value in numbers("--values", text):
         config = varied(base, {key: value}, f"--values {text}")

@@ -1,10 +1,11 @@
-"""How the distribution moved: theta of every operation by round (Fig. 4).
+"""Theta of every operation by round (Fig. 4).
 
 Axes: L rounds, E edges, K candidates.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,11 +13,50 @@ import pyarrow as pa
 
 from ddpnas_ray.ablations.folder import Report
 from ddpnas_ray.ablations.outcomes import markdown
+from ddpnas_ray.ablations.study import Desk, Finding, Look
 from ddpnas_ray.core.errors import RunDirError
 from ddpnas_ray.core.space import SearchSpace
 from ddpnas_ray.core.state import RoundRecord, initial_state
+from ddpnas_ray.experiment.finished import FinishedRun
 from ddpnas_ray.reporting.ablation_plots import theta_by_round
+from ddpnas_ray.runs.directory import parsed
+from ddpnas_ray.runs.files import read_history
 from ddpnas_ray.storage.parquet import parquet_bytes
+
+DESCRIPTION = """\
+Draw theta of every operation by round, a small picture an edge (Fig. 4), from a run's theta.parquet. A pruned operation
+keeps its theta for the normalisation: its line goes on dotted after a cross. Seconds.
+
+examples:
+  python -m ddpnas_ray.ablate theta runs/cell-digits-s0 --out runs/theta
+"""
+
+
+def ablation() -> Look:
+    """See ``DESCRIPTION``."""
+    return Look(
+        help="theta of a run by round (Fig. 4)",
+        description=DESCRIPTION,
+        add_options=add_options,
+        look=look,
+        scores=False,
+    )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The run."""
+    parser.add_argument("run", metavar="RUN", help="run directory of a finished search")
+
+
+def look(args: argparse.Namespace, desk: Desk) -> Finding:
+    """Read a run's rounds and draw them."""
+    run = FinishedRun.load(args.run)
+    run.refuse_without_theta()
+    desk.begin(run.config)
+    space = run.spec.space
+    history = parsed(run.folder, "theta.parquet", lambda data: read_history(data, space))
+    arguments = {"run": args.run, "search_fingerprint": run.fingerprint}
+    return Finding(run.config, arguments, run.data_digest, report(space, history, run.name, run.config.seed))
 
 
 def report(space: SearchSpace, history: Sequence[RoundRecord], source: str, seed: int) -> Report:

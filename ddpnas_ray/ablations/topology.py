@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +15,25 @@ import pyarrow as pa
 
 from ddpnas_ray.ablations.folder import Report
 from ddpnas_ray.ablations.outcomes import markdown
-from ddpnas_ray.core.errors import BudgetError
+from ddpnas_ray.ablations.study import Desk, Finding, Look
+from ddpnas_ray.ablations.sweeps import numbers
+from ddpnas_ray.commandline import add_set_option
+from ddpnas_ray.core.errors import BudgetError, ConfigError
 from ddpnas_ray.core.generation.budgets import Budget, parse_budgets
-from ddpnas_ray.core.generation.solve import Solution
+from ddpnas_ray.core.generation.solve import Solution, solve
 from ddpnas_ray.experiment.finished import FinishedRun
+from ddpnas_ray.experiment.progress import counting
 from ddpnas_ray.reporting.ablation_plots import heat_maps
 from ddpnas_ray.storage.parquet import parquet_bytes
 
+DESCRIPTION = """\
+From one finished search, the best network of every height H and number N of non-parameter operations ({N, H} of Table
+4): E[alpha], exact params and macs, or that there is none. Seconds; --verify scores each with inherited weights (val).
+
+examples:
+  python -m ddpnas_ray.ablate topology runs/cell-digits-s0
+  python -m ddpnas_ray.ablate topology runs/cell-digits-s0 --heights 1..3 --nonparametric 2,4,6 --verify
+"""
 ANY = "any"
 VERIFIED = "val: inherited weights"
 SCHEMA = pa.schema(
@@ -34,6 +48,55 @@ SCHEMA = pa.schema(
         ("genotype", pa.string()),
     ]
 )
+
+
+def ablation() -> Look:
+    """See ``DESCRIPTION``."""
+    return Look(
+        help="the best network of every height and width of a run",
+        description=DESCRIPTION,
+        add_options=add_options,
+        look=look,
+    )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The run, its shapes, and ``--verify``."""
+    parser.add_argument("run", metavar="RUN", help="run directory of a finished search of a cell space")
+    parser.add_argument("--heights", metavar="H,..", default="1..4", help="values of H (1..4)")
+    parser.add_argument("--nonparametric", metavar="N,..", default="0..8", help="values of N (0..8)")
+    parser.add_argument("--verify", action="store_true", help="score them with inherited weights (val split)")
+    add_set_option(parser, "data.path and execution.* only, for --verify")
+
+
+def look(args: argparse.Namespace, desk: Desk) -> Finding:
+    """Generate the best network of every shape."""
+    if args.overrides and not args.verify:
+        raise ConfigError("--set is for --verify, the only thing that reads data")
+    heights, counts = (numbers(f"--{key}", getattr(args, key)) for key in ("heights", "nonparametric"))
+    for option, values in (("--heights", heights), ("--nonparametric", counts)):
+        if fractions := [value for value in values if isinstance(value, float)]:
+            raise ConfigError(f"{option}: {fractions[0]} is no whole number")
+    run = FinishedRun.load(args.run)
+    run.refuse_without_theta()
+    if args.verify and run.config.evaluation.kind == "table":
+        raise ConfigError(f"--verify: {args.run} was searched by table and has no weights; leave --verify out")
+    desk.begin(run.config)
+    wanted = shapes(run, heights, counts)  # type: ignore[arg-type]
+    job = run.job(args.overrides) if args.verify else None
+    costs, found = run.unbounded()[1], []
+    with counting("shapes", len(wanted), sys.stderr if args.json else sys.stdout) as advance:
+        for shape in wanted:
+            found.append(next(iter(solve(run.problem, shape.budget(costs))), None))
+            advance(1)
+    scores = None
+    if job is not None:
+        alphas = list(dict.fromkeys(best.alpha_E for best in found if best is not None))
+        score_of = dict(zip(alphas, desk.inherited(run, job, alphas), strict=True))
+        scores = [None if best is None else score_of[best.alpha_E] for best in found]
+    arguments = {key: getattr(args, key) for key in ("run", "heights", "nonparametric", "verify")}
+    arguments["search_fingerprint"] = run.fingerprint
+    return Finding(run.config, arguments, run.data_digest, report(run, wanted, found, scores, run.name))
 
 
 @dataclass(frozen=True, slots=True)

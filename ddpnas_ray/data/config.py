@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
-DatasetName = Literal["digits", "cifar10", "folder", "parquet", "huggingface"]
 Fraction = Annotated[float, Ge(0.0), Le(1.0)]
 PositiveFraction = Annotated[float, Gt(0.0), Le(1.0)]
 
@@ -25,8 +24,9 @@ class DataConfig:
         0.5
     """
 
-    name: DatasetName = "digits"
-    """digits ships with scikit-learn; cifar10; your own: folder, parquet or huggingface."""
+    name: str = "digits"
+    """digits ships with scikit-learn; cifar10; your own: folder, parquet, huggingface, or module:function of your own
+    reader."""
 
     path: str | None = None
     """Where the data is: a folder, a Parquet file, or a Hugging Face name. cifar10 looks here before it downloads."""

@@ -9,7 +9,10 @@ import numpy as np
 from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.raw import RawSplit, SplitName
+from ddpnas_ray.data.values import Augment
 
+KEYS = ()
+AUGMENT = Augment(crop=0, flip=False)
 TEST_KEY = 0x54455354
 TEST_FRACTION = 0.2
 GREYS = 16  # scikit-learn's pixels are 0.0 to 16.0

@@ -12,6 +12,7 @@ from ddpnas_ray.core.errors import ConfigError, DataError
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.raw import RawSplit, SplitName
 
+KEYS = ("path", "val_path", "test_path")
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"))
 SPLIT_FOLDERS: dict[SplitName, tuple[str, ...]] = {
     "train": ("train",),

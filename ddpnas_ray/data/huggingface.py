@@ -13,6 +13,7 @@ from ddpnas_ray.data.network import why_unreachable
 from ddpnas_ray.data.raw import RawSplit, SplitName
 from ddpnas_ray.data.tables import RowNames, choose_columns, features_of, raw_split
 
+KEYS = ("path", "val_path", "test_path", "image_column", "label_column")
 SPLITS: dict[SplitName, tuple[str, ...]] = {
     "train": ("train",),
     "val": ("validation", "valid", "val"),

@@ -5,8 +5,8 @@ Axes: N images, C channels, H height, W width.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import importlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +18,7 @@ from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.pixels import DecodedImages, EncodedImages, Images, Picked
 from ddpnas_ray.data.raw import RawSplit, SplitName, class_names, class_numbers
+from ddpnas_ray.data.registry import SOME_KEYS, Reader, find_reader, understanding
 from ddpnas_ray.data.scan import Shape, scan, shape_of
 from ddpnas_ray.data.split import stratified_split, stratified_subset
 from ddpnas_ray.data.values import Augment, ImageData, Split
@@ -26,20 +27,6 @@ __all__ = ["Augment", "DecodedImages", "EncodedImages", "ImageData", "Images", "
 
 logger = logging.getLogger(__name__)
 
-READERS = {
-    "digits": "ddpnas_ray.data.digits",
-    "cifar10": "ddpnas_ray.data.cifar10",
-    "folder": "ddpnas_ray.data.folder",
-    "parquet": "ddpnas_ray.data.parquet",
-    "huggingface": "ddpnas_ray.data.huggingface",
-}
-OWN_KEYS = {  # the keys under data that only some kinds of data set understand
-    "digits": (),
-    "cifar10": ("path",),
-    "folder": ("path", "val_path", "test_path"),
-    "parquet": ("path", "val_path", "test_path", "image_column", "label_column"),
-    "huggingface": ("path", "val_path", "test_path", "image_column", "label_column"),
-}
 DECODED_LIMIT_BYTES = 4 * 2**30
 WHAT: dict[SplitName, str] = {"train": "training", "val": "validation", "test": "test"}
 
@@ -62,8 +49,8 @@ def load_data(config: DataConfig, seed: int, *, decoded_limit_bytes: int = DECOD
         >>> data.train.images.gather([0, 1]).shape, len(data.train) + len(data.val)
         ((2, 1, 8, 8), 1438)
     """
-    _check_keys(config)
-    raw = _read(config, ("train", "val"))
+    reader = _reader(config)
+    raw = reader.read(config, ("train", "val"))
     train, own_val = raw["train"], raw.get("val")
     classes = class_names(train)
     if len(classes) < 2:
@@ -85,7 +72,7 @@ def load_data(config: DataConfig, seed: int, *, decoded_limit_bytes: int = DECOD
 
     shape = shape_of(train.sources[0], train.name(0), channels=config.channels, image_size=config.image_size)
     mean, std = _per_channel(config.mean, shape, "mean"), _per_channel(config.std, shape, "std")
-    augment = _augment(config, shape.image_size)
+    augment = _augment(config, reader, shape.image_size)
     decode = _decoded_bytes(len(train_N) + len(val_N), shape) <= decoded_limit_bytes
     train_images, train_digests = _open(train, train_N, shape, decode, "train")
     val_images, val_digests = _open(val, val_N, shape, decode, "val")
@@ -120,8 +107,7 @@ def load_test(config: DataConfig, *, decoded_limit_bytes: int = DECODED_LIMIT_BY
         >>> len(load_test(DataConfig(name="digits")))
         359
     """
-    _check_keys(config)
-    raw = _read(config, ("train", "test"))
+    raw = _reader(config).read(config, ("train", "test"))
     train, test = raw["train"], raw.get("test")
     if test is None or not len(test):
         raise DataError(
@@ -134,21 +120,19 @@ def load_test(config: DataConfig, *, decoded_limit_bytes: int = DECODED_LIMIT_BY
     return Split(images, labels_N)
 
 
-def _check_keys(config: DataConfig) -> None:
-    for key in ("path", "val_path", "test_path", "image_column", "label_column"):
+def _reader(config: DataConfig) -> Reader:
+    """The data set's reader, once it understands every key that is set."""
+    reader = find_reader(config.name)
+    for key in SOME_KEYS:
         value = getattr(config, key)
         if value is None:
             continue
-        if key not in OWN_KEYS[config.name]:
-            having = ", ".join(name for name, keys in OWN_KEYS.items() if key in keys)
+        if key not in reader.keys:
+            having = understanding(key)
             raise ConfigError(f"data.{key} has no meaning for data.name={config.name}, only for {having}; remove it")
         if key in ("val_path", "test_path") and not Path(value).expanduser().exists():
             raise DataError(f"{value}: no such file or folder; correct or remove data.{key}")
-
-
-def _read(config: DataConfig, wanted: Sequence[SplitName]) -> dict[SplitName, RawSplit]:
-    splits: dict[SplitName, RawSplit] = importlib.import_module(READERS[config.name]).read(config, wanted)
-    return splits
+    return reader
 
 
 def _check_every_class(train: RawSplit, labels_N: IntArray, classes: tuple[str, ...]) -> None:
@@ -174,13 +158,10 @@ def _per_channel(values: tuple[float, ...] | None, shape: Shape, key: str) -> tu
     return tuple(values) * (shape.channels if len(values) == 1 else 1)
 
 
-def _augment(config: DataConfig, image_size: int) -> Augment:
-    crop, flip = {"digits": (0, False), "cifar10": (4, True)}.get(config.name, (image_size // 8, True))
-    augment = Augment(
-        crop=crop if config.crop is None else config.crop,
-        flip=flip if config.flip is None else config.flip,
-        cutout=config.cutout or 0,
-    )
+def _augment(config: DataConfig, reader: Reader, image_size: int) -> Augment:
+    given = {key: getattr(config, key) for key in ("crop", "flip", "cutout")}
+    set_keys = {key: value for key, value in given.items() if value is not None}
+    augment = dataclasses.replace(reader.default_augment(image_size), **set_keys)
     for key in ("crop", "cutout"):
         if getattr(augment, key) >= image_size:
             raise ConfigError(f"data.{key}={getattr(augment, key)} could blank whole images of {image_size} pixels")

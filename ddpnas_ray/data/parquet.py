@@ -11,6 +11,8 @@ from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.raw import RawSplit, SplitName
 from ddpnas_ray.data.tables import RowNames, choose_columns, features_of, raw_split
 
+KEYS = ("path", "val_path", "test_path", "image_column", "label_column")
+
 
 def read(config: DataConfig, wanted: Sequence[SplitName]) -> dict[SplitName, RawSplit]:
     """Read the wanted splits; those that do not exist are left out.

@@ -31,7 +31,7 @@ from ddpnas_ray.distributed.ray_data import DataSource
 from ddpnas_ray.distributed.ray_metrics import Metrics
 from ddpnas_ray.execution.base import Executor
 from ddpnas_ray.execution.ray_pool import PoolSize, RayPool, fitting_workers
-from ddpnas_ray.experiment.config import SearchConfig, dump
+from ddpnas_ray.experiment.config import SearchConfig, dump, make_strategy
 from ddpnas_ray.job import Job
 from ddpnas_ray.runs import checkpoint
 from ddpnas_ray.runs.directory import create_run, read_result, refuse_other_data
@@ -394,7 +394,7 @@ def _scheduler(stop: str, trials: Sequence[Trial]) -> TrialScheduler:
     if stop == "none":
         return FIFOScheduler()
     spaces = [_space(trial.config) for trial in trials]
-    plans = [jobs.make_strategy(t.config, space).epochs(space) for t, space in zip(trials, spaces, strict=True)]
+    plans = [make_strategy(t.config, space).epochs(space) for t, space in zip(trials, spaces, strict=True)]
     epochs = max(map(len, plans))
     common: dict[str, Any] = {"time_attr": "epoch", "metric": "mean", "mode": "max", "grace_period": -(-epochs // 3)}
     if stop == "asha":

@@ -17,16 +17,17 @@ import yaml
 from annotated_types import Ge, Lt
 
 from ddpnas_ray.core.errors import ConfigError, did_you_mean
+from ddpnas_ray.core.schedule import planned_architecture_epochs
+from ddpnas_ray.core.space import SearchSpace
 from ddpnas_ray.data.config import DataConfig
+from ddpnas_ray.data.registry import find_reader
 from ddpnas_ray.execution.base import ExecutionConfig
 from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.spaces.target import TargetConfig
 from ddpnas_ray.storage.folder import Folder
-from ddpnas_ray.strategies.evolution import EvolutionConfig
-from ddpnas_ray.strategies.multinomial import MultinomialConfig
+from ddpnas_ray.strategies import registry
+from ddpnas_ray.strategies.base import Context, Strategy
 from ddpnas_ray.strategies.pruning import PruningConfig
-from ddpnas_ray.strategies.reinforce import ReinforceConfig
-from ddpnas_ray.strategies.surrogate import SurrogateConfig
 from ddpnas_ray.training.config import TrainingConfig
 
 DEFAULT = "the packaged digits quick start"
@@ -72,19 +73,22 @@ class SearchConfig:
 
     space: SpaceConfig = SpaceConfig()
     data: DataConfig = DataConfig()
-    strategy: Literal["pruning", "random", "evolution", "multinomial", "reinforce", "surrogate"] | None = None
-    """Who proposes architectures; names the section used. null: pruning, or surrogate where scores are a table's"""
-    pruning: PruningConfig = PruningConfig()
-    evolution: EvolutionConfig = EvolutionConfig()
-    multinomial: MultinomialConfig = MultinomialConfig()
-    reinforce: ReinforceConfig = ReinforceConfig()
-    surrogate: SurrogateConfig = SurrogateConfig()
+    strategy: str | None = None
+    """Who proposes architectures: a built-in strategy, or module:function of your own; names the section used. null:
+    pruning, or surrogate where scores are a table's"""
+    strategies: Mapping[str, Any] = field(default_factory=registry.defaults)
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     target: TargetConfig = TargetConfig()
     execution: ExecutionConfig = ExecutionConfig()
     seed: Annotated[int, Ge(0), Lt(2**32)] = 0
     """Keys every random draw: equal seeds give equal results"""
+
+    @property
+    def pruning(self) -> PruningConfig:
+        """Section ``pruning``, which every strategy with rounds reads."""
+        section: PruningConfig = self.strategies["pruning"]
+        return section
 
 
 def load(path: str | None, overrides: Sequence[str] = ()) -> SearchConfig:
@@ -178,15 +182,29 @@ def put(values: dict[str, Any], key: str, value: Any, source: str) -> None:
         if not isinstance(below, dict):
             raise ConfigError(f"{source}: {section} is a value, not a section")
         values = below
+    if key == "strategy":
+        _leave_own_strategy(values, str(value))
     values[last] = value
+
+
+def _leave_own_strategy(values: dict[str, Any], new: str) -> None:
+    """Drop the section of a strategy of one's own when another strategy takes its place."""
+    section = registry.section_name(str(values.get("strategy")))
+    known = {*_hints(SearchConfig), *registry.sections()}
+    if section not in known and section != registry.section_name(new):
+        values.pop(section, None)
 
 
 def check(values: Mapping[str, Any], source: str) -> SearchConfig:
     """Nested dictionaries -> a checked configuration with every default filled in."""
     values = dict(values)
     space = values.pop("space", None)
-    config: SearchConfig = _build(SearchConfig, values, source, "")
-    config = dataclasses.replace(config, space=_check_space({} if space is None else space, source))
+    fields = {key: hint for key, hint in _hints(SearchConfig).items() if key not in ("space", "strategies")}
+    strategies = _strategy_sections(values.get("strategy"), fields, source)
+    built = _values({**fields, **strategies}, values, source, "")
+    sections = {name: built.pop(name, None) or _build(cls, {}, source, f"{name}.") for name, cls in strategies.items()}
+    space = _check_space({} if space is None else space, source)
+    config = SearchConfig(**built, space=space, strategies=sections)
     evaluation = config.evaluation
     if evaluation.kind == "table" and evaluation.table is None:
         raise ConfigError(f"{source}: evaluation.table is missing: the Parquet file that evaluation.kind=table reads")
@@ -195,6 +213,7 @@ def check(values: Mapping[str, Any], source: str) -> SearchConfig:
             f"{source}: evaluation.probe is {evaluation.probe}: it compares a supernet with a table; set "
             "evaluation.kind=supernet and evaluation.table, or leave it out"
         )
+    find_reader(config.data.name, f"{source}: data.name")
     if config.strategy is None:
         config = dataclasses.replace(config, strategy="surrogate" if evaluation.kind == "table" else "pruning")
     if config.training.merge == "sequential" and config.execution.backend != "local":
@@ -212,7 +231,9 @@ def check(values: Mapping[str, Any], source: str) -> SearchConfig:
 
 def to_dict(config: SearchConfig) -> dict[str, Any]:
     """The resolved configuration as plain dictionaries, as ``config.yaml`` holds it."""
-    values = dataclasses.asdict(dataclasses.replace(config, space=SpaceConfig()))
+    values: dict[str, Any] = {}
+    for key, value in dataclasses.asdict(dataclasses.replace(config, space=SpaceConfig())).items():
+        values |= value if key == "strategies" else {key: value}
     values["space"] = {"name": config.space.name, **config.space.options}
     return typing.cast(dict[str, Any], _plain(values))
 
@@ -238,17 +259,62 @@ def fixed_keys(old: SearchConfig, new: SearchConfig) -> list[str]:
     return [key for key in differing_keys(old, new) if not key.startswith("execution.") and key not in PLACES]
 
 
-def describe() -> Iterator[tuple[str, str, str]]:
-    """Every key with its default and meaning, for ``--help``."""
+def make_strategy(config: SearchConfig, space: SearchSpace) -> Strategy:
+    """The strategy that a configuration names, with its section and its budget.
+
+    Raises:
+        ConfigError: The budget is smaller than what pruning needs.
+    """
+    pruning, evaluation = config.pruning, config.evaluation
+    needed = planned_architecture_epochs(space, pruning.keep_per_group, pruning.epochs_per_round)
+    context = Context(
+        space=space,
+        evaluations=needed if evaluation.budget is None else evaluation.budget,
+        batch=evaluation.batch or (1 if evaluation.kind == "table" else space.shape[1]),
+        lr=config.training.lr,
+        epochs_per_round=pruning.epochs_per_round,
+        keep_per_group=pruning.keep_per_group,
+    )
+    return registry.create(config.strategy or "pruning", config.strategies, context)
+
+
+def describe(strategy: str | None = None) -> Iterator[tuple[str, str, str]]:
+    """Every key with its default and meaning, for ``--keys``.
+
+    Args:
+        strategy: Whose section is listed beside those of the built-in strategies.
+    """
     for section in dataclasses.fields(SearchConfig):
         if section.name == "space":
             yield "space.name", "cell", "a built-in space, or module:function of your own; its options follow as keys"
+        elif section.name == "strategies":
+            for name, cls in registry.sections(strategy).items():
+                yield from _describe_section(name, cls)
         elif dataclasses.is_dataclass(section.default):
-            docs = _field_docs(type(section.default))
-            for key in dataclasses.fields(section.default):
-                yield f"{section.name}.{key.name}", _show(key.default), docs.get(key.name, "")
+            yield from _describe_section(section.name, type(section.default))
+        elif section.name == "strategy":
+            names = ", ".join(registry.STRATEGIES.names())
+            yield "strategy", "null", f"{_field_docs(SearchConfig)['strategy']}. Built in: {names}"
         else:
             yield section.name, _show(section.default), _field_docs(SearchConfig).get(section.name, "")
+
+
+def _describe_section(name: str, cls: Any) -> Iterator[tuple[str, str, str]]:
+    docs = _field_docs(cls)
+    for key in dataclasses.fields(cls):
+        default = "(needed)" if key.default is dataclasses.MISSING else _show(key.default)
+        yield f"{name}.{key.name}", default, docs.get(key.name, "")
+
+
+def _strategy_sections(name: Any, fields: Mapping[str, Any], source: str) -> dict[str, type]:
+    """The dataclass of every strategy's section."""
+    key = f"{source}: strategy"
+    if not isinstance(name, str | None):
+        raise ConfigError(f"{key}: a name is needed, got {name!r}")
+    found = registry.sections(name, key)
+    if taken := sorted(found.keys() & fields.keys()):
+        raise ConfigError(f"{key}: {name!r}: section {taken[0]} has another meaning; rename the module")
+    return found
 
 
 def _check_space(values: Any, source: str) -> SpaceConfig:
@@ -278,11 +344,22 @@ def _build(cls: Any, values: Any, source: str, prefix: str) -> Any:
     """A section from its dictionary; unknown keys first, since a typo is the likeliest mistake."""
     if not isinstance(values, dict):
         raise ConfigError(f"{source}: {prefix.rstrip('.')}: a section with keys is needed, got {values!r}")
-    fields = {f.name: f for f in dataclasses.fields(cls)}
+    built = _values(_hints(cls), values, source, prefix)
+    for key in dataclasses.fields(cls):
+        if key.name not in built and key.default is key.default_factory is dataclasses.MISSING:
+            raise ConfigError(f"{source}: {prefix}{key.name} is missing; section {prefix.rstrip('.')} needs it")
+    return cls(**built)
+
+
+def _hints(cls: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(cls, include_extras=True)
+    return {key.name: hints[key.name] for key in dataclasses.fields(cls)}
+
+
+def _values(hints: Mapping[str, Any], values: Mapping[str, Any], source: str, prefix: str) -> dict[str, Any]:
     for key in values:
-        if key not in fields:
-            hint = did_you_mean(str(key), fields, prefix)
+        if key not in hints:
+            hint = did_you_mean(str(key), hints, prefix)
             raise ConfigError(f"{source}: {prefix}{key} is not a key{hint}")
     built = {}
     for key, value in values.items():
@@ -290,7 +367,7 @@ def _build(cls: Any, values: Any, source: str, prefix: str) -> Any:
             built[key] = _build(hints[key], {} if value is None else value, source, f"{prefix}{key}.")
         else:
             built[key] = _validate(hints[key], value, source, f"{prefix}{key}")
-    return cls(**built)
+    return built
 
 
 def _validate(hint: Any, value: Any, source: str, key: str) -> Any:

@@ -20,7 +20,7 @@ from ddpnas_ray.core.generation.budgets import Budget, budget_text, is_time, qua
 from ddpnas_ray.core.generation.problem import Problem, evaluate
 from ddpnas_ray.core.generation.solve import Solution, most_likely, nearest
 from ddpnas_ray.core.space import CostFunction, IntArray
-from ddpnas_ray.experiment.config import SearchConfig, check, fixed_keys, parse, set_key, to_dict
+from ddpnas_ray.experiment.config import SearchConfig, check, fixed_keys, make_strategy, parse, set_key, to_dict
 from ddpnas_ray.runs.directory import existing_run, parsed, read_result, refuse_other_data
 from ddpnas_ray.runs.files import SCHEMA_VERSION, json_file, read_costs, read_space
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
@@ -79,6 +79,16 @@ class FinishedRun:
         problem = Problem(space, theta_EK, choosable_EK, {**known, **costs})
         return cls(folder, config, spec, network, problem, str(result["fingerprint"]))
 
+    @property
+    def name(self) -> str:
+        """Name of its directory."""
+        return self.folder.uri.rstrip("/").rpartition("/")[2]
+
+    @property
+    def data_digest(self) -> str:
+        """SHA-256 of the data it was searched on."""
+        return parsed(self.folder, "environment.json", lambda data: str(json.loads(data)["data_digest"]))
+
     def job(self, overrides: Sequence[str] = ()) -> Job:
         """The run's search with its data, for scoring with inherited weights.
 
@@ -110,7 +120,7 @@ class FinishedRun:
         Raises:
             ConfigError: The search's strategy keeps no distribution over operations.
         """
-        if self.config.strategy in ("random", "evolution", "surrogate"):
+        if not make_strategy(self.config, self.problem.space).by_rounds:
             raise ConfigError(
                 f"{self.folder.uri}: strategy {self.config.strategy} keeps no theta, so no network is likelier than "
                 "another; what it found is in result.json. Search with strategy=pruning to generate"

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ddpnas_ray.core.errors import ConfigError, GenotypeError, did_you_mean
+from ddpnas_ray.core.errors import GenotypeError, did_you_mean
 from ddpnas_ray.core.generation.solve import most_likely
+from ddpnas_ray.core.plugins import Kind
 from ddpnas_ray.core.space import BoolArray, CostFunction, Edge, FloatArray, IntArray, SearchSpace
 from ddpnas_ray.spaces.target import Inputs, Target, TargetDefaults
 
@@ -23,11 +24,7 @@ if TYPE_CHECKING:
 
     from ddpnas_ray.nn.weights import Piece
 
-BUILTIN = {
-    "cell": "ddpnas_ray.spaces.cell.space:make",
-    "mobile": "ddpnas_ray.spaces.mobile.space:make",
-    "nasbench201": "ddpnas_ray.spaces.nasbench201.space:make",
-}
+SPACES = Kind("space", "ddpnas_ray.spaces", function="make", returns="a SpaceSpec", file="space")
 
 Genotype = dict[str, Any]
 
@@ -152,17 +149,4 @@ def find_space(name: str) -> Callable[..., SpaceSpec]:
     Raises:
         ConfigError: Nothing of that name can be imported.
     """
-    if name not in BUILTIN and ":" not in name:
-        raise ConfigError(
-            f"space.name: {name!r} is no built-in space and not module:function{did_you_mean(name, BUILTIN)}"
-        )
-    module_name, _, function_name = BUILTIN.get(name, name).partition(":")
-    try:
-        make = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise ConfigError(f"space.name: {name!r} cannot be imported: {error}; is its folder on PYTHONPATH?") from error
-    if not callable(make):
-        raise ConfigError(
-            f"space.name: {name!r} is a {type(make).__name__}; a function that returns a SpaceSpec is needed"
-        )
-    return make
+    return SPACES.find(name, "space.name")

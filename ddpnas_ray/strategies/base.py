@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -16,8 +17,35 @@ from ddpnas_ray.core.space import IntArray, SearchSpace
 from ddpnas_ray.core.state import SearchState
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """The search that a strategy is made for.
+
+    Args:
+        space: What can be chosen.
+        evaluations: The budget; what Algorithm 1 needs where ``evaluation.budget`` is null.
+        batch: Architectures per epoch of strategies without rounds.
+        lr: Initial learning rate.
+        epochs_per_round: T of section ``pruning``, for strategies with rounds.
+        keep_per_group: Operations of each group that pruning keeps, for strategies that prune.
+    """
+
+    space: SearchSpace
+    evaluations: int
+    batch: int
+    lr: float
+    epochs_per_round: int
+    keep_per_group: int
+
+
 class Strategy(Protocol):
-    """A pure proposer: all it knows is in the state, so a resumed search goes on as if never stopped."""
+    """A pure proposer: all it knows is in the state, so a resumed search goes on as if never stopped.
+
+    Attributes:
+        by_rounds: Whether it learns theta, in rounds of ``pruning.epochs_per_round`` epochs; ``generate`` needs theta.
+    """
+
+    by_rounds: ClassVar[bool]
 
     def ask(self, state: SearchState, space: SearchSpace) -> Plan | None:
         """The next epoch's architectures; None when nothing is left to do."""

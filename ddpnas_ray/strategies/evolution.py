@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from annotated_types import Ge
@@ -16,7 +16,7 @@ from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.core.space import IntArray, SearchSpace
 from ddpnas_ray.core.state import SearchState
 from ddpnas_ray.core.utility import record
-from ddpnas_ray.strategies.base import best_seen, cosine, epoch_plan, equal_epochs, evaluations_left
+from ddpnas_ray.strategies.base import Context, Strategy, best_seen, cosine, epoch_plan, equal_epochs, evaluations_left
 from ddpnas_ray.strategies.random import new_alphas
 
 
@@ -28,6 +28,11 @@ class EvolutionConfig:
     """Architectures that may have children: the youngest so many"""
     tournament: Annotated[int, Ge(1)] = 10
     """Members drawn for a tournament; the best of them has a child"""
+
+
+def make(context: Context, section: EvolutionConfig) -> Strategy:
+    """Regularised evolution as configured."""
+    return Evolution(**asdict(section), evaluations=context.evaluations, batch=context.batch, lr=context.lr)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +52,7 @@ class Evolution:
     population: int = 20
     tournament: int = 10
     lr: float = 0.025
+    by_rounds: ClassVar[bool] = False
 
     def ask(self, state: SearchState, space: SearchSpace) -> Plan | None:
         """See ``Strategy``."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from annotated_types import Gt
@@ -17,7 +17,10 @@ from ddpnas_ray.core.space import FloatArray, IntArray, SearchSpace
 from ddpnas_ray.core.state import Evaluation, SearchState
 from ddpnas_ray.core.update import masked_softmax
 from ddpnas_ray.core.utility import record
+from ddpnas_ray.strategies.base import Context, Strategy
 from ddpnas_ray.strategies.rounds import Rounds
+
+VARIANTS = {"multinomial": {"prune": False}, "multinomial+prune": {"prune": True}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,11 @@ class MultinomialConfig:
     """What one won or lost comparison of two operations adds to log theta"""
     prune: bool = False
     """Prune as DDPNAS does, by section pruning: after every round the least likely operation of an edge"""
+
+
+def make(context: Context, section: MultinomialConfig) -> Strategy:
+    """Multinomial distribution learning as configured."""
+    return Multinomial(rounds=Rounds.of(context, prune=section.prune), step=section.step, lr=context.lr)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +51,7 @@ class Multinomial:
     rounds: Rounds
     step: float = 0.1
     lr: float = 0.025
+    by_rounds: ClassVar[bool] = True
 
     def ask(self, state: SearchState, space: SearchSpace) -> Plan | None:
         """See ``Strategy``."""

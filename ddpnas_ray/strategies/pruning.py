@@ -7,25 +7,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import asdict, dataclass
+from typing import Annotated, ClassVar
 
 import numpy as np
 from annotated_types import Ge, Lt
 
+from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.core.generation.blocks import block_choices
 from ddpnas_ray.core.generation.problem import Problem
 from ddpnas_ray.core.generation.solve import solve
 from ddpnas_ray.core.pruning import prune
 from ddpnas_ray.core.requests import EvalResult, Plan
 from ddpnas_ray.core.sampling import disjoint_sample, rng_for
-from ddpnas_ray.core.schedule import architectures_by_round
+from ddpnas_ray.core.schedule import architectures_by_round, planned_architecture_epochs
 from ddpnas_ray.core.space import FloatArray, IntArray, SearchSpace
 from ddpnas_ray.core.state import SearchState
 from ddpnas_ray.core.update import update
 from ddpnas_ray.core.utility import record, utility
-from ddpnas_ray.strategies.base import cosine, epoch_plan, equal_epochs, evaluations_left
+from ddpnas_ray.strategies.base import Context, Strategy, cosine, epoch_plan, equal_epochs, evaluations_left
 from ddpnas_ray.strategies.rounds import kept, more_to_prune, next_round
+
+VARIANTS = {"pruning": {"prune": True}, "noprune": {"prune": False}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,22 @@ class PruningConfig:
     """Operations of each group (parameter, non-parameter) that stay on every edge to the end"""
     prune: bool = True
     """false: NoPrune of the paper's Table 2; the search then ends with evaluation.budget"""
+
+
+def make(context: Context, section: PruningConfig) -> Strategy:
+    """Algorithm 1 as configured.
+
+    Raises:
+        ConfigError: The budget is smaller than what pruning needs.
+    """
+    budget, T = context.evaluations, section.epochs_per_round
+    needed = planned_architecture_epochs(context.space, section.keep_per_group, T)
+    if section.prune and budget < needed:
+        raise ConfigError(
+            f"evaluation.budget is {budget}: pruning needs {needed} evaluations in space {context.space.name!r} with "
+            f"pruning.epochs_per_round={T}; raise it, or lower that"
+        )
+    return Pruning(**asdict(section), evaluations=budget, lr=context.lr)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +84,7 @@ class Pruning:
     prune: bool = True
     evaluations: int | None = None
     lr: float = 0.025
+    by_rounds: ClassVar[bool] = True
 
     def ask(self, state: SearchState, space: SearchSpace) -> Plan | None:
         """One epoch's disjointly sampled architectures; None when nothing is prunable (Alg. 1, lines 1 and 3)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,7 +14,12 @@ from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.core.space import IntArray, SearchSpace
 from ddpnas_ray.core.state import SearchState
 from ddpnas_ray.core.utility import record
-from ddpnas_ray.strategies.base import best_seen, cosine, epoch_plan, equal_epochs, evaluations_left
+from ddpnas_ray.strategies.base import Context, Strategy, best_seen, cosine, epoch_plan, equal_epochs, evaluations_left
+
+
+def make(context: Context) -> Strategy:
+    """Random search within the budget."""
+    return Random(evaluations=context.evaluations, batch=context.batch, lr=context.lr)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +35,7 @@ class Random:
     evaluations: int
     batch: int = 1
     lr: float = 0.025
+    by_rounds: ClassVar[bool] = False
 
     def ask(self, state: SearchState, space: SearchSpace) -> Plan | None:
         """See ``Strategy``."""

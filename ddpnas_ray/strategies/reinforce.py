@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from annotated_types import Ge, Gt, Lt
@@ -17,8 +17,10 @@ from ddpnas_ray.core.space import IntArray, SearchSpace
 from ddpnas_ray.core.state import SearchState
 from ddpnas_ray.core.update import masked_softmax
 from ddpnas_ray.core.utility import record
-from ddpnas_ray.strategies.base import best_seen
+from ddpnas_ray.strategies.base import Context, Strategy, best_seen
 from ddpnas_ray.strategies.rounds import Rounds
+
+VARIANTS = {"reinforce": {"prune": False}, "reinforce+prune": {"prune": True}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,13 @@ class ReinforceConfig:
     """Decay of the moving mean and variance of the scores"""
     prune: bool = False
     """Prune as DDPNAS does, by section pruning: after every round the least likely operation of an edge"""
+
+
+def make(context: Context, section: ReinforceConfig) -> Strategy:
+    """Policy gradient as configured."""
+    return Reinforce(
+        rounds=Rounds.of(context, prune=section.prune), step=section.step, baseline=section.baseline, lr=context.lr
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +57,7 @@ class Reinforce:
     step: float = 0.5
     baseline: float = 0.9
     lr: float = 0.025
+    by_rounds: ClassVar[bool] = True
 
     def ask(self, state: SearchState, space: SearchSpace) -> Plan | None:
         """See ``Strategy``."""

@@ -16,7 +16,7 @@ from ddpnas_ray.core.schedule import architectures_by_round
 from ddpnas_ray.core.space import BoolArray, FloatArray, SearchSpace
 from ddpnas_ray.core.state import RoundRecord, SearchState
 from ddpnas_ray.core.utility import utility
-from ddpnas_ray.strategies.base import cosine, epoch_plan, equal_epochs, evaluations_left
+from ddpnas_ray.strategies.base import Context, cosine, epoch_plan, equal_epochs, evaluations_left
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,16 @@ class Rounds:
     prune: bool = False
     epochs_per_round: int = 3
     keep_per_group: int = 1
+
+    @classmethod
+    def of(cls, context: Context, *, prune: bool) -> Rounds:
+        """The rounds of a search."""
+        return cls(
+            evaluations=context.evaluations,
+            prune=prune,
+            epochs_per_round=context.epochs_per_round,
+            keep_per_group=context.keep_per_group,
+        )
 
     def ask(self, state: SearchState, space: SearchSpace, lr: float) -> Plan | None:
         """An epoch's architectures, drawn from theta; None: the budget is spent.

@@ -15,9 +15,9 @@ import itertools
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from annotated_types import Ge, Gt, Le
@@ -29,7 +29,7 @@ from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.core.space import FloatArray, IntArray, SearchSpace
 from ddpnas_ray.core.state import SearchState
 from ddpnas_ray.core.utility import record
-from ddpnas_ray.strategies.base import best_seen, cosine, epoch_plan, equal_epochs
+from ddpnas_ray.strategies.base import Context, Strategy, best_seen, cosine, epoch_plan, equal_epochs
 from ddpnas_ray.strategies.evolution import mutated, network_choices
 from ddpnas_ray.strategies.random import new_alphas
 
@@ -49,6 +49,11 @@ class SurrogateConfig:
     """Distance of two operations of one group; 1 is that of two of different groups"""
     noise: Annotated[float, Gt(0.0)] = 0.01
     """Variance of a score beside the process's, in units of the latter"""
+
+
+def make(context: Context, section: SurrogateConfig) -> Strategy:
+    """Bayesian optimisation as configured."""
+    return Surrogate(**asdict(section), evaluations=context.evaluations, batch=context.batch, lr=context.lr)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +77,7 @@ class Surrogate:
     group_distance: float = 0.5
     noise: float = 0.01
     lr: float = 0.025
+    by_rounds: ClassVar[bool] = False
 
     def ask(self, state: SearchState, space: SearchSpace) -> Plan | None:
         """See ``Strategy``."""

@@ -212,6 +212,13 @@ class StrategyContract:
             assert_same_state(last, states[-1])
             assert _listed(again.answer(last, space)) == _listed(strategy.answer(states[-1], space))
 
+    def test_it_learns_theta_by_rounds_or_leaves_it_alone(self, make: Make, space: SearchSpace) -> None:
+        strategy = make(self.evaluations(space))
+        last = search(strategy, space, 8).states[-1]
+        assert bool(last.history) == strategy.by_rounds
+        if not strategy.by_rounds:
+            np.testing.assert_array_equal(last.theta_EK, initial_state(space, 8).theta_EK)
+
     # --- what it found ---
 
     def test_its_answer_is_none_or_a_network_that_may_be_generated(self, make: Make, space: SearchSpace) -> None:

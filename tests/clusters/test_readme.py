@@ -9,8 +9,7 @@ import shlex
 import pytest
 
 from ddpnas_ray.check import Estimate
-from ddpnas_ray.experiment.config import load
-from ddpnas_ray.job import make_strategy
+from ddpnas_ray.experiment.config import load, make_strategy
 from ddpnas_ray.spaces.base import find_space
 from tests.clusters.files import CLUSTERS, MACHINES, PODS, text
 from tests.conftest import ROOT

@@ -21,7 +21,7 @@ def test_every_default_passes_its_own_constraints() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("name", "imagenet"), ("image_size", 0), ("channels", 2), ("val_fraction", 0.0), ("val_fraction", 1.0),
+        ("name", 7), ("image_size", 0), ("channels", 2), ("val_fraction", 0.0), ("val_fraction", 1.0),
         ("train_limit", 0), ("val_limit", -1), ("mean", []), ("mean", [123.7]), ("std", [0.0]), ("std", [58.4]),
         ("crop", -1), ("cutout", -1),
     ],

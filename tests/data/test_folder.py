@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ddpnas_ray.core.errors import ConfigError, DataError
-from ddpnas_ray.data.config import DataConfig, DatasetName
+from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.images import load_data, load_test
 
 from .making import encoded, image, pixels, same, write_folder
@@ -193,7 +193,6 @@ def test_without_test_data_load_test_says_how_to_give_it(tmp_path: Path) -> None
 
 
 def test_path_is_needed() -> None:
-    names: tuple[DatasetName, ...] = ("folder", "parquet", "huggingface")
-    for name in names:
+    for name in ("folder", "parquet", "huggingface"):
         with pytest.raises(ConfigError, match=f"data.name={name} needs data.path"):
             load_data(DataConfig(name=name), seed=0)

@@ -243,7 +243,7 @@ def test_wrong_types(text: str, message: str) -> None:
         ("training: {merge: average}", "a.yaml: training.merge is 'average'; input should be 'mean' or 'sequential'"),
         (
             "data: {name: digit}",
-            "a.yaml: data.name is 'digit'; input should be 'digits', 'cifar10', 'folder', 'parquet' or 'huggingface'",
+            "a.yaml: data.name: 'digit' is no built-in data set and not module:function; did you mean digits?",
         ),
         ("data: {val_fraction: 1.0}", "a.yaml: data.val_fraction is 1.0; input should be less than 1"),
         ("data: {std: [0.5, 0.0]}", "a.yaml: data.std is [0.5, 0.0]; input should be greater than 0"),
@@ -254,8 +254,8 @@ def test_wrong_types(text: str, message: str) -> None:
         ("execution: {retry_deadline_s: 0}", "a.yaml: execution.retry_deadline_s is 0; input should be greater than 0"),
         (
             "strategy: darts",
-            "a.yaml: strategy is 'darts'; input should be 'pruning', 'random', 'evolution', 'multinomial', 'reinf"
-            "orce' or 'surrogate'",
+            "a.yaml: strategy: 'darts' is no built-in strategy and not module:function; allowed: evolution, "
+            "multinomial, pruning, random, reinforce, surrogate",
         ),
     ],
 )

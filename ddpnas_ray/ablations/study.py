@@ -1,0 +1,135 @@
+"""What an ablation is: one file of this folder that defines ``ablation()``, or ``module:function`` of your own.
+
+Most are ``Searches``: variants of a configuration, each searched with several seeds. A ``Look`` examines a finished run
+or a table. ``python -m ddpnas_ray.ablate NAME`` runs either.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ddpnas_ray.ablations.folder import Report
+from ddpnas_ray.ablations.outcomes import Row
+from ddpnas_ray.ablations.sweeps import Arguments, Sweep, Variant, parse_seeds
+from ddpnas_ray.core.plugins import Kind
+from ddpnas_ray.experiment.config import SearchConfig, make_strategy
+from ddpnas_ray.experiment.finished import FinishedRun
+from ddpnas_ray.job import Job
+from ddpnas_ray.spaces.base import find_space
+
+ABLATIONS = Kind("ablation", "ddpnas_ray.ablations", function="ablation", returns="Searches or a Look")
+TABLE = "--config configs/nasbench201_table.yaml --set evaluation.table=FILE"  # for examples in descriptions
+
+Options = Callable[[argparse.ArgumentParser], None]
+
+
+def no_options(parser: argparse.ArgumentParser) -> None:
+    """Adds none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Searches:
+    """An ablation that searches.
+
+    Args:
+        help: One line.
+        description: All of ``--help`` above the options.
+        title: Of its figure.
+        variants: (configuration, options) -> the settings to compare; the first one prepares the data of all.
+        figures: (searches, a row per variant, title) -> ``plot.png`` and ``plot.svg``.
+        add_options: Adds its own options; ``--config``, ``--set`` and ``--seeds`` all have.
+        value_column: Name of the column with the variants' values; None: the labels say them.
+        paired: Whether every variant is also compared with the first one seed by seed, at equal evaluations.
+        details: Rows -> a table above the others, and more for the JSON of each row.
+    """
+
+    help: str
+    description: str
+    title: str
+    variants: Callable[[SearchConfig, Arguments], list[Variant]]
+    figures: Callable[[Sweep, Sequence[Row], str], Mapping[str, bytes]]
+    add_options: Options = no_options
+    value_column: str | None = None
+    paired: bool = False
+    details: Callable[[Sequence[Row]], tuple[str, list[dict[str, Any]]]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a ``Look`` found.
+
+    Args:
+        config: The configuration of what was examined.
+        arguments: What it was told, as ``ablation.json`` keeps it.
+        digest: SHA-256 of the data.
+        report: The results.
+    """
+
+    config: SearchConfig
+    arguments: Mapping[str, Any]
+    digest: str
+    report: Report
+
+
+class Desk(Protocol):
+    """What the command does for a ``Look``."""
+
+    def begin(self, config: SearchConfig) -> None:
+        """Refuse what would fail later: an ``--out`` that exists, an address where no cluster answers."""
+        ...
+
+    def inherited(self, run: FinishedRun, job: Job, alphas: Sequence[Sequence[int]]) -> list[float]:
+        """Validation scores with inherited weights: on Ray where ``--address`` is given, else in this process."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """An ablation that examines what is there.
+
+    Args:
+        help: One line.
+        description: All of ``--help`` above the options.
+        add_options: Adds its options.
+        look: (options, what the command does for it) -> what it found; calls ``begin`` once its options are checked.
+        scores: Whether it may score networks, so that it takes ``--address``.
+    """
+
+    help: str
+    description: str
+    add_options: Options
+    look: Callable[[argparse.Namespace, Desk], Finding]
+    scores: bool = True
+
+
+def find(name: str) -> Searches | Look:
+    """An ablation by name.
+
+    Raises:
+        ConfigError: There is none of that name.
+    """
+    made: Searches | Look = ABLATIONS.find(name, "ablate")()
+    return made
+
+
+def plan(what: str, config: SearchConfig, arguments: Arguments) -> Sweep:
+    """The searches of an ablation, each checked.
+
+    Args:
+        what: The ablation.
+        config: What is varied.
+        arguments: Its options: ``seeds`` as text, and its own.
+
+    Raises:
+        ConfigError: A value is not allowed.
+    """
+    ablation = find(what)
+    assert isinstance(ablation, Searches)
+    variants = ablation.variants(config, arguments)
+    space = find_space(config.space.name)(**config.space.options).space
+    for variant in variants:
+        make_strategy(variant.config, space)
+    return Sweep(what, variants[0].config, tuple(variants), parse_seeds(arguments["seeds"]))

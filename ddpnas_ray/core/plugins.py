@@ -1,0 +1,80 @@
+"""Find a space, strategy, data set or ablation by name: one file of its folder, or ``module:function`` of your own.
+
+Nothing registers itself and nothing is imported to be listed: a built-in is a module of the kind's package whose source
+defines the kind's function.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import pkgutil
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from ddpnas_ray.core.errors import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of plug-in.
+
+    Args:
+        kind: Its name in messages.
+        package: Where the built-in ones live.
+        function: The function that each of them defines.
+        returns: What that function returns, for messages.
+        file: The module of each built-in that defines it, where a built-in is a folder.
+    """
+
+    kind: str
+    package: str
+    function: str
+    returns: str
+    file: str = ""
+
+    def names(self) -> tuple[str, ...]:
+        """The built-in ones, sorted."""
+        return _names(self.package, tuple(importlib.import_module(self.package).__path__), self.function, self.file)
+
+    def find(self, name: str, key: str) -> Callable[..., Any]:
+        """The function of a built-in, or ``module:function`` of your own.
+
+        Args:
+            name: Which one.
+            key: Where the name was given, for messages.
+
+        Raises:
+            ConfigError: Nothing of that name can be imported.
+        """
+        if ":" not in name and name not in self.names():
+            hint = did_you_mean(name, self.names())
+            raise ConfigError(f"{key}: {name!r} is no built-in {self.kind} and not module:function{hint}")
+        built_in = ".".join(filter(None, (self.package, name, self.file)))
+        module, _, function = (name if ":" in name else f"{built_in}:{self.function}").partition(":")
+        try:
+            found = getattr(importlib.import_module(module), function)
+        except (ImportError, AttributeError, ValueError, TypeError) as error:
+            raise ConfigError(f"{key}: {name!r} cannot be imported: {error}; is its folder on PYTHONPATH?") from error
+        if not callable(found):
+            raise ConfigError(
+                f"{key}: {name!r} is a {type(found).__name__}; a function that returns {self.returns} is needed"
+            )
+        return found  # type: ignore[no-any-return]
+
+
+@lru_cache
+def _names(package: str, path: tuple[str, ...], function: str, file: str) -> tuple[str, ...]:
+    defines = re.compile(rf"^def {function}\(", re.MULTILINE)
+    modules = [module.name for module in pkgutil.iter_modules(path) if module.ispkg or not file]
+    return tuple(
+        sorted(name for name in modules if defines.search(_source(".".join(filter(None, (package, name, file))))))
+    )
+
+
+def _source(module: str) -> str:
+    spec = importlib.util.find_spec(module)
+    loader: Any = None if spec is None else spec.loader
+    return (loader and loader.get_source(module)) or ""
