@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ddpnas_ray.commandline import OK, Parser, add_config_options, guarded
-from ddpnas_ray.config import load
+from ddpnas_ray.config import Origin, load
 from ddpnas_ray.core.errors import ConfigError, GenotypeError
 from ddpnas_ray.core.types import IntArray, Plan, initial_state
 from ddpnas_ray.reporting.progress import duration
@@ -159,9 +159,9 @@ def _mobile_space(args: argparse.Namespace) -> SpaceSpec:
     start = [] if args.config else ["space={name: mobile}"]
     config = load(args.config, [*start, *args.overrides])
     if config.space.name != "mobile":
+        where = Origin(args.config or "--set", tuple(args.overrides)).of("space.name")
         raise ConfigError(
-            f"{args.config or '--set'}: space.name is {config.space.name!r}; "
-            "a genotype with stages needs space.name=mobile"
+            f"{where}: space.name is {config.space.name!r}; a genotype with stages needs space.name=mobile"
         )
     return find_space(config.space.name)(**config.space.options)
 

@@ -110,7 +110,7 @@ def _resume(args: argparse.Namespace) -> int:
         values = parse(text, args.out)
         for override in args.overrides:
             set_key(values, override)
-        config = check(values, args.out)
+        config = check(values, args.out, args.overrides)
     changed = fixed_keys(saved, config)
     if changed:
         raise RunDirError(

@@ -176,6 +176,53 @@ def test_what_is_wrong_with_an_override_is_said(override: str, message: str) -> 
     assert message in refused_override(override)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["training.lr=fast"], "--set training.lr=fast: training.lr is 'fast'"),
+        (["training.lr=1", " training.lr = 0"], "--set  training.lr = 0: training.lr is 0; input"),
+        (["training={lr: fast}", "training.momentum=0.5"], "--set training={lr: fast}: training.lr is 'fast'"),
+        (["pruning.gama=1", "pruning.gamma=0.5"], "--set pruning.gama=1: pruning.gama is not a key"),
+        (["trainng.lr=1"], "--set trainng.lr=1: trainng is not a key"),
+        (["pruning=3"], "--set pruning=3: pruning: a section with keys is needed, got 3"),
+        (["space.node=2"], "--set space.node=2: space.node is not an option of space 'cell'"),
+        (["space.name=cel"], "--set space.name=cel: space.name: 'cel' is no built-in space"),
+        (["seed=1", "evaluation.kind=table"], "--set evaluation.kind=table: evaluation.table is missing"),
+        (["evaluation.probe=4"], "--set evaluation.probe=4: evaluation.probe is 4"),
+        (["training.merge=sequential"], "--set training.merge=sequential: training.merge=sequential needs"),
+        (["execution.elastic=true"], "--set execution.elastic=true: execution.elastic=true needs"),
+        (["training.lrr=1", "training.lr=0.1"], "--set training.lrr=1: training.lrr is not a key"),
+        (["space={name: mobile}", "space.node=2"], "--set space.node=2: space.node is not an option"),
+    ],
+)
+def test_an_error_of_an_override_names_the_override(overrides: list[str], message: str) -> None:
+    assert refused_override(*overrides).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("training: {lr: fast}", "training.lr is 'fast'"),
+        ("training: {lrr: 1}", "training.lrr is not a key"),
+        ("space: {node: 2}", "space.node is not an option"),
+        ("evaluation: {kind: table}", "evaluation.table is missing"),
+        ("space: {name: cel}", "space.name: 'cel' is no built-in space"),
+    ],
+)
+def test_an_error_of_the_file_names_the_file_whatever_else_was_overridden(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load(str(path), ["training.momentum=0.5", "seed=1", "pruning.gamma=0.5"])
+    assert str(error.value).startswith(f"{path}: {message}")
+
+
+def test_an_override_that_a_later_one_replaces_is_not_blamed() -> None:
+    assert load(None, ["training.lr=fast", "training.lr=0.1"]).training.lr == 0.1
+
+
 # --- refusing ---
 
 
