@@ -101,15 +101,17 @@ def main(argv: Sequence[str] | None = None) -> int:
                 p.error(f"--{name.replace('_', '-')} is {value}; at least 1 is needed")
         print(json.dumps(count_genotype(args)))
         return OK
+    from ddpnas_ray.data.learning import early_warnings
     from ddpnas_ray.job import Job
 
     job = Job.prepare(load(args.config, args.overrides))
     estimate, notes = try_out(job)
+    warnings = early_warnings(job.images, job.config.training.batch_size)
     if args.json:
         values = dataclasses.asdict(estimate) | {"seconds": {w: round(estimate.seconds(w), 1) for w in WORKERS}}
-        print(json.dumps(values))
+        print(json.dumps(values | {"warnings": warnings}))
     else:
-        print("\n".join(notes + report(estimate)))
+        print("\n".join([*notes, *report(estimate), *(f"warning    {warning}" for warning in warnings)]))
     return OK
 
 

@@ -33,6 +33,7 @@ from ddpnas_ray.core.types import (
     initial_state,
 )
 from ddpnas_ray.data.images import ImageData, load_data
+from ddpnas_ray.data.learning import early_warnings, final_warnings
 from ddpnas_ray.driver import run_search
 from ddpnas_ray.execution import checkpoint
 from ddpnas_ray.execution.base import Executor
@@ -252,7 +253,8 @@ def run(
         executor.load_weights(tensors)
     probe = _probe(job, folder)
     if folder is not None:
-        rundir.append_log(folder, "start", epoch=state.epoch, pid=os.getpid())
+        warnings = early_warnings(job.images, job.config.training.batch_size)
+        rundir.append_log(folder, "start", epoch=state.epoch, pid=os.getpid(), warnings=warnings)
     progress.start(state, executor.work)
     first_epoch, epoch_start = state.epoch, start
     written, written_s = state.epoch, start
@@ -344,6 +346,7 @@ def _result(
         "rounds": state.round,
         "seconds": round(seconds, 3),
         "workers": len({row.worker for row in state.evaluations}),
+        "warnings": final_warnings(job.images, job.config.training.batch_size, last),
         "theta": state.theta_EK.tolist(),
         "live": state.live_EK.tolist(),
         "fingerprint": rundir.fingerprint(

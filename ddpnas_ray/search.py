@@ -128,6 +128,7 @@ def _search(config: SearchConfig, out: str, args: argparse.Namespace, resumed: F
         address = args.address or os.environ.get("RAY_ADDRESS") or ""
         refuse_client(address)
         refuse_dead_address(address)
+    from ddpnas_ray.data.learning import early_warnings
     from ddpnas_ray.job import Job
 
     job = Job.prepare(config)
@@ -135,6 +136,9 @@ def _search(config: SearchConfig, out: str, args: argparse.Namespace, resumed: F
         rundir.refuse_other_data(resumed, job.digest)
     title = f"ddpnas search: {config.space.name} on {job.name}, seed {config.seed}"
     display = Display(title, live=sys.stderr.isatty(), lines=sys.stderr if args.json else sys.stdout)
+    if resumed is None:
+        for warning in early_warnings(job.images, config.training.batch_size):
+            print(f"warning: {warning}", file=display.lines, flush=True)
     run = _on_ray if _on_workers(config) else _in_process
     try:
         result = run(job, out, args, display, resumed)
