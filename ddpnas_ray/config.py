@@ -118,7 +118,7 @@ def load(path: str | None, overrides: Sequence[str] = ()) -> SearchConfig:
     Another ``space.name`` leaves the file's options of its own space behind, and its target.
 
     Args:
-        path: The file, local or a URI; None reads the packaged digits quick start.
+        path: The file, local or a URI, or the name of one that comes with the package; None is the digits quick start.
         overrides: Values are YAML: ``pruning.gamma=0.8``, ``data.path=null``.
 
     Raises:
@@ -147,16 +147,30 @@ def source_name(path: str | None, overrides: Sequence[str]) -> str:
     return f"{name} with {', '.join(changed)}" if changed else name
 
 
+def packaged() -> dict[str, Path]:
+    """The configurations that come with the package, by name; those of a source checkout lie beside the package."""
+    package = Path(str(importlib.resources.files("ddpnas_ray")))
+    folders = (package / "configs", package.parent / "configs")
+    files = next((sorted(folder.glob("*.yaml")) for folder in folders if folder.is_dir()), [])
+    return {file.stem: file for file in (package / "digits.yaml", *files)}
+
+
 def read_text(path: str | None) -> str:
-    """The text of a configuration file, or of the packaged default."""
-    if path is None:
-        return (importlib.resources.files("ddpnas_ray") / "digits.yaml").read_text(encoding="utf-8")
+    """The text of a configuration: a file, else one that comes with the package; None is the digits quick start."""
+    file = Path("digits" if path is None else path)
+    if path is None or not file.is_file():
+        file = packaged().get(str(file).removesuffix(".yaml"), file)
     try:
-        if "://" not in path:
-            return Path(path).read_text(encoding="utf-8")
-        file = Folder.open(path)
-        with file.filesystem.open_input_stream(file.path) as stream:
+        if path is None or "://" not in path:
+            return file.read_text(encoding="utf-8")
+        remote = Folder.open(path)
+        with remote.filesystem.open_input_stream(remote.path) as stream:
             return bytes(stream.read()).decode()
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path}: cannot be read: {error.strerror or error}; --config takes a YAML file, or the name of one that "
+            f"comes with the package: {', '.join(packaged())}"
+        ) from error
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(f"{path}: cannot be read: {reason}; --config takes a YAML file") from error

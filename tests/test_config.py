@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ddpnas_ray import search
-from ddpnas_ray.config import SearchConfig, check, describe, differing_keys, dump, load, parse, to_dict
+from ddpnas_ray.config import SearchConfig, check, describe, differing_keys, dump, load, packaged, parse, to_dict
 from ddpnas_ray.core.bounds import planned_architecture_epochs
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
@@ -332,13 +332,41 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
     for path, message in (
-        (tmp_path / "absent.yaml", "cannot be read: No such file or directory; --config takes a YAML file"),
+        (
+            tmp_path / "absent.yaml",
+            "cannot be read: No such file or directory; --config takes a YAML file, or the name of one that comes with "
+            f"the package: {', '.join(packaged())}",
+        ),
         (tmp_path, "cannot be read: Is a directory; --config takes a YAML file"),
         (binary, "is no UTF-8 text; --config takes a YAML file"),
     ):
         with pytest.raises(ConfigError) as error:
             load(str(path))
         assert str(error.value) == f"{path}: {message}"
+
+
+@pytest.mark.parametrize("name", ["cifar10_cell", "cifar10_cell.yaml"])
+def test_a_configuration_of_the_package_is_found_by_name_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load(name) == load(str(ROOT / "configs" / "cifar10_cell.yaml"))
+    (tmp_path / "cifar10_cell").mkdir()
+    assert load(name).data.name == "cifar10", "a folder of that name is no configuration"
+    (tmp_path / "cifar10_cell.yaml").write_text("seed: 7")
+    assert load("cifar10_cell.yaml").seed == 7, "a file of one's own wins"
+
+
+def test_every_configuration_has_a_name_and_another_name_lists_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert list(packaged()) == ["digits", *sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))]
+    assert load("digits") == load(None)
+    for name in ("cifar10_cel", "configs/cifar10_cell.yaml", "digits.yaml.yaml"):
+        with pytest.raises(ConfigError) as error:
+            load(name)
+        assert str(error.value).endswith(f"comes with the package: {', '.join(packaged())}")
 
 
 def test_a_file_is_read_by_its_uri(tmp_path: Path) -> None:
