@@ -119,9 +119,8 @@ def load_test(config: DataConfig, *, decoded_limit_bytes: int = DECODED_LIMIT_BY
     raw = _read(config, ("train", "test"))
     train, test = raw["train"], raw.get("test")
     if test is None or not len(test):
-        raise DataError(
-            f"{train.origin}: no test data; set data.test_path, or put a test split beside the training data"
-        )
+        own = "set data.test_path, or " if "test_path" in OWN_KEYS[config.name] else ""
+        raise DataError(f"{train.origin}: no test data; {own}put a test split beside the training data")
     problems = _problems(raw)
     labels_N = np.zeros(len(test), dtype=np.int64)
     with problems.collecting():
@@ -141,7 +140,8 @@ def _check_keys(config: DataConfig) -> None:
         if key not in OWN_KEYS[config.name]:
             having = ", ".join(name for name, keys in OWN_KEYS.items() if key in keys)
             raise ConfigError(f"data.{key} has no meaning for data.name={config.name}, only for {having}; remove it")
-        if key in ("val_path", "test_path") and not Path(value).expanduser().exists():
+        by_name = config.name == "huggingface"  # which looks itself: the path may be a name on the hub
+        if key in ("val_path", "test_path") and not by_name and not Path(value).expanduser().exists():
             raise DataError(f"{value}: no such file or folder; correct or remove data.{key}")
 
 
@@ -234,7 +234,11 @@ def _augment(config: DataConfig, image_size: int) -> Augment:
     )
     for key in ("crop", "cutout"):
         if getattr(augment, key) >= image_size:
-            raise ConfigError(f"data.{key}={getattr(augment, key)} could blank whole images of {image_size} pixels")
+            default = " (the default)" if getattr(config, key) is None else ""
+            raise ConfigError(
+                f"data.{key}={getattr(augment, key)}{default} could blank whole images of {image_size} pixels; "
+                f"set data.{key} to less than that"
+            )
     return augment
 
 
