@@ -20,7 +20,7 @@ from ddpnas_ray.core.errors import ConfigError, GenotypeError
 from ddpnas_ray.core.requests import Plan
 from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.core.state import initial_state
-from ddpnas_ray.experiment.config import load
+from ddpnas_ray.experiment.config import Origin, load
 from ddpnas_ray.experiment.progress import duration
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
 from ddpnas_ray.spaces.target import Inputs, Target, TargetConfig
@@ -105,15 +105,17 @@ def main(argv: Sequence[str] | None = None) -> int:
                 p.error(f"--{name.replace('_', '-')} is {value}; at least 1 is needed")
         print(json.dumps(count_genotype(args)))
         return OK
+    from ddpnas_ray.data.learning import early_warnings
     from ddpnas_ray.job import Job
 
     job = Job.prepare(load(args.config, args.overrides))
     estimate, notes = try_out(job)
+    warnings = early_warnings(job.images, job.config.training.batch_size)
     if args.json:
         values = dataclasses.asdict(estimate) | {"seconds": {w: round(estimate.seconds(w), 1) for w in WORKERS}}
-        print(json.dumps(values))
+        print(json.dumps(values | {"warnings": warnings}))
     else:
-        print("\n".join(notes + report(estimate)))
+        print("\n".join([*notes, *report(estimate), *(f"warning    {warning}" for warning in warnings)]))
     return OK
 
 
@@ -164,9 +166,9 @@ def _mobile_space(args: argparse.Namespace) -> SpaceSpec:
     start = [] if args.config else ["space={name: mobile}"]
     config = load(args.config, [*start, *args.overrides])
     if config.space.name != "mobile":
+        where = Origin(args.config or "--set", tuple(args.overrides)).of("space.name")
         raise ConfigError(
-            f"{args.config or '--set'}: space.name is {config.space.name!r}; "
-            "a genotype with stages needs space.name=mobile"
+            f"{where}: space.name is {config.space.name!r}; a genotype with stages needs space.name=mobile"
         )
     return find_space(config.space.name)(**config.space.options)
 

@@ -52,7 +52,12 @@ def guarded(command: Callable[[Sequence[str] | None], int]) -> Callable[..., int
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """``--config`` and ``--set``."""
-    parser.add_argument("--config", metavar="FILE", help="YAML file or URI; default: the packaged digits quick start")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="YAML file, its URI, or the name of one that comes with the package, such as cifar10_cell (another name "
+        "lists them); default: the digits quick start",
+    )
     add_set_option(parser, "override one key, as often as wanted: --set pruning.gamma=0.8")
 
 

@@ -26,6 +26,7 @@ from ddpnas_ray.core.schedule import architectures_by_round
 from ddpnas_ray.core.space import IntArray, SearchSpace, expectation
 from ddpnas_ray.core.state import RoundRecord, SearchState, initial_state
 from ddpnas_ray.data.images import ImageData, load_data
+from ddpnas_ray.data.learning import early_warnings, final_warnings
 from ddpnas_ray.execution.base import Executor
 from ddpnas_ray.experiment.config import SearchConfig, make_strategy
 from ddpnas_ray.experiment.loop import run_search
@@ -218,7 +219,8 @@ def run(
         executor.load_weights(tensors)
     probe = _probe(job, folder)
     if folder is not None:
-        append_log(folder, "start", epoch=state.epoch, pid=os.getpid())
+        warnings = early_warnings(job.images, job.config.training.batch_size)
+        append_log(folder, "start", epoch=state.epoch, pid=os.getpid(), warnings=warnings)
     progress.start(state, executor.work)
     first_epoch, epoch_start = state.epoch, start
     written, written_s = state.epoch, start
@@ -310,6 +312,7 @@ def _result(
         "rounds": state.round,
         "seconds": round(seconds, 3),
         "workers": len({row.worker for row in state.evaluations}),
+        "warnings": final_warnings(job.images, job.config.training.batch_size, last),
         "theta": state.theta_EK.tolist(),
         "live": state.live_EK.tolist(),
         "fingerprint": search_fingerprint(

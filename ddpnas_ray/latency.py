@@ -181,7 +181,7 @@ def _what(args: argparse.Namespace) -> tuple[dict[str, Any], SpaceSpec, Target]:
     values = parse(read_text(args.config), source) if args.config else {"space": {"name": args.space}}
     for override in args.overrides:
         set_key(values, override)
-    config = check(values, source)
+    config = check(values, source, args.overrides)
     for option in ("image_size", "classes"):
         if getattr(args, option) is None and getattr(config.target, option) is None:
             raise ConfigError(

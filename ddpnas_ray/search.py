@@ -120,7 +120,7 @@ def _resume(args: argparse.Namespace) -> int:
         values = parse(text, args.out)
         for override in args.overrides:
             set_key(values, override)
-        config = check(values, args.out)
+        config = check(values, args.out, args.overrides)
     changed = fixed_keys(saved, config)
     if changed:
         raise RunDirError(
@@ -176,8 +176,10 @@ def _in_process(job: Any, out: str, args: argparse.Namespace, display: Display, 
     executor, progress = job.executor(), job.progress()
     progress.workers = ("local",)
     keeping = nullcontext(None) if out == NO_RUN else _run_folder(job, out, resumed)
-    with keeping as run, display, _watching(progress, display):
-        return jobs.run(job, run and run[0], executor, progress, until_s=args.until_s)
+    with keeping as run:
+        _warn(job, display, resumed)
+        with display, _watching(progress, display):
+            return jobs.run(job, run and run[0], executor, progress, until_s=args.until_s)
 
 
 def _on_ray(job: Any, out: str, args: argparse.Namespace, display: Display, resumed: Folder | None) -> Any:
@@ -189,6 +191,7 @@ def _on_ray(job: Any, out: str, args: argparse.Namespace, display: Display, resu
         with _run_folder(job, out, resumed) as (folder, lock):
             where = f"dashboard http://{dashboard}" if dashboard else "no dashboard"
             print(f"{out}: {size}, {where}", file=display.lines, flush=True)
+            _warn(job, display, resumed)
             search = ray_driver.start(job, folder, args.until_s)
             lock.add(address=ray_driver.gcs_address(), driver=search.name)  # for `attach`
             with display:
@@ -196,6 +199,15 @@ def _on_ray(job: Any, out: str, args: argparse.Namespace, display: Display, resu
                     if (now := search.status()) is not None:
                         display.show(now)
             return search.outcome()
+
+
+def _warn(job: Any, display: Display, resumed: Folder | None) -> None:
+    """Say what a new search may suffer from, once its run directory is made."""
+    from ddpnas_ray.data.learning import early_warnings
+
+    if resumed is None:
+        for warning in early_warnings(job.images, job.config.training.batch_size):
+            print(f"warning: {warning}", file=display.lines, flush=True)
 
 
 def _on_workers(config: SearchConfig) -> bool:

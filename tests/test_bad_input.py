@@ -566,8 +566,11 @@ def test_what_is_no_run(refused: Refused, tmp_path: Path) -> None:
         (options("space.nodes=3"), ["other values of space.nodes"]),
         (options("data.val_limit=32"), ["other values of data.val_limit", "start a new run with another --out"]),
         (["--config", "other.yaml"], ["other values of ", "training.batch_size", "leave them out"]),
-        (options("pruning.gama=0.8"), ["run: pruning.gama is not a key; did you mean pruning.gamma?"]),
-        (options("seed=one"), ["run: seed is 'one'", "valid integer"]),
+        (
+            options("pruning.gama=0.8"),
+            ["--set pruning.gama=0.8: pruning.gama is not a key; did you mean pruning.gamma?"],
+        ),
+        (options("seed=one"), ["--set seed=one: seed is 'one'", "valid integer"]),
     ],
 )
 def test_a_run_does_not_go_on_under_another_configuration(

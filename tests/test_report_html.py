@@ -422,9 +422,11 @@ def test_an_unreadable_part_is_named_and_the_rest_shown(cell: Path, tmp_path: Pa
     broken.write_text("[]")
     page = page_of(out)
     notes = [p.text for p in page.all("p") if p.attributes.get("role") == "note"]
-    assert len(notes) == 2
-    assert notes[0].startswith("environment.json cannot be read")
-    assert notes[1].startswith(f"generated/{broken.parent.name}/genotype.json cannot be read")
+    warnings = json.loads((out / "result.json").read_text())["warnings"]
+    assert notes[: len(warnings)] == warnings
+    assert len(notes) == len(warnings) + 2
+    assert notes[-2].startswith("environment.json cannot be read")
+    assert notes[-1].startswith(f"generated/{broken.parent.name}/genotype.json cannot be read")
     assert len(page.find("networks").rows()) == 3
 
 

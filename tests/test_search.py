@@ -65,7 +65,9 @@ def test_it_ends_with_genotype_costs_scores_and_fingerprint(finished: tuple[Path
     assert "costs of the target network (3 cells, 4 channels, 8 px, 10 classes, cifar stem): " in printed
     assert "val split: best 0." in printed
     assert "33 architecture-epochs in 6 rounds, " in printed
-    assert printed.endswith(f"\nfingerprint {fingerprint}\nrun directory {out}\n")
+    result_lines, *warnings = printed.split("\nwarning: ")
+    assert result_lines.endswith(f"\nfingerprint {fingerprint}\nrun directory {out}")
+    assert [warning.rstrip("\n") for warning in warnings] == result["warnings"]
     assert len(result["genotype"]["normal"]) == 4, "two inputs for each of two nodes"
     assert result["scores"]["split"] == "val"
     assert 0.1 < result["scores"]["best"] <= 1
@@ -73,7 +75,8 @@ def test_it_ends_with_genotype_costs_scores_and_fingerprint(finished: tuple[Path
 
 def test_without_a_terminal_progress_is_plain_lines(finished: tuple[Path, str]) -> None:
     progress, _, _ = finished[1].partition("genotype")
-    lines = progress.splitlines()
+    warning, *lines = progress.splitlines()
+    assert warning.startswith("warning: training makes 2 steps an epoch")
     assert lines
     assert all(" epochs, round " in line and "/33 architecture-epochs, " in line for line in lines)
     assert "\x1b" not in finished[1]

@@ -139,7 +139,7 @@ def overridden(saved: SearchConfig, overrides: Sequence[str], out: str, what: st
     values = to_dict(saved)
     for override in overrides:
         set_key(values, override)
-    config = check(values, out)
+    config = check(values, out, overrides)
     if changed := fixed_keys(saved, config):
         raise RunDirError(
             f"{out}: the {what} was started with other values of {', '.join(changed)}; only execution.*, data.path "

@@ -10,6 +10,7 @@ import numpy as np
 
 from ddpnas_ray.core.errors import ConfigError, DataError
 from ddpnas_ray.data.config import DataConfig
+from ddpnas_ray.data.problems import Problems
 from ddpnas_ray.data.raw import RawSplit, SplitName
 
 KEYS = ("path", "val_path", "test_path")
@@ -29,7 +30,7 @@ def read(config: DataConfig, wanted: Sequence[SplitName]) -> dict[SplitName, Raw
 
     Raises:
         ConfigError: ``data.path`` is not set.
-        DataError: A folder does not exist, or has no class folders, or a class has no images.
+        DataError: A folder does not exist, or has no class folders.
     """
     if config.path is None:
         raise ConfigError("data.name=folder needs data.path, a folder with one folder of images for each class")
@@ -76,11 +77,12 @@ def _read_classes(root: Path, *, every_class: bool = False) -> RawSplit:
         )
     files: list[str] = []
     labels: list[int] = []
+    problems = Problems()
     for number, folder in enumerate(folders):
         found = _files(folder)
         if every_class and not found:
-            raise DataError(
-                f"{folder}: no images in this class folder; add some ({', '.join(sorted(SUFFIXES))}) or remove it"
+            problems.add(
+                [f"{folder}: no images in this class folder; add some ({', '.join(sorted(SUFFIXES))}) or remove it"]
             )
         files += found
         labels += [number] * len(found)
@@ -89,6 +91,7 @@ def _read_classes(root: Path, *, every_class: bool = False) -> RawSplit:
         labels=np.array(labels, dtype=np.int64),
         classes=tuple(folder.name for folder in folders),
         origin=str(root),
+        problems=problems,
     )
 
 

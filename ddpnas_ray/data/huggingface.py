@@ -30,8 +30,11 @@ def read(config: DataConfig, wanted: Sequence[SplitName]) -> dict[SplitName, Raw
     """
     if config.path is None:
         raise ConfigError("data.name=huggingface needs data.path, a name on the hub (owner/name) or a local folder")
-    loaded = _load(config.path, "data.path")
     own = {"val": config.val_path, "test": config.test_path}
+    for name, path in own.items():
+        if path is not None:
+            _refuse_absent(path, f"data.{name}_path")
+    loaded = _load(config.path, "data.path")
     splits: dict[SplitName, RawSplit] = {}
     for name in wanted:
         if name != "train" and (path := own[name]) is not None:
@@ -54,9 +57,8 @@ def _load(path: str, key: str) -> dict[str, Any]:
         import datasets
     except ImportError as error:
         raise DataError(f"data.name=huggingface needs the package datasets ({error}); pip install datasets") from None
+    _refuse_absent(path, key)
     local = Path(path).expanduser()
-    if not local.exists() and (local.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1):
-        raise DataError(f"{path}: no such folder; set {key}")
     try:
         if (local / "dataset_dict.json").is_file() or (local / "state.json").is_file():
             loaded = datasets.load_from_disk(str(local))
@@ -71,6 +73,13 @@ def _load(path: str, key: str) -> dict[str, Any]:
         why = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DataError(f"{path}: cannot be loaded as a Hugging Face data set ({why})") from None
     return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+
+
+def _refuse_absent(path: str, key: str) -> None:
+    """Raise where a path that cannot be a name on the hub does not exist."""
+    local = Path(path).expanduser()
+    if not local.exists() and (local.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1):
+        raise DataError(f"{path}: no such folder; set {key}")
 
 
 @contextmanager

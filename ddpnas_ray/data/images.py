@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from ddpnas_ray.core.errors import ConfigError, DataError
 from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.pixels import DecodedImages, EncodedImages, Images, Picked
+from ddpnas_ray.data.problems import Problems
 from ddpnas_ray.data.raw import RawSplit, SplitName, class_names, class_numbers
 from ddpnas_ray.data.registry import SOME_KEYS, Reader, find_reader, understanding
 from ddpnas_ray.data.scan import Shape, scan, shape_of
@@ -42,7 +43,8 @@ def load_data(config: DataConfig, seed: int, *, decoded_limit_bytes: int = DECOD
 
     Raises:
         ConfigError: A key that the data set cannot have, or that does not fit its images.
-        DataError: The data is absent, unreadable, or not what the configuration says.
+        DataError: The data is absent, unreadable, or not what the configuration says. One error names everything that
+            is wrong; of a set too large to keep decoded, images are read only where labels and classes are right.
 
     Example:
         >>> data = load_data(DataConfig(name="digits"), seed=0)
@@ -52,34 +54,27 @@ def load_data(config: DataConfig, seed: int, *, decoded_limit_bytes: int = DECOD
     reader = _reader(config)
     raw = reader.read(config, ("train", "val"))
     train, own_val = raw["train"], raw.get("val")
+    val = train if own_val is None else own_val
+    problems = _problems(raw)
     classes = class_names(train)
-    if len(classes) < 2:
-        raise DataError(f"{train.origin}: only one class ({classes[0]!r}); a search needs at least 2")
-    train_labels_N = class_numbers(train, train)
-    if own_val is None:
-        train_N, val_N = stratified_split(
-            train_labels_N, classes, val_fraction=config.val_fraction, seed=seed, origin=train.origin
-        )
-        val, val_labels_N = train, train_labels_N
-    else:
-        if not len(own_val):
-            raise DataError(f"{own_val.origin}: no validation images; add some, or remove it to use data.val_fraction")
-        _check_every_class(train, train_labels_N, classes)
-        val, val_labels_N = own_val, class_numbers(own_val, train)
-        train_N, val_N = np.arange(len(train)), np.arange(len(val))
-    train_N = train_N[stratified_subset(train_labels_N[train_N], config.train_limit, seed=seed, key="data.train_limit")]
-    val_N = val_N[stratified_subset(val_labels_N[val_N], config.val_limit, seed=seed, key="data.val_limit")]
-
-    shape = shape_of(train.sources[0], train.name(0), channels=config.channels, image_size=config.image_size)
+    rows = np.arange(len(train)), np.arange(0 if own_val is None else len(own_val))
+    labels = rows  # of no use where something is wrong, but every image is still looked at
+    if not problems:  # without the rows that were left out, classes would be wrong in other ways
+        with problems.collecting():
+            rows, labels = _choose(train, own_val, classes, config, seed)
+    shape = _shape(train, config, problems)
     mean, std = _per_channel(config.mean, shape, "mean"), _per_channel(config.std, shape, "std")
     augment = _augment(config, reader, shape.image_size)
-    decode = _decoded_bytes(len(train_N) + len(val_N), shape) <= decoded_limit_bytes
-    train_images, train_digests = _open(train, train_N, shape, decode, "train")
-    val_images, val_digests = _open(val, val_N, shape, decode, "val")
-    splits = ((train_N, train_labels_N[train_N], train_digests), (val_N, val_labels_N[val_N], val_digests))
+    decode = _decoded_bytes(len(rows[0]) + len(rows[1]), shape) <= decoded_limit_bytes
+    if not decode:
+        problems.refuse()
+    train_images, train_digests = _open(train, rows[0], shape, decode, "train", problems)
+    val_images, val_digests = _open(val, rows[1], shape, decode, "val", problems)
+    problems.refuse()
+    splits = ((rows[0], labels[0], train_digests), (rows[1], labels[1], val_digests))
     logger.info(
         "%s: %d training and %d validation images of %d classes, %dx%dx%d%s",
-        config.name, len(train_N), len(val_N), len(classes), shape.channels, shape.image_size, shape.image_size,
+        config.name, len(rows[0]), len(rows[1]), len(classes), shape.channels, shape.image_size, shape.image_size,
         "" if decode else ", decoded as they are used",
     )  # fmt: skip
     return ImageData(
@@ -87,8 +82,8 @@ def load_data(config: DataConfig, seed: int, *, decoded_limit_bytes: int = DECOD
         classes=classes,
         channels=shape.channels,
         image_size=shape.image_size,
-        train=Split(train_images, train_labels_N[train_N]),
-        val=Split(val_images, val_labels_N[val_N]),
+        train=Split(train_images, labels[0]),
+        val=Split(val_images, labels[1]),
         mean=mean,
         std=std,
         augment=augment,
@@ -107,16 +102,20 @@ def load_test(config: DataConfig, *, decoded_limit_bytes: int = DECODED_LIMIT_BY
         >>> len(load_test(DataConfig(name="digits")))
         359
     """
-    raw = _reader(config).read(config, ("train", "test"))
+    reader = _reader(config)
+    raw = reader.read(config, ("train", "test"))
     train, test = raw["train"], raw.get("test")
     if test is None or not len(test):
-        raise DataError(
-            f"{train.origin}: no test data; set data.test_path, or put a test split beside the training data"
-        )
-    labels_N = class_numbers(test, train)
-    shape = shape_of(train.sources[0], train.name(0), channels=config.channels, image_size=config.image_size)
+        own = "set data.test_path, or " if "test_path" in reader.keys else ""
+        raise DataError(f"{train.origin}: no test data; {own}put a test split beside the training data")
+    problems = _problems(raw)
+    labels_N = np.zeros(len(test), dtype=np.int64)
+    with problems.collecting():
+        labels_N = class_numbers(test, train)
+    shape = _shape(train, config, problems)
     decode = _decoded_bytes(len(test), shape) <= decoded_limit_bytes
-    images, _ = _open(test, np.arange(len(test)), shape, decode, "test")
+    images, _ = _open(test, np.arange(len(test)), shape, decode, "test", problems)
+    problems.refuse()
     return Split(images, labels_N)
 
 
@@ -130,22 +129,75 @@ def _reader(config: DataConfig) -> Reader:
         if key not in reader.keys:
             having = understanding(key)
             raise ConfigError(f"data.{key} has no meaning for data.name={config.name}, only for {having}; remove it")
-        if key in ("val_path", "test_path") and not Path(value).expanduser().exists():
+        by_name = config.name == "huggingface"  # which looks itself: the path may be a name on the hub
+        if key in ("val_path", "test_path") and not by_name and not Path(value).expanduser().exists():
             raise DataError(f"{value}: no such file or folder; correct or remove data.{key}")
     return reader
+
+
+def _problems(raw: Mapping[SplitName, RawSplit]) -> Problems:
+    """What reading the splits has found wrong."""
+    problems = Problems()
+    for split in raw.values():
+        problems.extend(split.problems)
+    if not len(raw["train"]):
+        problems.refuse()
+    return problems
+
+
+def _choose(
+    train: RawSplit, own_val: RawSplit | None, classes: tuple[str, ...], config: DataConfig, seed: int
+) -> tuple[tuple[IntArray, IntArray], tuple[IntArray, IntArray]]:
+    """Which images to train on and which to score on, and their class numbers.
+
+    Raises:
+        DataError: The classes are too few, or too small, or not those of the training images.
+    """
+    if len(classes) < 2:
+        raise DataError(f"{train.origin}: only one class ({classes[0]!r}); a search needs at least 2")
+    train_labels_N = class_numbers(train, train)
+    if own_val is None:
+        train_N, val_N = stratified_split(
+            train_labels_N, classes, val_fraction=config.val_fraction, seed=seed, origin=train.origin
+        )
+        val_labels_N = train_labels_N
+    else:
+        if not len(own_val):
+            raise DataError(f"{own_val.origin}: no validation images; add some, or remove it to use data.val_fraction")
+        _check_every_class(train, train_labels_N, classes)
+        val_labels_N = class_numbers(own_val, train)
+        train_N, val_N = np.arange(len(train)), np.arange(len(own_val))
+    train_N = train_N[stratified_subset(train_labels_N[train_N], config.train_limit, seed=seed, key="data.train_limit")]
+    val_N = val_N[stratified_subset(val_labels_N[val_N], config.val_limit, seed=seed, key="data.val_limit")]
+    return (train_N, val_N), (train_labels_N[train_N], val_labels_N[val_N])
 
 
 def _check_every_class(train: RawSplit, labels_N: IntArray, classes: tuple[str, ...]) -> None:
     absent = np.flatnonzero(np.bincount(labels_N, minlength=len(classes)) == 0)
     if len(absent):
+        more = f" (nor have {len(absent) - 1} more classes)" if len(absent) > 1 else ""
         raise DataError(
-            f"{train.origin}: class {classes[absent[0]]!r} has no training image; add some or drop the class"
+            f"{train.origin}: class {classes[absent[0]]!r} has no training image{more}; add some or drop the class"
         )
 
 
-def _open(raw: RawSplit, chosen_N: IntArray, shape: Shape, decode: bool, split: SplitName) -> tuple[Images, bytes]:
+def _shape(train: RawSplit, config: DataConfig, problems: Problems) -> Shape:
+    """The shape asked for, else that of the first training image that can be read."""
+    damaged = Problems()
+    for i, source in enumerate(train.sources):
+        with damaged.collecting():
+            return shape_of(source, train.name(i), channels=config.channels, image_size=config.image_size)
+    problems.extend(damaged)
+    problems.refuse()
+    raise DataError(f"{train.origin}: no images")
+
+
+def _open(
+    raw: RawSplit, chosen_N: IntArray, shape: Shape, decode: bool, split: SplitName, problems: Problems
+) -> tuple[Images, bytes]:
     names = None if raw.names is None else Picked(raw.names, chosen_N)
-    return scan(Picked(raw.sources, chosen_N), names, shape=shape, decode=decode, what=WHAT[split])
+    sources = Picked(raw.sources, chosen_N)
+    return scan(sources, names, shape=shape, decode=decode, what=WHAT[split], problems=problems)
 
 
 def _per_channel(values: tuple[float, ...] | None, shape: Shape, key: str) -> tuple[float, ...]:
@@ -164,7 +216,11 @@ def _augment(config: DataConfig, reader: Reader, image_size: int) -> Augment:
     augment = dataclasses.replace(reader.default_augment(image_size), **set_keys)
     for key in ("crop", "cutout"):
         if getattr(augment, key) >= image_size:
-            raise ConfigError(f"data.{key}={getattr(augment, key)} could blank whole images of {image_size} pixels")
+            default = " (the default)" if getattr(config, key) is None else ""
+            raise ConfigError(
+                f"data.{key}={getattr(augment, key)}{default} could blank whole images of {image_size} pixels; "
+                f"set data.{key} to less than that"
+            )
     return augment
 
 

@@ -6,7 +6,7 @@ Axes: N images.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from ddpnas_ray.core.errors import DataError
 from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.data.decoding import ImageSource, source_name
+from ddpnas_ray.data.problems import Problems
 
 SplitName = Literal["train", "val", "test"]
 
@@ -28,6 +29,8 @@ class RawSplit:
         classes: The class that each integer label means, where the data set says so. None: labels are class names.
         origin: The file or folder, for errors.
         names: What to call each image in an error; by default its path or number.
+        problems: What is wrong with rows or classes that were left out; whoever opens the split refuses it for them,
+            after a look at the others.
     """
 
     sources: Sequence[ImageSource]
@@ -35,6 +38,7 @@ class RawSplit:
     classes: tuple[str, ...] | None
     origin: str
     names: Sequence[str] | None = None
+    problems: Problems = field(default_factory=Problems)
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -86,9 +90,10 @@ def class_numbers(raw: RawSplit, train: RawSplit) -> IntArray:
         if declared is not None and len(raw):
             outside_N = (raw.labels < 0) | (raw.labels >= len(declared))
             if outside_N.any():
-                first = int(outside_N.argmax())
+                first, others = int(outside_N.argmax()), int(outside_N.sum()) - 1
+                more = f" (and {others} more image{'' if others == 1 else 's'})" if others else ""
                 raise DataError(
-                    f"{raw.origin}: more labels than classes: {raw.name(first)} has label {raw.labels[first]}, "
+                    f"{raw.origin}: more labels than classes: {raw.name(first)} has label {raw.labels[first]}{more}, "
                     f"but there are {len(declared)} class names (0 to {len(declared) - 1}); "
                     "drop such rows, or correct the class names"
                 )

@@ -18,6 +18,7 @@ from ddpnas_ray.core.errors import DataError
 from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.data.decoding import ImageSource, fit_image, native_shape, open_image, read_source, source_name
 from ddpnas_ray.data.pixels import DecodedImages, EncodedImages, Images, in_chunks
+from ddpnas_ray.data.problems import Problems
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,13 @@ def shape_of(source: ImageSource, name: str, *, channels: int | None, image_size
 
 
 def scan(
-    sources: Sequence[ImageSource], names: Sequence[str] | None, *, shape: Shape, decode: bool, what: str
+    sources: Sequence[ImageSource],
+    names: Sequence[str] | None,
+    *,
+    shape: Shape,
+    decode: bool,
+    what: str,
+    problems: Problems,
 ) -> tuple[Images, bytes]:
     """Read every image once.
 
@@ -64,40 +71,47 @@ def scan(
         shape: The shape they are to have.
         decode: Keep pixels; otherwise only headers are looked at, and images are decoded when gathered.
         what: "training", "validation" or "test", for errors and progress.
+        problems: Told of every image that is damaged, and of shapes that differ where nothing says to convert or
+            resize. Where there are any, what is returned is of no use.
 
     Returns:
         The images, and the SHA-256 of what is stored of each, one after the other (32 bytes each).
-
-    Raises:
-        DataError: An image is damaged, or its shape differs and nothing says to convert or resize.
     """
     count = len(sources)
     side = shape.image_size
     pixels_NCHW = np.empty((count, shape.channels, side, side), dtype=np.uint8) if decode else None
-    natives = np.empty((count, 3), dtype=np.int64)
+    natives = np.zeros((count, 3), dtype=np.int64)  # zeros stay where an image is damaged
 
-    def work(start: int, stop: int) -> bytes:
-        digests = bytearray()
+    def read(i: int) -> bytes:
+        name = source_name(sources, names, i)
+        stored = read_source(sources[i], name)
+        image = open_image(stored, name, load=decode)
+        natives[i] = native_shape(image)
+        if pixels_NCHW is not None:
+            pixels_NCHW[i] = fit_image(image, channels=shape.channels, image_size=side)
+        return hashlib.sha256(stored if isinstance(stored, bytes) else stored.tobytes()).digest()
+
+    def work(start: int, stop: int) -> tuple[bytes, Problems]:
+        digests, damaged = bytearray(), Problems()
         for i in range(start, stop):
-            name = source_name(sources, names, i)
-            stored = read_source(sources[i], name)
-            content = stored if isinstance(stored, bytes) else stored.tobytes()
-            digests += hashlib.sha256(content).digest()
-            image = open_image(stored, name, load=decode)
-            natives[i] = native_shape(image)
-            if pixels_NCHW is not None:
-                pixels_NCHW[i] = fit_image(image, channels=shape.channels, image_size=side)
-        return bytes(digests)
+            with damaged.collecting():
+                digests += read(i)
+        return bytes(digests), damaged
 
-    digests, started, told = bytearray(), time.monotonic(), time.monotonic()
-    for part in in_chunks(work, count, chunk=CHUNK):
+    digests, damaged = bytearray(), Problems()
+    done, started, told = 0, time.monotonic(), time.monotonic()
+    for part, bad in in_chunks(work, count, chunk=CHUNK):
         digests += part
+        damaged.extend(bad)
+        done = min(done + CHUNK, count)
         if time.monotonic() - told > PROGRESS_S:
             told = time.monotonic()
-            done = len(digests) // 32
             logger.info("%s images: %d of %d read in %.0f s", what, done, count, told - started)
-    _check_channels(natives, shape, what)
-    _check_sizes(natives, shape, what)
+    readable = natives[natives[:, 0] > 0]
+    for check in (_check_channels, _check_sizes):  # before the damaged ones, of which there may be many
+        with problems.collecting():
+            check(readable, shape, what)
+    problems.extend(damaged)
     if pixels_NCHW is not None:
         return DecodedImages(pixels_NCHW), bytes(digests)
     return EncodedImages(sources, shape.channels, side, names), bytes(digests)

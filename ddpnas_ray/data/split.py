@@ -43,14 +43,16 @@ def stratified_split(
         >>> len(train), len(val)
         (2, 2)
     """
+    counts_C = np.bincount(labels_N, minlength=len(classes))
+    if few := [f"class {name!r} has {_images(n)}" for name, n in zip(classes, counts_C, strict=True) if n < 2]:
+        listed = ", ".join(few[:10]) + (f" and {len(few) - 10} more such classes" if len(few) > 10 else "")
+        raise DataError(
+            f"{origin}: {listed}; to hold out validation images every class needs at least 2: add images, drop the "
+            "class, or set data.val_path"
+        )
     train, val = [], []
-    for number, name in enumerate(classes):
+    for number, name in sorted(enumerate(classes), key=lambda pair: counts_C[pair[0]]):
         members = np.flatnonzero(labels_N == number)
-        if len(members) < 2:
-            raise DataError(
-                f"{origin}: class {name!r} has {_images(len(members))}; to hold out validation images every class "
-                "needs at least 2: add images, drop the class, or set data.val_path"
-            )
         held_out = max(1, round(len(members) * val_fraction))
         if held_out == len(members):
             raise DataError(

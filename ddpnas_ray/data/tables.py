@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, TypeAlias, overload
 
 import numpy as np
+import numpy.typing as npt
 
 from ddpnas_ray.core.errors import DataError, did_you_mean
 from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.decoding import ImageSource
 from ddpnas_ray.data.pixels import Picked
+from ddpnas_ray.data.problems import Problems
 from ddpnas_ray.data.raw import RawSplit
 
 Features: TypeAlias = Mapping[str, Mapping[str, Any]]
@@ -57,16 +59,30 @@ def raw_split(
         names: What to call the rows in errors.
         base: Where paths start from, in rows that hold no bytes but the path of an image.
 
-    Raises:
-        DataError: A row has no label, or no image.
+    Returns:
+        The split without the rows that have no label or no image; those are its problems.
     """
+    import pyarrow as pa
+
     classes = features.get(label, {}).get("names")
+    labels, images = _decoded(table.column(label)), table.column(image)
+    problems, whole_N = Problems(), np.ones(len(table), dtype=bool)
+    for what, column, there_N in (("label", label, _valid(labels)), ("image", image, _has_image(images))):
+        problems.add(
+            f"{names[row]}: no {what} (column {column!r} is null); drop the rows without one"
+            for row in np.flatnonzero(~there_N).tolist()
+        )
+        whole_N &= there_N
+    if not whole_N.all():
+        labels, images = labels.filter(pa.array(whole_N)), images.filter(pa.array(whole_N))
+        names = Picked(names, np.flatnonzero(whole_N))
     return RawSplit(
-        sources=_sources(table.column(image), image, names, base),
-        labels=_labels(table.column(label), label, names),
+        sources=_sources(images, base),
+        labels=_labels(labels),
         classes=None if classes is None else tuple(str(name) for name in classes),
         origin=origin,
         names=names,
+        problems=problems,
     )
 
 
@@ -165,16 +181,31 @@ def _is_string(kind: Any) -> bool:
     return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
-def _labels(column: Any, label: str, names: Sequence[str]) -> IntArray | list[str]:
+def _decoded(column: Any) -> Any:
     import pyarrow as pa
 
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if column.null_count:
-        first = int(column.is_null().to_numpy().argmax())
-        raise DataError(
-            f"{names[first]}: no label (column {label!r} has {column.null_count} nulls); drop the rows without one"
-        )
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def _valid(column: Any) -> npt.NDArray[np.bool_]:
+    valid_N: npt.NDArray[np.bool_] = column.is_valid().to_numpy().astype(bool)
+    return valid_N
+
+
+def _has_image(column: Any) -> npt.NDArray[np.bool_]:
+    """Which rows hold bytes, or the path of a file."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_struct(column.type):
+        return _valid(column)
+    fields = [name for name in ("bytes", "path") if column.type.get_field_index(name) >= 0]
+    return np.any([_valid(pc.struct_field(column, name)) for name in fields], axis=0)
+
+
+def _labels(column: Any) -> IntArray | list[str]:
+    import pyarrow as pa
+
     if _is_string(column.type):
         strings: list[str] = column.to_pylist()
         return strings
@@ -182,7 +213,7 @@ def _labels(column: Any, label: str, names: Sequence[str]) -> IntArray | list[st
     return labels_N
 
 
-def _sources(column: Any, image: str, names: Sequence[str], base: Path) -> Sequence[ImageSource]:
+def _sources(column: Any, base: Path) -> Sequence[ImageSource]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -191,14 +222,5 @@ def _sources(column: Any, image: str, names: Sequence[str], base: Path) -> Seque
     stored = stored.cast(pa.large_binary())  # 64-bit offsets: plain ones end at 2 GiB
     if not stored.null_count:
         return ArrowBytes(stored)
-    has_path = struct and column.type.get_field_index("path") >= 0
-    paths = pc.struct_field(column, "path").to_pylist() if has_path else [None] * len(column)
-    sources: list[ImageSource] = []
-    for row, (value, path) in enumerate(zip(stored.to_pylist(), paths, strict=True)):
-        if value is not None:
-            sources.append(value)
-        elif path is not None:
-            sources.append(base / path)
-        else:
-            raise DataError(f"{names[row]}: no image (column {image!r} is null); drop the rows without one")
-    return sources
+    paths = pc.struct_field(column, "path").to_pylist()
+    return [base / path if data is None else data for data, path in zip(stored.to_pylist(), paths, strict=True)]

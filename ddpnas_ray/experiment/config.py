@@ -91,13 +91,39 @@ class SearchConfig:
         return section
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the values of a configuration come from, for errors.
+
+    Args:
+        file: The file, or what stands for it.
+        overrides: What ``--set`` changed after that, in order.
+    """
+
+    file: str
+    overrides: tuple[str, ...] = ()
+
+    def of(self, *keys: str) -> str:
+        """The last ``--set`` of one of these dotted keys, of a section around it or of a key in it; else the file.
+
+        Example:
+            >>> Origin("a.yaml", ("training={lr: 2}", "seed=1")).of("training.lr")
+            '--set training={lr: 2}'
+        """
+        for override in reversed(self.overrides):
+            changed = override.partition("=")[0].strip() + "."
+            if any(changed.startswith(f"{key}.") or f"{key}.".startswith(changed) for key in keys):
+                return f"--set {override}"
+        return self.file
+
+
 def load(path: str | None, overrides: Sequence[str] = ()) -> SearchConfig:
     """Read a YAML file and apply ``section.key=value`` overrides.
 
     Another ``space.name`` leaves the file's options of its own space behind, and its target.
 
     Args:
-        path: The file, local or a URI; None reads the packaged digits quick start.
+        path: The file, local or a URI, or the name of one that comes with the package; None is the digits quick start.
         overrides: Values are YAML: ``pruning.gamma=0.8``, ``data.path=null``.
 
     Raises:
@@ -116,7 +142,7 @@ def load(path: str | None, overrides: Sequence[str] = ()) -> SearchConfig:
         values.pop("target", None)
     for override in overrides:
         set_key(values, override)
-    return check(values, source)
+    return check(values, source, overrides)
 
 
 def source_name(path: str | None, overrides: Sequence[str]) -> str:
@@ -126,16 +152,30 @@ def source_name(path: str | None, overrides: Sequence[str]) -> str:
     return f"{name} with {', '.join(changed)}" if changed else name
 
 
+def packaged() -> dict[str, Path]:
+    """The configurations that come with the package, by name; those of a source checkout lie beside the package."""
+    package = Path(str(importlib.resources.files("ddpnas_ray")))
+    folders = (package / "configs", package.parent / "configs")
+    files = next((sorted(folder.glob("*.yaml")) for folder in folders if folder.is_dir()), [])
+    return {file.stem: file for file in (package / "digits.yaml", *files)}
+
+
 def read_text(path: str | None) -> str:
-    """The text of a configuration file, or of the packaged default."""
-    if path is None:
-        return (importlib.resources.files("ddpnas_ray") / "digits.yaml").read_text(encoding="utf-8")
+    """The text of a configuration: a file, else one that comes with the package; None is the digits quick start."""
+    file = Path("digits" if path is None else path)
+    if path is None or not file.is_file():
+        file = packaged().get(str(file).removesuffix(".yaml"), file)
     try:
-        if "://" not in path:
-            return Path(path).read_text(encoding="utf-8")
-        file = Folder.open(path)
-        with file.filesystem.open_input_stream(file.path) as stream:
+        if path is None or "://" not in path:
+            return file.read_text(encoding="utf-8")
+        remote = Folder.open(path)
+        with remote.filesystem.open_input_stream(remote.path) as stream:
             return bytes(stream.read()).decode()
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path}: cannot be read: {error.strerror or error}; --config takes a YAML file, or the name of one that "
+            f"comes with the package: {', '.join(packaged())}"
+        ) from error
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(f"{path}: cannot be read: {reason}; --config takes a YAML file") from error
@@ -195,36 +235,50 @@ def _leave_own_strategy(values: dict[str, Any], new: str) -> None:
         values.pop(section, None)
 
 
-def check(values: Mapping[str, Any], source: str) -> SearchConfig:
-    """Nested dictionaries -> a checked configuration with every default filled in."""
+def check(values: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -> SearchConfig:
+    """Nested dictionaries -> a checked configuration with every default filled in.
+
+    Args:
+        values: With the overrides applied.
+        source: Where the other values come from, for errors.
+        overrides: An error of a key that one of them set names it instead.
+
+    Raises:
+        ConfigError: A key or value is not allowed.
+    """
     values = dict(values)
+    origin = Origin(source, tuple(overrides))
     space = values.pop("space", None)
     fields = {key: hint for key, hint in _hints(SearchConfig).items() if key not in ("space", "strategies")}
-    strategies = _strategy_sections(values.get("strategy"), fields, source)
-    built = _values({**fields, **strategies}, values, source, "")
-    sections = {name: built.pop(name, None) or _build(cls, {}, source, f"{name}.") for name, cls in strategies.items()}
-    space = _check_space({} if space is None else space, source)
+    strategies = _strategy_sections(values.get("strategy"), fields, origin)
+    built = _values({**fields, **strategies}, values, origin, "")
+    sections = {name: built.pop(name, None) or _build(cls, {}, origin, f"{name}.") for name, cls in strategies.items()}
+    space = _check_space({} if space is None else space, origin)
     config = SearchConfig(**built, space=space, strategies=sections)
     evaluation = config.evaluation
     if evaluation.kind == "table" and evaluation.table is None:
-        raise ConfigError(f"{source}: evaluation.table is missing: the Parquet file that evaluation.kind=table reads")
-    if evaluation.probe is not None and (evaluation.table is None or evaluation.kind == "table"):
         raise ConfigError(
-            f"{source}: evaluation.probe is {evaluation.probe}: it compares a supernet with a table; set "
+            f"{origin.of('evaluation.kind', 'evaluation.table')}: evaluation.table is missing: the Parquet file that "
+            "evaluation.kind=table reads"
+        )
+    if evaluation.probe is not None and (evaluation.table is None or evaluation.kind == "table"):
+        where = origin.of("evaluation.probe", "evaluation.table", "evaluation.kind")
+        raise ConfigError(
+            f"{where}: evaluation.probe is {evaluation.probe}: it compares a supernet with a table; set "
             "evaluation.kind=supernet and evaluation.table, or leave it out"
         )
-    find_reader(config.data.name, f"{source}: data.name")
+    find_reader(config.data.name, f"{origin.of('data.name')}: data.name")
     if config.strategy is None:
         config = dataclasses.replace(config, strategy="surrogate" if evaluation.kind == "table" else "pruning")
     if config.training.merge == "sequential" and config.execution.backend != "local":
         raise ConfigError(
-            f"{source}: training.merge=sequential needs execution.backend=local: "
-            "each architecture waits for the one before"
+            f"{origin.of('training.merge', 'execution.backend')}: training.merge=sequential needs "
+            "execution.backend=local: each architecture waits for the one before"
         )
     if config.execution.elastic and config.execution.gpus_per_worker is None:
         raise ConfigError(
-            f"{source}: execution.elastic=true needs execution.gpus_per_worker (0, or GPUs of one worker): "
-            "there may be no GPU node yet to tell it by"
+            f"{origin.of('execution.elastic', 'execution.gpus_per_worker')}: execution.elastic=true needs "
+            "execution.gpus_per_worker (0, or GPUs of one worker): there may be no GPU node yet to tell it by"
         )
     return config
 
@@ -306,9 +360,9 @@ def _describe_section(name: str, cls: Any) -> Iterator[tuple[str, str, str]]:
         yield f"{name}.{key.name}", default, docs.get(key.name, "")
 
 
-def _strategy_sections(name: Any, fields: Mapping[str, Any], source: str) -> dict[str, type]:
+def _strategy_sections(name: Any, fields: Mapping[str, Any], origin: Origin) -> dict[str, type]:
     """The dataclass of every strategy's section."""
-    key = f"{source}: strategy"
+    key = f"{origin.of('strategy')}: strategy"
     if not isinstance(name, str | None):
         raise ConfigError(f"{key}: a name is needed, got {name!r}")
     found = registry.sections(name, key)
@@ -317,37 +371,42 @@ def _strategy_sections(name: Any, fields: Mapping[str, Any], source: str) -> dic
     return found
 
 
-def _check_space(values: Any, source: str) -> SpaceConfig:
+def _check_space(values: Any, origin: Origin) -> SpaceConfig:
     if not isinstance(values, dict):
-        raise ConfigError(f"{source}: space: a section such as {{name: cell}} is needed, got {values!r}")
+        raise ConfigError(f"{origin.of('space')}: space: a section such as {{name: cell}} is needed, got {values!r}")
     options = dict(values)
     name = options.pop("name", "cell")
     if not isinstance(name, str):
-        raise ConfigError(f"{source}: space.name: a name is needed, got {name!r}")
-    make = find_space(name)
+        raise ConfigError(f"{origin.of('space.name')}: space.name: a name is needed, got {name!r}")
+    try:
+        make = find_space(name)
+    except ConfigError as error:
+        raise ConfigError(f"{origin.of('space.name')}: {error}") from error
     parameters = inspect.signature(make).parameters
     hints = typing.get_type_hints(make, include_extras=True)
     for key in options:
         if key not in parameters:
             hint = did_you_mean(key, parameters)
-            raise ConfigError(f"{source}: space.{key} is not an option of space {name!r}{hint}")
+            raise ConfigError(f"{origin.of(f'space.{key}')}: space.{key} is not an option of space {name!r}{hint}")
     resolved = {}
     for key, parameter in parameters.items():
         if key not in options and parameter.default is inspect.Parameter.empty:
-            raise ConfigError(f"{source}: space.{key} is missing; space {name!r} needs it")
+            raise ConfigError(f"{origin.of('space.name')}: space.{key} is missing; space {name!r} needs it")
         value = options.get(key, parameter.default)
-        resolved[key] = _validate(hints.get(key, Any), value, source, f"space.{key}")
+        resolved[key] = _validate(hints.get(key, Any), value, origin, f"space.{key}")
     return SpaceConfig(name=name, options=resolved)
 
 
-def _build(cls: Any, values: Any, source: str, prefix: str) -> Any:
+def _build(cls: Any, values: Any, origin: Origin, prefix: str) -> Any:
     """A section from its dictionary; unknown keys first, since a typo is the likeliest mistake."""
     if not isinstance(values, dict):
-        raise ConfigError(f"{source}: {prefix.rstrip('.')}: a section with keys is needed, got {values!r}")
-    built = _values(_hints(cls), values, source, prefix)
+        section = prefix.rstrip(".")
+        raise ConfigError(f"{origin.of(section)}: {section}: a section with keys is needed, got {values!r}")
+    built = _values(_hints(cls), values, origin, prefix)
     for key in dataclasses.fields(cls):
         if key.name not in built and key.default is key.default_factory is dataclasses.MISSING:
-            raise ConfigError(f"{source}: {prefix}{key.name} is missing; section {prefix.rstrip('.')} needs it")
+            where = origin.of(f"{prefix}{key.name}")
+            raise ConfigError(f"{where}: {prefix}{key.name} is missing; section {prefix.rstrip('.')} needs it")
     return cls(**built)
 
 
@@ -356,28 +415,28 @@ def _hints(cls: Any) -> dict[str, Any]:
     return {key.name: hints[key.name] for key in dataclasses.fields(cls)}
 
 
-def _values(hints: Mapping[str, Any], values: Mapping[str, Any], source: str, prefix: str) -> dict[str, Any]:
+def _values(hints: Mapping[str, Any], values: Mapping[str, Any], origin: Origin, prefix: str) -> dict[str, Any]:
     for key in values:
         if key not in hints:
             hint = did_you_mean(str(key), hints, prefix)
-            raise ConfigError(f"{source}: {prefix}{key} is not a key{hint}")
+            raise ConfigError(f"{origin.of(f'{prefix}{key}')}: {prefix}{key} is not a key{hint}")
     built = {}
     for key, value in values.items():
         if dataclasses.is_dataclass(hints[key]):
-            built[key] = _build(hints[key], {} if value is None else value, source, f"{prefix}{key}.")
+            built[key] = _build(hints[key], {} if value is None else value, origin, f"{prefix}{key}.")
         else:
-            built[key] = _validate(hints[key], value, source, f"{prefix}{key}")
+            built[key] = _validate(hints[key], value, origin, f"{prefix}{key}")
     return built
 
 
-def _validate(hint: Any, value: Any, source: str, key: str) -> Any:
+def _validate(hint: Any, value: Any, origin: Origin, key: str) -> Any:
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
     try:
         return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False)).validate_python(_tuples(value), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"{source}: {key} is {value!r}; {_lower_first(first['msg'])}") from None
+        raise ConfigError(f"{origin.of(key)}: {key} is {value!r}; {_lower_first(first['msg'])}") from None
 
 
 def _tuples(value: Any) -> Any:

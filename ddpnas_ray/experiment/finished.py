@@ -105,7 +105,7 @@ class FinishedRun:
         values = to_dict(self.config)
         for override in overrides:
             set_key(values, override)
-        config = check(values, self.folder.uri)
+        config = check(values, self.folder.uri, overrides)
         if changed := fixed_keys(self.config, config):
             raise ConfigError(
                 f"--set: {', '.join(changed)}: the run is over; only data.path and execution.* may change"

@@ -40,7 +40,7 @@ class RunFiles:
         tau_by_epoch: Kendall's tau of the probe.
         probe: Rows of ``probe.parquet``.
         generated: The ``genotype.json`` of every budget.
-        notes: What could not be read.
+        notes: Warnings of the search, and what could not be read.
     """
 
     uri: str
@@ -105,7 +105,7 @@ def read_run(
     result = read_result(folder)
     if missing := [key for key in RESULT_KEYS if key not in result]:
         raise RunDirError(f"{folder.uri}: result.json has no {missing[0]!r}; run the search again with this version")
-    found = list(notes)
+    found = [*result.get("warnings", ()), *notes]
 
     def optional(name: str, parse: Any, otherwise: Any) -> Any:
         try:

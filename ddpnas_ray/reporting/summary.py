@@ -28,6 +28,7 @@ def summary(result: Mapping[str, Any], out: str) -> str:
             f"{duration(result['seconds'])}, {result['workers']} worker(s), seed {result['seed']}",
             f"fingerprint {result['fingerprint']}",
             *([] if out == "none" else [f"run directory {out}"]),
+            *(f"warning: {warning}" for warning in result.get("warnings", ())),
         ]
     )
 

@@ -16,7 +16,17 @@ from hypothesis import strategies as st
 from ddpnas_ray import search
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.core.schedule import planned_architecture_epochs
-from ddpnas_ray.experiment.config import SearchConfig, check, describe, differing_keys, dump, load, parse, to_dict
+from ddpnas_ray.experiment.config import (
+    SearchConfig,
+    check,
+    describe,
+    differing_keys,
+    dump,
+    load,
+    packaged,
+    parse,
+    to_dict,
+)
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
 from ddpnas_ray.spaces.cell.space import make as make_cell
 from tests.commands import run
@@ -176,6 +186,53 @@ def test_what_is_wrong_with_an_override_is_said(override: str, message: str) -> 
     assert message in refused_override(override)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["training.lr=fast"], "--set training.lr=fast: training.lr is 'fast'"),
+        (["training.lr=1", " training.lr = 0"], "--set  training.lr = 0: training.lr is 0; input"),
+        (["training={lr: fast}", "training.momentum=0.5"], "--set training={lr: fast}: training.lr is 'fast'"),
+        (["pruning.gama=1", "pruning.gamma=0.5"], "--set pruning.gama=1: pruning.gama is not a key"),
+        (["trainng.lr=1"], "--set trainng.lr=1: trainng is not a key"),
+        (["pruning=3"], "--set pruning=3: pruning: a section with keys is needed, got 3"),
+        (["space.node=2"], "--set space.node=2: space.node is not an option of space 'cell'"),
+        (["space.name=cel"], "--set space.name=cel: space.name: 'cel' is no built-in space"),
+        (["seed=1", "evaluation.kind=table"], "--set evaluation.kind=table: evaluation.table is missing"),
+        (["evaluation.probe=4"], "--set evaluation.probe=4: evaluation.probe is 4"),
+        (["training.merge=sequential"], "--set training.merge=sequential: training.merge=sequential needs"),
+        (["execution.elastic=true"], "--set execution.elastic=true: execution.elastic=true needs"),
+        (["training.lrr=1", "training.lr=0.1"], "--set training.lrr=1: training.lrr is not a key"),
+        (["space={name: mobile}", "space.node=2"], "--set space.node=2: space.node is not an option"),
+    ],
+)
+def test_an_error_of_an_override_names_the_override(overrides: list[str], message: str) -> None:
+    assert refused_override(*overrides).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("training: {lr: fast}", "training.lr is 'fast'"),
+        ("training: {lrr: 1}", "training.lrr is not a key"),
+        ("space: {node: 2}", "space.node is not an option"),
+        ("evaluation: {kind: table}", "evaluation.table is missing"),
+        ("space: {name: cel}", "space.name: 'cel' is no built-in space"),
+    ],
+)
+def test_an_error_of_the_file_names_the_file_whatever_else_was_overridden(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load(str(path), ["training.momentum=0.5", "seed=1", "pruning.gamma=0.5"])
+    assert str(error.value).startswith(f"{path}: {message}")
+
+
+def test_an_override_that_a_later_one_replaces_is_not_blamed() -> None:
+    assert load(None, ["training.lr=fast", "training.lr=0.1"]).training.lr == 0.1
+
+
 # --- refusing ---
 
 
@@ -285,13 +342,41 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
     for path, message in (
-        (tmp_path / "absent.yaml", "cannot be read: No such file or directory; --config takes a YAML file"),
+        (
+            tmp_path / "absent.yaml",
+            "cannot be read: No such file or directory; --config takes a YAML file, or the name of one that comes with "
+            f"the package: {', '.join(packaged())}",
+        ),
         (tmp_path, "cannot be read: Is a directory; --config takes a YAML file"),
         (binary, "is no UTF-8 text; --config takes a YAML file"),
     ):
         with pytest.raises(ConfigError) as error:
             load(str(path))
         assert str(error.value) == f"{path}: {message}"
+
+
+@pytest.mark.parametrize("name", ["cifar10_cell", "cifar10_cell.yaml"])
+def test_a_configuration_of_the_package_is_found_by_name_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load(name) == load(str(ROOT / "configs" / "cifar10_cell.yaml"))
+    (tmp_path / "cifar10_cell").mkdir()
+    assert load(name).data.name == "cifar10", "a folder of that name is no configuration"
+    (tmp_path / "cifar10_cell.yaml").write_text("seed: 7")
+    assert load("cifar10_cell.yaml").seed == 7, "a file of one's own wins"
+
+
+def test_every_configuration_has_a_name_and_another_name_lists_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert list(packaged()) == ["digits", *sorted(path.stem for path in (ROOT / "configs").glob("*.yaml"))]
+    assert load("digits") == load(None)
+    for name in ("cifar10_cel", "configs/cifar10_cell.yaml", "digits.yaml.yaml"):
+        with pytest.raises(ConfigError) as error:
+            load(name)
+        assert str(error.value).endswith(f"comes with the package: {', '.join(packaged())}")
 
 
 def test_a_file_is_read_by_its_uri(tmp_path: Path) -> None:

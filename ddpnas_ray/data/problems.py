@@ -1,0 +1,62 @@
+"""What is wrong with a data set, collected so that one error names all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from ddpnas_ray.core.errors import DataError
+
+MOST = 10
+
+
+class Problems:
+    """Problems of one data set; the first ten are kept, the others are counted.
+
+    Example:
+        >>> problems = Problems(["a.png: damaged image", "b.png: damaged image"])
+        >>> problems.refuse()
+        Traceback (most recent call last):
+        ddpnas_ray.core.errors.DataError: 2 problems: (1) a.png: damaged image (2) b.png: damaged image
+    """
+
+    def __init__(self, found: Iterable[str] = ()) -> None:
+        self._kept: list[str] = []
+        self._count = 0
+        self.add(found)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, found: Iterable[str]) -> None:
+        """Add problems in their order."""
+        for problem in found:
+            self._count += 1
+            if len(self._kept) < MOST:
+                self._kept.append(problem)
+
+    def extend(self, other: Problems) -> None:
+        """Add those of another part of the data set."""
+        self.add(other._kept)
+        self._count += other._count - len(other._kept)
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Add the ``DataError`` that ends the block."""
+        try:
+            yield
+        except DataError as error:
+            self.add([str(error)])
+
+    def refuse(self) -> None:
+        """Raise where there are any.
+
+        Raises:
+            DataError: All of them; a single one in its own words.
+        """
+        if self._count == 1:
+            raise DataError(self._kept[0])
+        if self._count:
+            listed = " ".join(f"({number}) {problem}" for number, problem in enumerate(self._kept, start=1))
+            others = self._count - len(self._kept)
+            raise DataError(f"{self._count} problems: {listed}" + (f" and {others} more" if others else ""))
