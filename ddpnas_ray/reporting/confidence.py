@@ -48,8 +48,8 @@ def _resampled(resampling: Mapping[str, Any]) -> str:
     stay = sum(row["stays"] >= STAYS for row in rows)
     return (
         f"{stay} of {len(rows)} chosen operations stay in {STAYS:.0%} of {resampling['resamples']} resamples of the "
-        f"epochs; {resampling['same_network']:.0%} give this network, the median differs on "
-        f"{resampling['median_distance']:g} of {edges} edges"
+        f"epochs; {resampling['same_network']:.0%} give this network, half differ on "
+        f"{resampling['median_distance']:g} or more of {edges} edges"
     )
 
 
