@@ -48,6 +48,7 @@ from ddpnas_ray.spaces.base import SpaceSpec, find_space
 from ddpnas_ray.spaces.target import Inputs, Target
 from ddpnas_ray.storage.folder import Folder
 from ddpnas_ray.strategies.base import Strategy
+from ddpnas_ray.strategies.confidence import confidence
 from ddpnas_ray.tabular.executor import TableExecutor
 from ddpnas_ray.tabular.probe import Probe, Rows, read_probe
 from ddpnas_ray.tabular.table import ScoreTable, expected_best
@@ -306,6 +307,7 @@ def _result(
             "last_epoch_mean": float(np.mean(last)),
         },
         "score_sheet": score_sheet(job, executor, state, alpha_E, probe),
+        "confidence": confidence(strategy, state, space, alpha_E, job.spec.argmax, by_expectation=answer_E is None),
         **({} if probe is None else {"tau_by_epoch": list(probe.tau_by_epoch().values())}),
         "architecture_epochs": len(state.evaluations),
         "epochs": state.epoch,

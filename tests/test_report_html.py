@@ -625,3 +625,32 @@ def test_a_browser_runs_the_pages_without_a_complaint(cell: Path, mobile: Path, 
         if page != compared:
             assert "after round" in dom  # the script has written the values of the edge that it shows
             assert 'aria-current="true"' in dom
+
+
+# --- how sure ---
+
+
+def test_it_says_how_sure_the_result_is_with_every_edges_share(cell: Path, cell_page: Element) -> None:
+    said = json.loads((cell / "result.json").read_text())["confidence"]
+    rows = cell_page.find("stability").rows()
+    assert rows == [
+        [row["edge"], row["operation"] or "left out", f"{100 * row['stays']:.0f} %"]
+        for row in said["resampling"]["edges"]
+    ]
+    assert "standard errors" in cell_page.find("sure").text
+    assert f"of {said['prunings']['known']} prunings" in cell_page.find("sure").text
+
+
+def test_the_score_with_inherited_weights_is_no_headline(cell: Path, cell_page: Element) -> None:
+    (lead,) = [p.text for p in cell_page.all("p") if p.attributes.get("class") == "lead"]
+    assert "inherited" not in lead
+    assert "ow sure: " in lead
+    assert "not the accuracy of this network, train it" in cell_page.find("summary").text
+
+
+def test_runs_of_older_versions_say_nothing_of_it(cell: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(cell, tmp_path / "old")
+    result = json.loads((out / "result.json").read_text())
+    del result["confidence"]
+    (out / "result.json").write_text(json.dumps(result))
+    assert not [e for e in page_of(out).all("section") if e.attributes["id"] == "sure"]

@@ -73,6 +73,27 @@ def test_it_ends_with_genotype_costs_scores_and_fingerprint(finished: tuple[Path
     assert 0.1 < result["scores"]["best"] <= 1
 
 
+def test_the_last_lines_say_how_sure_the_result_is(tmp_path: Path) -> None:
+    said = run(search.main, *LOCAL, *options("pruning.epochs_per_round=2"), "--out", tmp_path / "run")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["confidence"]["stands_out"] is False, "66 evaluations of networks that have hardly learnt"
+    assert "\nhow sure: " in said.out
+    assert "E[alpha] leads the next network by " in said.out
+    assert "one draw among equals" in said.out
+
+
+def test_the_score_with_inherited_weights_is_not_shown_as_the_accuracy(finished: tuple[Path, str]) -> None:
+    out, printed = finished
+    sheet = json.loads((out / "result.json").read_text())["score_sheet"]
+    assert f"with inherited weights the network scores {sheet[0]['value']:.4f} (val), sampled architectures" in printed
+    assert "not the accuracy of this network, train it (it keeps 8 of 10 edges" in printed
+    assert "score sheet" not in printed, "nothing else is in it"
+
+
+def test_one_epoch_a_round_says_that_it_cannot_be_told(finished: tuple[Path, str]) -> None:
+    assert "\nhow sure: cannot be told: rounds of one epoch" in finished[1]
+
+
 def test_without_a_terminal_progress_is_plain_lines(finished: tuple[Path, str]) -> None:
     progress, _, _ = finished[1].partition("genotype")
     warning, *lines = progress.splitlines()

@@ -1,6 +1,6 @@
 """Which operations may go, and which one goes (Alg. 1, lines 11-14; Sec. 3.2).
 
-Axes: E edges, K candidates.
+Axes: E edges, K candidates. Arrays may have leading axes before these, such as one for the replays of a search.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def prunable(theta_EK: FloatArray, live_EK: BoolArray, space: SearchSpace, keep_
     Returns:
         Mask of shape (E, K).
     """
-    reserved_EK = np.zeros(space.shape, dtype=bool)
+    reserved_EK = np.zeros(theta_EK.shape, dtype=bool)
     for group in GROUPS:
         candidate_EK = live_EK & space.generable_EK & space.group_EK(group)
-        order_EK = np.argsort(np.where(candidate_EK, -theta_EK, np.inf), axis=1, kind="stable")
-        rank_EK = np.argsort(order_EK, axis=1, kind="stable")
+        order_EK = np.argsort(np.where(candidate_EK, -theta_EK, np.inf), axis=-1, kind="stable")
+        rank_EK = np.argsort(order_EK, axis=-1, kind="stable")
         reserved_EK |= candidate_EK & (rank_EK < keep_per_group)
     return live_EK & ~reserved_EK
 
@@ -51,7 +51,6 @@ def prune(
         What is live afterwards, shape (E, K). Ties take the smaller index.
     """
     candidate_EK = prunable(theta_EK, live_EK, space, keep_per_group) & visited_EK
-    edges = np.flatnonzero(candidate_EK.any(axis=1))
-    after_EK: BoolArray = live_EK.copy()
-    after_EK[edges, np.where(candidate_EK, theta_EK, np.inf)[edges].argmin(axis=1)] = False
+    least_E1 = np.where(candidate_EK, theta_EK, np.inf).argmin(axis=-1, keepdims=True)
+    after_EK: BoolArray = live_EK & ~(candidate_EK & (np.arange(theta_EK.shape[-1]) == least_E1))
     return after_EK

@@ -1,6 +1,6 @@
 """Momentum and theta (Eq. 4-5).
 
-Axes: E edges, K candidates.
+Axes: E edges, K candidates. Arrays may have leading axes before these, such as one for the replays of a search.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def masked_softmax(x_EK: FloatArray, mask_EK: BoolArray) -> FloatArray:
         array([[0.5, 0.5, 0. ]])
     """
     filled_EK = np.where(mask_EK, x_EK, -np.inf)
-    top_E1 = np.max(filled_EK, axis=1, keepdims=True)
+    top_E1 = np.max(filled_EK, axis=-1, keepdims=True)
     exp_EK = np.exp(filled_EK - np.where(np.isfinite(top_E1), top_E1, 0.0))
-    total_E1 = exp_EK.sum(axis=1, keepdims=True)
+    total_E1 = exp_EK.sum(axis=-1, keepdims=True)
     share_EK: FloatArray = np.divide(exp_EK, total_E1, out=np.zeros_like(exp_EK), where=total_E1 > 0)
     return share_EK
 
@@ -40,8 +40,8 @@ def fill_unvisited(utility_EK: FloatArray, live_EK: BoolArray) -> FloatArray:
     An edge without any visit gets 0 everywhere, which Eq. 4 turns into equal shares.
     """
     seen_EK = live_EK & ~np.isnan(utility_EK)
-    count_E1 = seen_EK.sum(axis=1, keepdims=True)
-    total_E1 = np.where(seen_EK, utility_EK, 0.0).sum(axis=1, keepdims=True)
+    count_E1 = seen_EK.sum(axis=-1, keepdims=True)
+    total_E1 = np.where(seen_EK, utility_EK, 0.0).sum(axis=-1, keepdims=True)
     mean_E1 = np.divide(total_E1, count_E1, out=np.zeros_like(total_E1), where=count_E1 > 0)
     return np.where(seen_EK, utility_EK, mean_E1)
 

@@ -26,6 +26,7 @@ from ddpnas_ray.core.space import SearchSpace
 from ddpnas_ray.core.state import Evaluation
 from ddpnas_ray.experiment.progress import duration
 from ddpnas_ray.reporting import charts, networks
+from ddpnas_ray.reporting.confidence import INHERITED, how_sure, inherited_text
 from ddpnas_ray.reporting.explain import RoundStory, edge_story, verdict
 from ddpnas_ray.reporting.runfiles import RunFiles, keep_per_group
 from ddpnas_ray.spaces.target import target_text
@@ -53,6 +54,10 @@ def run_page(run: RunFiles) -> bytes:
         title=run.title,
         facts=facts(run),
         scores=score_rows(run),
+        headline=next((row for row in run.result.get("score_sheet", ()) if row["what"] != INHERITED), None),
+        inherited=" ".join(line.strip() for line in inherited_text(run.result)),
+        sure=[line.strip() for line in how_sure(run.result)],
+        stability=(run.result.get("confidence") or {}).get("resampling"),
         costs=[(name, quantity(name, value)) for name, value in run.result["costs"].items()],
         target=target_text(run.result["target"]),
         cells=[(cell, networks.draw(cell, colours)) for cell in networks.cells(run.result["genotype"])],

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ddpnas_ray.experiment.progress import duration
+from ddpnas_ray.reporting.confidence import INHERITED, how_sure, inherited_text
 from ddpnas_ray.spaces.target import target_text
 
 
@@ -22,10 +23,12 @@ def summary(result: Mapping[str, Any], out: str) -> str:
             f"costs of the target network ({target_text(target)}): {costs}",
             f"scores of {scores['of']}, {scores['split']} split: best {scores['best']:.4f}, "
             f"mean of the last epoch {scores['last_epoch_mean']:.4f}",
-            *_sheet(result.get("score_sheet", ())),
+            *_sheet([row for row in result.get("score_sheet", ()) if row["what"] != INHERITED]),
+            *inherited_text(result),
             f"{result['architecture_epochs']} {_unit(result)} in {result['rounds'] or result['epochs']} "
             f"{'rounds' if result['rounds'] else 'epochs'}, "
             f"{duration(result['seconds'])}, {result['workers']} worker(s), seed {result['seed']}",
+            *how_sure(result),
             f"fingerprint {result['fingerprint']}",
             *([] if out == "none" else [f"run directory {out}"]),
             *(f"warning: {warning}" for warning in result.get("warnings", ())),
