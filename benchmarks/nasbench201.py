@@ -60,16 +60,6 @@ BUDGETS = (42, 58, 100)
 # --- what was tried on Algorithm 1 ------------------------------------------------------------------------------------
 
 
-class UniformPairing(Pruning):
-    """Which operations meet in an architecture does not depend on theta."""
-
-    def sample(self, state: SearchState) -> IntArray:
-        """See ``Pruning``."""
-        rng = rng_for(state.seed, state.round, state.epoch)
-        uniform_EK = np.ones_like(state.theta_EK)
-        return disjoint_sample(uniform_EK, state.live_EK, rng)[: evaluations_left(state, self.evaluations or 0)]
-
-
 class OrthogonalPairing(Pruning):
     """Within a round, operations of two edges meet as rarely twice as possible: cyclic shifts of one random order."""
 
@@ -221,7 +211,6 @@ STRATEGIES: dict[str, Make] = {
     "surrogate (default for tables)": lambda n: Surrogate(evaluations=n),
 }
 IDEAS: dict[str, Make] = {
-    "uniform pairing": lambda n: UniformPairing(evaluations=n),
     "orthogonal pairing": lambda n: OrthogonalPairing(evaluations=n),
     "main effects, all records": lambda n: MainEffects(evaluations=n),
     "T = 2": lambda n: Pruning(epochs_per_round=2, evaluations=n),
