@@ -45,10 +45,11 @@ from ddpnas_ray.strategies.random import Random, new_alphas
 from ddpnas_ray.strategies.reinforce import Reinforce
 from ddpnas_ray.strategies.rounds import Rounds, next_round
 from ddpnas_ray.strategies.surrogate import (
+    DECIMALS,
     Surrogate,
     candidates,
-    expected_improvement,
     features,
+    log_expected_improvement,
     normal_scores,
     posterior,
 )
@@ -61,16 +62,6 @@ BUDGETS = (42, 58, 100)
 
 
 # --- what was tried on Algorithm 1 ------------------------------------------------------------------------------------
-
-
-class UniformPairing(Pruning):
-    """Which operations meet in an architecture does not depend on theta."""
-
-    def sample(self, state: SearchState) -> IntArray:
-        """See ``Pruning``."""
-        rng = rng_for(state.seed, state.round, state.epoch)
-        uniform_EK = np.ones_like(state.theta_EK)
-        return disjoint_sample(uniform_EK, state.live_EK, rng)[: evaluations_left(state, self.evaluations or 0)]
 
 
 class OrthogonalPairing(Pruning):
@@ -113,12 +104,12 @@ class ThenSurrogate(Pruning):
         pool_NE, pool_NF = candidates(state, space, rng_for(0), 0.5)
         seen_NF = features(seen_NE, space, 0.5)
         mean_N, deviation_N = posterior(seen_NF, target_N, pool_NF, length=1.1 * len(space.edges), noise=0.01)
-        gain_N = expected_improvement(mean_N, deviation_N, float(target_N.max()))
+        gain_N = log_expected_improvement(mean_N, deviation_N, float(target_N.max()))
         if not self.everywhere:
             gain_N[~state.live_EK[np.arange(len(space.edges)), pool_NE].all(axis=1)] = -np.inf
         digits_E = 5 ** np.arange(len(space.edges))
         gain_N[np.isin(pool_NE @ digits_E, seen_NE @ digits_E)] = -np.inf
-        best = int(gain_N.round(10).argmax())
+        best = int(gain_N.round(DECIMALS).argmax())
         if not np.isfinite(gain_N[best]):
             return None
         return epoch_plan(state, pool_NE[best : best + 1], 0.0, train=False)
@@ -224,7 +215,6 @@ STRATEGIES: dict[str, Make] = {
     "surrogate (default for tables)": lambda n: Surrogate(evaluations=n),
 }
 IDEAS: dict[str, Make] = {
-    "uniform pairing": lambda n: UniformPairing(evaluations=n),
     "orthogonal pairing": lambda n: OrthogonalPairing(evaluations=n),
     "main effects, all records": lambda n: MainEffects(evaluations=n),
     "T = 2": lambda n: Pruning(epochs_per_round=2, evaluations=n),

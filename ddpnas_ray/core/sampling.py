@@ -20,20 +20,24 @@ def rng_for(*key: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(key[0], spawn_key=key[1:]))
 
 
-def disjoint_sample(theta_EK: FloatArray, live_EK: BoolArray, rng: np.random.Generator) -> IntArray:
-    """Draw architectures so that each edge uses its live operations equally often (reading 2 and 3 of the design).
+def disjoint_sample(
+    theta_EK: FloatArray, live_EK: BoolArray, rng: np.random.Generator, *, n: int | None = None
+) -> IntArray:
+    """Draw architectures so that each edge uses its live operations equally often (Sec. 3.2; deviations, rows 2 and 3).
 
-    Each edge draws an order of its live operations without replacement with probabilities theta (Gumbel top-k);
-    architecture n takes the n-th entry of every edge. An edge with fewer than N live operations draws such orders one
-    after the other until it has N entries, so that its counts differ by at most one.
+    Each edge draws an order of its live operations without replacement with probabilities theta (Gumbel top-k), and as
+    many further orders as it needs for n entries, so that its counts differ by at most one. Then each edge's entries
+    are shuffled, and architecture i takes the i-th entry of every edge. Without the shuffle probable operations would
+    meet probable ones, and an operation's score would measure its company.
 
     Args:
         theta_EK: Probabilities, shape (E, K).
         live_EK: What may be drawn, shape (E, K); every edge has at least one.
-        rng: Source of the draws.
+        rng: Source of the draws and of the shuffle.
+        n: How many architectures; None: N, the most live operations on any edge.
 
     Returns:
-        The architectures, shape (N, E), with N the most live operations on any edge.
+        The architectures, shape (n, E).
 
     Example:
         >>> theta_EK = np.full((2, 3), 1 / 3)
@@ -46,7 +50,7 @@ def disjoint_sample(theta_EK: FloatArray, live_EK: BoolArray, rng: np.random.Gen
     live_E = live_EK.sum(axis=1)
     if not live_E.all():
         raise ValueError(f"edge {int(live_E.argmin())} has no live operation to draw")
-    n = int(live_E.max())
+    n = int(live_E.max()) if n is None else n
     # A live operation whose theta underflowed to 0 is drawn last rather than never.
     log_theta_EK = np.log(np.maximum(theta_EK, np.finfo(np.float64).tiny))
     log_theta_EK[~live_EK] = -np.inf
@@ -56,7 +60,7 @@ def disjoint_sample(theta_EK: FloatArray, live_EK: BoolArray, rng: np.random.Gen
     alphas_NE = np.empty((n, len(live_E)), dtype=np.int64)
     for e, live in enumerate(live_E):
         alphas_NE[:, e] = np.concatenate([order[e, :live] for order in orders])[:n]
-    return alphas_NE
+    return rng.permuted(alphas_NE, axis=0)
 
 
 def independent_sample(theta_EK: FloatArray, live_EK: BoolArray, n: int, rng: np.random.Generator) -> IntArray:

@@ -121,9 +121,10 @@ class Pruning:
 
     def sample(self, state: SearchState) -> IntArray:
         """An epoch's architectures, shape (N, E)."""
-        rng = rng_for(state.seed, state.round, state.epoch)
-        alphas_NE = disjoint_sample(state.theta_EK, state.live_EK, rng)
-        return alphas_NE if self.evaluations is None else alphas_NE[: evaluations_left(state, self.evaluations)]
+        n = int(state.live_EK.sum(axis=1).max())
+        if self.evaluations is not None:
+            n = min(n, evaluations_left(state, self.evaluations))
+        return disjoint_sample(state.theta_EK, state.live_EK, rng_for(state.seed, state.round, state.epoch), n=n)
 
     def estimate(self, state: SearchState, space: SearchSpace) -> FloatArray:
         """What a full round says about each operation, shape (E, K); NaN where it says nothing."""

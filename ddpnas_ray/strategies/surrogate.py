@@ -34,6 +34,7 @@ from ddpnas_ray.strategies.evolution import mutated, network_choices
 from ddpnas_ray.strategies.random import new_alphas
 
 ALL = 20_000  # architectures of a space that are all looked at; of larger ones a pool is drawn
+DECIMALS = 8  # of log expected improvements that decide; beyond them sums differ from one BLAS to another
 DRAWN, BEST, CHILDREN = 2_000, 10, 50  # a pool: random networks, and children of the best ones
 
 
@@ -112,9 +113,9 @@ class Surrogate:
         with _one_thread():  # sums in another order would break ties otherwise
             length = self.length * len(space.edges)
             mean_N, deviation_N = posterior(seen_NF, target_N, pool_NF, length=length, noise=self.noise)
-        gain_N = expected_improvement(mean_N, deviation_N, float(target_N.max()))
+        gain_N = log_expected_improvement(mean_N, deviation_N, float(target_N.max()))
         seen = set(map(bytes, seen_NE))
-        best = (i for i in np.argsort(-gain_N.round(10), kind="stable") if bytes(pool_NE[i]) not in seen)
+        best = (i for i in np.argsort(-gain_N.round(DECIMALS), kind="stable") if bytes(pool_NE[i]) not in seen)
         chosen = list(itertools.islice(best, n))
         return pool_NE[chosen] if len(chosen) == n else new_alphas(state, space, n, rng)
 
@@ -215,11 +216,32 @@ def normal_scores(scores_N: FloatArray) -> FloatArray:
     return quantile_N
 
 
-def expected_improvement(mean_N: FloatArray, deviation_N: FloatArray, best: float) -> FloatArray:
-    """E[max(0, f - best)] of Gaussian predictions f."""
-    from scipy.stats import norm
+def log_expected_improvement(mean_N: FloatArray, deviation_N: FloatArray, best: float) -> FloatArray:
+    """log E[max(0, f - best)] of Gaussian predictions f, exact however small the expectation.
+
+    Once a space is well known all expected improvements are tiny: as numbers they round to equals, as logarithms they
+    do not (LogEI; Ament et al., "Unexpected improvements to expected improvement", 2023, Eq. 9).
+
+    Args:
+        mean_N: Means of the predictions, shape (N,).
+        deviation_N: Their standard deviations, shape (N,).
+        best: What is to be improved on.
+
+    Returns:
+        Shape (N,), finite.
+
+    Example:
+        >>> log_expected_improvement(np.array([0.0, -50.0]), np.ones(2), 0.0).round(2)
+        array([   -0.92, -1258.74])
+    """
+    from scipy.special import erfcx, ndtr
 
     deviation_N = np.maximum(deviation_N, 1e-9)
     z_N = (mean_N - best) / deviation_N
-    gain_N: FloatArray = deviation_N * (z_N * norm.cdf(z_N) + norm.pdf(z_N))
-    return gain_N
+    log_density_N = -0.5 * (z_N**2 + math.log(2.0 * math.pi))
+    near_N, tail_N = np.maximum(z_N, -1.0), np.clip(z_N, -1e3, -1.0)
+    log_near_N = np.log(near_N * ndtr(near_N) + np.exp(-0.5 * near_N**2) / math.sqrt(2.0 * math.pi))
+    log_tail_N = log_density_N + np.log1p(math.sqrt(0.5 * math.pi) * tail_N * erfcx(-tail_N / math.sqrt(2.0)))
+    log_far_N = log_density_N - 2.0 * np.log(np.maximum(-z_N, 1.0))  # z^2 phi(z) -> 1; the next term is -3 / z^2
+    log_gain_N: FloatArray = np.select([z_N > -1.0, z_N > -1e3], [log_near_N, log_tail_N], log_far_N - 3.0 / tail_N**2)
+    return np.log(deviation_N) + log_gain_N

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import fields
 from itertools import pairwise
 
+import mpmath
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF
@@ -27,8 +28,8 @@ from ddpnas_ray.strategies.surrogate import (
     SurrogateConfig,
     candidates,
     disjoint_networks,
-    expected_improvement,
     features,
+    log_expected_improvement,
     normal_scores,
     posterior,
 )
@@ -108,12 +109,27 @@ def test_expected_improvement_is_what_it_says(mean: float, deviation: float, bes
     drawn_N = np.random.default_rng(0).normal(mean, deviation, 400_000)
     gains_N = np.maximum(0.0, drawn_N - best)
     error = gains_N.std() / np.sqrt(len(gains_N))
-    found = expected_improvement(np.array([mean]), np.array([deviation]), best)[0]
+    found = np.exp(log_expected_improvement(np.array([mean]), np.array([deviation]), best)[0])
     assert found == pytest.approx(gains_N.mean(), abs=5 * error)
 
 
+@LAW
+@given(z=st.floats(-1e4, 5.0), deviation=st.floats(1e-3, 10.0))
+@example(z=-1.0, deviation=1.0)
+@example(z=-1000.0, deviation=1.0)
+def test_log_expected_improvement_is_exact_however_small(z: float, deviation: float) -> None:
+    # The definition at 60 digits: h(z) = phi(z) + z Phi(z) loses all of a double's below z = -8.
+    with mpmath.workdps(60):
+        at = mpmath.mpf(z * deviation) / mpmath.mpf(deviation)
+        expected = float(
+            mpmath.log(deviation) + mpmath.log(mpmath.npdf(at) + at * mpmath.erfc(-at / mpmath.sqrt(2)) / 2)
+        )
+    found = log_expected_improvement(np.array([z * deviation]), np.array([deviation]), 0.0)[0]
+    assert found == pytest.approx(expected, rel=1e-11, abs=1e-11)
+
+
 def test_what_is_known_for_sure_improves_by_what_it_is_better() -> None:
-    gain_N = expected_improvement(np.array([0.4, 0.5, 0.8]), np.zeros(3), 0.5)
+    gain_N = np.exp(log_expected_improvement(np.array([0.4, 0.5, 0.8]), np.zeros(3), 0.5))
     np.testing.assert_allclose(gain_N, [0.0, 0.0, 0.3], atol=1e-8)
 
 
@@ -199,11 +215,39 @@ def test_the_next_one_has_the_largest_expected_improvement() -> None:
         seen_NF, pool_NF = features(seen_NE, space, 0.5), features(pool_NE, space, 0.5)
         target_N = normal_scores(np.array([row.score for row in state.evaluations]))
         mean_M, deviation_M = posterior(seen_NF, target_N, pool_NF, length=strategy.length * 4, noise=strategy.noise)
-        gain_M = expected_improvement(mean_M, deviation_M, target_N.max())
+        gain_M = log_expected_improvement(mean_M, deviation_M, target_N.max())
         unseen_M = ~(pool_NE[:, None] == seen_NE[None]).all(axis=2).any(axis=1)
         (request,) = plan.requests
         chosen = int((pool_NE == request.alpha_E).all(axis=1).argmax())
-        assert gain_M[chosen] == pytest.approx(gain_M[unseen_M].max(), abs=1e-9)
+        assert gain_M[chosen] == pytest.approx(gain_M[unseen_M].max(), abs=1e-7)
+
+
+def test_tiny_expected_improvements_are_ranked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nothing left is likely to improve: the least unlikely one is still next, not the first of the space.
+    space = SPACES["benchmark"]
+    state = search(Surrogate(evaluations=16, initial=15), space, 0).states[-2]
+    hopeful = 321
+
+    def hopeless(
+        seen_NF: FloatArray, target_N: FloatArray, pool_MF: FloatArray, **options: float
+    ) -> tuple[FloatArray, FloatArray]:
+        mean_M = np.full(len(pool_MF), target_N.max() - 20.0)
+        mean_M[hopeful] += 0.1
+        return mean_M, np.ones(len(pool_MF))
+
+    monkeypatch.setattr(surrogate, "posterior", hopeless)
+    plan = Surrogate(evaluations=30, initial=15).ask(state, space)
+    assert plan is not None
+    (request,) = plan.requests
+    assert request.alpha_E.tolist() == list(np.unravel_index(hopeful, (5,) * 4))
+
+
+def test_a_long_search_does_not_walk_through_the_space() -> None:
+    # As expected improvements rounded to 1e-10, everything is a tie here after about 35 evaluations of an easy score.
+    space = SPACES["benchmark"]
+    evaluations = search(Surrogate(evaluations=70), space, 0, additive).states[-1].evaluations[-30:]
+    rows = [int(np.ravel_multi_index(row.alpha_E, (5,) * 4)) for row in evaluations]
+    assert sum(later == earlier + 1 for earlier, later in pairwise(rows)) < 10
 
 
 def additive(request: EvalRequest) -> EvalResult:
