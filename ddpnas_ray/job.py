@@ -28,6 +28,7 @@ from ddpnas_ray.core.state import RoundRecord, SearchState, initial_state
 from ddpnas_ray.data.images import ImageData, load_data
 from ddpnas_ray.data.learning import early_warnings, final_warnings
 from ddpnas_ray.execution.base import Executor
+from ddpnas_ray.execution.mixed_devices import DeviceRecord, kinds
 from ddpnas_ray.experiment.config import SearchConfig, make_strategy
 from ddpnas_ray.experiment.loop import run_search
 from ddpnas_ray.experiment.progress import Progress
@@ -222,6 +223,8 @@ def run(
     if folder is not None:
         warnings = early_warnings(job.images, job.config.training.batch_size)
         append_log(folder, "start", epoch=state.epoch, pid=os.getpid(), warnings=warnings)
+    devices = DeviceRecord(folder, job.config.execution.mixed_devices, state.evaluations)
+    progress.warning = devices.update(executor.devices)
     progress.start(state, executor.work)
     first_epoch, epoch_start = state.epoch, start
     written, written_s = state.epoch, start
@@ -242,6 +245,7 @@ def run(
             probe.measure(executor, state)
             if folder is not None:
                 folder.write("probe.parquet", probe.table())
+        progress.warning = devices.update(executor.devices)
         progress.epoch_done(state)
         if folder is not None:
             append_log(folder, "epoch", epoch_s=round(time.monotonic() - epoch_start, 3), **progress.snapshot())
@@ -315,6 +319,7 @@ def _result(
         "seconds": round(seconds, 3),
         "workers": len({row.worker for row in state.evaluations}),
         "warnings": final_warnings(job.images, job.config.training.batch_size, last),
+        "devices": kinds(state.evaluations),
         "theta": state.theta_EK.tolist(),
         "live": state.live_EK.tolist(),
         "fingerprint": search_fingerprint(

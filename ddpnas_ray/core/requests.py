@@ -45,6 +45,7 @@ class EvalResult:
         start_s: When it began, in seconds since 1970 by the clock of ``node``; None where unknown.
         train_s: Seconds of training.
         validate_s: Seconds of BatchNorm statistics and scoring.
+        device: Kind of device that trained; empty where scores come from a table.
     """
 
     score: float
@@ -56,6 +57,7 @@ class EvalResult:
     start_s: float | None = None
     train_s: float = 0.0
     validate_s: float = 0.0
+    device: str = ""
 
 
 @dataclass(slots=True)

@@ -29,9 +29,10 @@ class Evaluation:
     seconds: float
     worker: str
     node: str
-    start_s: float | None = None  # records of earlier versions have none of these three
+    start_s: float | None = None  # records of earlier versions have none of these four
     train_s: float = 0.0
     validate_s: float = 0.0
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True)

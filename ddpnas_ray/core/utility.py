@@ -58,6 +58,7 @@ def record(state: SearchState, plan: Plan, results: Sequence[EvalResult], space:
                 start_s=result.start_s,
                 train_s=result.train_s,
                 validate_s=result.validate_s,
+                device=result.device,
             )
         )
     return replace(

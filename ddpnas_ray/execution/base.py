@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +17,14 @@ OnResult = Callable[[EvalRequest, EvalResult], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionConfig:
-    """Section ``execution``: where the work is done. No key here can change the result."""
+    """Section ``execution``: where the work is done. On one kind of device no key here changes the result."""
 
     backend: Literal["ray", "local"] = "ray"
     """ray: concurrent workers on this machine or a cluster; local: in this process, the reference"""
     workers: Annotated[int, Ge(1)] | None = None
     """Worker actors; null: one a GPU, or one a CPU where there is no GPU"""
     gpus_per_worker: Annotated[float, Ge(0.0)] | None = None
-    """GPUs of one worker, fractions allowed; null: 1 where there are GPUs, else 0"""
+    """GPUs of one worker, fractions allowed; null: 1 where there are GPUs, else 0. GPU and CPU results differ"""
     cpus_per_worker: Annotated[float, Gt(0.0)] | None = None
     """CPUs that Ray reserves for one worker; null: training.threads"""
     elastic: bool = False
@@ -33,12 +33,20 @@ class ExecutionConfig:
     """How long one architecture is retried after lost workers, nodes or objects"""
     max_crashes: Annotated[int, Ge(1)] = 3
     """Deaths of a worker on living nodes, by one architecture, that end the search"""
+    mixed_devices: Literal["warn", "refuse"] = "warn"
+    """Workers of several kinds of CPU or GPU, whose results differ in the last bits: say so, or refuse"""
 
 
 class Executor(Protocol):
-    """Trains and scores. On one CPU model, equal requests on equal weights give bit-equal results from any executor."""
+    """Trains and scores. On one kind of device (``training.device``), equal requests on equal weights give bit-equal
+    results from any executor."""
 
     work: Work
+
+    @property
+    def devices(self) -> Mapping[str, Mapping[str, Any]]:
+        """Details of the workers' devices by kind; empty where nothing is trained."""
+        ...
 
     def evaluate(self, requests: Sequence[EvalRequest], on_result: OnResult | None = None) -> list[EvalResult]:
         """Evaluate one epoch's architectures and merge what they learned into the shared weights.

@@ -11,6 +11,7 @@ from ddpnas_ray.core.errors import ResourceError
 from ddpnas_ray.core.requests import EvalRequest, EvalResult, Work
 from ddpnas_ray.execution.base import ExecutionConfig, OnResult, ignore_result
 from ddpnas_ray.nn.weights import Float32Array, Layout, Weights, joined, split_shared
+from ddpnas_ray.training.device import find_device
 from ddpnas_ray.training.trainer import Trainer
 
 
@@ -26,6 +27,8 @@ class LocalExecutor:
         tensors, self._supernet = trainer.supernet()
         self._weights = Weights(tensors)
         self.work = Work()
+        here = find_device(trainer.device)
+        self.devices = {here.kind: here.details}
 
     def evaluate(self, requests: Sequence[EvalRequest], on_result: OnResult | None = None) -> list[EvalResult]:
         """See ``Executor``. Under ``training.merge: sequential`` each architecture inherits from the one before."""

@@ -3,7 +3,7 @@
 The pool runs in the driver. Weights travel as flat arrays through the object store: down, one object with the pieces
 that all architectures of the epoch share and one an architecture with its own; up, one an architecture. Merging waits
 until all are in and goes in architecture order, so the result does not depend on who finished when, nor on how many
-workers there were: nodes may come and go in the middle of an epoch.
+workers there were, as long as all are of one kind of device: nodes may come and go in the middle of an epoch.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ from ddpnas_ray.core.errors import DdpnasError, ResourceError, WorkerLostError
 from ddpnas_ray.core.requests import EvalRequest, EvalResult, Work
 from ddpnas_ray.execution.base import ExecutionConfig, OnResult, ignore_result
 from ddpnas_ray.execution.failures import Attempts, Decision, backoff_s, decide
+from ddpnas_ray.execution.mixed_devices import refuse_mixed
 from ddpnas_ray.nn.weights import Float32Array, Layout, Weights, joined, split_shared
+from ddpnas_ray.training.device import Device, find_device
 from ddpnas_ray.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -60,9 +62,9 @@ class Worker:
         return self._name
 
     @ray.method(enable_task_events=False)
-    def ready(self, trainer: Trainer) -> tuple[str, int]:
-        """Node id and process id, once everything that training needs has been imported and fetched."""
-        return ray.get_runtime_context().get_node_id(), os.getpid()
+    def ready(self, trainer: Trainer) -> tuple[str, int, Device]:
+        """Node id, process id and device, once everything that training needs has been imported and fetched."""
+        return ray.get_runtime_context().get_node_id(), os.getpid(), find_device(trainer.device)
 
     def evaluate(
         self, trainer: Trainer, request: EvalRequest, shared: Shared, own: Layout, flat_own: Float32Array
@@ -134,6 +136,7 @@ class RayPool:
         tensors, self._supernet = trainer.supernet()
         self._weights = Weights(tensors)
         self.work = Work()
+        self.devices: dict[str, Mapping[str, Any]] = {}
         self._actor_class = ray.remote(Worker).options(
             num_cpus=size.cpus_per_worker,
             num_gpus=size.gpus_per_worker,
@@ -315,7 +318,8 @@ class RayPool:
 
     def _probed(self, member: _Member) -> None:
         try:
-            member.node, member.pid = ray.get(member.probe)
+            member.node, member.pid, there = ray.get(member.probe)
+            self._join(there)
             member.ready, member.failures = (member.node, member.pid) != member.left, 0
             member.probe_at_s = time.monotonic() + backoff_s(1)
         except INFRASTRUCTURE:
@@ -324,6 +328,16 @@ class RayPool:
         except RayTaskError as error:
             raise own_error(error) from None
         member.probe = None
+
+    def _join(self, there: Device) -> None:
+        """Note the kind of a worker's device, before it evaluates anything."""
+        if self._config.mixed_devices == "refuse":
+            try:
+                refuse_mixed([*self.devices, there.kind])
+            except ResourceError:
+                self.close()
+                raise
+        self.devices[there.kind] = there.details
 
     def _nobody(self, running: Mapping[Any, object], since_s: float | None) -> float | None:
         """Since when no worker has been there at all; raises when that is too long."""

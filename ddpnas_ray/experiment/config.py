@@ -69,7 +69,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchConfig:
-    """A whole experiment. Everything but ``execution`` can change the result."""
+    """A whole experiment. All sections can change the result; ``execution`` only by the kind of device it chooses."""
 
     space: SpaceConfig = SpaceConfig()
     data: DataConfig = DataConfig()
@@ -82,7 +82,7 @@ class SearchConfig:
     target: TargetConfig = TargetConfig()
     execution: ExecutionConfig = ExecutionConfig()
     seed: Annotated[int, Ge(0), Lt(2**32)] = 0
-    """Keys every random draw: equal seeds give equal results"""
+    """Keys every random draw: equal seeds give equal results on one kind of device"""
 
     @property
     def pruning(self) -> PruningConfig:
@@ -309,7 +309,10 @@ def differing_keys(old: SearchConfig, new: SearchConfig) -> list[str]:
 
 
 def fixed_keys(old: SearchConfig, new: SearchConfig) -> list[str]:
-    """The differing keys that can change a result: all but where the data lie and how the work is executed."""
+    """The differing keys that a resume refuses: all but where the data lie and where the work is done.
+
+    Another kind of device is told and recorded instead (``execution.mixed_devices``): machines come and go.
+    """
     return [key for key in differing_keys(old, new) if not key.startswith("execution.") and key not in PLACES]
 
 

@@ -45,6 +45,7 @@ class Progress:
         self._kinds, self._exists_EK = _edge_kinds(space), space.exists_EK
         self.workers: tuple[str, ...] = ()
         self.note = ""
+        self.warning = ""
         self.on_change: Callable[[Mapping[str, Any]], None] | None = None  # told every snapshot
         self.on_epoch: Callable[[SearchState], None] = lambda state: None  # where somebody wants more than snapshots
 
@@ -90,7 +91,7 @@ class Progress:
             best, elapsed = self._best, time.monotonic() - self._start
             phases = {"train": self._train_s, "validate": self._validate_s}
         if state is None or work is None:
-            return {"phase": "starting", "note": self.note, "workers": len(self.workers)}
+            return {"phase": "starting", "note": self.note, "warning": self.warning, "workers": len(self.workers)}
         done = len(state.evaluations) + len(scores)
         total = max(sum(self._plan), done)
         last = [row.score for row in state.evaluations if row.epoch == state.epoch - 1]
@@ -116,6 +117,7 @@ class Progress:
             "seconds_left": round(elapsed / fresh * (total - done), 1) if fresh else None,
             "workers": len(self.workers),
             "note": self.note,
+            "warning": self.warning,
             "entropy": {
                 kind: entropy(state.theta_EK[edges], state.live_EK[edges], self._exists_EK[edges])
                 for kind, edges in self._kinds.items()
@@ -149,6 +151,7 @@ class Display:
     live: bool
     lines: TextIO
     _shown: int = field(default=-1, init=False)
+    _warned: str = field(default="", init=False)
     _live: Any = field(default=None, init=False)
 
     def __enter__(self) -> Display:
@@ -165,7 +168,10 @@ class Display:
             self._live.stop()
 
     def show(self, now: Mapping[str, Any]) -> None:
-        """Show a snapshot; without a terminal only what finished an epoch is printed."""
+        """Show a snapshot; without a terminal only what finished an epoch is printed, and each warning once."""
+        if (warning := now.get("warning", "")) != self._warned and self._live is None:
+            self._warned = warning
+            print(f"warning: {warning}", file=self.lines, flush=True)
         if self._live is not None:
             self._live.update(_panel(self.title, now))
         elif now["phase"] == "searching":
@@ -219,6 +225,8 @@ def _panel(title: str, now: Mapping[str, Any]) -> Any:
     table.add_row("elapsed", duration(now["seconds"]), "left", left)
     if now["note"]:
         table.add_row("note", now["note"])
+    if now.get("warning"):
+        table.add_row("warning", now["warning"])
     outer = Table.grid()
     outer.add_row(ProgressBar(total=total, completed=done, width=60))
     outer.add_row(table)

@@ -2,7 +2,8 @@
 
 The driver owns the flat float32 master. An architecture's slice has two parts, each flat as well: the *shared* pieces,
 which every architecture of the epoch uses, and its *own*. Pieces start at multiples of 64 bytes, so that vectorised
-arithmetic takes the same path wherever the slice lies: part of what makes results bit-equal in every process.
+arithmetic takes the same path wherever the slice lies: part of what makes results bit-equal in every process (on one
+kind of device).
 """
 
 from __future__ import annotations

@@ -127,10 +127,19 @@ def facts(run: RunFiles) -> list[tuple[str, str]]:
         ("epochs", str(result.get("epochs", "unknown"))),
         ("search time", _seconds(result["seconds"])),
         ("workers", str(result.get("workers", "unknown"))),
+        *_devices(result.get("devices", {})),
         ("started", when),
         ("E[alpha] of the answer (Eq. 9)", f"{result['expectation']:.6f}"),
         ("fingerprint", str(result["fingerprint"])),
     ]
+
+
+def _devices(evaluations: Mapping[str, int]) -> list[tuple[str, str]]:
+    """What trained; nothing for a table, and for older runs."""
+    if len(evaluations) < 2:
+        return [("device", kind) for kind in evaluations]
+    found = ", ".join(f"{kind} ({count} evaluations)" for kind, count in evaluations.items())
+    return [("devices", f"{len(evaluations)} kinds, so that the result may differ from one on a single kind: {found}")]
 
 
 def score_rows(run: RunFiles) -> list[dict[str, Any]]:
@@ -560,7 +569,8 @@ def _commands(run: RunFiles) -> list[tuple[str, str]]:
         what = f"the code that it ran with{changed}"
         commands.append((what, shlex.join(["git", "checkout", commit.removesuffix("+changes")])))
     again = [*words, "ddpnas_ray.search", "--config", run.config_uri, "--out", "again"]
-    commands.append(("the same search; an equal seed gives an equal fingerprint", shlex.join(again)))
+    what = "the same search; an equal seed gives an equal fingerprint on the same kind of device"
+    commands.append((what, shlex.join(again)))
     verify = [*words, "ddpnas_ray.report", run.uri, "--verify-fingerprint"]
     commands.append(("are the files what the search wrote?", shlex.join(verify)))
     both = [*words, "ddpnas_ray.report", run.uri, "again", "--html", "both.html"]

@@ -29,6 +29,7 @@ def summary(result: Mapping[str, Any], out: str) -> str:
             f"{'rounds' if result['rounds'] else 'epochs'}, "
             f"{duration(result['seconds'])}, {result['workers']} worker(s), seed {result['seed']}",
             *how_sure(result),
+            *_devices(result.get("devices", {})),
             f"fingerprint {result['fingerprint']}",
             *([] if out == "none" else [f"run directory {out}"]),
             *(f"warning: {warning}" for warning in result.get("warnings", ())),
@@ -44,6 +45,16 @@ def _sheet(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     shown = ["not defined" if row["value"] is None else f"{row['value']:.4f}" for row in rows]
     return ["score sheet"] + [
         f"  {row['what']:<{width}}  {row['split']:<4}  {value}" for row, value in zip(rows, shown, strict=True)
+    ]
+
+
+def _devices(evaluations: Mapping[str, int]) -> list[str]:
+    """What trained, with a warning where there were several kinds; nothing for a table."""
+    if len(evaluations) < 2:
+        return [f"device {kind}" for kind in evaluations]
+    return [
+        f"{len(evaluations)} kinds of device: the result may differ from that of a search on one kind",
+        *(f"  {kind}: {count} evaluations" for kind, count in evaluations.items()),
     ]
 
 

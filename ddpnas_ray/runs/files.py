@@ -46,6 +46,7 @@ EVALUATIONS = pa.schema(
         ("start_s", pa.float64()),
         ("train_s", pa.float64()),
         ("validate_s", pa.float64()),
+        ("device", pa.string()),
     ]
 )
 THETA = pa.schema(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,7 @@ class TableExecutor:
     def __init__(self, table: ScoreTable, column: str, *, training: str | int = "mean", seed: int = 0) -> None:
         self._table, self._seed = table, seed
         self.work = Work()
+        self.devices: dict[str, dict[str, Any]] = {}
         if training == "mean":
             self._columns = [column]
         elif training == "random":

@@ -9,7 +9,7 @@ import numpy as np
 
 from ddpnas_ray.core.state import SearchState
 
-WHO_AND_HOW_LONG = ("seconds", "worker", "node")
+WHO_AND_HOW_LONG = ("seconds", "worker", "node", "device")
 
 
 def assert_same_state(state: SearchState, other: SearchState) -> None:

@@ -26,6 +26,7 @@ from ddpnas_ray.nn.weights import Float32Array, Layout, bind
 from ddpnas_ray.spaces.base import SpaceSpec, Supernet
 from ddpnas_ray.spaces.target import Inputs
 from ddpnas_ray.training.config import TrainingConfig
+from ddpnas_ray.training.device import find_device
 from ddpnas_ray.training.epoch import (
     Batches,
     accuracy,
@@ -77,7 +78,8 @@ class Trainer:
     ) -> tuple[EvalResult, Float32Array]:
         """Train one architecture for an epoch from the given weights and score it on the validation split.
 
-        The result depends on the arguments and this object alone: not on the process, the worker or what ran before.
+        On one kind of device the result depends on the arguments and this object alone: not on the process, the worker
+        or what ran before.
 
         Args:
             request: The architecture, its epoch and learning rate.
@@ -126,6 +128,7 @@ class Trainer:
             start_s=start_s,
             train_s=trained - built,
             validate_s=end - trained,
+            device=find_device(self.device).kind,
         )
         return result, weights
 

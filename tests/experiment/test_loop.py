@@ -36,6 +36,7 @@ class FakeExecutor:
     def __init__(self, script: Callable[[EvalRequest], EvalResult] = by_alpha) -> None:
         self.script = script
         self.work = Work()
+        self.devices: dict[str, dict[str, str]] = {}
         self.epochs: list[tuple[EvalRequest, ...]] = []
         self._weight = np.zeros(1, dtype=np.float32)
 

@@ -24,16 +24,25 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
-from ddpnas_ray.runs.directory import create_run, existing_run, parsed
-from ddpnas_ray.runs.files import SCHEMA_VERSION, evaluations_table, json_file, read_evaluations, read_space, space_json, theta_table, weights_file
-from ddpnas_ray.runs.fingerprint import search_fingerprint, verify_fingerprint
-from ddpnas_ray.runs.lock import locked
-from ddpnas_ray.runs.log import append_log, failure_logged, read_log
-from ddpnas_ray.storage.parquet import parquet_bytes, read_parquet
 from ddpnas_ray.core.errors import RunDirError, WorkerLostError
 from ddpnas_ray.core.space import CostTable, Edge, Op, SearchSpace
 from ddpnas_ray.core.state import Evaluation, RoundRecord
+from ddpnas_ray.runs.directory import create_run, existing_run, parsed
+from ddpnas_ray.runs.files import (
+    SCHEMA_VERSION,
+    evaluations_table,
+    json_file,
+    read_evaluations,
+    read_space,
+    space_json,
+    theta_table,
+    weights_file,
+)
+from ddpnas_ray.runs.fingerprint import search_fingerprint, verify_fingerprint
+from ddpnas_ray.runs.lock import locked
+from ddpnas_ray.runs.log import append_log, failure_logged, read_log
 from ddpnas_ray.storage.folder import Folder
+from ddpnas_ray.storage.parquet import parquet_bytes, read_parquet
 
 ROOT = Path(__file__).parents[1]
 CONV, SKIP, NONE = Op("conv", "parameter"), Op("skip", "non_parameter"), Op("none", "non_parameter", generable=False)

@@ -1,0 +1,156 @@
+"""A run directory: how it appears, who may not start one where, and how its files are read back.
+
+A run directory stands alone: ``report`` and ``generate`` need nothing else. Neither torch nor ray is imported here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+from safetensors import SafetensorError
+
+from ddpnas_ray.core.errors import RunDirError
+from ddpnas_ray.storage.folder import Folder, writing
+
+T = TypeVar("T")
+_REWRITE = "delete result.json, and --resume writes it and the tables again from the last checkpoint"
+
+
+def create_run(out: str, files: Mapping[str, bytes]) -> Folder:
+    """Make a new run directory that appears whole, by rename.
+
+    Args:
+        out: Where: absent, or an empty folder.
+        files: Its first files; in a folder that was there already the last of them makes it a run.
+
+    Raises:
+        RunDirError: It exists and is not empty, or cannot be written.
+    """
+    folder = Folder.open(out)
+    refuse_existing(folder)
+    target = Path(folder.path)
+    if not folder.is_local or target.is_dir():
+        folder.make()
+        _fill(folder, files)
+        return folder
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with writing(out):
+        try:
+            temporary.mkdir(parents=True)
+            for name, data in files.items():
+                Folder(folder.filesystem, str(temporary), out).write(name, data)
+            os.replace(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _fill(folder: Folder, files: Mapping[str, bytes]) -> None:
+    """All of the files or none, in a folder that stays: it may be a mount point, or where the user is."""
+    written: list[str] = []
+    try:
+        for name, data in files.items():
+            folder.write(name, data)
+            written.append(name)
+    except BaseException:
+        for name in written:
+            folder.filesystem.delete_file(f"{folder.path}/{name}")
+        raise
+
+
+def free_name(name: str) -> str:
+    """``name``, or ``name-2``, ``name-3``, ... where something lies there already."""
+    candidates = (name, *(f"{name}-{n}" for n in range(2, 10_000)))
+    return next(candidate for candidate in candidates if not Path(candidate).exists())
+
+
+def refuse_existing(folder: Folder) -> None:
+    """Raise where a new run would meet somebody's files.
+
+    Raises:
+        RunDirError: The folder is not empty, or a file of that name exists.
+    """
+    if folder.is_local and Path(folder.path).is_file():
+        raise RunDirError(f"{folder.uri}: is a file; --out needs a new folder")
+    if names := folder.names():
+        what = "run" if "config.yaml" in names else "sweep"
+        way_out = f"add --resume to go on with that {what}, or choose another --out"
+        raise RunDirError(
+            f"{folder.uri}: exists and is not empty ({len(names)} entries, such as {names[0]}); "
+            + (way_out if {"config.yaml", "sweep.yaml"} & set(names) else "choose another --out")
+        )
+
+
+def existing_run(out: str) -> Folder:
+    """The folder of a run that was started.
+
+    Raises:
+        RunDirError: There is no run.
+    """
+    folder = Folder.open(out)
+    if not folder.has("config.yaml"):
+        raise RunDirError(
+            f"{out}: is no run directory (no config.yaml there); give the folder that search wrote with --out"
+        )
+    return folder
+
+
+def refuse_other_data(folder: Folder, digest: str) -> None:
+    """Raise where data are not those that a run was started with.
+
+    Args:
+        folder: The run directory.
+        digest: SHA-256 of the data at hand.
+
+    Raises:
+        RunDirError: They are others.
+    """
+    before = parsed(folder, "environment.json", lambda data: str(json.loads(data)["data_digest"]))
+    if before != digest:
+        raise RunDirError(
+            f"{folder.uri}: the data are not those that the run was started with (SHA-256 {digest[:12]}, "
+            f"then {before[:12]}); point data.path or evaluation.table to them, or start a new run with another --out"
+        )
+
+
+def read_result(folder: Folder) -> dict[str, Any]:
+    """``result.json`` of a finished run.
+
+    Raises:
+        RunDirError: The run has not finished, or the file is damaged.
+    """
+    if not folder.has("result.json"):
+        raise RunDirError(
+            f"{folder.uri}: this run has not finished; go on with: "
+            f"python -m ddpnas_ray.search --out {shlex.quote(folder.uri)} --resume"
+        )
+    result: dict[str, Any] = parsed(folder, "result.json", json.loads)
+    if not isinstance(result, dict) or "fingerprint" not in result:
+        raise RunDirError(f"{folder.uri}: result.json is no result of a search; {_REWRITE}")
+    return result
+
+
+def parsed(folder: Folder, name: str, parse: Callable[[bytes], T]) -> T:
+    """A file of a run, parsed.
+
+    Raises:
+        RunDirError: It is missing or damaged.
+    """
+    try:
+        return parse(folder.read(name))
+    except FileNotFoundError:
+        reason = "no such file"
+    except KeyError as error:
+        reason = f"it knows no {error}"
+    except (OSError, ValueError, TypeError, pa.ArrowException, SafetensorError) as error:
+        reason = str(error)
+    written_at_the_end = ("theta.parquet", "evaluations.parquet", "weights.safetensors", "result.json")
+    way_out = _REWRITE if name in written_at_the_end else "copy it from a backup, or start a new run with another --out"
+    raise RunDirError(f"{folder.uri}: {name} cannot be read: {reason}; {way_out}")

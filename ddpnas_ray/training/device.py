@@ -1,0 +1,145 @@
+"""Kinds of device: results are bit-equal on one kind only, so every evaluation records its own.
+
+A kind is the CPU's model and the instruction sets that PyTorch's libraries use, or the GPU's model with CUDA and cuDNN;
+with the build of PyTorch in both cases. torch is imported inside functions only.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# oneDNN's levels on x86, lowest first, with what a CPU needs for each; other instruction sets are not ordered by it.
+ONEDNN_LEVELS = {
+    "sse41": "sse4_1",
+    "avx": "avx",
+    "avx2": "avx2",
+    "avx2_vnni": "avx_vnni",
+    "avx512_core": "avx512bw",
+    "avx512_core_vnni": "avx512_vnni",
+    "avx512_core_bf16": "avx512_bf16",
+    "avx512_core_fp16": "avx512_fp16",
+    "avx512_core_amx": "amx_tile",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What trains in one process.
+
+    Args:
+        kind: One line; equal for devices that should give bit-equal results: ``cpu amd-25-1-1 avx2 torch-2.14.1``.
+        details: What it is made of, plain values.
+    """
+
+    kind: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@cache
+def find_device(where: str) -> Device:
+    """The device that this process trains on; imports torch.
+
+    Args:
+        where: ``cpu`` or ``cuda``.
+    """
+    return _gpu() if where.startswith("cuda") else _cpu(_cpuinfo())
+
+
+def _gpu() -> Device:
+    import torch
+
+    name = torch.cuda.get_device_name()
+    major, minor = torch.cuda.get_device_capability()
+    details = {
+        "gpu": name,
+        "capability": f"{major}.{minor}",
+        "cuda": torch.version.cuda or torch.version.hip,
+        "cudnn": torch.backends.cudnn.version(),
+        "torch": torch.__version__,
+    }
+    libraries = f"cuda-{details['cuda']} cudnn-{details['cudnn']} torch-{torch.__version__}"
+    return Device(f"gpu {_slug(name)} {libraries}", details)
+
+
+def _cpu(info: Mapping[str, str]) -> Device:
+    import torch
+
+    model = cpu_model(info)
+    onednn = onednn_level(set(info.get("flags", "").split()), os.environ)
+    details = {
+        "cpu": info.get("model name") or platform.processor() or platform.machine(),
+        "model": model,
+        "aten": torch.backends.cpu.get_cpu_capability().lower(),
+        "onednn": onednn,
+        "mkl": os.environ.get("MKL_CBWR", "").lower(),
+        "numpy": _numpy_simd(),
+        "torch": torch.__version__,
+    }
+    isa = details["aten"] if onednn in ("", details["aten"]) else f"aten-{details['aten']} onednn-{onednn}"
+    mkl = f" mkl-{details['mkl']}" if details["mkl"] else ""
+    return Device(f"cpu {model} {isa}{mkl} torch-{torch.__version__}", details)
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The first processor of ``/proc/cpuinfo``; empty on systems without it."""
+    path = Path("/proc/cpuinfo")
+    text = path.read_text() if path.exists() else ""
+    pairs = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def cpu_model(info: Mapping[str, str]) -> str:
+    """Vendor, family, model and stepping in one word, from the pairs of ``/proc/cpuinfo``.
+
+    Example:
+        >>> cpu_model({"vendor_id": "AuthenticAMD", "cpu family": "25", "model": "1", "stepping": "1"})
+        'amd-25-1-1'
+        >>> cpu_model({"CPU implementer": "0x41", "CPU part": "0xd0c", "CPU variant": "0x3", "CPU revision": "1"})
+        'arm-0x41-0xd0c-0x3-1'
+    """
+    if "vendor_id" in info:
+        vendor = {"AuthenticAMD": "amd", "GenuineIntel": "intel"}.get(info["vendor_id"], _slug(info["vendor_id"]))
+        return "-".join([vendor, *(info.get(key, "unknown") for key in ("cpu family", "model", "stepping"))])
+    if "CPU implementer" in info:
+        keys = ("CPU implementer", "CPU part", "CPU variant", "CPU revision")
+        return "-".join(["arm", *(info.get(key, "unknown") for key in keys)])
+    return _slug(platform.processor() or platform.machine() or "unknown")
+
+
+def onednn_level(flags: set[str], variables: Mapping[str, str]) -> str:
+    """The highest level that oneDNN uses: the CPU's, or a lower one that ``ONEDNN_MAX_CPU_ISA`` allows.
+
+    Args:
+        flags: The CPU's, as ``/proc/cpuinfo`` writes them.
+        variables: The environment.
+
+    Returns:
+        A key of ``ONEDNN_LEVELS``; empty where the CPU has none of them.
+
+    Example:
+        >>> onednn_level({"sse4_1", "avx", "avx2"}, {"ONEDNN_MAX_CPU_ISA": "AVX"})
+        'avx'
+    """
+    names = list(ONEDNN_LEVELS)
+    most = (variables.get("ONEDNN_MAX_CPU_ISA") or variables.get("DNNL_MAX_CPU_ISA") or "").lower()
+    allowed = names[: names.index(most) + 1] if most in names else names
+    return next((name for name in reversed(allowed) if ONEDNN_LEVELS[name] in flags), "")
+
+
+def _numpy_simd() -> list[str]:
+    """Instruction sets that NumPy chose beyond its baseline."""
+    config: Any = np.show_config(mode="dicts")
+    return list(config.get("SIMD Extensions", {}).get("found", []))
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -1,0 +1,94 @@
+"""Kinds of device are told apart, and named in a word."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ddpnas_ray.runs.files import read_evaluations
+from ddpnas_ray.storage.folder import Folder
+from ddpnas_ray.training.device import ONEDNN_LEVELS, cpu_model, find_device, onednn_level
+from tests.commands import LOCAL
+from tests.conftest import ROOT
+
+# What an emulation of an older CPU sets, seen by PyTorch's libraries when they load.
+OLD_CPU = {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}
+LEVELS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_CBWR")
+AMD = {"vendor_id": "AuthenticAMD", "cpu family": "23", "model": "1", "stepping": "2"}
+
+
+def searched(out: Path, levels: dict[str, str]) -> dict[str, Any]:
+    """``result.json`` of a tiny search in a process that sees these levels."""
+    environment = {name: value for name, value in os.environ.items() if name not in LEVELS}
+    subprocess.run(
+        [sys.executable, "-m", "ddpnas_ray.search", *LOCAL, "--out", str(out)],
+        env=environment | {"PYTHONPATH": str(ROOT)} | levels,
+        check=True,
+        capture_output=True,
+    )
+    result: dict[str, Any] = json.loads((out / "result.json").read_text())
+    return result
+
+
+@pytest.mark.skipif("avx2" not in find_device("cpu").kind, reason="this CPU has no level below it to emulate")
+def test_an_emulated_older_cpu_gives_another_result_and_is_recorded_as_another_device(tmp_path: Path) -> None:
+    here, old = searched(tmp_path / "here", {}), searched(tmp_path / "old", OLD_CPU)
+    assert here["fingerprint"] != old["fingerprint"]
+    assert here["devices"].keys().isdisjoint(old["devices"])
+    for name, result in (("here", here), ("old", old)):
+        kind, count = next(iter(result["devices"].items()))
+        assert count == result["architecture_epochs"]
+        rows = read_evaluations(Folder.open(str(tmp_path / name)).read("evaluations.parquet"))
+        assert {row.device for row in rows} == {kind}
+        environment = json.loads((tmp_path / name / "environment.json").read_text())
+        assert environment["devices"][kind]["torch"] == torch.__version__
+    assert "aten-default onednn-sse41" in next(iter(old["devices"]))
+
+
+def test_this_device_names_its_model_instruction_set_and_torch() -> None:
+    here = find_device("cpu")
+    assert here.kind.startswith("cpu ")
+    assert here.details["model"] in here.kind
+    assert here.details["aten"] in here.kind
+    assert here.kind.endswith(f"torch-{torch.__version__}")
+    assert json.loads(json.dumps(here.details)) == here.details
+
+
+@pytest.mark.parametrize("key", ["cpu family", "model", "stepping"])
+def test_cpus_that_differ_in_one_number_have_different_names(key: str) -> None:
+    assert cpu_model(AMD) == "amd-23-1-2"
+    assert cpu_model(AMD | {key: "25"}) != cpu_model(AMD)
+
+
+def test_a_system_without_cpuinfo_still_has_a_name() -> None:
+    assert cpu_model({})
+    assert cpu_model({"CPU implementer": "0x41", "CPU part": "0xd0c"}) == "arm-0x41-0xd0c-unknown-unknown"
+
+
+@pytest.mark.parametrize("most", ONEDNN_LEVELS)
+def test_onednn_uses_the_level_that_is_allowed_and_there(most: str) -> None:
+    everything = set(ONEDNN_LEVELS.values())
+    assert onednn_level(everything, {"ONEDNN_MAX_CPU_ISA": most.upper()}) == most
+    assert onednn_level({"sse4_1"}, {"ONEDNN_MAX_CPU_ISA": most.upper()}) == "sse41"
+    assert onednn_level(everything, {"ONEDNN_MAX_CPU_ISA": "ALL"}) == list(ONEDNN_LEVELS)[-1]
+
+
+def test_a_gpu_is_named_with_its_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100 80GB HBM3")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 92400)
+    find_device.cache_clear()
+    try:
+        gpu = find_device("cuda")
+    finally:
+        find_device.cache_clear()
+    assert gpu.kind == f"gpu nvidia-h100-80gb-hbm3 cuda-13.0 cudnn-92400 torch-{torch.__version__}"
+    assert gpu.details["capability"] == "9.0"
