@@ -40,7 +40,7 @@ from ddpnas_ray.runs.files import (
 from ddpnas_ray.storage.parquet import parquet_bytes
 from tests.commands import contents, options, run
 from tests.conftest import TINY
-from tests.test_driver import FakeExecutor
+from tests.experiment.test_loop import FakeExecutor
 
 MOBILE = [
     "space={name: mobile, widths: [4, 4, 8, 8, 16], depths: [2, 1], strides: [1, 2], stem_stride: 1}",

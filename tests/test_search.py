@@ -290,10 +290,11 @@ def test_the_command_of_the_readme_searches_on_a_cluster_of_its_own(tmp_path: Pa
     words = [sys.executable, "-m", "ddpnas_ray.search", *options(*TINY), "--out", "run"]
     done = subprocess.run(words, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    first, second, *_ = done.stdout.splitlines()
+    first, warning, *lines = done.stdout.splitlines()
     assert first.startswith("run: ")
     assert "worker" in first
-    assert "/6 epochs, round " in second
+    assert warning.startswith("warning: training makes 2 steps an epoch")
+    assert any("/6 epochs, round " in line for line in lines)
     assert "\x1b" not in done.stdout
-    assert done.stdout.endswith(f"fingerprint {fingerprint}\nrun directory run\n")
+    assert f"\nfingerprint {fingerprint}\nrun directory run\n" in done.stdout
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == sorted(FILES)

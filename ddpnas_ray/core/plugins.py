@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from ddpnas_ray.core.errors import ConfigError, did_you_mean
@@ -76,5 +77,4 @@ def _names(package: str, path: tuple[str, ...], function: str, file: str) -> tup
 
 def _source(module: str) -> str:
     spec = importlib.util.find_spec(module)
-    loader: Any = None if spec is None else spec.loader
-    return (loader and loader.get_source(module)) or ""
+    return Path(spec.origin).read_text(encoding="utf-8") if spec is not None and spec.origin else ""

@@ -231,8 +231,8 @@ def log_expected_improvement(mean_N: FloatArray, deviation_N: FloatArray, best: 
         Shape (N,), finite.
 
     Example:
-        >>> log_expected_improvement(np.array([0.0, -50.0]), np.ones(2), 0.0).round(2)
-        array([   -0.92, -1258.74])
+        >>> log_expected_improvement(np.array([0.0, -50.0]), np.ones(2), 0.0).round(2).tolist()
+        [-0.92, -1258.74]
     """
     from scipy.special import erfcx, ndtr
 

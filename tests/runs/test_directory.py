@@ -343,7 +343,7 @@ def test_no_evaluations_come_back_as_none() -> None:
     assert read_evaluations(evaluations_table(())) == ()
 
 
-def test_the_columns_of_evaluations_are_those_of_the_design_and_three_times() -> None:
+def test_the_columns_of_evaluations_are_those_of_the_design_three_times_and_the_device() -> None:
     schema = pq.read_schema(io.BytesIO(evaluations_table([evaluation()])))
     assert {field.name: str(field.type) for field in schema} == {
         "round": "int32",
@@ -361,6 +361,7 @@ def test_the_columns_of_evaluations_are_those_of_the_design_and_three_times() ->
         "start_s": "double",
         "train_s": "double",
         "validate_s": "double",
+        "device": "string",
     }
 
 

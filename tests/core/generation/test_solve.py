@@ -25,7 +25,6 @@ from ddpnas_ray.core.generation.solve import (
     solve,
     solve_many,
 )
-from ddpnas_ray.core.generation.solve import solve as generation
 from ddpnas_ray.core.space import BoolArray, CostFunction, CostTable, IntArray, LongestPath
 
 from .brute_force import (
@@ -332,7 +331,8 @@ def test_where_a_pass_for_many_budgets_is_too_large_each_is_solved_alone(monkeyp
 
 def test_a_method_that_breaks_a_bound_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = two_edges([[0.4, 0.6]], a=[[1, 2]])
-    monkeypatch.setattr(generation, "run_dynamic_programming", lambda *_: ([[(1,)]], 1))
+    broken = "ddpnas_ray.core.generation.solve.run_dynamic_programming"
+    monkeypatch.setattr(broken, lambda *_: ([[(1,)]], 1))
     with pytest.raises(RuntimeError, match=r"programme returned \(1,\), which breaks the bound on a"):
         solve(problem, {"a": Bound(None, 1)})
 
