@@ -56,11 +56,13 @@ def recompute_batch_norm(network: nn.Module, batches: Batches, config: TrainingC
         config: For the precision.
     """
     _track_statistics(network, True)
-    for norm in _norms(network):
+    norms = _norms(network)
+    for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # cumulative average
     network.train()
-    for images, _ in batches:
+    for count, (images, _) in enumerate(batches, start=1):
+        for norm in norms:
+            norm.momentum = 1.0 / count  # cumulative average; ``None`` makes torch read the count back from the GPU
         with _autocast(images, config):
             network(images)
 

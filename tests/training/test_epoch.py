@@ -124,6 +124,21 @@ def test_bf16_runs_on_cpu_and_keeps_float32_weights() -> None:
 # --- BatchNorm ---
 
 
+def test_recomputed_statistics_are_those_of_torchs_own_average_without_its_read_back() -> None:
+    module, theirs = network(), network()
+    recompute_batch_norm(module, batches(), CONFIG)
+    for norm in theirs.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.reset_running_stats()
+            norm.momentum = None  # reads ``num_batches_tracked`` on the host: a stall per layer and batch on a GPU
+    with torch.no_grad():
+        for images, _ in batches():
+            theirs(images)
+    for name, buffer in module.state_dict().items():
+        assert torch.equal(buffer, theirs.state_dict()[name]), name
+    assert all(norm.momentum is not None for norm in module.modules() if isinstance(norm, nn.BatchNorm2d))
+
+
 def test_recomputed_statistics_are_cumulative_averages_over_the_batches() -> None:
     module = network()
     with torch.no_grad():  # whatever was there before does not matter
