@@ -24,8 +24,9 @@ from ddpnas_ray.commandline import (
     seconds,
 )
 from ddpnas_ray.core.errors import RunDirError
-from ddpnas_ray.experiment.config import SearchConfig, check, describe, dump, fixed_keys, load, parse, set_key
+from ddpnas_ray.experiment.config import SearchConfig, check, describe, dump, fixed_keys, load, set_key
 from ddpnas_ray.experiment.progress import Display, Progress
+from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.reporting.summary import summary
 from ddpnas_ray.runs.directory import (
     create_run,

@@ -25,7 +25,8 @@ from ddpnas_ray.commandline import (
     refuse_dead_address,
 )
 from ddpnas_ray.core.errors import ConfigError, ResourceError, RunDirError, did_you_mean
-from ddpnas_ray.experiment.config import SearchConfig, check, load, parse, source_name, to_dict, to_yaml
+from ddpnas_ray.experiment.config import SearchConfig, check, load, source_name, to_dict
+from ddpnas_ray.experiment.yaml_text import parse, to_yaml
 from ddpnas_ray.runs.directory import create_run, free_name, parsed, read_result, refuse_existing
 from ddpnas_ray.runs.files import read_evaluations
 from ddpnas_ray.runs.lock import locked

@@ -22,8 +22,8 @@ from ddpnas_ray.core.generation.budgets import Bound
 from ddpnas_ray.core.generation.solve import Certificate, Solution
 from ddpnas_ray.devices.config import TimingOptions
 from ddpnas_ray.devices.table import Latency, LatencyRow, LatencyTable, edge_names
-from ddpnas_ray.experiment.config import parse
 from ddpnas_ray.experiment.finished import Generated
+from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.runs.files import read_costs, read_space
 from ddpnas_ray.spaces.cell.space import make
 from ddpnas_ray.spaces.target import Target

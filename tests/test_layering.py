@@ -26,6 +26,8 @@ LAYERS: list[
     {"execution"},
     {"training"},
     {"strategies"},
+    {"tasks"},
+    {"metrics"},
     {"data"},
     {"spaces"},
     {"nn"},
@@ -56,6 +58,8 @@ LIGHT = (
     "sweep",
     "costs",
     "data",
+    "tasks",
+    "metrics",
     "spaces",
 )
 

@@ -35,7 +35,7 @@ class Driver:
 
     Args:
         out: The run directory; it exists, and the command holds its lock.
-        until_s: See ``job.run``.
+        until_s: See ``run_experiment``.
     """
 
     def __init__(self, out: str, until_s: float | None) -> None:

@@ -20,7 +20,8 @@ from ddpnas_ray.core.generation.budgets import Budget, budget_text, is_time, qua
 from ddpnas_ray.core.generation.problem import Problem, evaluate
 from ddpnas_ray.core.generation.solve import Solution, most_likely, nearest
 from ddpnas_ray.core.space import CostFunction, IntArray
-from ddpnas_ray.experiment.config import SearchConfig, check, fixed_keys, make_strategy, parse, set_key, to_dict
+from ddpnas_ray.experiment.config import SearchConfig, check, fixed_keys, make_strategy, set_key, to_dict
+from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.runs.directory import existing_run, parsed, read_result, refuse_other_data
 from ddpnas_ray.runs.files import SCHEMA_VERSION, json_file, read_costs, read_space
 from ddpnas_ray.spaces.base import SpaceSpec, find_space

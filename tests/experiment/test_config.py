@@ -16,17 +16,8 @@ from hypothesis import strategies as st
 from ddpnas_ray import search
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.core.schedule import planned_architecture_epochs
-from ddpnas_ray.experiment.config import (
-    SearchConfig,
-    check,
-    describe,
-    differing_keys,
-    dump,
-    load,
-    packaged,
-    parse,
-    to_dict,
-)
+from ddpnas_ray.experiment.config import SearchConfig, check, describe, differing_keys, dump, load, to_dict
+from ddpnas_ray.experiment.yaml_text import packaged, parse
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
 from ddpnas_ray.spaces.cell.space import make as make_cell
 from tests.commands import run

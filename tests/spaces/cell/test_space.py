@@ -34,31 +34,31 @@ class TestSixCellsOfFourNodes(SpaceContract):
 
 class TestOneCellOfOneNode(SpaceContract):
     make = staticmethod(partial(make, cells=1, nodes=1, channels=2))
-    inputs = Inputs(channels=3, image_size=32, classes=2)
+    inputs = Inputs(shape=(3, 32, 32), outputs=2)
     target_config = TargetConfig(cells=1, channels=2)
 
 
 class TestTwoCellsOfTwoNodesOnOddImages(SpaceContract):
     make = staticmethod(partial(make, cells=2, nodes=2, channels=4))
-    inputs = Inputs(channels=1, image_size=7, classes=3)
+    inputs = Inputs(shape=(1, 7, 7), outputs=3)
     target_config = TargetConfig(cells=2, channels=5)
 
 
 class TestOddChannelsOnOddImages(SpaceContract):
     make = staticmethod(partial(make, cells=3, nodes=2, channels=3))
-    inputs = Inputs(channels=3, image_size=15, classes=4)
+    inputs = Inputs(shape=(3, 15, 15), outputs=4)
     target_config = TargetConfig(cells=4, channels=3)
 
 
 class TestImagenetStem(SpaceContract):
     make = staticmethod(partial(make, cells=2, nodes=1, channels=4))
-    inputs = Inputs(channels=3, image_size=128, classes=5)
+    inputs = Inputs(shape=(3, 128, 128), outputs=5)
     target_config = TargetConfig(cells=2, channels=4)
 
 
 class TestImagenetStemOnOddImages(SpaceContract):
     make = staticmethod(partial(make, cells=3, nodes=2, channels=2))
-    inputs = Inputs(channels=1, image_size=131, classes=5)
+    inputs = Inputs(shape=(1, 131, 131), outputs=5)
     target_config = TargetConfig(cells=3, channels=3)
     random_alphas = 1
 
@@ -131,14 +131,14 @@ def test_n_and_h_of_darts() -> None:
 
 def test_the_auto_stem_is_that_of_imagenet_from_128_pixels_on() -> None:
     stems = [
-        Target.resolve(TargetConfig(), Inputs(channels=3, image_size=size, classes=10), make().target).stem
+        Target.resolve(TargetConfig(), Inputs(shape=(3, size, size), outputs=10), make().target).stem
         for size in (32, 127, 128)
     ]
     assert stems == ["cifar", "cifar", "imagenet"]
 
 
 def test_the_target_is_that_of_the_data_unless_said_otherwise() -> None:
-    inputs = Inputs(channels=1, image_size=8, classes=7)
+    inputs = Inputs(shape=(1, 8, 8), outputs=7)
     assert Target.resolve(TargetConfig(), inputs, make().target) == Target(
         cells=20, channels=36, image_size=8, classes=7, stem="cifar", input_channels=1
     )
@@ -189,7 +189,7 @@ def logits(spec_options: dict[str, int], alpha_E: np.ndarray, inputs: Inputs) ->
 @pytest.mark.parametrize("size", [7, 8, 128])
 @pytest.mark.parametrize("where", ["a node", "the normal cell", "the reduction cell", "everything"])
 def test_none_adds_zero(size: int, where: str) -> None:
-    options, inputs = {"cells": 3, "nodes": 2, "channels": 4}, Inputs(channels=1, image_size=size, classes=3)
+    options, inputs = {"cells": 3, "nodes": 2, "channels": 4}, Inputs(shape=(1, size, size), outputs=3)
     alpha_E = np.full(10, CELL_OPS.index("sep_conv_3x3"))
     alpha_E[
         {"a node": slice(7, 10), "the normal cell": slice(5), "the reduction cell": slice(5, 10)}.get(where, ...)
@@ -205,7 +205,7 @@ def test_none_adds_zero(size: int, where: str) -> None:
 def test_a_node_of_none_gives_zero_channels_of_the_right_size() -> None:
     alpha_E = np.full(10, CELL_OPS.index("skip_connect"))
     alpha_E[7:] = NONE  # the reduction cell's second node
-    network = make(cells=2, nodes=2, channels=4).build(alpha_E, Inputs(channels=1, image_size=7, classes=3))
+    network = make(cells=2, nodes=2, channels=4).build(alpha_E, Inputs(shape=(1, 7, 7), outputs=3))
     seen = []
     network.cells[1].register_forward_hook(lambda module, x, y: seen.append(y))
     network(torch.randn(2, 1, 7, 7))
@@ -216,7 +216,7 @@ def test_a_node_of_none_gives_zero_channels_of_the_right_size() -> None:
 
 def test_a_network_of_none_has_the_parameters_that_all_share() -> None:
     spec = make(cells=6, nodes=4, channels=4)
-    inputs = Inputs(channels=1, image_size=8, classes=10)
+    inputs = Inputs(shape=(1, 8, 8), outputs=10)
     names = [name for name, _ in spec.build(np.full(28, NONE), inputs).named_parameters()]
     assert names
     assert not any(".edges." in name for name in names)
