@@ -19,6 +19,8 @@ from ddpnas_ray.core.schedule import planned_architecture_epochs
 from ddpnas_ray.core.space import expectation
 from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.costs.convnet import CELL_OPS
+from ddpnas_ray.spaces.cell.costs import CellNetShape, cost_table
+from ddpnas_ray.spaces.cell.network import CellNetwork
 from ddpnas_ray.spaces.cell.space import NONE, OPS, decode, encode, make
 from ddpnas_ray.spaces.target import Inputs, Target, TargetConfig
 from ddpnas_ray.testing import SpaceContract, count_macs
@@ -113,6 +115,37 @@ def test_deploy_networks_of_darts_have_the_exact_costs(
         network = spec.deploy(spec.encode(known), target).eval()
         assert sum(p.numel() for p in network.parameters()) == params
         assert count_macs(network, torch.empty(1, 3, target.image_size, target.image_size)) == macs
+
+
+@pytest.mark.parametrize(
+    ("reductions", "params", "macs", "node_channels"),
+    [((4, 9), 4_718_752, 529_911_552, 192), ((0, 1, 5, 9), 60_536_608, 559_637_184, 768)],
+    ids=["DARTS's positions", "the paper's 1st, 2nd, 6th and 10th"],
+)
+def test_what_the_imagenet_network_of_cells_costs_by_where_it_reduces(
+    reductions: tuple[int, ...], params: int, macs: int, node_channels: int
+) -> None:
+    """The arithmetic of docs/deviations.md: the positions that the paper prints cannot be meant."""
+    shape = CellNetShape(
+        cells=14,
+        nodes=4,
+        channels=48,
+        image_size=224,
+        input_channels=3,
+        classes=1000,
+        stem="imagenet",
+        reductions=reductions,
+        deploy=True,
+    )
+    alpha_E = encode(DARTS_V2)
+    assert (cost_table("params", shape, CELL_OPS)(alpha_E), cost_table("macs", shape, CELL_OPS)(alpha_E)) == (
+        params,
+        macs,
+    )
+    assert shape.geometry()[-1].channels == node_channels
+    with torch.device("meta"):
+        network = CellNetwork(shape, [(CELL_OPS[k],) for k in alpha_E])
+    assert sum(p.numel() for p in network.parameters()) == params
 
 
 def test_the_figure_with_batch_norm_and_relu_is_the_published_one() -> None:
