@@ -87,7 +87,7 @@ def scores(data: dict[str, str], size: int, epochs: int, networks: int, task: ty
         state = strategy.tell(state, space, plan, executor.evaluate(plan.requests))
         requests = [EvalRequest(0, epoch, n, alpha_E, lr=0.0, train=False) for n, alpha_E in enumerate(alphas_NE)]
         found.append([result.score for result in executor.evaluate(requests)])
-        say(f"{data['path']}, {trainer.__name__}: epoch {epoch + 1}, mean score {np.mean(found[-1]):.3f}")
+        say(f"{data['path']}, {task.__name__}: epoch {epoch + 1}, mean score {np.mean(found[-1]):.3f}")
     return np.array(found)
 
 
