@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from ddpnas_ray.ablations import folder as folders
@@ -17,20 +15,16 @@ from ddpnas_ray.ablations.outcomes import Outcome
 from ddpnas_ray.ablations.report import report
 from ddpnas_ray.ablations.study import ABLATIONS, Look, Searches, find, plan
 from ddpnas_ray.ablations.sweeps import Planned, Sweep
-from ddpnas_ray.commandline import (
-    INTERRUPTED,
-    OK,
-    Parser,
-    add_config_options,
-    guarded,
-    refuse_dead_address,
-)
+from ddpnas_ray.console.cluster import checked_address, cluster
+from ddpnas_ray.console.command import INTERRUPTED, OK, Parser, guarded, say
+from ddpnas_ray.console.options import add_address_option, add_config_options
+from ddpnas_ray.console.out import new_out, resume_command, resumed_out
+from ddpnas_ray.console.progress import counting
 from ddpnas_ray.core.errors import ConfigError
-from ddpnas_ray.execution.base import ExecutionConfig
 from ddpnas_ray.experiment.config import SearchConfig, load, source_name
 from ddpnas_ray.experiment.finished import FinishedRun
 from ddpnas_ray.job import Job
-from ddpnas_ray.runs.directory import create_run, free_name, parsed, refuse_existing
+from ddpnas_ray.runs.directory import create_run, parsed
 from ddpnas_ray.runs.lock import locked
 from ddpnas_ray.storage.folder import Folder
 
@@ -72,7 +66,7 @@ def parser(own: Sequence[str] = ()) -> argparse.ArgumentParser:
         sub.add_argument("--out", metavar="DIR", help="where to; default: a new runs/ablate-<what>-...")
         sub.add_argument("--json", action="store_true", help="print ablation.json; the table goes to stderr")
         if isinstance(ablation, Searches) or ablation.scores:
-            sub.add_argument("--address", metavar="HOST:PORT", help="a running Ray cluster, or auto")
+            add_address_option(sub, *([] if isinstance(ablation, Searches) else ["score in this process"]))
     return p
 
 
@@ -101,7 +95,7 @@ def _search_all(ablation: Searches, args: argparse.Namespace) -> int:
         arguments["config"] = source_name(args.config, args.overrides)
     sweep = plan(args.what, config, arguments)
     out = args.out if saved is not None else _new_out(args, config)
-    _refuse_dead(args, sweep.base.execution)
+    address = None if sweep.base.execution.backend == "local" else checked_address(args.address)
     job = Job.prepare(sweep.base)
     if saved is not None:
         folders.refuse_other_data(saved, job.digest)
@@ -113,13 +107,10 @@ def _search_all(ablation: Searches, args: argparse.Namespace) -> int:
             folders.mend(saved)
         done = {outcome.key: outcome for outcome in saved.outcomes} if saved is not None else {}
         try:
-            _search(sweep, job, folder, done, args)
+            _search(sweep, job, folder, done, args, address)
         except KeyboardInterrupt:
-            command = f"python -m ddpnas_ray.ablate {args.what} --out {shlex.quote(out)} --resume"
-            print(
-                f"interrupted; {len(done)} of {len(sweep.trials)} searches are saved. Go on with: {command}",
-                file=sys.stderr,
-            )
+            command = resume_command(out, f"ablate {args.what}")
+            say(f"interrupted; {len(done)} of {len(sweep.trials)} searches are saved. Resume with: {command}")
             return INTERRUPTED
         found = report(ablation, sweep, [done[planned.key] for planned in sweep.trials], arguments["config"])
         facts = folders.content(args.what, config, arguments, job.digest, None)
@@ -128,25 +119,31 @@ def _search_all(ablation: Searches, args: argparse.Namespace) -> int:
     return OK
 
 
-def _search(sweep: Sweep, job: Job, folder: Folder, done: dict[Any, Outcome], args: argparse.Namespace) -> None:
-    """Search what has not been searched yet; every finished search is kept at once."""
-    from ddpnas_ray.distributed.ray_trials import Trial, run_trials, search_all
-    from ddpnas_ray.experiment.progress import counting
+def _search(
+    sweep: Sweep, job: Job, folder: Folder, done: dict[Any, Outcome], args: argparse.Namespace, address: str | None
+) -> None:
+    """Search what has not been searched yet; every finished search is kept at once.
 
+    Args:
+        address: Of the cluster; None searches in this process.
+    """
     left = [planned for planned in sweep.trials if planned.key not in done]
-    trials = [Trial(planned.variant.label, planned.config) for planned in left]
     lines = sys.stderr if args.json else sys.stdout
+    workers = sweep.base.execution.workers
+    where: AbstractContextManager[str] = nullcontext("in this process")
+    if address is not None and left:
+        where = cluster(address, "run searches side by side", lines, workers=workers)
 
     def kept(planned: Planned, result: dict[str, Any]) -> None:
         done[planned.key] = Outcome.of(planned, result)
         folders.keep(folder, done[planned.key])
 
-    with (
-        _cluster(args.address, sweep.base.execution, needed=bool(left)) as (on_ray, where),
-        counting("searches", len(sweep.trials), lines, done=len(done)) as advance,
-    ):
-        print(f"{folder.uri}: {len(left)} of {len(sweep.trials)} searches {where}", file=lines, flush=True)
-        if on_ray:
+    with where as place, counting("searches", len(sweep.trials), lines, done=len(done)) as advance:
+        from ddpnas_ray.distributed.ray_trials import Trial, run_trials, search_all
+
+        print(f"{folder.uri}: {len(left)} of {len(sweep.trials)} searches, {place}", file=lines, flush=True)
+        trials = [Trial(planned.variant.label, planned.config) for planned in left]
+        if address is not None:
             run_trials(job, trials, on_done=advance, on_result=lambda i, result: kept(left[i], result))
             return
         for planned, trial in zip(left, trials, strict=True):
@@ -157,11 +154,7 @@ def _search(sweep: Sweep, job: Job, folder: Folder, done: dict[Any, Outcome], ar
 
 def _restored(args: argparse.Namespace) -> Saved:
     """The ablation to go on with; options that are given must be those that it was started with."""
-    if args.out is None:
-        raise ConfigError("--resume: which ablation? give its directory with --out")
-    if args.config:
-        raise ConfigError("--config: an ablation goes on with its own config.yaml; leave --config out")
-    saved = folders.restore(args.out, args.what, args.overrides)
+    saved = folders.restore(resumed_out(args, "ablation", "config.yaml"), args.what, args.overrides)
     defaults = vars(parser([args.what] if ":" in args.what else []).parse_args([args.what]))
     for key, value in vars(args).items():
         before = saved.content["arguments"].get(key)
@@ -192,46 +185,27 @@ class _Desk:
 
     def begin(self, config: SearchConfig) -> None:
         self.out = _new_out(self.args, config)
-        if getattr(self.args, "address", None):
-            _refuse_dead(self.args, config.execution)
+        if getattr(self.args, "address", None) and config.execution.backend != "local":
+            checked_address(self.args.address)
 
     def inherited(self, run: FinishedRun, job: Job, alphas: Sequence[Sequence[int]]) -> list[float]:
-        from ddpnas_ray.distributed.ray_scoring import inherited_scores
-        from ddpnas_ray.experiment.progress import counting
-
-        address = self.args.address
+        lines = sys.stderr if self.args.json else sys.stdout
+        address, execution = self.args.address, job.config.execution
+        on_ray = bool(address) and execution.backend != "local"
         with (
-            _cluster(address, job.config.execution, needed=bool(address)) as (on_ray, _),
-            counting("networks", len(alphas), sys.stderr if self.args.json else sys.stdout) as advance,
+            cluster(address, "score networks", lines, workers=execution.workers) if on_ray else nullcontext(),
+            counting("networks", len(alphas), lines) as advance,
         ):
+            from ddpnas_ray.distributed.ray_scoring import inherited_scores
+
             return inherited_scores(run, job, alphas, on_ray=on_ray, on_done=advance)
 
 
 # --- what they have in common ---------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _cluster(address: str | None, config: ExecutionConfig, *, needed: bool) -> Iterator[tuple[bool, str]]:
-    """Connect to Ray, unless everything is to stay in this process; tells which, in words too."""
-    if not needed or config.backend == "local":
-        yield False, "in this process"
-        return
-    from ddpnas_ray.distributed import ray_driver
-
-    with ray_driver.cluster(address, config) as dashboard:
-        yield True, f"on Ray, dashboard http://{dashboard}" if dashboard else "on Ray, no dashboard"
-
-
-def _refuse_dead(args: argparse.Namespace, config: ExecutionConfig) -> None:
-    """An address where nobody answers is bad input, to be said before anything is written."""
-    if config.backend != "local":
-        refuse_dead_address(args.address or os.environ.get("RAY_ADDRESS") or "")
-
-
 def _new_out(args: argparse.Namespace, config: SearchConfig) -> str:
-    out = args.out or free_name(f"runs/ablate-{args.what}-{config.space.name}")
-    refuse_existing(Folder.open(out))
-    return str(out)
+    return new_out(args.out, f"ablate-{args.what}-{config.space.name}")
 
 
 def _print(table: str, facts: dict[str, Any], args: argparse.Namespace, out: str) -> None:

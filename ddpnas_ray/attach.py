@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import socket
 import sys
@@ -10,15 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
-from ddpnas_ray.commandline import FAILED, INTERRUPTED, OK, Parser, guarded, refuse_dead_address
+from ddpnas_ray.console.cluster import refuse_dead_address
+from ddpnas_ray.console.command import FAILED, INTERRUPTED, OK, Parser, guarded, say
+from ddpnas_ray.console.out import events, resume_command, saved_text
+from ddpnas_ray.console.progress import Display, duration
 from ddpnas_ray.core.errors import DriverGoneError, ResourceError, RunDirError
-from ddpnas_ray.experiment.progress import Display, duration
 from ddpnas_ray.reporting.summary import summary
-from ddpnas_ray.runs.checkpoint import newest_epoch
-from ddpnas_ray.runs.directory import existing_run, parsed, read_result
+from ddpnas_ray.runs.directory import existing_run, read_result
 from ddpnas_ray.runs.lock import holder_text, lock_holder
-from ddpnas_ray.runs.log import read_log
-from ddpnas_ray.search import resume_command
 from ddpnas_ray.storage.folder import Folder
 
 DESCRIPTION = """\
@@ -65,14 +65,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         refuse_dead_address(args.address or "")
     elif not folder.has("result.json"):
         raise RunDirError(
-            f"{args.run}: nobody searches there; {_saved(folder)}. Go on with: {resume_command(args.run)}"
+            f"{args.run}: nobody searches there; {saved_text(folder)}. Resume with: {resume_command(args.run)}"
         )
     try:
-        with Display(f"ddpnas attach: {args.run}", live=sys.stderr.isatty(), lines=sys.stdout) as display:
+        with Display(f"ddpnas attach: {args.run}", sys.stdout) as display:
             _follow(folder, args.address, display)
     except KeyboardInterrupt:
         command = f"python -m ddpnas_ray.attach {shlex.quote(args.run)}"
-        print(f"left; the search goes on. Look again with: {command}", file=sys.stderr)
+        say(f"left; the search goes on. Look again with: {command}")
         return INTERRUPTED
     if folder.has("result.json"):
         print(summary(read_result(folder), args.run))
@@ -113,7 +113,7 @@ class _Log:
         self._folder = folder
 
     def status(self) -> Mapping[str, Any] | None:
-        epochs = [event for event in _events(self._folder) if event["event"] == "epoch"]
+        epochs = [event for event in events(self._folder) if event["event"] == "epoch"]
         return epochs[-1] if epochs else {"phase": "starting", "note": "no epoch has ended yet"}
 
 
@@ -131,6 +131,8 @@ def _source(folder: Folder, holder: Mapping[str, Any], address: str | None) -> I
             try:
                 where = address or _address(holder)
                 refuse_dead_address(where)
+                if "auth" in holder:  # Ray reads it as it is imported, and never guesses it for a given address
+                    os.environ.setdefault("RAY_AUTH_MODE", str(holder["auth"]))
                 from ddpnas_ray.distributed.ray_attach import attached
 
                 driver = stack.enter_context(attached(where, str(holder["driver"])))
@@ -141,12 +143,12 @@ def _source(folder: Folder, holder: Mapping[str, Any], address: str | None) -> I
                     raise
                 why = str(error)
             else:
-                _say(f"{folder.uri}: attached to {holder['driver']} of {who}, cluster {where}")
+                say(f"{folder.uri}: attached to {holder['driver']} of {who}, cluster {where}")
                 yield driver
                 return
-    events = _events(folder)
-    age = f", last written {duration(max(0.0, time.time() - events[-1]['time']))} ago" if events else ""
-    _say(f"{folder.uri}: following log.jsonl of {who}, a line an epoch{age} ({why})")
+    log = events(folder)
+    age = f", last written {duration(max(0.0, time.time() - log[-1]['time']))} ago" if log else ""
+    say(f"{folder.uri}: following log.jsonl of {who}, a line an epoch{age} ({why})")
     yield _Log(folder)
 
 
@@ -175,7 +177,7 @@ def _show(source: _Source, folder: Folder, holder: Mapping[str, Any], display: D
             last, heard_s, silent = now, time.monotonic(), False
         elif not silent:
             silent = True
-            _say("the driver does not answer: it starts, or is started again after its death; waiting")
+            say("the driver does not answer: it starts, or is started again after its death; waiting")
         display.show({**last, "note": "the driver does not answer; waiting"} if silent else last)
         if time.monotonic() - looked_s >= look_s:
             looked_s = time.monotonic()
@@ -186,11 +188,11 @@ def _show(source: _Source, folder: Folder, holder: Mapping[str, Any], display: D
 
 def _ended(folder: Folder, run: str) -> int:
     """Say how a search without a result ended."""
-    events = _events(folder)
-    last = events[-1] if events else {"event": ""}
-    go_on = f"{_saved(folder)}. Go on with: {resume_command(run)}"
+    log = events(folder)
+    last = log[-1] if log else {"event": ""}
+    go_on = f"{saved_text(folder)}. Resume with: {resume_command(run)}"
     if last["event"] == "stopped":
-        print(f"time limit reached; {go_on}", file=sys.stderr)
+        say(f"time limit reached; {go_on}")
         return OK
     if (holder := lock_holder(folder)) is not None:
         how = f"its driver is gone, and LOCK still names {holder_text(holder)}: remove LOCK where that has ended"
@@ -198,22 +200,8 @@ def _ended(folder: Folder, run: str) -> int:
         how = f"it failed: {' '.join(str(last['error']).split())}"
     else:
         how = "Ctrl-C, a kill or a lost machine"
-    print(f"{run}: the search ended without a result ({how}); {go_on}", file=sys.stderr)
+    say(f"{run}: the search ended without a result ({how}); {go_on}")
     return FAILED
-
-
-def _saved(folder: Folder) -> str:
-    saved = newest_epoch(folder / "checkpoints")
-    planned = next((event["epochs"] for event in reversed(_events(folder)) if event["event"] == "epoch"), None)
-    return f"{saved} of {planned} epochs are saved" if saved and planned else "no epoch is saved"
-
-
-def _events(folder: Folder) -> list[dict[str, Any]]:
-    return parsed(folder, "log.jsonl", read_log) if folder.has("log.jsonl") else []
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

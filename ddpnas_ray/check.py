@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ddpnas_ray.commandline import OK, Parser, add_config_options, guarded
+from ddpnas_ray.console.command import OK, Parser, guarded
+from ddpnas_ray.console.options import add_config_options
+from ddpnas_ray.console.progress import duration
 from ddpnas_ray.core.errors import ConfigError, GenotypeError
 from ddpnas_ray.core.requests import Plan
 from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.experiment.config import Origin, load
-from ddpnas_ray.experiment.progress import duration
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
 from ddpnas_ray.spaces.target import Inputs, Target, TargetConfig
 

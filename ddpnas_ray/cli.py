@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from ddpnas_ray import __version__
-from ddpnas_ray.commandline import BAD_INPUT, OK
+from ddpnas_ray.console.command import BAD_INPUT, OK
 from ddpnas_ray.core.errors import did_you_mean
 
 COMMANDS = {

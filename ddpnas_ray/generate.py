@@ -7,12 +7,15 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
 
-from ddpnas_ray.commandline import BAD_INPUT, OK, Parser, add_set_option, guarded, positive, refuse_dead_address
+from ddpnas_ray.console.cluster import checked_address, cluster
+from ddpnas_ray.console.command import BAD_INPUT, OK, Parser, guarded, say
+from ddpnas_ray.console.options import add_address_option, add_set_option, positive
+from ddpnas_ray.console.progress import counting
 
 if TYPE_CHECKING:
     from ddpnas_ray.core.generation.budgets import Budget
@@ -76,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
         default="auto",
         help="auto: Ray where --address is given, else this process, since budgets take milliseconds",
     )
-    g.add_argument("--address", metavar="HOST:PORT", help="a running Ray cluster, or auto")
+    add_address_option(g, "do without, or as --backend and --device-label say")
     p.add_argument("--json", action="store_true", help="print the networks as one JSON list; the table goes to stderr")
     p.epilog = "exit codes: 0 done; 1 failure; 2 bad input, or a budget that nothing meets (the others are written)"
     return p
@@ -130,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     infeasible = [network.budget for network in networks if not network.solutions]
     with _stdout_to_stderr():
         for budget in infeasible:
-            print(f"BudgetError: {infeasible_text(run, budget)}", file=sys.stderr)
+            say(f"BudgetError: {infeasible_text(run, budget)}")
     return BAD_INPUT if infeasible else OK
 
 
@@ -141,7 +144,7 @@ def _solve(run: FinishedRun, budgets: Sequence[Budget], args: argparse.Namespace
     k = max(args.best, args.verify or 1)
     groups = groups_that_share(run.problem, budgets)
     solutions: list[list[Solution]] = []
-    with _progress("solving", len(budgets)) as advance, _stdout_to_stderr():
+    with counting("budgets", len(budgets), sys.stderr) as advance, _stdout_to_stderr():
         if on_ray:
             from ddpnas_ray.distributed.ray_budgets import solve_budgets
 
@@ -170,7 +173,7 @@ def _verify(run: FinishedRun, job: Job, networks: Sequence[Generated], on_ray: b
     from ddpnas_ray.distributed.ray_scoring import inherited_scores
 
     alphas = list(dict.fromkeys(solution.alpha_E for network in networks for solution in network.solutions))
-    with _progress("scoring", len(alphas)) as advance:
+    with counting("networks scored", len(alphas), sys.stderr) as advance:
         scores = dict(zip(alphas, inherited_scores(run, job, alphas, on_ray=on_ray, on_done=advance), strict=True))
     return [
         network.choose([scores[solution.alpha_E] for solution in network.solutions], ())
@@ -193,7 +196,7 @@ def _latency(path: str, run: FinishedRun) -> tuple[CostTable, TimingOptions]:
             raise DataError(f"{path}: published tables are of the mobile space; this run is of {run.config.space.name}")
         published = read_published(path)
         if published.note != EXACT:
-            print(f"{path}: {published.note}", file=sys.stderr)
+            say(f"{path}: {published.note}")
         shape = backbone(**run.config.space.options)
         cost = published.cost(shape, image_size=run.target.image_size, classes=run.target.classes)
         return cost, TimingOptions()
@@ -213,7 +216,7 @@ def _measure(run: FinishedRun, networks: Sequence[Generated], label: str, option
     alphas = list(dict.fromkeys(solution.alpha_E for network in networks for solution in network.solutions))
     if not alphas:
         return list(networks)
-    with _progress("measuring", options.passes * len(alphas)) as advance:
+    with counting("timings", options.passes * len(alphas), sys.stderr) as advance:
         latencies = measure_networks(
             run.spec, run.target, [np.array(alpha_E) for alpha_E in alphas], label, options, on_timed=advance
         )
@@ -228,29 +231,17 @@ def _measure(run: FinishedRun, networks: Sequence[Generated], label: str, option
 
 @contextmanager
 def _cluster(run: FinishedRun, args: argparse.Namespace) -> Iterator[bool]:
-    """Connect to Ray where it is needed; tells whether budgets are solved and networks scored there."""
+    """Connect to Ray where it is needed; yields whether budgets are solved and networks scored there."""
     on_ray = args.backend == "ray" or (args.backend == "auto" and bool(args.address))
     if not on_ray and not args.device_label:
         yield False
         return
     from ddpnas_ray.devices.config import device_label
-    from ddpnas_ray.distributed import ray_driver
 
-    refuse_dead_address(args.address or os.environ.get("RAY_ADDRESS") or "")
     label = device_label(args.device_label) if args.device_label else None
-    with ray_driver.cluster(args.address, run.config.execution, label=label):
+    purpose, workers = "solve budgets" if on_ray else "measure networks", run.config.execution.workers
+    with cluster(checked_address(args.address), purpose, sys.stderr, workers=workers, label=label):
         yield on_ray
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr where somebody looks; call what it yields with how many are done."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda n: bar.advance(task, n)
 
 
 def _print_table(run: FinishedRun, networks: Sequence[Generated], out: TextIO) -> None:

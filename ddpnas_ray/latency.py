@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ddpnas_ray.commandline import OK, Parser, add_set_option, guarded, positive, refuse_dead_address
+from ddpnas_ray.console.cluster import checked_address, cluster
+from ddpnas_ray.console.command import OK, Parser, guarded, say
+from ddpnas_ray.console.options import add_address_option, add_set_option, count, positive
+from ddpnas_ray.console.progress import counting, duration
 from ddpnas_ray.core.errors import ConfigError, DataError
 from ddpnas_ray.devices.config import TimingOptions, device_label
 
@@ -81,17 +82,17 @@ def parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="compare a table with whole networks, measured", description=CHECK)
     check.add_argument("table", metavar="TABLE", help="what build wrote")
-    check.add_argument("--networks", metavar="N", type=_count, default=50, help="of any depth (default 50)")
+    check.add_argument("--networks", metavar="N", type=count, default=50, help="of any depth (default 50)")
     check.add_argument(
-        "--full-depth-networks", metavar="N", type=_count, default=50, help="no part left out (default 50)"
+        "--full-depth-networks", metavar="N", type=count, default=50, help="no part left out (default 50)"
     )
-    check.add_argument("--seed", metavar="N", type=_count, default=0, help="of the networks (default 0)")
+    check.add_argument("--seed", metavar="N", type=count, default=0, help="of the networks (default 0)")
     check.add_argument("--csv", metavar="FILE", help="write every measurement")
     check.add_argument("--json", action="store_true", help="print one JSON object; progress goes to stderr")
     check.add_argument("--device-label", metavar="NAME", help="default: the table's")
     for command in (build, check):
         command.add_argument("--passes", metavar="N", type=positive, default=5, help="over everything (default 5)")
-        command.add_argument("--address", metavar="HOST:PORT", help="a running Ray cluster, or auto")
+        add_address_option(command)
     return p
 
 
@@ -134,18 +135,19 @@ def _build(args: argparse.Namespace) -> int:
     parts = spec.parts(target)
     distinct = list({part.key: part for part in parts}.values())
     reference_alpha = _draw(spec.space, 1, seed=0, full_depth=False)[0]
-    with _cluster(args.address, label):
+    timed = counting("timings of parts", options.passes * len(distinct), sys.stderr)
+    with cluster(checked_address(args.address), "time parts", sys.stderr, label=label), timed as advance:
         from ddpnas_ray.distributed import ray_tasks
 
         machine = ray_tasks.describe(label, options)
-        print(f"{label}: {_hardware(machine)}", file=sys.stderr)
+        say(f"{label}: {_hardware(machine)}")
         start = time.monotonic()
         timings = ray_tasks.time_parts(
             ray_tasks.network(spec, target, reference_alpha),
             distinct,
             label,
             options,
-            on_timed=_progress("parts", options.passes * len(distinct)),
+            on_timed=advance,
         )
         seconds = time.monotonic() - start
     reference = reference_latency(timings)
@@ -213,8 +215,6 @@ def _summary(table: LatencyTable, space: SearchSpace, target: str, distinct: int
     """The table in a few lines."""
     import numpy as np
 
-    from ddpnas_ray.experiment.progress import duration
-
     cost = table.cost(space)
     slowest = max(table.rows, key=lambda row: row.latency.median_ns)
     predicted_ns = cost(np.array(table.reference_alpha))
@@ -252,7 +252,8 @@ def _check(args: argparse.Namespace) -> int:
         "full_depth": _draw(spec.space, args.full_depth_networks, seed=args.seed, full_depth=True),
     }
     alphas = [alpha for drawn in populations.values() for alpha in drawn]
-    with _cluster(args.address, label):
+    timed = counting("timings of networks", options.passes * len(alphas), sys.stderr)
+    with cluster(checked_address(args.address), "time networks", sys.stderr, label=label), timed as advance:
         from ddpnas_ray.distributed import ray_tasks
 
         timings = ray_tasks.time_parts(
@@ -262,7 +263,7 @@ def _check(args: argparse.Namespace) -> int:
             options,
             whole=True,
             seed=args.seed,
-            on_timed=_progress("networks", options.passes * len(alphas)),
+            on_timed=advance,
         )
     now = reference_latency(timings)
     rows = [
@@ -381,34 +382,6 @@ def _draw(space: SearchSpace, count: int, *, seed: int, full_depth: bool) -> lis
     return random_alphas(problem, count, rng)
 
 
-@contextmanager
-def _cluster(address: str | None, label: str) -> Iterator[None]:
-    """The running cluster, or one that is started here, whose node is the device."""
-    refuse_dead_address(address or os.environ.get("RAY_ADDRESS") or "")
-    from ddpnas_ray.distributed import ray_driver
-    from ddpnas_ray.execution.base import ExecutionConfig
-
-    with ray_driver.cluster(address, ExecutionConfig(), label=label):
-        yield
-
-
-def _progress(what: str, total: int) -> Callable[[int], None]:
-    """Prints a line to stderr at every tenth of the work; call what it returns with how many are done."""
-    from ddpnas_ray.experiment.progress import duration
-
-    start, done = time.monotonic(), 0
-
-    def timed(count: int) -> None:
-        """So many more are done."""
-        nonlocal done
-        before, done = done, done + count
-        if 10 * before // total < 10 * done // total:
-            left = (time.monotonic() - start) / done * (total - done)
-            print(f"{done}/{total} timings of {what}, {duration(left)} left", file=sys.stderr, flush=True)
-
-    return timed
-
-
 def _hardware(machine: Mapping[str, Any]) -> str:
     gpu = f"{machine['gpu']}, " if "gpu" in machine else ""
     return f"{gpu}{machine['cpu']}, {machine['cores']} cores, torch {machine['packages']['torch']}"
@@ -416,12 +389,6 @@ def _hardware(machine: Mapping[str, Any]) -> str:
 
 def _ms(nanoseconds: float) -> str:
     return f"{nanoseconds / 1e6:.3f} ms"
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ddpnas_ray.commandline import FAILED, OK, Parser, guarded
+from ddpnas_ray.console.command import FAILED, OK, Parser, guarded
 from ddpnas_ray.core.errors import ConfigError, RunDirError
 from ddpnas_ray.core.space import SearchSpace, every_edge_active
 from ddpnas_ray.experiment.config import parse

@@ -6,27 +6,18 @@ import argparse
 import dataclasses
 import hashlib
 import importlib.util
-import os
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ddpnas_ray.commandline import (
-    FAILED,
-    INTERRUPTED,
-    OK,
-    Parser,
-    add_config_options,
-    guarded,
-    positive,
-    refuse_client,
-    refuse_dead_address,
-)
+from ddpnas_ray.console.cluster import checked_address, cluster
+from ddpnas_ray.console.command import FAILED, INTERRUPTED, OK, Parser, guarded, say
+from ddpnas_ray.console.options import add_address_option, add_config_options, positive
+from ddpnas_ray.console.out import default_name, new_out, resume_command, resumed_out
 from ddpnas_ray.core.errors import ConfigError, ResourceError, RunDirError, did_you_mean
 from ddpnas_ray.experiment.config import SearchConfig, check, load, parse, source_name, to_dict, to_yaml
-from ddpnas_ray.runs.directory import create_run, free_name, parsed, read_result, refuse_existing
+from ddpnas_ray.runs.directory import create_run, parsed, read_result
 from ddpnas_ray.runs.files import read_evaluations
 from ddpnas_ray.runs.lock import locked
 from ddpnas_ray.storage.folder import Folder
@@ -77,9 +68,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seeds", metavar="N|A..B", help="so many seeds from 0, or those from A to B (1)")
     p.add_argument("--out", metavar="DIR", help="where to, local or a URI; default: a new runs/sweep-<space>-<data>")
     p.add_argument("--resume", action="store_true", help="go on with the sweep in --out; failed searches start again")
-    p.add_argument(
-        "--address", metavar="HOST:PORT", help="a running Ray cluster, or auto; default: start one on this machine"
-    )
+    add_address_option(p)
     p.add_argument("--concurrent", metavar="N", type=positive, help="searches at a time, at most; default: what fits")
     p.add_argument("--stop", choices=("none", "asha", "median"), help="stop bad searches early (none); see above")
     p.add_argument(
@@ -120,20 +109,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     sweep = grids.plan(plan.config, plan.grid, plan.seeds)
     if plan.stop != "none" and any(variant.config.evaluation.kind == "table" for variant in sweep.variants):
         raise ConfigError(f"--stop {plan.stop}: searches by table take milliseconds; --stop is for those that train")
-    on = plan.config.data.name if plan.config.evaluation.kind == "supernet" else "table"
-    out = args.out or free_name(f"runs/sweep-{plan.config.space.name}-{on}")
-    folder = Folder.open(out)
-    if not args.resume:
-        refuse_existing(folder)
+    folder = Folder.open(args.out if args.resume else new_out(args.out, f"sweep-{default_name(plan.config)}"))
     errors: dict[str, str] = {}
     stopped = _stopped(folder)
     left = [one for one in sweep.trials if grids.name(one) not in stopped and not _run(folder, one).has("result.json")]
     if left:
-        address = args.address or os.environ.get("RAY_ADDRESS") or ""
-        refuse_client(address)
-        refuse_dead_address(address)
+        address = checked_address(args.address, client=False)
         try:
-            errors = _search(plan, sweep, left, stopped, folder, args, log)
+            errors = _search(plan, sweep, left, stopped, folder, args, log, address)
         except KeyboardInterrupt:
             return _interrupted(sweep, folder)
     return _report(plan, sweep, folder, errors)
@@ -147,22 +130,23 @@ def _search(
     folder: Folder,
     args: argparse.Namespace,
     log: Sequence[str],
+    address: str,
 ) -> dict[str, str]:
     """Search what is left; tells which failed, and why. The directory appears when everything has been checked."""
     trials, evaluations, digest = _trials(plan, sweep, left, stopped, folder)
 
-    from ddpnas_ray.distributed import ray_driver, ray_tune
-    from ddpnas_ray.experiment.progress import counting
+    from ddpnas_ray.console.progress import counting
 
-    most = max((variant.config.execution for variant in sweep.variants), key=lambda e: e.workers or 0)
-    with ray_driver.cluster(args.address, most) as dashboard:
+    most = max(variant.config.execution.workers or 0 for variant in sweep.variants)
+    with cluster(address, "run searches side by side", sys.stdout, workers=most) as dashboard:
+        from ddpnas_ray.distributed import ray_tune
+
         placed = ray_tune.Placed.of(trials, folder)
         if not args.resume:
             content = _content(dataclasses.replace(plan, digest=digest))
             folder = create_run(folder.uri, {"sweep.yaml": to_yaml(content).encode()})
         sizes = ", ".join(dict.fromkeys(f"{size} each" for size in placed.sizes.values()))
-        where = f"dashboard http://{dashboard}" if dashboard else "no dashboard"
-        print(f"{folder.uri}: {len(left)} of {len(sweep.trials)} searches, {sizes}, {where}", flush=True)
+        print(f"{folder.uri}: {len(left)} of {len(sweep.trials)} searches, {sizes}, {dashboard}", flush=True)
         unit = "evaluations" if plan.config.evaluation.kind == "table" else "architecture-epochs"
         with locked(folder), counting(unit, evaluations, sys.stdout) as advance:
             return ray_tune.run(
@@ -218,12 +202,10 @@ def _report(plan: Plan, sweep: Sweep, folder: Folder, errors: dict[str, str]) ->
             folder.write(name, data)
     print(f"{table}\n{folder.uri}")
     for name, error in errors.items():
-        print(f"{name}: {error}", file=sys.stderr)
+        say(f"{name}: {error}")
     if errors:
-        print(
-            f"{len(errors)} of {len(sweep.trials)} searches failed; try them again with: {_resume(folder)}",
-            file=sys.stderr,
-        )
+        retry = resume_command(folder.uri, "sweep")
+        say(f"{len(errors)} of {len(sweep.trials)} searches failed; try them again with: {retry}")
     return FAILED if errors else OK
 
 
@@ -242,13 +224,12 @@ def _ended(folder: Folder, one: Planned, error: str | None) -> Ended:
 
 def _interrupted(sweep: Sweep, folder: Folder) -> int:
     if not folder.has("sweep.yaml"):
-        print("interrupted before the searches began; nothing was written", file=sys.stderr)
+        say("interrupted before the searches began; nothing was written")
         return INTERRUPTED
     done = sum(_run(folder, one).has("result.json") for one in sweep.trials)
-    print(
+    say(
         f"interrupted; {done} of {len(sweep.trials)} searches are finished, and the finished epochs of the others are "
-        f"saved. Go on with: {_resume(folder)}",
-        file=sys.stderr,
+        f"saved. Resume with: {resume_command(folder.uri, 'sweep')}"
     )
     return INTERRUPTED
 
@@ -278,11 +259,7 @@ def _saved(args: argparse.Namespace) -> Plan:
     from ddpnas_ray.ablations.grid import parse_grid
     from ddpnas_ray.ablations.sweeps import parse_seeds
 
-    if args.out is None:
-        raise ConfigError("--resume: which sweep? give its directory with --out")
-    if args.config:
-        raise ConfigError("--config: a sweep goes on with its own sweep.yaml; leave --config out")
-    folder = Folder.open(args.out)
+    folder = Folder.open(resumed_out(args, "sweep", "sweep.yaml"))
     if not folder.has("sweep.yaml"):
         raise RunDirError(f"{args.out}: is no sweep (no sweep.yaml there); give what sweep wrote with --out")
     plan = parsed(folder, "sweep.yaml", lambda data: _read(data, f"{args.out}/sweep.yaml"))
@@ -322,10 +299,6 @@ def _run(folder: Folder, one: Planned) -> Folder:
     from ddpnas_ray.ablations.grid import name
 
     return folder / "trials" / name(one)
-
-
-def _resume(folder: Folder) -> str:
-    return f"python -m ddpnas_ray.sweep --out {shlex.quote(folder.uri)} --resume"
 
 
 def _loggers(text: str | None) -> list[str]:

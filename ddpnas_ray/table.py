@@ -7,17 +7,16 @@ import importlib.metadata
 import json
 import re
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from ddpnas_ray.commandline import OK, Parser, guarded
+from ddpnas_ray.console.command import OK, Parser, guarded
+from ddpnas_ray.console.progress import counting
 from ddpnas_ray.core.errors import DataError
-from ddpnas_ray.experiment.progress import duration
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
 from ddpnas_ray.spaces.nasbench201.space import make
 from ddpnas_ray.storage.folder import place
@@ -91,7 +90,8 @@ def _import(args: argparse.Namespace) -> int:
         raise DataError(f"{args.out}: exists; choose another --out")
     official = OfficialFolder.open(args.folder, make())
     folder.make()
-    imported = official.read(args.datasets, _progress(len(official.files)))
+    with counting("architectures", len(official.files), sys.stderr) as advance:
+        imported = official.read(args.datasets, lambda _: advance(1))
     metadata = {
         "unit": "percent",
         "source": Path(args.folder).resolve().name,
@@ -101,19 +101,6 @@ def _import(args: argparse.Namespace) -> int:
     print("\n".join(_summary(imported)))
     print(f"table {args.out}")
     return OK
-
-
-def _progress(total: int) -> Callable[[int], None]:
-    """Prints a line to stderr at every tenth of the files; call what it returns with how many are read."""
-    start = time.monotonic()
-
-    def read(done: int) -> None:
-        """So many are read."""
-        if 10 * (done - 1) // total < 10 * done // total:
-            left = (time.monotonic() - start) / done * (total - done)
-            print(f"{done:,}/{total:,} architectures, {duration(left)} left", file=sys.stderr, flush=True)
-
-    return read
 
 
 def _summary(imported: Imported) -> list[str]:

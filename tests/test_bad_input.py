@@ -488,9 +488,9 @@ def test_gpus_that_this_machine_does_not_have(
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_gpus_and_cpus_that_the_cluster_does_not_have(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ddpnas_ray.distributed import ray_driver
+    from ddpnas_ray.console import ray_connect
 
-    monkeypatch.setattr(ray_driver, "cluster", lambda address, config: nullcontext(""))  # that of the session
+    monkeypatch.setattr(ray_connect, "connected", lambda *_: nullcontext(""))  # that of the session
     for key in ("gpus_per_worker", "cpus_per_worker"):
         words = [*options(*TINY, f"execution.{key}=64"), "--out", "run"]
         refused(search.main, words, "one worker needs ", "64", "the cluster has 4 CPU", f"execution.{key}")
@@ -831,7 +831,7 @@ def test_ctrl_c_saves_finished_epochs_and_says_how_to_go_on(tmp_path: Path) -> N
     assert process.returncode == 130
     assert errors.count("\n") == 1
     assert errors.startswith("interrupted; ")
-    assert errors.endswith(f" saved. Go on with: python -m ddpnas_ray.search --out {out} --resume\n")
+    assert errors.endswith(f" saved. Resume with: python -m ddpnas_ray.search --out {out} --resume\n")
     assert 1 <= newest_epoch(Folder.open(str(out / "checkpoints"))) < 12
     assert not (out / "LOCK").exists()
     said = run(search.main, "--out", out, "--resume")

@@ -52,9 +52,9 @@ def by_table(table: Path) -> Words:
 @pytest.fixture
 def on_the_cluster(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command uses the cluster of the session, of 4 logical CPUs."""
-    from ddpnas_ray.distributed import ray_driver
+    from ddpnas_ray.console import ray_connect
 
-    monkeypatch.setattr(ray_driver, "cluster", lambda address, config: nullcontext(""))
+    monkeypatch.setattr(ray_connect, "connected", lambda *_: nullcontext(""))
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
@@ -84,7 +84,9 @@ def test_every_combination_and_seed_is_a_search_by_table(by_table: Words, on_the
     out = tmp_path / "runs" / "sweep"
     grid = ["--grid", "pruning.gamma=0.5,0.9", "--grid", "pruning.epochs_per_round=1,2"]
     said = done(*by_table, *grid, "--seeds", "3..4", "--out", out, "--concurrent", "1")
-    assert said.out.startswith(f"{out}: 8 of 8 searches, 1 worker(s) of 1 CPU and 0 GPU each, no dashboard\n")
+    starting, first, *_ = said.out.splitlines()
+    assert starting == "starting Ray on this machine to run searches side by side ..."
+    assert first == f"{out}: 8 of 8 searches, 1 worker(s) of 1 CPU and 0 GPU each, no dashboard"
     assert said.out.endswith(f"\n{(out / 'results.md').read_text()}\n{out}\n")
     assert {path.name for path in out.iterdir()} == {
         *("sweep.yaml", "trials", "tune", "results.parquet", "results.md", "plot.png", "plot.svg")
@@ -236,7 +238,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.splitlines()[-1].startswith("interrupted; ")
-    assert err.endswith(f"Go on with: python -m ddpnas_ray.sweep --out {out} --resume\n")
+    assert err.endswith(f"Resume with: python -m ddpnas_ray.sweep --out {out} --resume\n")
 
 
 # --- what is refused ---
