@@ -29,20 +29,20 @@ from ddpnas_ray.runs.lock import locked
 from ddpnas_ray.storage.folder import Folder
 
 DESCRIPTION = """\
-Ablations as commands: searches over values and seeds, or a closer look at one finished run, each with a table, a
-picture and all numbers in one directory. Searches run on Ray, as many at a time as fit, or in this process with
-execution.backend=local; results do not depend on it.
+Ablations as commands: searches over values and seeds, or a closer look at one finished run, each with a table, a figure
+and all numbers in one directory. Searches run on Ray, as many at a time as fit, or in this process with
+execution.backend=local; on one kind of device the results are the same.
 
 examples:
   python -m ddpnas_ray.ablate interval --config configs/nasbench201_table.yaml --set evaluation.table=FILE --seeds 300
-  python -m ddpnas_ray.ablate correlation --help        every sub-command tells what it shows and how long it takes
+  python -m ddpnas_ray.ablate correlation --help        each sub-command says what it shows and how long it takes
 """
 EPILOG = """\
 --out gets config.yaml, ablation.json, trials.parquet, table.md, plot.png and plot.svg; searches also trials.jsonl,
-from which --resume goes on after a kill.
+from which --resume continues after a kill.
 exit codes: 0 done; 1 failure; 2 bad input; 130 Ctrl-C (finished searches are saved)
 """
-NEVER_SAVED = {"what", "out", "resume", "address", "json", "overrides", "config"}  # what an ablation is not told by
+NEVER_SAVED = {"what", "out", "resume", "address", "json", "overrides", "config"}  # not part of an ablation's identity
 
 
 def parser(own: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -59,11 +59,11 @@ def parser(own: Sequence[str] = ()) -> argparse.ArgumentParser:
         ablation.add_options(sub)
         if isinstance(ablation, Searches):
             sub.add_argument(
-                "--seeds", metavar="N|A..B", default="4", help="so many seeds from 0, or those from A to B (4)"
+                "--seeds", metavar="N|A..B", default="4", help="N seeds from 0, or seeds A to B (default 4)"
             )
             add_config_options(sub)
-            sub.add_argument("--resume", action="store_true", help="go on with the ablation in --out")
-        sub.add_argument("--out", metavar="DIR", help="where to; default: a new runs/ablate-<what>-...")
+            sub.add_argument("--resume", action="store_true", help="resume the ablation in --out")
+        sub.add_argument("--out", metavar="DIR", help="output directory; default: a new runs/ablate-<what>-...")
         sub.add_argument("--json", action="store_true", help="print ablation.json; the table goes to stderr")
         if isinstance(ablation, Searches) or ablation.scores:
             add_address_option(sub, *([] if isinstance(ablation, Searches) else ["score in this process"]))
@@ -153,7 +153,7 @@ def _search(
 
 
 def _restored(args: argparse.Namespace) -> Saved:
-    """The ablation to go on with; options that are given must be those that it was started with."""
+    """The ablation to resume; options that are given must be those that it was started with."""
     saved = folders.restore(resumed_out(args, "ablation", "config.yaml"), args.what, args.overrides)
     defaults = vars(parser([args.what] if ":" in args.what else []).parse_args([args.what]))
     for key, value in vars(args).items():

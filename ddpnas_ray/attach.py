@@ -1,4 +1,4 @@
-"""Look at a search that runs somewhere: ``python -m ddpnas_ray.attach``."""
+"""Show the progress of a running search: ``python -m ddpnas_ray.attach``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ddpnas_ray.console.cluster import refuse_dead_address
 from ddpnas_ray.console.command import FAILED, INTERRUPTED, OK, Parser, guarded, say
@@ -21,18 +21,22 @@ from ddpnas_ray.runs.directory import existing_run, read_result
 from ddpnas_ray.runs.lock import holder_text, lock_holder
 from ddpnas_ray.storage.folder import Folder
 
+if TYPE_CHECKING:
+    from ddpnas_ray.distributed.ray_attach import Attached
+
 DESCRIPTION = """\
-Show the progress of a search that runs somewhere, as its own terminal would, until it ends, and then its result. Ctrl-C
-leaves; the search goes on.
+Show the progress of a running search as its own terminal would, until it ends, and then its result. Ctrl-C detaches;
+the search continues.
 
 examples:
-  python -m ddpnas_ray.attach runs/cifar                                a search of this machine, from another terminal
-  python -m ddpnas_ray.attach s3://bucket/run                           on a machine of its cluster: every architecture
-  python -m ddpnas_ray.attach s3://bucket/run                           on any other machine: a line an epoch
+  python -m ddpnas_ray.attach runs/cifar                                a search on this machine, from another terminal
+  python -m ddpnas_ray.attach s3://bucket/run                           on a node of its cluster: every architecture
+  python -m ddpnas_ray.attach s3://bucket/run                           on any other machine: one line per epoch
   python -m ddpnas_ray.attach s3://bucket/run --address ray://head:10001     there, with Ray's client port forwarded
 
-RUN/LOCK says where the search runs. Where its cluster cannot be reached from here, or where it needs none
-(execution.backend=local), RUN/log.jsonl is followed. A search that outlives its terminal is a job of a cluster:
+RUN/LOCK says where the search runs. If its cluster cannot be reached from here, or the search uses none
+(execution.backend=local), attach follows RUN/log.jsonl. A cluster that asks for a token gets RAY_AUTH_TOKEN, or the one
+in ~/.ray/auth_token. To outlive its terminal, submit a search as a job:
 `ray job submit --no-wait -- python -m ddpnas_ray.search --address auto --out RUN ...` (clusters/README.md).
 """
 
@@ -47,11 +51,11 @@ def parser() -> Parser:
     p.add_argument(
         "--address",
         metavar="HOST:PORT",
-        help="where the search's cluster is seen from here: HOST:PORT, auto or ray://HOST:PORT; default: what RUN says",
+        help="the search's cluster as seen from here: HOST:PORT, auto or ray://HOST:PORT; default: from RUN/LOCK",
     )
     p.epilog = (
-        "exit codes: 0 the search is done, or reached its time limit; 1 it ended without a result; 2 bad input, or "
-        "nobody searches; 130 Ctrl-C (the search goes on)"
+        "exit codes: 0 the search is done, or reached its time limit; 1 it ended without a result; 2 bad input, or no "
+        "search is running; 130 Ctrl-C (the search continues)"
     )
     return p
 
@@ -65,14 +69,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         refuse_dead_address(args.address or "")
     elif not folder.has("result.json"):
         raise RunDirError(
-            f"{args.run}: nobody searches there; {saved_text(folder)}. Resume with: {resume_command(args.run)}"
+            f"{args.run}: no search is running there; {saved_text(folder)}. Resume with: {resume_command(args.run)}"
         )
     try:
         with Display(f"ddpnas attach: {args.run}", sys.stdout) as display:
             _follow(folder, args.address, display)
     except KeyboardInterrupt:
         command = f"python -m ddpnas_ray.attach {shlex.quote(args.run)}"
-        say(f"left; the search goes on. Look again with: {command}")
+        say(f"detached; the search continues. Attach again with: {command}")
         return INTERRUPTED
     if folder.has("result.json"):
         print(summary(read_result(folder), args.run))
@@ -81,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _searching(folder: Folder) -> dict[str, Any] | None:
-    """What the lock says while somebody searches; None once there is a result, or nobody."""
+    """Content of the lock while a search runs; None once there is a result, or no search."""
     holder = lock_holder(folder)
     return None if folder.has("result.json") else holder
 
@@ -98,14 +102,6 @@ def _follow(folder: Folder, address: str | None, display: Display) -> None:
                 return
 
 
-class _Source(Protocol):
-    """Where progress comes from."""
-
-    def status(self) -> Mapping[str, Any] | None:
-        """The newest snapshot; None while there is no answer."""
-        ...
-
-
 class _Log:
     """Progress by ``log.jsonl``: the newest epoch's snapshot."""
 
@@ -118,14 +114,14 @@ class _Log:
 
 
 @contextmanager
-def _source(folder: Folder, holder: Mapping[str, Any], address: str | None) -> Iterator[_Source]:
+def _source(folder: Folder, holder: Mapping[str, Any], address: str | None) -> Iterator[Attached | _Log]:
     """The search's driver where it can be reached, else its log; says which.
 
     Raises:
         DriverGoneError: The driver is not where the lock says. Of a local folder the lock itself tells that much.
     """
     who = holder_text(holder)
-    why = "it tells of no Ray cluster"
+    why = "it uses no Ray cluster"
     if "driver" in holder:
         with ExitStack() as stack:
             try:
@@ -148,7 +144,7 @@ def _source(folder: Folder, holder: Mapping[str, Any], address: str | None) -> I
                 return
     log = events(folder)
     age = f", last written {duration(max(0.0, time.time() - log[-1]['time']))} ago" if log else ""
-    say(f"{folder.uri}: following log.jsonl of {who}, a line an epoch{age} ({why})")
+    say(f"{folder.uri}: following log.jsonl of {who}, one line per epoch{age} ({why})")
     yield _Log(folder)
 
 
@@ -164,7 +160,7 @@ def _address(holder: Mapping[str, Any]) -> str:
     return address
 
 
-def _show(source: _Source, folder: Folder, holder: Mapping[str, Any], display: Display) -> None:
+def _show(source: Attached | _Log, folder: Folder, holder: Mapping[str, Any], display: Display) -> None:
     """Show a source's progress until the lock says something else, or nothing has been heard for long."""
     look_s = 1.0 if folder.is_local else STORE_S
     tick_s = look_s if isinstance(source, _Log) else 0.25
@@ -177,7 +173,7 @@ def _show(source: _Source, folder: Folder, holder: Mapping[str, Any], display: D
             last, heard_s, silent = now, time.monotonic(), False
         elif not silent:
             silent = True
-            say("the driver does not answer: it starts, or is started again after its death; waiting")
+            say("the driver does not answer: it is starting, or restarting after a crash; waiting")
         display.show({**last, "note": "the driver does not answer; waiting"} if silent else last)
         if time.monotonic() - looked_s >= look_s:
             looked_s = time.monotonic()

@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from ddpnas_ray.spaces.target import Target
 
 DESCRIPTION = """\
-Time the parts of a space's networks on a device, so that `generate` can keep to a latency. A device is every Ray node
-with a label; without --address a cluster is started here and this machine carries it.
+Time the parts of a space's networks on a device, so that `generate` can bound latency. A device is the Ray nodes with a
+certain label; without --address, a cluster starts here and this machine carries the label.
 
 examples:
   python -m ddpnas_ray.latency build --space mobile --image-size 224 --classes 1000 --device-label pc --out t.parquet
   python -m ddpnas_ray.latency build --run runs/cell --device-label jetson --address auto --out jetson.parquet
-  python -m ddpnas_ray.latency check t.parquet --networks 50        sums of parts against whole networks, measured
-  ray start --address=HEAD:6379 --labels ddpnas-device=jetson       on the device: make it a node with the label
+  python -m ddpnas_ray.latency check t.parquet --networks 50        compare sums of parts with measured networks
+  ray start --address=HEAD:6379 --labels ddpnas-device=jetson       on the device: join the cluster with the label
 
-`ddpnas latency build --help` and `ddpnas latency check --help` tell more.
+`ddpnas latency build --help` and `ddpnas latency check --help` say more.
 """
 BUILD = """\
-Time every distinct part of every choice, in several passes, each in another order. Parts run one after the other, with
-a reference network among them: caches are then as inside a network, and what slows the device down for a while slows
-both, and is divided out. One timing runs on a node at a time.
+Time every distinct part of every choice, in several passes, each in its own order. Parts run one after another, with a
+reference network among them: caches are then as inside a network, and a temporary slowdown affects both and is divided
+out. A node runs one timing at a time.
 
 examples:
   python -m ddpnas_ray.latency build --space mobile --image-size 224 --classes 1000 --device-label pc --out t.parquet
@@ -48,9 +48,9 @@ examples:
   python -m ddpnas_ray.latency build --run RUN --device-label board=rev-b --threads 4 --dtype bf16 --out t.parquet
 """
 CHECK = """\
-Draw random networks of the table's space, measure them whole, and compare with the sums of their parts: median relative
-error, bias (mean signed relative error) and rank correlation (Spearman). The table's reference network is measured
-beside each, so that drift shows and is divided out.
+Draw random networks of the table's space, measure each whole, and compare with the sums of their parts: median relative error,
+bias (mean signed relative error) and rank correlation (Spearman). The table's reference network is measured
+with each, so that drift shows and is divided out.
 
 examples:
   python -m ddpnas_ray.latency check t.parquet
@@ -66,32 +66,32 @@ def parser() -> argparse.ArgumentParser:
     of = build.add_mutually_exclusive_group(required=True)
     of.add_argument("--space", metavar="NAME", help="a built-in space, or module:function, with its defaults")
     of.add_argument("--config", metavar="FILE", help="sections space and target of a YAML file")
-    of.add_argument("--run", metavar="RUN", help="space and target of a finished search")
+    of.add_argument("--run", metavar="RUN", help="take space and target from a finished search")
     add_set_option(build, "override one key of space or target: --set space.nodes=3")
     build.add_argument("--image-size", metavar="N", type=positive, help="side in pixels (no data set is read)")
     build.add_argument("--classes", metavar="N", type=positive, help="number of classes")
     build.add_argument("--input-channels", metavar="N", type=positive, help="colour channels (default 3)")
     build.add_argument("--target", metavar="KEY=V,...", help="with --run: another target, as in generate")
     build.add_argument("--out", metavar="TABLE", required=True, help="the table, a Parquet file, local or a URI")
-    build.add_argument("--force", action="store_true", help="replace --out where it exists")
+    build.add_argument("--force", action="store_true", help="replace --out if it exists")
     build.add_argument("--device-label", metavar="NAME", required=True, help="NAME is ddpnas-device=NAME; or key=value")
     build.add_argument("--threads", metavar="N", type=positive, default=1, help="CPU threads (default 1)")
-    build.add_argument("--batch", metavar="N", type=positive, default=1, help="images of a batch (default 1)")
+    build.add_argument("--batch", metavar="N", type=positive, default=1, help="images per batch (default 1)")
     build.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="default fp32")
     build.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
 
     check = commands.add_parser("check", help="compare a table with whole networks, measured", description=CHECK)
     check.add_argument("table", metavar="TABLE", help="what build wrote")
-    check.add_argument("--networks", metavar="N", type=count, default=50, help="of any depth (default 50)")
+    check.add_argument("--networks", metavar="N", type=count, default=50, help="networks of any depth (default 50)")
     check.add_argument(
-        "--full-depth-networks", metavar="N", type=count, default=50, help="no part left out (default 50)"
+        "--full-depth-networks", metavar="N", type=count, default=50, help="networks of full depth (default 50)"
     )
-    check.add_argument("--seed", metavar="N", type=count, default=0, help="of the networks (default 0)")
+    check.add_argument("--seed", metavar="N", type=count, default=0, help="seed of the random networks (default 0)")
     check.add_argument("--csv", metavar="FILE", help="write every measurement")
     check.add_argument("--json", action="store_true", help="print one JSON object; progress goes to stderr")
     check.add_argument("--device-label", metavar="NAME", help="default: the table's")
     for command in (build, check):
-        command.add_argument("--passes", metavar="N", type=positive, default=5, help="over everything (default 5)")
+        command.add_argument("--passes", metavar="N", type=positive, default=5, help="over all timings (default 5)")
         add_address_option(command)
     return p
 
@@ -126,7 +126,9 @@ def _build(args: argparse.Namespace) -> int:
     )
     section, spec, target = _what(args)
     if spec.parts is None:
-        raise ConfigError(f"space.name: space {section['name']!r} names no parts of its networks, so none can be timed")
+        raise ConfigError(
+            f"space.name: space {section['name']!r} does not name the parts of its networks, so none can be timed"
+        )
     folder, name = place(args.out)
     if folder.has(name) and not args.force:
         raise DataError(f"{args.out}: exists; choose another --out, or replace it with --force")

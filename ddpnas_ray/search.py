@@ -31,12 +31,13 @@ examples:
   python -m ddpnas_ray.search                                        digits, on this machine, about two minutes
   python -m ddpnas_ray.search --config configs/cifar10_cell_cpu.yaml --set data.path=DIR --out runs/cifar
   python -m ddpnas_ray.search --set data.name=folder --set data.path=photos --set data.image_size=32
-  python -m ddpnas_ray.search --config configs/nasbench201_table.yaml --set evaluation.table=FILE    by known accuracies
-  python -m ddpnas_ray.search --out runs/cifar --resume              go on after a kill, on the same or another machine
+  python -m ddpnas_ray.search --config configs/nasbench201_table.yaml --set evaluation.table=FILE    score from a table
+  python -m ddpnas_ray.search --out runs/cifar --resume              resume after a kill, on this or another machine
   python -m ddpnas_ray.search --address auto --out s3://bucket/run   on the Ray cluster that this machine belongs to
 
-Try `python -m ddpnas_ray.check` with the same options first: it runs everything on two batches and tells what a search
-will cost. The run directory holds the configuration, theta by round, every evaluation, checkpoints and the result.
+Try `python -m ddpnas_ray.check` with the same options first: it runs everything on two batches and estimates time,
+memory and disk. The run directory holds the configuration, theta by round, every evaluation, checkpoints and the
+result.
 """
 
 NO_RUN = "none"
@@ -50,9 +51,9 @@ def parser() -> argparse.ArgumentParser:
         "--out",
         metavar="DIR",
         default=None,
-        help="run directory, local or a URI; none keeps nothing; default: a new runs/<space>-<data>-s<seed>",
+        help="run directory, local or a URI, or none to keep nothing; default: a new runs/<space>-<data>-s<seed>",
     )
-    p.add_argument("--resume", action="store_true", help="go on with the run in --out from its newest checkpoint")
+    p.add_argument("--resume", action="store_true", help="resume the run in --out from its newest checkpoint")
     add_address_option(p)
     p.add_argument(
         "--time-limit", metavar="TIME", type=seconds, help="stop cleanly between epochs before TIME (90s, 30m, 2h)"
@@ -88,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _resume(args: argparse.Namespace) -> int:
     if args.out in (None, NO_RUN):
-        raise RunDirError("--resume: which run? give its folder with --out")
+        raise RunDirError("--resume: which run? give its directory with --out")
     folder = existing_run(args.out)
     text = parsed(folder, "config.yaml", bytes.decode)
     saved = check(parse(text, f"{args.out}/config.yaml"), f"{args.out}/config.yaml")

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from ddpnas_ray.distributed import ray_tune
 
 DESCRIPTION = """\
-Search for every combination of the values of some configuration keys, and for several seeds, on Ray Tune: as many
-searches at a time as the cluster holds. Each is a run directory of its own, the same as search would write.
+Search for every combination of the values of some configuration keys, and for several seeds, on Ray Tune, with as
+many searches at a time as fit. Each has a run directory of its own, the same as search would write.
 
 examples:
   python -m ddpnas_ray.sweep --grid pruning.gamma=0.7,0.8,0.9 --grid pruning.epochs_per_round=2,3,4 --seeds 3
@@ -37,21 +37,20 @@ examples:
       --set strategy=pruning --grid pruning.gamma=0.5,0.6,0.7,0.8,0.9 --seeds 10
   python -m ddpnas_ray.sweep --config configs/cifar10_cell.yaml --set data.path=DIR --grid training.lr=0.0125,0.025 \\
       --set execution.workers=4 --address auto --out s3://bucket/sweep
-  python -m ddpnas_ray.sweep --out runs/sweep-cell-digits --resume         go on after a kill, or try failed ones again
+  python -m ddpnas_ray.sweep --out runs/sweep-cell-digits --resume         resume after a kill, or retry failed searches
   python -m ddpnas_ray.report runs/sweep-cell-digits/trials/* --html all.html   its searches side by side
 
-A search takes one worker, a CPU or a GPU, unless execution.workers says more; its workers are reserved together, so
-that searches never wait for each other's. With a local --out searches run on this machine and only workers elsewhere.
+A search takes one worker, a CPU or a GPU, unless execution.workers asks for more; its workers are reserved together, so
+searches never wait for each other's. With a local --out, searches run on this machine and only workers elsewhere.
 
---stop none searches everything to its end. asha and median stop searches early whose mean score of an epoch is low, in
-the lower half and below the median, after a third of the epochs. Scores of an early supernet say little about the
-answer, and values of pruning.epochs_per_round are compared at the same epoch, though not equally far: so stop only
-where time is short.
+--stop none finishes every search. After a third of the epochs, asha stops those whose mean score of an epoch is in the
+lower half, and median those below the median. Early supernet scores say little about the result, and different values
+of pruning.epochs_per_round are compared at the same epoch but at different stages: stop early only if time is short.
 """
 EPILOG = """\
 --out gets sweep.yaml, trials/<name>/ (run directories), results.parquet, results.md, plot.png and plot.svg, and tune/
-with what TensorBoard reads.
-exit codes: 0 done; 1 a search failed (the others went on); 2 bad input; 130 Ctrl-C (finished epochs are saved)
+for TensorBoard.
+exit codes: 0 done; 1 a search failed (the others finished); 2 bad input; 130 Ctrl-C (finished epochs are saved)
 """
 SCHEMA_VERSION = 1
 STOPPED = "stopped.txt"  # names of searches that a scheduler stopped
@@ -63,14 +62,18 @@ def parser() -> argparse.ArgumentParser:
     p = Parser(prog="ddpnas sweep", description=DESCRIPTION, epilog=EPILOG)
     add_config_options(p)
     p.add_argument(
-        "--grid", metavar="KEY=V1,V2,..", action="append", default=[], help="values of a key, as YAML; once a key"
+        "--grid",
+        metavar="KEY=V1,V2,..",
+        action="append",
+        default=[],
+        help="values of one key, as YAML; may be repeated",
     )
-    p.add_argument("--seeds", metavar="N|A..B", help="so many seeds from 0, or those from A to B (1)")
-    p.add_argument("--out", metavar="DIR", help="where to, local or a URI; default: a new runs/sweep-<space>-<data>")
-    p.add_argument("--resume", action="store_true", help="go on with the sweep in --out; failed searches start again")
+    p.add_argument("--seeds", metavar="N|A..B", help="N seeds from 0, or seeds A to B (default 1)")
+    p.add_argument("--out", metavar="DIR", help="directory, local or a URI; default: a new runs/sweep-<space>-<data>")
+    p.add_argument("--resume", action="store_true", help="resume the sweep in --out, and retry failed searches")
     add_address_option(p)
-    p.add_argument("--concurrent", metavar="N", type=positive, help="searches at a time, at most; default: what fits")
-    p.add_argument("--stop", choices=("none", "asha", "median"), help="stop bad searches early (none); see above")
+    p.add_argument("--concurrent", metavar="N", type=positive, help="searches at a time, at most; default: as fit")
+    p.add_argument("--stop", choices=("none", "asha", "median"), help="stop weak searches early (none); see above")
     p.add_argument(
         "--log", metavar="WHERE,..", help="tensorboard, mlflow, wandb, or none; default: tensorboard if it is installed"
     )
@@ -254,14 +257,14 @@ def _content(plan: Plan) -> dict[str, Any]:
 
 
 def _saved(args: argparse.Namespace) -> Plan:
-    """The sweep to go on with; options that are given must be those that it was started with."""
+    """The sweep to resume; options that are given must be those that it was started with."""
     from ddpnas_ray.ablations.folder import overridden
     from ddpnas_ray.ablations.grid import parse_grid
     from ddpnas_ray.ablations.sweeps import parse_seeds
 
     folder = Folder.open(resumed_out(args, "sweep", "sweep.yaml"))
     if not folder.has("sweep.yaml"):
-        raise RunDirError(f"{args.out}: is no sweep (no sweep.yaml there); give what sweep wrote with --out")
+        raise RunDirError(f"{args.out}: is not a sweep (no sweep.yaml there); give the --out of a sweep")
     plan = parsed(folder, "sweep.yaml", lambda data: _read(data, f"{args.out}/sweep.yaml"))
     given = {"grid": parse_grid(args.grid) if args.grid else None, "seeds": args.seeds, "stop": args.stop}
     for key, value in given.items():
@@ -302,13 +305,13 @@ def _run(folder: Folder, one: Planned) -> Folder:
 
 
 def _loggers(text: str | None) -> list[str]:
-    """What follows along, installed."""
+    """The loggers to use; those that were asked for are installed."""
     if text is None:
         return [name for name in ("tensorboard",) if importlib.util.find_spec(LOGGERS[name])]
     names = [name.strip() for name in text.split(",")] if text != "none" else []
     for name in names:
         if name not in LOGGERS:
-            raise ConfigError(f"--log: {name!r} is none of them{did_you_mean(name, [*LOGGERS, 'none'])}")
+            raise ConfigError(f"--log: {name!r} is not one of them{did_you_mean(name, [*LOGGERS, 'none'])}")
         if not importlib.util.find_spec(LOGGERS[name]):
             raise ResourceError(f"--log {name}: is not installed here; pip install {LOGGERS[name]}, or leave it out")
     return names

@@ -82,7 +82,9 @@ def test_a_run_that_nobody_works_on_names_what_is_there_and_the_way_on(out: Path
     before = contents(out)
     said = run(attach.main, out)
     assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
-    assert said.err.startswith(f"RunDirError: {out}: nobody searches there; 1 of 6 epochs are saved. Resume with: ")
+    assert said.err.startswith(
+        f"RunDirError: {out}: no search is running there; 1 of 6 epochs are saved. Resume with: "
+    )
     assert said.err.endswith(f"search --out {out} --resume\n")
     assert contents(out) == before, "the file of a dead process counts for nothing, and looking changes nothing"
 
@@ -100,7 +102,7 @@ def test_a_search_in_process_is_followed_by_its_log_to_its_result(out: Path, fin
 
     said = attached_while(out, finish)
     assert said.code == 0
-    assert f"following log.jsonl of process {os.getpid()} on " in said.err and "it tells of no Ray cluster" in said.err
+    assert f"following log.jsonl of process {os.getpid()} on " in said.err and "it uses no Ray cluster" in said.err
     assert said.out.startswith("1/6 epochs, round 2/6: 8/33 architecture-epochs, ")
     assert "\nfingerprint " in said.out
 
@@ -180,7 +182,7 @@ def test_a_driver_that_does_not_answer_is_waited_for_and_said_once(
     store = Folder(fs.SubTreeFileSystem(str(out), fs.LocalFileSystem()), "", "store://bucket/run")
     attach._show(Restarted(), store, {}, Shown())  # type: ignore[arg-type]
     assert Shown.notes == ["the driver does not answer; waiting"] * 2 + ["from its checkpoint"]
-    silent = "the driver does not answer: it starts, or is started again after its death; waiting\n"
+    silent = "the driver does not answer: it is starting, or restarting after a crash; waiting\n"
     assert capsys.readouterr().err == silent
 
 
@@ -199,7 +201,7 @@ def test_a_second_terminal_shows_the_search_of_the_first_through_the_death_of_it
     _, errors = second.communicate(timeout=60)
     assert second.returncode == 130
     assert ": attached to ddpnas-" in errors.splitlines()[0]
-    assert f"left; the search goes on. Look again with: python -m ddpnas_ray.attach {out}\n" in errors
+    assert f"detached; the search continues. Attach again with: python -m ddpnas_ray.attach {out}\n" in errors
 
     third = start(ATTACH, out)
     assert third.stdout is not None

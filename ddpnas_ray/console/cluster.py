@@ -58,13 +58,13 @@ def cluster(
 
     Args:
         address: From ``checked_address``; empty starts a cluster.
-        purpose: Of the cluster, after "to": the line says why seconds pass.
+        purpose: Completes the line "starting Ray on this machine to ...".
         lines: Stream of that line.
-        workers: The cluster that is started has a CPU for each, and one more.
-        label: ``key=value`` label of this machine's node in the cluster that is started.
+        workers: A cluster that is started has a CPU for each, and one more.
+        label: ``key=value`` label of the node that is started.
 
     Yields:
-        Where to look, in words: the dashboard's address, and how to get its token where it asks for one.
+        The dashboard's address in words, with the way to get its token where it asks for one.
 
     Raises:
         ResourceError: The cluster cannot be reached, refuses us, or does not start.
@@ -74,9 +74,5 @@ def cluster(
     from ddpnas_ray.console import ray_connect
 
     with ray_connect.connected(address, workers, label) as dashboard:
-        if not dashboard:
-            yield "no dashboard"
-        elif ray_connect.auth_mode() == "token":
-            yield f"dashboard http://{dashboard} (for its token: ray get-auth-token)"
-        else:
-            yield f"dashboard http://{dashboard}"
+        token = " (for its token: ray get-auth-token)" if ray_connect.auth_mode() == "token" else ""
+        yield f"dashboard http://{dashboard}{token}" if dashboard else "no dashboard"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from ddpnas_ray.core.errors import BadInput, DdpnasError
@@ -51,3 +53,16 @@ def guarded(command: Callable[[Sequence[str] | None], int]) -> Callable[..., int
 def say(text: str) -> None:
     """A line for people, at once; stdout may be JSON."""
     print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def redirected(descriptor: int, to: int) -> Iterator[None]:
+    """Send what C++ libraries write past ``sys.stdout`` (descriptor 1) or ``sys.stderr`` (2) elsewhere."""
+    sys.stdout.flush()
+    kept = os.dup(descriptor)
+    os.dup2(to, descriptor)
+    try:
+        yield
+    finally:
+        os.dup2(kept, descriptor)
+        os.close(kept)

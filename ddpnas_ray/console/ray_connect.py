@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 
+from ddpnas_ray.console.command import redirected
 from ddpnas_ray.core.errors import ResourceError
 
 OPTIONS: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "ddpnas"}
@@ -18,14 +19,7 @@ OPTIONS: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERRO
 
 @contextmanager
 def connected(address: str, workers: int | None = None, label: str | None = None) -> Iterator[str]:
-    """Connect to a running cluster, or start one; see ``cluster``.
-
-    Yields:
-        The dashboard's HOST:PORT, or an empty string.
-
-    Raises:
-        ResourceError: The cluster cannot be reached, refuses us, or does not start.
-    """
+    """Connect to a running cluster or start one, as ``cluster`` says; yields HOST:PORT of the dashboard, or nothing."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     context = _connect(address) if address else _start(workers, label)
     try:
@@ -48,19 +42,14 @@ def _start(workers: int | None, label: str | None) -> Any:
 def _connect(address: str) -> Any:
     with TemporaryFile() as said:
         try:
-            with _stderr_into(said.fileno()):
+            with redirected(2, said.fileno()):  # Ray's C++ part alone says that a token was refused
                 return ray.init(address=address, **OPTIONS)
         except Exception as error:  # Ray raises many kinds: no node of the cluster here, another version, no token
             said.seek(0)
             refused = b"InvalidAuthToken" in said.read() or isinstance(error, ray.exceptions.AuthenticationError)
-            why = _token_needed() if refused else f"{_reason(error)}; {_HINT}"
+            hint = "outside the cluster try ray://HOST:10001; leave --address and RAY_ADDRESS out to start one here"
+            why = _token_needed() if refused else f"{_reason(error)}; {hint}"
             raise ResourceError(f"Ray: {address}: {why}") from error
-
-
-_HINT = (
-    "from a machine that is not a node of the cluster try ray://HOST:10001; leave --address and RAY_ADDRESS out to "
-    "start a cluster here"
-)
 
 
 def _token_needed() -> str:
@@ -81,18 +70,6 @@ def auth_mode() -> str:
 def gcs_address() -> str:
     """Where others find the connected cluster."""
     return str(ray.get_runtime_context().gcs_address)
-
-
-@contextmanager
-def _stderr_into(descriptor: int) -> Iterator[None]:
-    """Catch what Ray's C++ part says past ``sys.stderr``: why a cluster refuses is found there alone."""
-    before = os.dup(2)
-    os.dup2(descriptor, 2)
-    try:
-        yield
-    finally:
-        os.dup2(before, 2)
-        os.close(before)
 
 
 def _reason(error: Exception) -> str:
