@@ -48,8 +48,8 @@ examples:
   python -m ddpnas_ray.latency build --run RUN --device-label board=rev-b --threads 4 --dtype bf16 --out t.parquet
 """
 CHECK = """\
-Draw random networks of the table's space, measure each whole, and compare with the sums of their parts: median relative error,
-bias (mean signed relative error) and rank correlation (Spearman). The table's reference network is measured
+Draw random networks of the table's space, measure each whole, and compare with the sums of their parts: median relative
+error, bias (mean signed relative error) and rank correlation (Spearman). The table's reference network is measured
 with each, so that drift shows and is divided out.
 
 examples:

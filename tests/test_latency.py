@@ -229,7 +229,7 @@ def test_networks_depend_on_the_seed_alone() -> None:
         (["build", "--space", "cell", "--run", "r", "--device-label", "a", "--out", "t"], "not allowed with argument"),
         (["build", "--run", "r", "--classes", "3", "--device-label", "a", "--out", "t"], "--run says the space"),
         (["build", *TINY, "--target", "cells=3", "--device-label", "a", "--out", "t"], "--target is for --run"),
-        (["build", *TINY, "--device-label", "a", "--out", "t", "--passes", "0"], "no whole number from 1 on"),
+        (["build", *TINY, "--device-label", "a", "--out", "t", "--passes", "0"], "not a whole number from 1 up"),
         (["build", *TINY, "--device-label", "a b", "--out", "t"], "device label 'a b'"),
         (["build", "--space", "cel", "--device-label", "a", "--out", "t"], "did you mean cell?"),
         (["build", "--space", "cell", "--device-label", "a", "--out", "t"], "target.image_size is not set"),
@@ -244,7 +244,7 @@ def test_networks_depend_on_the_seed_alone() -> None:
         (["build", *TINY, "--device-label", "a", "--out", "t", "--address", "127.0.0.1:1"], "no Ray cluster answers"),
         (["check", "absent.parquet"], "absent.parquet: no such file"),
         (["check", "t", "--networks", "0", "--full-depth-networks", "0"], "are both 0"),
-        (["check", "t", "--networks", "-1"], "no whole number from 0 on"),
+        (["check", "t", "--networks", "-1"], "not a whole number from 0 up"),
     ],
 )
 def test_bad_input_takes_one_line(refused: Callable[..., None], words: list[str | Path], named: str) -> None:
