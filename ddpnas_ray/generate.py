@@ -6,8 +6,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
 
@@ -98,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
         default="auto",
         help="auto: Ray if --address is given, else this process, as budgets take milliseconds",
     )
-    add_address_option(g, "none; --backend ray and --device-label start one")
+    add_address_option(g, "none, or RAY_ADDRESS or one started here where --backend ray or --device-label needs it")
     p.add_argument("--json", action="store_true", help="print the networks as one JSON list; the table goes to stderr")
     p.epilog = "exit codes: 0 done; 1 failure; 2 bad input, or a budget that no network meets (the others are written)"
     return p
@@ -130,7 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     job = run.job(args.overrides) if args.verify else None
 
     start = time.perf_counter()
-    with _cluster(run, args) as on_ray:
+    on_ray = args.backend == "ray" or (args.backend == "auto" and bool(args.address))
+    with _cluster(run, args, on_ray):
         solutions = _solve(run, budgets, args, on_ray)
         seconds = time.perf_counter() - start
         networks = [Generated(budget, tuple(found)) for budget, found in zip(budgets, solutions, strict=True)]
@@ -225,19 +226,15 @@ def _measure(run: FinishedRun, networks: Sequence[Generated], label: str, option
     return [n.choose(n.scores, [measured_ns[s.alpha_E] for s in n.solutions]) if n.solutions else n for n in networks]
 
 
-@contextmanager
-def _cluster(run: FinishedRun, args: argparse.Namespace) -> Iterator[bool]:
-    """Connect to Ray where it is needed; yields whether budgets are solved and networks scored there."""
-    on_ray = args.backend == "ray" or (args.backend == "auto" and bool(args.address))
+def _cluster(run: FinishedRun, args: argparse.Namespace, on_ray: bool) -> AbstractContextManager[object]:
+    """Ray where it is needed: for budgets and scores, or for nodes with a label."""
     if not on_ray and not args.device_label:
-        yield False
-        return
+        return nullcontext()
     from ddpnas_ray.devices.config import device_label
 
     label = device_label(args.device_label) if args.device_label else None
     purpose, workers = "solve budgets" if on_ray else "measure networks", run.config.execution.workers
-    with cluster(checked_address(args.address), purpose, sys.stderr, workers=workers, label=label):
-        yield on_ray
+    return cluster(checked_address(args.address), purpose, sys.stderr, workers=workers, label=label)
 
 
 def _print_table(run: FinishedRun, networks: Sequence[Generated], out: TextIO) -> None:

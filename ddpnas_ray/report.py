@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from ddpnas_ray.reporting.explain import edge_story, story_text
 from ddpnas_ray.reporting.runfiles import RunFiles, keep_per_group, read_records, read_run
 from ddpnas_ray.reporting.summary import summary
 from ddpnas_ray.runs.directory import existing_run, parsed, read_result
-from ddpnas_ray.runs.files import read_space
+from ddpnas_ray.runs.files import plain, read_space
 from ddpnas_ray.runs.fingerprint import verify_fingerprint
 from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.storage.folder import Folder
@@ -101,7 +100,7 @@ def _explain(run: str, args: argparse.Namespace) -> int:
     for note in notes:
         print(note, file=sys.stderr)
     if args.json:
-        print(json.dumps([_plain(dataclasses.asdict(story)) for story in stories]))
+        print(json.dumps(plain([dataclasses.asdict(story) for story in stories])))
     else:
         print(story_text(args.explain, stories))
     return OK
@@ -157,15 +156,6 @@ def _with_gate(space: SearchSpace, options: Any) -> tuple[SearchSpace, str]:
         note = f"which edges take part is not known here ({error}): all are counted as if they did"
         return dataclasses.replace(space, gate=every_edge_active), note
     return dataclasses.replace(space, gate=made.gate), ""
-
-
-def _plain(value: Any) -> Any:
-    """NaN is null in JSON."""
-    if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise ConfigError(f"--stop {plan.stop}: searches by table take milliseconds; --stop is for those that train")
     folder = Folder.open(args.out if args.resume else new_out(args.out, f"sweep-{default_name(plan.config)}"))
     errors: dict[str, str] = {}
-    stopped = _stopped(folder)
+    stopped = set(folder.read(STOPPED).decode().split("\n")) if folder.has(STOPPED) else set()
     left = [one for one in sweep.trials if grids.name(one) not in stopped and not _run(folder, one).has("result.json")]
     if left:
         address = checked_address(args.address, client=False)
@@ -292,10 +292,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return " --grid ".join(f"{key}={','.join(map(text_of, values))}" for key, values in value.items())
     return str(value)
-
-
-def _stopped(folder: Folder) -> set[str]:
-    return set(folder.read(STOPPED).decode().split("\n")) if folder.has(STOPPED) else set()
 
 
 def _run(folder: Folder, one: Planned) -> Folder:

@@ -12,14 +12,14 @@ from ddpnas_ray.core.errors import ResourceError
 
 
 def checked_address(option: str | None, *, client: bool = True) -> str:
-    """``--address``, or ``RAY_ADDRESS``, or an empty string: start a cluster. Checked before data are loaded.
+    """``--address``, or ``RAY_ADDRESS``, or an empty string: start a cluster.
 
     Args:
-        option: What ``--address`` was given.
+        option: Value of ``--address``.
         client: Whether Ray's client port will do. A search would write its directory on a machine not the user's.
 
     Raises:
-        ResourceError: No cluster answers there, or the address is of a client port.
+        ResourceError: Nothing listens there, or it is a client port.
     """
     address = option or os.environ.get("RAY_ADDRESS") or ""
     if address.startswith("ray://") and not client:
@@ -32,11 +32,7 @@ def checked_address(option: str | None, *, client: bool = True) -> str:
 
 
 def refuse_dead_address(address: str) -> None:
-    """Refuse an address where nothing listens: Ray would try for minutes. Other forms than HOST:PORT are left to Ray.
-
-    Raises:
-        ResourceError: Nothing listens there.
-    """
+    """Refuse a HOST:PORT where nothing listens; Ray would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdigit():
         return

@@ -15,11 +15,7 @@ from ddpnas_ray.storage.folder import Folder
 
 
 def new_out(option: str | None, default: str) -> str:
-    """``--out``, or a free name below ``runs/``.
-
-    Raises:
-        RunDirError: Something is there.
-    """
+    """``--out``, or a free name below ``runs/``; refused if something is there."""
     out = option or free_name(f"runs/{default}")
     refuse_existing(Folder.open(out))
     return out
@@ -32,11 +28,7 @@ def default_name(config: SearchConfig) -> str:
 
 
 def resumed_out(args: argparse.Namespace, what: str, file: str) -> str:
-    """``--out`` of a command that resumes with its own saved configuration.
-
-    Raises:
-        RunDirError: There is no ``--out``, or there is a ``--config``.
-    """
+    """``--out`` of a command that resumes with its saved configuration, and so takes no ``--config``."""
     if args.out is None:
         raise RunDirError(f"--resume: which {what}? give its directory with --out")
     if args.config:
@@ -57,5 +49,5 @@ def saved_text(folder: Folder) -> str:
 
 
 def events(folder: Folder) -> list[dict[str, Any]]:
-    """What ``log.jsonl`` holds; nothing where there is none."""
+    """The events of ``log.jsonl``."""
     return parsed(folder, "log.jsonl", read_log) if folder.has("log.jsonl") else []

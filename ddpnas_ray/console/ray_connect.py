@@ -34,9 +34,8 @@ def _start(workers: int | None, label: str | None) -> Any:
     try:
         return ray.init(address="local", num_cpus=cpus, labels=labels, **OPTIONS)
     except Exception as error:  # Ray raises a bare one where a node does not start in time
-        raise ResourceError(
-            f"Ray: local cluster: {_reason(error)}; look at the memory and processes of this machine"
-        ) from error
+        hint = "look at the memory and processes of this machine"
+        raise ResourceError(f"Ray: local cluster: {_reason(error)}; {hint}") from error
 
 
 def _connect(address: str) -> Any:
@@ -56,9 +55,7 @@ def _token_needed() -> str:
     """Why a cluster with token authentication refuses us, and what to do."""
     copy = "set RAY_AUTH_TOKEN to what `ray get-auth-token` prints where the cluster was started"
     if auth_mode() != "token":
-        return (
-            f"the cluster asks for a token: set RAY_AUTH_MODE=token; if ~/.ray/auth_token is not its token, also {copy}"
-        )
+        return f"the cluster asks for a token: set RAY_AUTH_MODE=token and, unless ~/.ray/auth_token has it, {copy}"
     return f"the cluster asks for its token, which this process lacks: {copy}"
 
 
