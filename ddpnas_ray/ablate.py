@@ -130,7 +130,7 @@ def _search(
     left = [planned for planned in sweep.trials if planned.key not in done]
     lines = sys.stderr if args.json else sys.stdout
     workers = sweep.base.execution.workers
-    where: AbstractContextManager[str] = nullcontext("in this process")
+    where: AbstractContextManager[str] = nullcontext("")
     if address is not None and left:
         where = cluster(address, "run searches side by side", lines, workers=workers)
 
@@ -141,9 +141,10 @@ def _search(
     with where as place, counting("searches", len(sweep.trials), lines, done=len(done)) as advance:
         from ddpnas_ray.distributed.ray_trials import Trial, run_trials, search_all
 
-        print(f"{folder.uri}: {len(left)} of {len(sweep.trials)} searches, {place}", file=lines, flush=True)
+        on = f"on Ray, {place}" if place else "in this process"
+        print(f"{folder.uri}: {len(left)} of {len(sweep.trials)} searches {on}", file=lines, flush=True)
         trials = [Trial(planned.variant.label, planned.config) for planned in left]
-        if address is not None:
+        if place:
             run_trials(job, trials, on_done=advance, on_result=lambda i, result: kept(left[i], result))
             return
         for planned, trial in zip(left, trials, strict=True):
