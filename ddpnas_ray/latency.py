@@ -135,13 +135,13 @@ def _build(args: argparse.Namespace) -> int:
     distinct = list({part.key: part for part in parts}.values())
     reference_alpha = _draw(spec.space, 1, seed=0, full_depth=False)[0]
     with _cluster(args.address, label):
-        from ddpnas_ray.distributed import ray_tasks
+        from ddpnas_ray.distributed import ray_timing
 
-        machine = ray_tasks.describe(label, options)
+        machine = ray_timing.describe(label, options)
         print(f"{label}: {_hardware(machine)}", file=sys.stderr)
         start = time.monotonic()
-        timings = ray_tasks.time_parts(
-            ray_tasks.network(spec, target, reference_alpha),
+        timings = ray_timing.time_parts(
+            ray_timing.network(spec, target, reference_alpha),
             distinct,
             label,
             options,
@@ -253,11 +253,11 @@ def _check(args: argparse.Namespace) -> int:
     }
     alphas = [alpha for drawn in populations.values() for alpha in drawn]
     with _cluster(args.address, label):
-        from ddpnas_ray.distributed import ray_tasks
+        from ddpnas_ray.distributed import ray_timing
 
-        timings = ray_tasks.time_parts(
-            ray_tasks.network(spec, target, table.reference_alpha),
-            [ray_tasks.network(spec, target, alpha) for alpha in alphas],
+        timings = ray_timing.time_parts(
+            ray_timing.network(spec, target, table.reference_alpha),
+            [ray_timing.network(spec, target, alpha) for alpha in alphas],
             label,
             options,
             whole=True,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ddpnas_ray.ablations.outcomes import TAU, Row, Spread, markdown, spread_json
+from ddpnas_ray.ablations.outcomes import TAU, Row, Spread, markdown
 from ddpnas_ray.ablations.study import Searches
 from ddpnas_ray.ablations.sweeps import Arguments, Sweep, Variant, refuse_twice, varied
 from ddpnas_ray.commandline import positive
@@ -91,7 +92,7 @@ def details(rows: Sequence[Row]) -> tuple[str, list[dict[str, Any]]]:
     """Tau by epoch, as a table and for ``ablation.json``."""
     by_epoch = {row.variant.label: _by_epoch(row) for row in rows}
     return _tau_table(by_epoch), [
-        {"tau_by_epoch": [spread_json(spread) for spread in spreads]} for spreads in by_epoch.values()
+        {"tau_by_epoch": [dataclasses.asdict(spread) for spread in spreads]} for spreads in by_epoch.values()
     ]
 
 

@@ -179,14 +179,9 @@ class Row:
             "seeds": self.seeds,
             "evaluations": self.evaluations,
             "seconds": round(self.seconds, 3),
-            "scores": {name: spread_json(spread) for name, spread in self.scores.items()},
+            "scores": {name: dataclasses.asdict(spread) for name, spread in self.scores.items()},
             **({} if self.random_search is None else {self.random_search[0]: self.random_search[1]}),
         }
-
-
-def spread_json(spread: Spread) -> dict[str, Any]:
-    """NaN is null."""
-    return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in dataclasses.asdict(spread).items()}
 
 
 def summarise(sweep: Sweep, outcomes: Sequence[Outcome]) -> list[Row]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from collections.abc import Sequence
 
 from ddpnas_ray.ablations.folder import Report
-from ddpnas_ray.ablations.outcomes import Outcome, differences, spread_json, summarise, sweep_table, trials_table
+from ddpnas_ray.ablations.outcomes import Outcome, differences, summarise, sweep_table, trials_table
 from ddpnas_ray.ablations.study import Searches
 from ddpnas_ray.ablations.sweeps import Sweep
 from ddpnas_ray.reporting.figures import heading
+from ddpnas_ray.runs.files import without_nan
 
 
 def report(ablation: Searches, sweep: Sweep, outcomes: Sequence[Outcome], source: str) -> Report:
@@ -29,13 +30,9 @@ def report(ablation: Searches, sweep: Sweep, outcomes: Sequence[Outcome], source
     table = sweep_table(rows, value_column=ablation.value_column, paired=ablation.paired)
     if ablation.paired:
         for row, (name, spread) in zip(summary[1:], differences(rows), strict=True):
-            row["paired_difference"] = {"of": name, **spread_json(spread), "standard_error": _known(spread.error)}
+            row["paired_difference"] = {"of": name, **dataclasses.asdict(spread), "standard_error": spread.error}
     if ablation.details is not None:
         above, more = ablation.details(rows)
         table = f"{above}\n\n{table}"
         summary = [row | keys for row, keys in zip(summary, more, strict=True)]
-    return Report(summary, table, trials_table(outcomes), ablation.figures(sweep, rows, title))
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
+    return Report(without_nan(summary), table, trials_table(outcomes), ablation.figures(sweep, rows, title))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -116,11 +117,6 @@ def ledger_table(rows: Iterable[LedgerRow]) -> bytes:
     return parquet_bytes(pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=LEDGER))
 
 
-def read_ledger(data: bytes) -> list[LedgerRow]:
-    """The rows of ``ledger.parquet``."""
-    return [LedgerRow(**row) for row in read_parquet(data).to_pylist()]
-
-
 def space_json(space: SearchSpace, costs: Mapping[str, CostFunction], target: Mapping[str, Any]) -> bytes:
     """``space.json``: what was searched, with the cost of every choice in the target network."""
     return json_file(
@@ -210,6 +206,15 @@ def read_history(data: bytes, space: SearchSpace) -> tuple[RoundRecord, ...]:
         for name in ("theta", "utility", "momentum", "live", "pruned_at"):
             getattr(record, f"{name}_EK")[at] = row[name]
     return tuple(history[number] for number in sorted(history))
+
+
+def without_nan(value: Any) -> Any:
+    """Plain JSON in which NaN is null."""
+    if isinstance(value, dict):
+        return {key: without_nan(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(v) for v in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def json_file(content: Mapping[str, Any]) -> bytes:
