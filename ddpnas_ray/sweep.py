@@ -307,10 +307,10 @@ def _read(data: bytes, source: str) -> Plan:
 
 
 def _shown(value: Any) -> str:
-    from ddpnas_ray.ablations.grid import text_of
+    from ddpnas_ray.reporting.analysis import value_text
 
     if isinstance(value, dict):
-        return " --grid ".join(f"{key}={','.join(map(text_of, values))}" for key, values in value.items())
+        return " --grid ".join(f"{key}={','.join(map(value_text, values))}" for key, values in value.items())
     return str(value)
 
 

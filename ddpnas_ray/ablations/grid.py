@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from ddpnas_ray.ablations.sweeps import Planned, Sweep, Variant, parse_seeds, re
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.experiment.config import SearchConfig, parse, to_dict
 from ddpnas_ray.job import Job
+from ddpnas_ray.reporting.analysis import value_text
 
 Grid = Mapping[str, Sequence[Any]]
 VALUE_LENGTH, NAME_LENGTH = 40, 200  # of one value, and of all, in the name of a folder, at most
@@ -68,7 +68,7 @@ def plan(config: SearchConfig, grid: Grid, seeds: str) -> Sweep:
     """
     variants = []
     for number, point in enumerate(points(grid)):
-        source = "--grid " + " ".join(f"{key}={text_of(value)}" for key, value in point.items())
+        source = "--grid " + " ".join(f"{key}={value_text(value)}" for key, value in point.items())
         variants.append(Variant(label(point), number, varied(config, point, source)))
     if len({variant.label for variant in variants}) < len(variants):  # values differ only in what a name cannot hold
         variants = [dataclasses.replace(variant, label=f"{variant.label}-{variant.value}") for variant in variants]
@@ -100,7 +100,7 @@ def prepare(sweep: Sweep, grid: Grid) -> dict[str, Job]:
             continue
         by_rest: dict[str, set[Any]] = {}
         for point, strategy in zip(points(grid), strategies, strict=True):
-            by_rest.setdefault(text_of({k: v for k, v in point.items() if k != key}), set()).add(strategy)
+            by_rest.setdefault(value_text({k: v for k, v in point.items() if k != key}), set()).add(strategy)
         if all(len(alike) == 1 for alike in by_rest.values()):
             given = sweep.base.strategy
             raise ConfigError(
@@ -113,7 +113,7 @@ def prepare(sweep: Sweep, grid: Grid) -> dict[str, Job]:
 def family(config: SearchConfig) -> str:
     """What tells searches apart whose data, table, space or target differ: only others can share a ``Job``."""
     values = to_dict(config)
-    return text_of({key: values[key] for key in ("space", "data", "evaluation", "target")})
+    return value_text({key: values[key] for key in ("space", "data", "evaluation", "target")})
 
 
 def label(point: Mapping[str, Any]) -> str:
@@ -125,7 +125,8 @@ def label(point: Mapping[str, Any]) -> str:
     """
     short = [key.rpartition(".")[2] for key in point]
     keys = [last if short.count(last) == 1 else key for key, last in zip(point, short, strict=True)]
-    return ",".join(f"{key}={_slug(text_of(point[full]))}" for key, full in zip(keys, point, strict=True))[:NAME_LENGTH]
+    values = [_slug(value_text(value)) for value in point.values()]
+    return ",".join(f"{key}={value}" for key, value in zip(keys, values, strict=True))[:NAME_LENGTH]
 
 
 def _slug(text: str) -> str:
@@ -136,8 +137,3 @@ def _slug(text: str) -> str:
 def name(planned: Planned) -> str:
     """What a search's run directory is called."""
     return f"{planned.variant.label},seed={planned.seed}"
-
-
-def text_of(value: Any) -> str:
-    """A value as a name or a message shows it."""
-    return value if isinstance(value, str) else json.dumps(value, default=str)

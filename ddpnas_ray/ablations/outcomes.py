@@ -279,14 +279,20 @@ def sweep_table(rows: Sequence[Row], *, value_column: str | None = None, paired:
         value_column: Name of the column with their values; None: there is none.
         paired: Whether to compare each with the first one, seed by seed.
     """
-    names = list(dict.fromkeys(name for row in rows for name in row.scores))
+    names = {name: (1.0, 3) if TAU in name else (100.0, 2) for row in rows for name in row.scores}  # scale and digits
     by_table = any(row.random_search for row in rows)
-    header = ["variant", *([value_column] if value_column else []), "seeds", "evaluations", *map(_column, names)]
+    header = [
+        "variant",
+        *([value_column] if value_column else []),
+        "seeds",
+        "evaluations",
+        *(name if TAU in name else f"{name} [%]" for name in names),
+    ]
     header += ["random search [%]"] * by_table + ["seconds each"]
     cells = []
     for row in rows:
         value = [str(row.variant.value)] if value_column else []
-        scores = [row.scores[name].text(*_unit(name)) if name in row.scores else "" for name in names]
+        scores = [row.scores[name].text(*unit) if name in row.scores else "" for name, unit in names.items()]
         random = [f"{100 * row.random_search[1]:.2f}" if row.random_search else ""] * by_table
         facts = [str(row.seeds), f"{row.evaluations:g}"]
         cells.append([row.variant.label, *value, *facts, *scores, *random, f"{row.seconds:.3g}"])
@@ -300,11 +306,3 @@ def sweep_table(rows: Sequence[Row], *, value_column: str | None = None, paired:
             error = "" if math.isnan(spread.error) else f" ± {100 * spread.error:.2f} (standard error)"
             notes.append(f"{pair}, seed by seed: {100 * spread.mean:+.2f}{error} points of {rows[0].measure}.")
     return "\n\n".join([markdown(header, cells), *notes]) + "\n"
-
-
-def _column(name: str) -> str:
-    return name if TAU in name else f"{name} [%]"
-
-
-def _unit(name: str) -> tuple[float, int]:
-    return (1.0, 3) if TAU in name else (100.0, 2)

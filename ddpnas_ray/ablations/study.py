@@ -26,10 +26,6 @@ TABLE = "--config configs/nasbench201_table.yaml --set evaluation.table=FILE"  #
 Options = Callable[[argparse.ArgumentParser], None]
 
 
-def no_options(parser: argparse.ArgumentParser) -> None:
-    """Adds none."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Searches:
     """An ablation that searches.
@@ -51,7 +47,7 @@ class Searches:
     title: str
     variants: Callable[[SearchConfig, Arguments], list[Variant]]
     figures: Callable[[Sweep, Sequence[Row], str], Mapping[str, bytes]]
-    add_options: Options = no_options
+    add_options: Options = lambda parser: None
     value_column: str | None = None
     paired: bool = False
     details: Callable[[Sequence[Row]], tuple[str, list[dict[str, Any]]]] | None = None

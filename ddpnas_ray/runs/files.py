@@ -148,14 +148,8 @@ def _cost_json(cost: CostFunction) -> dict[str, Any]:
 
 
 def read_costs(data: bytes) -> dict[str, CostFunction]:
-    """The costs of ``space.json``.
-
-    Raises:
-        ValueError: It is of schema version 1, which did not say what a generated network may look like.
-    """
+    """The costs of ``space.json``."""
     content, costs = json.loads(data), dict[str, CostFunction]()
-    if content["schema_version"] < 2:
-        raise ValueError("it is of an earlier version of this package, which could not generate; search again")
     for name, cost in content["costs"].items():
         if "arcs" in cost:
             arcs = tuple((edge, source, node) for edge, source, node in cost["arcs"])
@@ -173,8 +167,8 @@ def read_space(data: bytes) -> SearchSpace:
         for edge in content["edges"]
     )
     blocks = tuple(tuple(block) for block in content["blocks"])
-    gate = _unknown_gate if content.get("conditional") else every_edge_active
-    return SearchSpace(content["name"], edges, blocks, gate, content.get("inputs"))
+    gate = _unknown_gate if content["conditional"] else every_edge_active
+    return SearchSpace(content["name"], edges, blocks, gate, content["inputs"])
 
 
 def _unknown_gate(alpha_E: IntArray) -> BoolArray:
