@@ -33,7 +33,8 @@ from ddpnas_ray.storage.folder import Folder
 
 if TYPE_CHECKING:
     from ddpnas_ray.ablations.grid_report import Ended
-    from ddpnas_ray.ablations.sweeps import Planned, Sweep
+    from ddpnas_ray.ablations.variants import Planned
+    from ddpnas_ray.ablations.variants import Study as Sweep
     from ddpnas_ray.distributed import ray_tune
 
 DESCRIPTION = """\
@@ -178,7 +179,7 @@ def _search(
 
 def _trials(
     plan: Plan, sweep: Sweep, left: Sequence[Planned], stopped: set[str], folder: Folder
-) -> tuple[list[ray_tune.Trial], int, str]:
+) -> tuple[list[ray_tune.TuneTrial], int, str]:
     """What is searched, after its data were loaded and checked; how many evaluations that is; SHA-256 of all data."""
     from ddpnas_ray.ablations import grid as grids
 
@@ -190,7 +191,7 @@ def _trials(
             f"{plan.digest[:12]}); point data.path or evaluation.table at the same ones, or start anew elsewhere"
         )
 
-    from ddpnas_ray.distributed.ray_tune import Trial
+    from ddpnas_ray.distributed.ray_tune import TuneTrial
 
     names = {grids.name(one) for one in left}
     # A scheduler that stops must know how the others did: they report again what they reported then.
@@ -202,7 +203,7 @@ def _trials(
         evaluations += sum(job.strategy().epochs(job.spec.space))
         params = {**points[int(one.variant.value)], "seed": one.seed}
         by_table = config.evaluation.kind == "table"  # images depend on the seed: loaded as the trial starts
-        trials.append(Trial(name, params, config, job if by_table else None, name in stopped))
+        trials.append(TuneTrial(name, params, config, job if by_table else None, name in stopped))
     return trials, evaluations, digest
 
 
@@ -276,7 +277,7 @@ def _saved(args: argparse.Namespace) -> Plan:
     """The sweep to go on with; options that are given must be those that it was started with."""
     from ddpnas_ray.ablations.folder import overridden
     from ddpnas_ray.ablations.grid import parse_grid
-    from ddpnas_ray.ablations.sweeps import parse_seeds
+    from ddpnas_ray.ablations.variants import parse_seeds
 
     if args.out is None:
         raise ConfigError("--resume: which sweep? give its directory with --out")

@@ -77,7 +77,7 @@ ELSEWHERE = {
     "ablations.outcomes": ("test_ablate.py", "what every ablation prints and keeps"),
     "ablations.report": ("test_ablate.py", "what every ablation prints and keeps"),
     "ablations.strategies": ("test_ablate.py", TESTED_BY_COMMAND),
-    "ablations.sweeps": ("test_ablate.py", "words of the command that stand for searches"),
+    "ablations.variants": ("test_ablate.py", "words of the command that stand for searches"),
     "ablations.theta": ("test_ablate.py", TESTED_BY_COMMAND),
     "ablations.topology": ("test_ablate.py", TESTED_BY_COMMAND),
     "commandline": ("test_bad_input.py", "every command shares it"),

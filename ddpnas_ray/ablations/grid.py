@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ddpnas_ray.ablations.sweeps import Planned, Sweep, Variant, parse_seeds, refuse_twice, varied
+from ddpnas_ray.ablations.variants import Planned, Study, Variant, parse_seeds, refuse_twice, varied
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.experiment.config import SearchConfig, parse, to_dict
 from ddpnas_ray.job import Job
@@ -52,7 +52,7 @@ def points(grid: Grid) -> list[dict[str, Any]]:
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
-def plan(config: SearchConfig, grid: Grid, seeds: str) -> Sweep:
+def plan(config: SearchConfig, grid: Grid, seeds: str) -> Study:
     """The searches of a grid, every combination checked as a configuration.
 
     Args:
@@ -72,10 +72,10 @@ def plan(config: SearchConfig, grid: Grid, seeds: str) -> Sweep:
         variants.append(Variant(label(point), number, varied(config, point, source)))
     if len({variant.label for variant in variants}) < len(variants):  # values differ only in what a name cannot hold
         variants = [dataclasses.replace(variant, label=f"{variant.label}-{variant.value}") for variant in variants]
-    return Sweep("sweep", variants[0].config, tuple(variants), parse_seeds(seeds))
+    return Study("sweep", variants[0].config, tuple(variants), parse_seeds(seeds))
 
 
-def prepare(sweep: Sweep, grid: Grid) -> dict[str, Job]:
+def prepare(study: Study, grid: Grid) -> dict[str, Job]:
     """Load the data of every variant once, and check its strategy.
 
     Returns:
@@ -86,23 +86,23 @@ def prepare(sweep: Sweep, grid: Grid) -> dict[str, Job]:
     """
     jobs: dict[str, Job] = {}
     strategies = []
-    for variant in sweep.variants:
+    for variant in study.variants:
         name = family(variant.config)
         if name not in jobs:
             jobs[name] = Job.prepare(variant.config)
         strategies.append(dataclasses.replace(jobs[name], config=variant.config).strategy())
-    by_table = all(variant.config.evaluation.kind == "table" for variant in sweep.variants)
+    by_table = all(variant.config.evaluation.kind == "table" for variant in study.variants)
     for key, values in grid.items():
         section = key.partition(".")[0]
         if by_table and section in ("data", "training"):
             raise ConfigError(f"--grid {key}: changes nothing where scores are a table's; vary another key")
-        if section not in sweep.base.strategies or len(values) == 1:
+        if section not in study.base.strategies or len(values) == 1:
             continue
         by_rest: dict[str, set[Any]] = {}
         for point, strategy in zip(points(grid), strategies, strict=True):
             by_rest.setdefault(value_text({k: v for k, v in point.items() if k != key}), set()).add(strategy)
         if all(len(alike) == 1 for alike in by_rest.values()):
-            given = sweep.base.strategy
+            given = study.base.strategy
             raise ConfigError(
                 f"--grid {key}: changes nothing with strategy {given}; vary what {given} reads, or take another one "
                 "with --set strategy=NAME"

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from ddpnas_ray.ablations.grid import Grid, points
 from ddpnas_ray.ablations.outcomes import Outcome, Row, answer_scores, measure_label, summarise, sweep_table
-from ddpnas_ray.ablations.sweeps import Planned, Sweep
+from ddpnas_ray.ablations.variants import Planned, Study
 from ddpnas_ray.reporting.ablation_plots import Panel, gridded
 from ddpnas_ray.reporting.analysis import value_text
 from ddpnas_ray.reporting.figures import heading
@@ -46,11 +46,11 @@ class Ended:
         return "finished" if self.result is not None else "failed" if self.error is not None else "stopped"
 
 
-def report(sweep: Sweep, grid: Grid, ended: Sequence[Ended], source: str) -> tuple[str, dict[str, bytes]]:
+def report(study: Study, grid: Grid, ended: Sequence[Ended], source: str) -> tuple[str, dict[str, bytes]]:
     """What all searches of a grid come to.
 
     Args:
-        sweep: The searches.
+        study: The searches.
         grid: What was varied.
         ended: One of each, in order.
         source: What the configuration is called.
@@ -59,15 +59,15 @@ def report(sweep: Sweep, grid: Grid, ended: Sequence[Ended], source: str) -> tup
         The table, and all files; without a picture where nothing finished.
     """
     outcomes = [Outcome.of(one.planned, one.result) for one in ended if one.result is not None]
-    rows = summarise(sweep, outcomes)
+    rows = summarise(study, outcomes)
     table = sweep_table(rows) if rows else "no search finished\n"
     for status in ("stopped", "failed"):
         if names := [one.run.rpartition("/")[2] for one in ended if one.status == status]:
             table += f"\n{len(names)} {status}: {', '.join(names)}\n"
     files = {"results.parquet": _table(grid, ended), "results.md": table.encode()}
     if rows:
-        seeds = f"{len(sweep.seeds)} seed{'s' * (len(sweep.seeds) > 1)}"
-        title = heading(_title(grid), sweep.base.space.name, seeds, source)
+        seeds = f"{len(study.seeds)} seed{'s' * (len(study.seeds) > 1)}"
+        title = heading(_title(grid), study.base.space.name, seeds, source)
         files |= gridded(
             title, _measure(rows), _panels(grid, rows), f"{list(grid)[1]}: {NOTE}" if len(grid) == 2 else None
         )

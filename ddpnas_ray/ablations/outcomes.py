@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ddpnas_ray.ablations.sweeps import Planned, Sweep, Value, Variant
+from ddpnas_ray.ablations.variants import Planned, Study, Value, Variant
 from ddpnas_ray.storage.parquet import parquet_bytes
 
 ANSWER, RANDOM, TAU = "the answer", "expected of random search", "Kendall's tau"  # how rows of a score sheet begin
@@ -184,10 +184,10 @@ class Row:
         }
 
 
-def summarise(sweep: Sweep, outcomes: Sequence[Outcome]) -> list[Row]:
+def summarise(study: Study, outcomes: Sequence[Outcome]) -> list[Row]:
     """A row a variant that has any, in order."""
     rows = []
-    for variant in sweep.variants:
+    for variant in study.variants:
         own = tuple(o for o in outcomes if (o.label, o.value) == (variant.label, variant.value))
         if not own:
             continue

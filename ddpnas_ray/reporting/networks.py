@@ -194,8 +194,8 @@ def _neighbours(things: Sequence[_Thing], lines: Sequence[tuple[str | None, list
 
 def _order(columns: list[list[_Thing]], near: Near) -> None:
     """Fewer crossings: every column by the mean place of its neighbours in the column before, then after."""
-    for sweep in range(12):
-        forward = sweep % 2 == 0
+    for turn in range(12):
+        forward = turn % 2 == 0
         for column in columns if forward else reversed(columns):
             _stack(column)
             mean = {}
