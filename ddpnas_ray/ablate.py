@@ -14,7 +14,8 @@ from ddpnas_ray.ablations.folder import Saved
 from ddpnas_ray.ablations.outcomes import Outcome
 from ddpnas_ray.ablations.report import report
 from ddpnas_ray.ablations.study import ABLATIONS, Look, Searches, find, plan
-from ddpnas_ray.ablations.sweeps import Planned, Sweep
+from ddpnas_ray.ablations.variants import Planned
+from ddpnas_ray.ablations.variants import Study as Sweep
 from ddpnas_ray.console.cluster import checked_address, cluster
 from ddpnas_ray.console.command import INTERRUPTED, OK, Parser, guarded, say
 from ddpnas_ray.console.options import add_address_option, add_config_options

@@ -213,7 +213,7 @@ def _measure(run: FinishedRun, networks: Sequence[Generated], label: str, option
     """Measure every network end to end on the device; drop what is above its latency budget, or flag it."""
     import numpy as np
 
-    from ddpnas_ray.distributed.ray_tasks import measure_networks
+    from ddpnas_ray.distributed.ray_timing import measure_networks
 
     alphas = list(dict.fromkeys(solution.alpha_E for network in networks for solution in network.solutions))
     if not alphas:

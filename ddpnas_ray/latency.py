@@ -139,13 +139,13 @@ def _build(args: argparse.Namespace) -> int:
     reference_alpha = _draw(spec.space, 1, seed=0, full_depth=False)[0]
     timed = counting("timings of parts", options.passes * len(distinct), sys.stderr)
     with cluster(checked_address(args.address), "time parts", sys.stderr, label=label), timed as advance:
-        from ddpnas_ray.distributed import ray_tasks
+        from ddpnas_ray.distributed import ray_timing
 
-        machine = ray_tasks.describe(label, options)
+        machine = ray_timing.describe(label, options)
         say(f"{label}: {_hardware(machine)}")
         start = time.monotonic()
-        timings = ray_tasks.time_parts(
-            ray_tasks.network(spec, target, reference_alpha),
+        timings = ray_timing.time_parts(
+            ray_timing.network(spec, target, reference_alpha),
             distinct,
             label,
             options,
@@ -259,11 +259,11 @@ def _check(args: argparse.Namespace) -> int:
     alphas = [alpha for drawn in populations.values() for alpha in drawn]
     timed = counting("timings of networks", options.passes * len(alphas), sys.stderr)
     with cluster(checked_address(args.address), "time networks", sys.stderr, label=label), timed as advance:
-        from ddpnas_ray.distributed import ray_tasks
+        from ddpnas_ray.distributed import ray_timing
 
-        timings = ray_tasks.time_parts(
-            ray_tasks.network(spec, target, table.reference_alpha),
-            [ray_tasks.network(spec, target, alpha) for alpha in alphas],
+        timings = ray_timing.time_parts(
+            ray_timing.network(spec, target, table.reference_alpha),
+            [ray_timing.network(spec, target, alpha) for alpha in alphas],
             label,
             options,
             whole=True,

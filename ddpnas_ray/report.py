@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ddpnas_ray.console.command import FAILED, OK, Parser, guarded
 from ddpnas_ray.core.errors import ConfigError, RunDirError
 from ddpnas_ray.core.space import SearchSpace, every_edge_active
@@ -20,12 +18,10 @@ from ddpnas_ray.reporting.explain import edge_story, story_text
 from ddpnas_ray.reporting.runfiles import RunFiles, keep_per_group, read_records, read_run
 from ddpnas_ray.reporting.summary import summary
 from ddpnas_ray.runs.directory import existing_run, parsed, read_result
-from ddpnas_ray.runs.files import plain, read_space
+from ddpnas_ray.runs.files import read_space, without_nan
 from ddpnas_ray.runs.fingerprint import verify_fingerprint
 from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.storage.folder import Folder
-from ddpnas_ray.storage.parquet import read_parquet
-from ddpnas_ray.tabular.probe import Probe
 
 DESCRIPTION = """\
 Print what a finished search found: genotype, exact costs of the target network, scores with their split.
@@ -100,7 +96,7 @@ def _explain(run: str, args: argparse.Namespace) -> int:
     for note in notes:
         print(note, file=sys.stderr)
     if args.json:
-        print(json.dumps(plain([dataclasses.asdict(story) for story in stories])))
+        print(json.dumps([without_nan(dataclasses.asdict(story)) for story in stories]))
     else:
         print(story_text(args.explain, stories))
     return OK
@@ -109,7 +105,7 @@ def _explain(run: str, args: argparse.Namespace) -> int:
 def _page(runs: Sequence[str], file: str) -> int:
     """Write the page of a run, or of several."""
     from ddpnas_ray.reporting.compare import compare_page
-    from ddpnas_ray.reporting.html import run_page
+    from ddpnas_ray.reporting.page import run_page
 
     files = [_read(run) for run in runs]
     data = run_page(files[0]) if len(files) == 1 else compare_page(files)
@@ -127,13 +123,8 @@ def _page(runs: Sequence[str], file: str) -> int:
 
 
 def _read(run: str) -> RunFiles:
-    """A run of this or an earlier version, as a page shows it."""
-    folder, config, space, notes = _searched(run)
-    tau = {}
-    if folder.has("probe.parquet"):
-        rows = parsed(folder, "probe.parquet", lambda data: read_parquet(data).to_pylist())
-        tau = Probe(np.empty((0, 0), dtype=np.int64), [], rows).tau_by_epoch()
-    return read_run(folder, config, space, tau, notes)
+    """A run as a page shows it."""
+    return read_run(*_searched(run))
 
 
 def _searched(run: str) -> tuple[Folder, dict[str, Any], SearchSpace, list[str]]:

@@ -25,7 +25,8 @@ from ddpnas_ray.storage.folder import Folder
 
 if TYPE_CHECKING:
     from ddpnas_ray.ablations.grid_report import Ended
-    from ddpnas_ray.ablations.sweeps import Planned, Sweep
+    from ddpnas_ray.ablations.variants import Planned
+    from ddpnas_ray.ablations.variants import Study as Sweep
     from ddpnas_ray.distributed import ray_tune
 
 DESCRIPTION = """\
@@ -166,7 +167,7 @@ def _search(
 
 def _trials(
     plan: Plan, sweep: Sweep, left: Sequence[Planned], stopped: set[str], folder: Folder
-) -> tuple[list[ray_tune.Trial], int, str]:
+) -> tuple[list[ray_tune.TuneTrial], int, str]:
     """What is searched, after its data were loaded and checked; how many evaluations that is; SHA-256 of all data."""
     from ddpnas_ray.ablations import grid as grids
 
@@ -178,7 +179,7 @@ def _trials(
             f"{plan.digest[:12]}); point data.path or evaluation.table at the same ones, or start anew elsewhere"
         )
 
-    from ddpnas_ray.distributed.ray_tune import Trial
+    from ddpnas_ray.distributed.ray_tune import TuneTrial
 
     names = {grids.name(one) for one in left}
     # A scheduler that stops must know how the others did: they report again what they reported then.
@@ -190,7 +191,7 @@ def _trials(
         evaluations += sum(job.strategy().epochs(job.spec.space))
         params = {**points[int(one.variant.value)], "seed": one.seed}
         by_table = not config.trains  # images depend on the seed: loaded as the trial starts
-        trials.append(Trial(name, params, config, job if by_table else None, name in stopped))
+        trials.append(TuneTrial(name, params, config, job if by_table else None, name in stopped))
     return trials, evaluations, digest
 
 
@@ -261,7 +262,7 @@ def _saved(args: argparse.Namespace) -> Plan:
     """The sweep to resume; options that are given must be those that it was started with."""
     from ddpnas_ray.ablations.folder import overridden
     from ddpnas_ray.ablations.grid import parse_grid
-    from ddpnas_ray.ablations.sweeps import parse_seeds
+    from ddpnas_ray.ablations.variants import parse_seeds
 
     folder = Folder.open(resumed_out(args, "sweep", "sweep.yaml"))
     if not folder.has("sweep.yaml"):
@@ -288,10 +289,10 @@ def _read(data: bytes, source: str) -> Plan:
 
 
 def _shown(value: Any) -> str:
-    from ddpnas_ray.ablations.grid import text_of
+    from ddpnas_ray.reporting.analysis import value_text
 
     if isinstance(value, dict):
-        return " --grid ".join(f"{key}={','.join(map(text_of, values))}" for key, values in value.items())
+        return " --grid ".join(f"{key}={','.join(map(value_text, values))}" for key, values in value.items())
     return str(value)
 
 

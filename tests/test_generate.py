@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddpnas_ray import check, generate, report, search
+from ddpnas_ray import check, generate, search
 from ddpnas_ray.core.generation.budgets import Bound
 from ddpnas_ray.core.generation.problem import Problem
 from ddpnas_ray.core.generation.solve import Certificate, Solution
@@ -428,13 +428,3 @@ def test_generated_networks_are_measured_on_the_device(finished: Path, tmp_path:
     network = json.loads(done.stdout)[0]
     assert network["measured_latency_ns"] > 0
     assert network["flags"], "nothing runs in 21 microseconds"
-
-
-def test_a_run_of_an_earlier_version_is_refused_but_its_fingerprint_still_verified(finished: Path) -> None:
-    space = json.loads((finished / "space.json").read_text())
-    del space["inputs"], space["conditional"]
-    (finished / "space.json").write_text(json.dumps(space | {"schema_version": 1}))
-    assert (
-        "it is of an earlier version of this package, which could not generate; search again" in refused(finished).err
-    )
-    assert run(report.main, finished, "--verify-fingerprint").code == 0

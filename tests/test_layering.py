@@ -1,4 +1,5 @@
-"""Imports point down one list, never up; the algorithm needs neither torch nor ray, and configuring neither."""
+"""Imports point down one list, never up, and in no circle; the algorithm needs neither torch nor ray, and configuring
+neither; no file is too long to read at once, and each has its tests where one looks for them."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -64,11 +66,83 @@ LIGHT = (
     "spaces",
 )
 
+MOST_LINES = 450
+LONGER = {"experiment.config"}  # is being split; then this set is empty
+# Modules that have no tests/<path>/test_<module>.py: the file below tests/ that tests them, and why there.
+TESTED_BY_COMMAND = "runs the command whose only part it is"
+ELSEWHERE = {
+    "ablations.correlation": ("test_ablate.py", TESTED_BY_COMMAND),
+    "ablations.folder": ("test_ablate.py", "files, and going on"),
+    "ablations.gamma": ("test_ablate.py", TESTED_BY_COMMAND),
+    "ablations.grid": ("test_sweep.py", TESTED_BY_COMMAND),
+    "ablations.grid_report": ("test_sweep.py", TESTED_BY_COMMAND),
+    "ablations.interval": ("test_ablate.py", TESTED_BY_COMMAND),
+    "ablations.noprune": ("test_ablate.py", TESTED_BY_COMMAND),
+    "ablations.operation": ("test_ablate.py", TESTED_BY_COMMAND),
+    "ablations.outcomes": ("test_ablate.py", "what every ablation prints and keeps"),
+    "ablations.report": ("test_ablate.py", "what every ablation prints and keeps"),
+    "ablations.strategies": ("test_ablate.py", TESTED_BY_COMMAND),
+    "ablations.variants": ("test_ablate.py", "words of the command that stand for searches"),
+    "ablations.theta": ("test_ablate.py", TESTED_BY_COMMAND),
+    "ablations.topology": ("test_ablate.py", TESTED_BY_COMMAND),
+    "commandline": ("test_bad_input.py", "every command shares it"),
+    "core.generation.enumeration": ("core/generation/test_solve.py", "the methods are compared with each other"),
+    "core.generation.problem": ("core/generation/test_solve.py", "what the methods solve"),
+    "core.requests": ("strategies/test_rounds.py", "values that strategies and executors exchange"),
+    "core.state": ("core/test_update.py", "values that every rule of the core changes"),
+    "data.raw": ("data/test_registry.py", "what a reader returns"),
+    "data.scan": ("data/test_folder.py", "how folders are read"),
+    "data.tables": ("data/test_parquet.py", "what Parquet and Hugging Face share"),
+    "data.values": ("data/test_registry.py", "what a reader returns"),
+    "devices.config": ("distributed/test_ray_timing.py", "labels are found in a cluster"),
+    "distributed.ray_attach": ("test_attach.py", TESTED_BY_COMMAND),
+    "distributed.ray_data": ("distributed/test_ray_trials.py", "what trials read their data through"),
+    "distributed.ray_scoring": ("test_generate.py", "--verify"),
+    "execution.base": ("execution/test_local.py", "the protocol, by its contract"),
+    "experiment.finished": ("test_generate.py", "a run is read to generate from it"),
+    "experiment.progress": ("test_search.py", "what a search shows"),
+    "job": ("experiment/test_loop.py", "the loop of a search"),
+    "reporting.ablation_plots": ("test_ablate.py", "figures are compared as files"),
+    "reporting.analysis": ("reporting/test_page.py", "its numbers are read from the page"),
+    "reporting.charts": ("reporting/test_page.py", "its charts are read from the page"),
+    "reporting.compare": ("reporting/test_page.py", "the other page"),
+    "reporting.confidence": ("reporting/test_page.py", "its sentences are read from the page"),
+    "reporting.explain": ("reporting/test_page.py", "--explain and the page tell one story"),
+    "reporting.figures": ("test_ablate.py", "figures are compared as files"),
+    "reporting.networks": ("reporting/test_page.py", "its drawings are read from the page"),
+    "reporting.plots": ("test_generate.py", "the figure of generated networks"),
+    "reporting.runfiles": ("reporting/test_page.py", "broken runs have a page or a reason"),
+    "reporting.summary": ("test_report.py", TESTED_BY_COMMAND),
+    "reporting.svg": ("reporting/test_page.py", "its elements are read from the page"),
+    "runs.files": ("runs/test_directory.py", "files and back"),
+    "runs.fingerprint": ("runs/test_directory.py", "recomputed from the files"),
+    "runs.lock": ("runs/test_directory.py", "one writer"),
+    "runs.log": ("runs/test_directory.py", "its lines are added"),
+    "spaces.base": ("spaces/test_own_space.py", "what a space of one's own is made of"),
+    "spaces.cell.network": ("spaces/cell/test_space.py", "by the contract of spaces"),
+    "spaces.mobile.network": ("spaces/mobile/test_space.py", "by the contract of spaces"),
+    "spaces.nasbench201.network": ("spaces/nasbench201/test_space.py", "by the contract of spaces"),
+    "spaces.target": ("spaces/cell/test_space.py", "the target of a space"),
+    "storage.parquet": ("runs/test_directory.py", "files and back"),
+    "strategies.base": ("strategies/test_rounds.py", "what strategies share"),
+    "tabular.executor": ("tabular/test_table.py", "looking up"),
+    "tabular.nats_bench": ("test_table.py", TESTED_BY_COMMAND),
+    "testing.counting": ("spaces/cell/test_space.py", "a contract is tested by what passes it"),
+    "testing.executor_contract": ("execution/test_local.py", "a contract is tested by what passes it"),
+    "testing.space_contract": ("spaces/cell/test_space.py", "a contract is tested by what passes it"),
+    "testing.states": ("runs/test_checkpoint.py", "a contract is tested by what passes it"),
+    "testing.strategy_contract": ("strategies/test_pruning.py", "a contract is tested by what passes it"),
+    "training.config": ("training/test_trainer.py", "values that a trainer takes"),
+}
+
 
 def module_of(path: Path) -> str:
     """Dotted name below the package: ``core.space``; ``core`` of ``core/__init__.py``; ``""`` of the package itself."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_of(path): path for path in FILES}
 
 
 def layer_of(module: str) -> str:
@@ -98,6 +172,17 @@ def imported_layers(path: Path) -> Iterator[tuple[int, str]]:
         if root == "ddpnas_ray":
             layer = layer_of(rest)
             yield line, layer if (PACKAGE / layer).is_dir() or (PACKAGE / f"{layer}.py").is_file() else ""
+
+
+def imported_files(path: Path) -> set[str]:
+    """Modules of the package that a file imports, wherever in it the import stands."""
+    found = set()
+    for _, name in imports(path.read_text(encoding="utf-8"), module_of(path), path.name == "__init__.py"):
+        root, _, module = name.partition(".")
+        while root == "ddpnas_ray" and module not in MODULES:  # a name in a module
+            module = module.rpartition(".")[0]
+        found |= {module} if root == "ddpnas_ray" else set()
+    return found
 
 
 def outside(path: Path) -> set[str]:
@@ -136,6 +221,30 @@ def test_imports_point_down(path: Path) -> None:
         assert LEVEL[layer] >= LEVEL[layer_of(module)], (
             f"{path.name}:{line}: {module} imports {layer}, which is above it"
         )
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    graph = {module: imported_files(path) for module, path in MODULES.items()}
+    assert {"core.space", "runs.files"} <= graph["experiment.finished"]
+    TopologicalSorter(graph).prepare()  # CycleError names the files
+
+
+def test_no_file_is_too_long_to_read_at_once() -> None:
+    lines = {module: len(path.read_text(encoding="utf-8").splitlines()) for module, path in MODULES.items()}
+    assert {module: count for module, count in lines.items() if count > MOST_LINES and module not in LONGER} == {}
+
+
+def test_every_module_has_its_tests_where_one_looks_for_them_or_is_in_the_list() -> None:
+    tests, missing = PACKAGE.parent / "tests", []
+    for module, path in MODULES.items():
+        mirror = tests / path.relative_to(PACKAGE).with_name(f"test_{path.name}")
+        if path.name == "__init__.py":
+            continue
+        assert not (mirror.is_file() and module in ELSEWHERE), f"{module} has {mirror.name}: strike it off the list"
+        missing += [] if mirror.is_file() or module in ELSEWHERE else [module]
+    assert missing == [], "add a test file, or a line in ELSEWHERE that says which one tests it and why"
+    assert ELSEWHERE.keys() <= MODULES.keys()
+    assert [file for file, _ in ELSEWHERE.values() if not (tests / file).is_file()] == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)

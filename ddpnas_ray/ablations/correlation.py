@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ddpnas_ray.ablations.outcomes import TAU, Row, Spread, markdown, spread_json
+from ddpnas_ray.ablations.outcomes import TAU, Row, Spread, markdown
 from ddpnas_ray.ablations.study import Searches
-from ddpnas_ray.ablations.sweeps import Arguments, Sweep, Variant, refuse_twice, varied
+from ddpnas_ray.ablations.variants import Arguments, Study, Variant, refuse_twice, varied
 from ddpnas_ray.console.options import positive
 from ddpnas_ray.core.errors import ConfigError, did_you_mean
 from ddpnas_ray.experiment.config import SearchConfig
@@ -72,7 +73,7 @@ def variants(config: SearchConfig, arguments: Arguments) -> list[Variant]:
     return found
 
 
-def figures(sweep: Sweep, rows: Sequence[Row], title: str) -> Mapping[str, bytes]:
+def figures(study: Study, rows: Sequence[Row], title: str) -> Mapping[str, bytes]:
     """Tau by epoch, a line per way to merge."""
     lines = {
         row.variant.label: [
@@ -82,8 +83,8 @@ def figures(sweep: Sweep, rows: Sequence[Row], title: str) -> Mapping[str, bytes
         ]
         for row in rows
     }
-    networks = sweep.base.evaluation.probe or 0
-    every = sweep.base.pruning.epochs_per_round
+    networks = study.base.evaluation.probe or 0
+    every = study.base.pruning.epochs_per_round
     return taus(title, lines, paper=PAPER_TAU, epochs_per_round=every, networks=networks)
 
 
@@ -91,7 +92,7 @@ def details(rows: Sequence[Row]) -> tuple[str, list[dict[str, Any]]]:
     """Tau by epoch, as a table and for ``ablation.json``."""
     by_epoch = {row.variant.label: _by_epoch(row) for row in rows}
     return _tau_table(by_epoch), [
-        {"tau_by_epoch": [spread_json(spread) for spread in spreads]} for spreads in by_epoch.values()
+        {"tau_by_epoch": [dataclasses.asdict(spread) for spread in spreads]} for spreads in by_epoch.values()
     ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ddpnas_ray.ablations.outcomes import Row, measure_label
 from ddpnas_ray.ablations.study import TABLE, Searches
-from ddpnas_ray.ablations.sweeps import PRUNING, Arguments, Sweep, Variant, each_value, varied
+from ddpnas_ray.ablations.variants import PRUNING, Arguments, Study, Variant, each_value, varied
 from ddpnas_ray.experiment.config import SearchConfig
 from ddpnas_ray.reporting.ablation_plots import Point, swept
 
@@ -45,7 +45,7 @@ def variants(config: SearchConfig, arguments: Arguments) -> list[Variant]:
     return each_value(varied(config, PRUNING, "gamma"), "gamma", "pruning.gamma", arguments["values"])
 
 
-def figures(sweep: Sweep, rows: Sequence[Row], title: str) -> Mapping[str, bytes]:
+def figures(study: Study, rows: Sequence[Row], title: str) -> Mapping[str, bytes]:
     """Quality over gamma."""
     return swept(
         title,

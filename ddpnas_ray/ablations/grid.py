@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ddpnas_ray.ablations.sweeps import Planned, Sweep, Variant, parse_seeds, refuse_twice, varied
+from ddpnas_ray.ablations.variants import Planned, Study, Variant, parse_seeds, refuse_twice, varied
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.experiment.config import SearchConfig, to_dict
 from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.yaml_text import parse
+from ddpnas_ray.reporting.analysis import value_text
 
 Grid = Mapping[str, Sequence[Any]]
 VALUE_LENGTH, NAME_LENGTH = 40, 200  # of one value, and of all, in the name of a folder, at most
@@ -53,7 +53,7 @@ def points(grid: Grid) -> list[dict[str, Any]]:
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
-def plan(config: SearchConfig, grid: Grid, seeds: str) -> Sweep:
+def plan(config: SearchConfig, grid: Grid, seeds: str) -> Study:
     """The searches of a grid, every combination checked as a configuration.
 
     Args:
@@ -69,14 +69,14 @@ def plan(config: SearchConfig, grid: Grid, seeds: str) -> Sweep:
     """
     variants = []
     for number, point in enumerate(points(grid)):
-        source = "--grid " + " ".join(f"{key}={text_of(value)}" for key, value in point.items())
+        source = "--grid " + " ".join(f"{key}={value_text(value)}" for key, value in point.items())
         variants.append(Variant(label(point), number, varied(config, point, source)))
     if len({variant.label for variant in variants}) < len(variants):  # values differ only in what a name cannot hold
         variants = [dataclasses.replace(variant, label=f"{variant.label}-{variant.value}") for variant in variants]
-    return Sweep("sweep", variants[0].config, tuple(variants), parse_seeds(seeds))
+    return Study("sweep", variants[0].config, tuple(variants), parse_seeds(seeds))
 
 
-def prepare(sweep: Sweep, grid: Grid) -> dict[str, Experiment]:
+def prepare(study: Study, grid: Grid) -> dict[str, Experiment]:
     """Load the data of every variant once, and check its strategy.
 
     Returns:
@@ -87,23 +87,23 @@ def prepare(sweep: Sweep, grid: Grid) -> dict[str, Experiment]:
     """
     jobs: dict[str, Experiment] = {}
     strategies = []
-    for variant in sweep.variants:
+    for variant in study.variants:
         name = family(variant.config)
         if name not in jobs:
             jobs[name] = Experiment.prepare(variant.config)
         strategies.append(dataclasses.replace(jobs[name], config=variant.config).strategy())
-    by_table = all(not variant.config.trains for variant in sweep.variants)
+    by_table = all(not variant.config.trains for variant in study.variants)
     for key, values in grid.items():
         section = key.partition(".")[0]
         if by_table and section in ("data", "training"):
             raise ConfigError(f"--grid {key}: changes nothing where scores are a table's; vary another key")
-        if section not in sweep.base.strategies or len(values) == 1:
+        if section not in study.base.strategies or len(values) == 1:
             continue
         by_rest: dict[str, set[Any]] = {}
         for point, strategy in zip(points(grid), strategies, strict=True):
-            by_rest.setdefault(text_of({k: v for k, v in point.items() if k != key}), set()).add(strategy)
+            by_rest.setdefault(value_text({k: v for k, v in point.items() if k != key}), set()).add(strategy)
         if all(len(alike) == 1 for alike in by_rest.values()):
-            given = sweep.base.strategy
+            given = study.base.strategy
             raise ConfigError(
                 f"--grid {key}: changes nothing with strategy {given}; vary what {given} reads, or take another one "
                 "with --set strategy=NAME"
@@ -114,7 +114,7 @@ def prepare(sweep: Sweep, grid: Grid) -> dict[str, Experiment]:
 def family(config: SearchConfig) -> str:
     """What tells searches apart whose data, table, space or target differ: only others can share a ``Experiment``."""
     values = to_dict(config)
-    return text_of({key: values[key] for key in ("space", "data", "evaluation", "target")})
+    return value_text({key: values[key] for key in ("space", "data", "evaluation", "target")})
 
 
 def label(point: Mapping[str, Any]) -> str:
@@ -126,7 +126,8 @@ def label(point: Mapping[str, Any]) -> str:
     """
     short = [key.rpartition(".")[2] for key in point]
     keys = [last if short.count(last) == 1 else key for key, last in zip(point, short, strict=True)]
-    return ",".join(f"{key}={_slug(text_of(point[full]))}" for key, full in zip(keys, point, strict=True))[:NAME_LENGTH]
+    values = [_slug(value_text(value)) for value in point.values()]
+    return ",".join(f"{key}={value}" for key, value in zip(keys, values, strict=True))[:NAME_LENGTH]
 
 
 def _slug(text: str) -> str:
@@ -137,8 +138,3 @@ def _slug(text: str) -> str:
 def name(planned: Planned) -> str:
     """What a search's run directory is called."""
     return f"{planned.variant.label},seed={planned.seed}"
-
-
-def text_of(value: Any) -> str:
-    """A value as a name or a message shows it."""
-    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -8,10 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from ddpnas_ray.ablations.grid import Grid, points, text_of
+from ddpnas_ray.ablations.grid import Grid, points
 from ddpnas_ray.ablations.outcomes import Outcome, Row, answer_scores, measure_label, summarise, sweep_table
-from ddpnas_ray.ablations.sweeps import Planned, Sweep
+from ddpnas_ray.ablations.variants import Planned, Study
 from ddpnas_ray.reporting.ablation_plots import Panel, gridded
+from ddpnas_ray.reporting.analysis import value_text
 from ddpnas_ray.reporting.figures import heading
 from ddpnas_ray.storage.parquet import parquet_bytes
 
@@ -45,11 +46,11 @@ class Ended:
         return "finished" if self.result is not None else "failed" if self.error is not None else "stopped"
 
 
-def report(sweep: Sweep, grid: Grid, ended: Sequence[Ended], source: str) -> tuple[str, dict[str, bytes]]:
+def report(study: Study, grid: Grid, ended: Sequence[Ended], source: str) -> tuple[str, dict[str, bytes]]:
     """What all searches of a grid come to.
 
     Args:
-        sweep: The searches.
+        study: The searches.
         grid: What was varied.
         ended: One of each, in order.
         source: What the configuration is called.
@@ -58,15 +59,15 @@ def report(sweep: Sweep, grid: Grid, ended: Sequence[Ended], source: str) -> tup
         The table, and all files; without a picture where nothing finished.
     """
     outcomes = [Outcome.of(one.planned, one.result) for one in ended if one.result is not None]
-    rows = summarise(sweep, outcomes)
+    rows = summarise(study, outcomes)
     table = sweep_table(rows) if rows else "no search finished\n"
     for status in ("stopped", "failed"):
         if names := [one.run.rpartition("/")[2] for one in ended if one.status == status]:
             table += f"\n{len(names)} {status}: {', '.join(names)}\n"
     files = {"results.parquet": _table(grid, ended), "results.md": table.encode()}
     if rows:
-        seeds = f"{len(sweep.seeds)} seed{'s' * (len(sweep.seeds) > 1)}"
-        title = heading(_title(grid), sweep.base.space.name, seeds, source)
+        seeds = f"{len(study.seeds)} seed{'s' * (len(study.seeds) > 1)}"
+        title = heading(_title(grid), study.base.space.name, seeds, source)
         files |= gridded(
             title, _measure(rows), _panels(grid, rows), f"{list(grid)[1]}: {NOTE}" if len(grid) == 2 else None
         )
@@ -80,7 +81,7 @@ def _table(grid: Grid, ended: Sequence[Ended]) -> bytes:
     rows = []
     for one in ended:
         point, result = points(grid)[int(one.planned.variant.value)], one.result
-        row = {key: value if key in plain else text_of(value) for key, value in point.items()}
+        row = {key: value if key in plain else value_text(value) for key, value in point.items()}
         row |= {"seed": one.planned.seed, "status": one.status, "best": one.best, "evaluations": one.evaluations}
         if result is not None:
             row |= answer_scores(result) | {f"costs.{name}": cost for name, cost in result["costs"].items()}
@@ -93,13 +94,15 @@ def _table(grid: Grid, ended: Sequence[Ended]) -> bytes:
 def _panels(grid: Grid, rows: Sequence[Row]) -> list[Panel]:
     """One key: a line; two: a line a value of the second; more: a panel a key, over all values of the others."""
     keys = list(grid)
-    found = [({k: text_of(v) for k, v in points(grid)[int(row.variant.value)].items()}, row.values()) for row in rows]
+    found = [
+        ({k: value_text(v) for k, v in points(grid)[int(row.variant.value)].items()}, row.values()) for row in rows
+    ]
 
     def scores(wanted: Mapping[str, str]) -> list[float]:
         return [score for point, values in found if wanted.items() <= point.items() for score in values]
 
     def panel(key: str, lines: Mapping[str, Mapping[str, str]], random: Sequence[float] = ()) -> Panel:
-        texts = [text_of(value) for value in grid[key]]
+        texts = [value_text(value) for value in grid[key]]
         by_line = {name: [scores({key: text, **fixed}) for text in texts] for name, fixed in lines.items()}
         return Panel(key, grid[key], texts, by_line, random)
 
@@ -107,7 +110,7 @@ def _panels(grid: Grid, rows: Sequence[Row]) -> list[Panel]:
         random = [row.random_search[1] for row in rows if row.random_search is not None]
         return [panel(keys[0], {NOTE: {}}, random if len(random) == len(grid[keys[0]]) else ())]
     if len(keys) == 2:
-        second = [text_of(value) for value in grid[keys[1]]]
+        second = [value_text(value) for value in grid[keys[1]]]
         return [panel(keys[0], {text: {keys[1]: text} for text in second})]
     return [panel(key, {MARGINAL: {}}) for key in keys]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ddpnas_ray.ablations.outcomes import Row, measure_label
 from ddpnas_ray.ablations.study import TABLE, Searches
-from ddpnas_ray.ablations.sweeps import PRUNING, Arguments, Sweep, Variant, each_value, varied
+from ddpnas_ray.ablations.variants import PRUNING, Arguments, Study, Variant, each_value, varied
 from ddpnas_ray.console.options import positive
 from ddpnas_ray.experiment.config import SearchConfig
 from ddpnas_ray.reporting.ablation_plots import Point, swept
@@ -50,7 +50,7 @@ def variants(config: SearchConfig, arguments: Arguments) -> list[Variant]:
     return each_value(base, "T", "pruning.epochs_per_round", arguments["values"])
 
 
-def figures(sweep: Sweep, rows: Sequence[Row], title: str) -> Mapping[str, bytes]:
+def figures(study: Study, rows: Sequence[Row], title: str) -> Mapping[str, bytes]:
     """Quality and evaluations over T."""
     return swept(
         title,

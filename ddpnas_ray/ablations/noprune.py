@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ddpnas_ray.ablations.outcomes import Row, measure_label
 from ddpnas_ray.ablations.study import TABLE, Searches
-from ddpnas_ray.ablations.sweeps import PRUNING, Arguments, Sweep, Variant, varied
+from ddpnas_ray.ablations.variants import PRUNING, Arguments, Study, Variant, varied
 from ddpnas_ray.core.schedule import planned_architecture_epochs
 from ddpnas_ray.experiment.config import SearchConfig
 from ddpnas_ray.reporting.ablation_plots import compared
@@ -42,7 +42,7 @@ def variants(config: SearchConfig, arguments: Arguments) -> list[Variant]:
     return [Variant("pruning", "true", base), Variant("no pruning", "false", without)]
 
 
-def figures(sweep: Sweep, rows: Sequence[Row], title: str) -> Mapping[str, bytes]:
+def figures(study: Study, rows: Sequence[Row], title: str) -> Mapping[str, bytes]:
     """The score of every seed."""
     groups = [(row.variant.label, row.values()) for row in rows]
     return compared(title, measure_label(rows[0]), groups, "a dot a seed; above them mean ± standard deviation")

@@ -28,7 +28,7 @@ from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.finished import FinishedRun
 from ddpnas_ray.reporting.ablation_plots import histogram
 from ddpnas_ray.reporting.figures import heading
-from ddpnas_ray.runs.files import plain
+from ddpnas_ray.runs.files import without_nan
 from ddpnas_ray.spaces.base import SpaceSpec
 from ddpnas_ray.storage.parquet import parquet_bytes
 
@@ -196,9 +196,8 @@ def report(
     curves = [("mean, deviation", last["mean"], last["deviation"])]
     curves.append(("median, quartiles", last["median"], last["deviation_by_quartiles"]))
     figures = histogram(title, f"{split} accuracy, {what}", known, curves, note)
-    summary = plain(fits)
     trials = parquet_bytes(pa.Table.from_pylist(rows))
-    return Report(summary, f"{markdown(header, cells)}\n{verdict}", trials, figures)
+    return Report(without_nan(fits), f"{markdown(header, cells)}\n{verdict}", trials, figures)
 
 
 def fit(scores_N: FloatArray) -> dict[str, Any]:

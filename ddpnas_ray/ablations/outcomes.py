@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ddpnas_ray.ablations.sweeps import Planned, Sweep, Value, Variant
-from ddpnas_ray.runs.files import plain
+from ddpnas_ray.ablations.variants import Planned, Study, Value, Variant
 from ddpnas_ray.storage.parquet import parquet_bytes
 
 ANSWER, RANDOM, TAU = "the answer", "expected of random search", "Kendall's tau"  # how rows of a score sheet begin
@@ -180,21 +179,15 @@ class Row:
             "seeds": self.seeds,
             "evaluations": self.evaluations,
             "seconds": round(self.seconds, 3),
-            "scores": {name: spread_json(spread) for name, spread in self.scores.items()},
+            "scores": {name: dataclasses.asdict(spread) for name, spread in self.scores.items()},
             **({} if self.random_search is None else {self.random_search[0]: self.random_search[1]}),
         }
 
 
-def spread_json(spread: Spread) -> dict[str, Any]:
-    """NaN is null."""
-    found: dict[str, Any] = plain(dataclasses.asdict(spread))
-    return found
-
-
-def summarise(sweep: Sweep, outcomes: Sequence[Outcome]) -> list[Row]:
+def summarise(study: Study, outcomes: Sequence[Outcome]) -> list[Row]:
     """A row a variant that has any, in order."""
     rows = []
-    for variant in sweep.variants:
+    for variant in study.variants:
         own = tuple(o for o in outcomes if (o.label, o.value) == (variant.label, variant.value))
         if not own:
             continue
@@ -286,14 +279,20 @@ def sweep_table(rows: Sequence[Row], *, value_column: str | None = None, paired:
         value_column: Name of the column with their values; None: there is none.
         paired: Whether to compare each with the first one, seed by seed.
     """
-    names = list(dict.fromkeys(name for row in rows for name in row.scores))
+    names = {name: (1.0, 3) if TAU in name else (100.0, 2) for row in rows for name in row.scores}  # scale and digits
     by_table = any(row.random_search for row in rows)
-    header = ["variant", *([value_column] if value_column else []), "seeds", "evaluations", *map(_column, names)]
+    header = [
+        "variant",
+        *([value_column] if value_column else []),
+        "seeds",
+        "evaluations",
+        *(name if TAU in name else f"{name} [%]" for name in names),
+    ]
     header += ["random search [%]"] * by_table + ["seconds each"]
     cells = []
     for row in rows:
         value = [str(row.variant.value)] if value_column else []
-        scores = [row.scores[name].text(*_unit(name)) if name in row.scores else "" for name in names]
+        scores = [row.scores[name].text(*unit) if name in row.scores else "" for name, unit in names.items()]
         random = [f"{100 * row.random_search[1]:.2f}" if row.random_search else ""] * by_table
         facts = [str(row.seeds), f"{row.evaluations:g}"]
         cells.append([row.variant.label, *value, *facts, *scores, *random, f"{row.seconds:.3g}"])
@@ -307,11 +306,3 @@ def sweep_table(rows: Sequence[Row], *, value_column: str | None = None, paired:
             error = "" if math.isnan(spread.error) else f" ± {100 * spread.error:.2f} (standard error)"
             notes.append(f"{pair}, seed by seed: {100 * spread.mean:+.2f}{error} points of {rows[0].measure}.")
     return "\n\n".join([markdown(header, cells), *notes]) + "\n"
-
-
-def _column(name: str) -> str:
-    return name if TAU in name else f"{name} [%]"
-
-
-def _unit(name: str) -> tuple[float, int]:
-    return (1.0, 3) if TAU in name else (100.0, 2)

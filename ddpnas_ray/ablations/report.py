@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from ddpnas_ray.ablations.folder import Report
-from ddpnas_ray.ablations.outcomes import Outcome, differences, spread_json, summarise, sweep_table, trials_table
+from ddpnas_ray.ablations.outcomes import Outcome, differences, summarise, sweep_table, trials_table
 from ddpnas_ray.ablations.study import Searches
-from ddpnas_ray.ablations.sweeps import Sweep
+from ddpnas_ray.ablations.variants import Study
 from ddpnas_ray.reporting.figures import heading
-from ddpnas_ray.runs.files import plain
+from ddpnas_ray.runs.files import without_nan
 
 
-def report(ablation: Searches, sweep: Sweep, outcomes: Sequence[Outcome], source: str) -> Report:
+def report(ablation: Searches, study: Study, outcomes: Sequence[Outcome], source: str) -> Report:
     """What all searches of an ablation come to.
 
     Args:
         ablation: Which.
-        sweep: The searches.
+        study: The searches.
         outcomes: One of each, in order.
         source: What the configuration is called.
     """
-    rows = summarise(sweep, outcomes)
-    seeds = f"{len(sweep.seeds)} seed{'s' * (len(sweep.seeds) > 1)}"
+    rows = summarise(study, outcomes)
+    seeds = f"{len(study.seeds)} seed{'s' * (len(study.seeds) > 1)}"
     each = [f"{rows[0].evaluations:g} evaluations each"] if ablation.paired else []
-    title = heading(ablation.title, sweep.base.space.name, seeds, *each, source)
+    title = heading(ablation.title, study.base.space.name, seeds, *each, source)
     summary = [row.json() for row in rows]
     table = sweep_table(rows, value_column=ablation.value_column, paired=ablation.paired)
     if ablation.paired:
         for row, (name, spread) in zip(summary[1:], differences(rows), strict=True):
-            row["paired_difference"] = {"of": name, **spread_json(spread), "standard_error": plain(spread.error)}
+            row["paired_difference"] = {"of": name, **dataclasses.asdict(spread), "standard_error": spread.error}
     if ablation.details is not None:
         above, more = ablation.details(rows)
         table = f"{above}\n\n{table}"
         summary = [row | keys for row, keys in zip(summary, more, strict=True)]
-    return Report(summary, table, trials_table(outcomes), ablation.figures(sweep, rows, title))
+    return Report(without_nan(summary), table, trials_table(outcomes), ablation.figures(study, rows, title))

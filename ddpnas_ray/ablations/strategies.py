@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ddpnas_ray.ablations.outcomes import Row, measure_label
 from ddpnas_ray.ablations.study import TABLE, Searches
-from ddpnas_ray.ablations.sweeps import Arguments, Sweep, Variant, numbers, refuse_twice, varied
+from ddpnas_ray.ablations.variants import Arguments, Study, Variant, numbers, refuse_twice, varied
 from ddpnas_ray.core.errors import ConfigError, did_you_mean
 from ddpnas_ray.experiment.config import SearchConfig
 from ddpnas_ray.reporting.ablation_plots import Point, by_budget
@@ -65,7 +65,7 @@ def variants(config: SearchConfig, arguments: Arguments) -> list[Variant]:
     ]
 
 
-def figures(sweep: Sweep, rows: Sequence[Row], title: str) -> Mapping[str, bytes]:
+def figures(study: Study, rows: Sequence[Row], title: str) -> Mapping[str, bytes]:
     """A line per strategy over budgets, and random search's expectation."""
     lines: dict[str, list[Point]] = {}
     for row in rows:

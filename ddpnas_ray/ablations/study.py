@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from ddpnas_ray.ablations.folder import Report
 from ddpnas_ray.ablations.outcomes import Row
-from ddpnas_ray.ablations.sweeps import Arguments, Sweep, Variant, parse_seeds
+from ddpnas_ray.ablations.variants import Arguments, Study, Variant, parse_seeds
 from ddpnas_ray.core.plugins import Kind
 from ddpnas_ray.experiment.config import SearchConfig, make_strategy
 from ddpnas_ray.experiment.experiment import Experiment
@@ -24,10 +24,6 @@ ABLATIONS = Kind("ablation", "ddpnas_ray.ablations", function="ablation", return
 TABLE = "--config configs/nasbench201_table.yaml --set evaluation.table=FILE"  # for examples in descriptions
 
 Options = Callable[[argparse.ArgumentParser], None]
-
-
-def no_options(parser: argparse.ArgumentParser) -> None:
-    """Adds none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +46,8 @@ class Searches:
     description: str
     title: str
     variants: Callable[[SearchConfig, Arguments], list[Variant]]
-    figures: Callable[[Sweep, Sequence[Row], str], Mapping[str, bytes]]
-    add_options: Options = no_options
+    figures: Callable[[Study, Sequence[Row], str], Mapping[str, bytes]]
+    add_options: Options = lambda parser: None
     value_column: str | None = None
     paired: bool = False
     details: Callable[[Sequence[Row]], tuple[str, list[dict[str, Any]]]] | None = None
@@ -115,7 +111,7 @@ def find(name: str) -> Searches | Look:
     return made
 
 
-def plan(what: str, config: SearchConfig, arguments: Arguments) -> Sweep:
+def plan(what: str, config: SearchConfig, arguments: Arguments) -> Study:
     """The searches of an ablation, each checked.
 
     Args:
@@ -132,4 +128,4 @@ def plan(what: str, config: SearchConfig, arguments: Arguments) -> Sweep:
     space = find_space(config.space.name)(**config.space.options).space
     for variant in variants:
         make_strategy(variant.config, space)
-    return Sweep(what, variants[0].config, tuple(variants), parse_seeds(arguments["seeds"]))
+    return Study(what, variants[0].config, tuple(variants), parse_seeds(arguments["seeds"]))

@@ -16,7 +16,7 @@ import pyarrow as pa
 from ddpnas_ray.ablations.folder import Report
 from ddpnas_ray.ablations.outcomes import markdown
 from ddpnas_ray.ablations.study import Desk, Finding, Look
-from ddpnas_ray.ablations.sweeps import numbers
+from ddpnas_ray.ablations.variants import numbers
 from ddpnas_ray.console.options import add_set_option
 from ddpnas_ray.console.progress import counting
 from ddpnas_ray.core.errors import BudgetError, ConfigError

@@ -53,7 +53,7 @@ ENVIRONMENT = {
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class TuneTrial:
     """One search.
 
     Args:
@@ -75,12 +75,12 @@ class Trial:
 class Placed:
     """Trials with what each reserves in the connected cluster."""
 
-    trials: Mapping[str, Trial]
+    trials: Mapping[str, TuneTrial]
     sizes: Mapping[str, PoolSize]
     requests: Mapping[str, tune.PlacementGroupFactory]
 
     @classmethod
-    def of(cls, trials: Sequence[Trial], out: Folder) -> Placed:
+    def of(cls, trials: Sequence[TuneTrial], out: Folder) -> Placed:
         """Find out what trials need, and whether it is there.
 
         With a local sweep directory a trial runs on this node, where the directory is; its workers may be anywhere.
@@ -246,7 +246,7 @@ def _search(
     out: str,
     cwd: str,
     source: DataSource | None,
-    trials: Mapping[str, Trial],
+    trials: Mapping[str, TuneTrial],
     sizes: Mapping[str, PoolSize],
 ) -> dict[str, Any]:
     """The body of a trial; what it returns is its last report."""
@@ -297,7 +297,7 @@ def _executor(job: Experiment, size: PoolSize) -> Executor:
     return LocalExecutor(trainer)
 
 
-def _again(trial: Trial, folder: Folder) -> dict[str, Any]:
+def _again(trial: TuneTrial, folder: Folder) -> dict[str, Any]:
     """What a trial reported when it ran, for a scheduler that has not seen it."""
     rows: list[dict[str, float]] = []
     if trial.job is None and (restored := checkpoint.restore(folder / "checkpoints")) is not None:
@@ -331,7 +331,7 @@ class _Watch(tune.Callback):
     """Tells the command what trials report and how they end."""
 
     out: Folder
-    trials: Mapping[str, Trial]
+    trials: Mapping[str, TuneTrial]
     on_evaluations: Callable[[int], None]
     on_stopped: Callable[[str], None]
     failed: dict[str, str] = field(default_factory=dict)
@@ -389,7 +389,7 @@ class _Param:
         return value if isinstance(value, (bool, int, float, str)) else str(value)
 
 
-def _scheduler(stop: str, trials: Sequence[Trial]) -> TrialScheduler:
+def _scheduler(stop: str, trials: Sequence[TuneTrial]) -> TrialScheduler:
     """Who stops trials early. Both compare the mean score of an epoch; none is stopped in its first third."""
     if stop == "none":
         return FIFOScheduler()

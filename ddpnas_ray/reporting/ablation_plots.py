@@ -1,4 +1,8 @@
-"""Pictures of ablations. Scores come as fractions and are drawn in percent; deviations are over seeds."""
+"""Figures of ablations. Scores come as fractions and are drawn in percent; standard deviations are over seeds.
+
+Each takes a ``title``, and most a ``measure``: the quality that is drawn, with its split. All return ``plot.png`` and
+``plot.svg``.
+"""
 
 from __future__ import annotations
 
@@ -65,8 +69,6 @@ def gridded(title: str, measure: str, panels: Sequence[Panel], note: str | None 
     """Quality against the keys of a grid: a dot a search, and mean and standard deviation of every value.
 
     Args:
-        title: Above the picture.
-        measure: The quality, with its split.
         panels: Side by side, at most three in a row.
         note: What dots and bars are, where the names of the lines do not say it.
     """
@@ -78,7 +80,7 @@ def gridded(title: str, measure: str, panels: Sequence[Panel], note: str | None 
             axes.remove()
         for axes, panel in zip(grid.flat, panels, strict=False):
             _panel(axes, panel)
-        figure.supylabel(_percent(measure) if lines > 1 else textwrap.fill(_percent(measure), 36), fontsize=10)
+        figure.supylabel(f"{measure} [%]" if lines > 1 else textwrap.fill(f"{measure} [%]", 36), fontsize=10)
         handles, names = grid.flat[0].get_legend_handles_labels()
         figure.legend(
             reversed(handles) if panels[0].random else handles,
@@ -150,9 +152,7 @@ def swept(
     """Quality against a number that was varied; below it, where given, what that costs (Fig. 6).
 
     Args:
-        title: Above the picture.
         x_label: The number, with its meaning.
-        measure: The quality, with its split.
         points: Mean and standard deviation.
         evaluations: Cost of each point.
         random: Quality of random search at the same cost.
@@ -175,7 +175,7 @@ def swept(
         _bars(rows[0], points, "tab:blue", "o", "mean ± standard deviation over seeds")
         if random:
             rows[0].plot(xs, [100 * y for y in random], c="tab:orange", ls=":", marker="x", label=_RANDOM)
-        rows[0].set(title=title, ylabel=_percent(measure))
+        rows[0].set(title=title, ylabel=f"{measure} [%]")
         rows[0].margins(y=0.14)  # room for the legend
         rows[0].legend(frameon=False, loc="best", fontsize=9)
         if evaluations:
@@ -193,8 +193,6 @@ def compared(title: str, measure: str, groups: Sequence[tuple[str, Sequence[floa
     """Every seed of each variant, with mean and standard deviation.
 
     Args:
-        title: Above the picture.
-        measure: The quality, with its split.
         groups: Name and scores.
         note: Below the picture.
     """
@@ -211,7 +209,7 @@ def compared(title: str, measure: str, groups: Sequence[tuple[str, Sequence[floa
             deviation = values.std(ddof=1) if len(values) > 1 else 0.0
             axes.errorbar(values.mean(), y + 0.26, xerr=deviation, c="k", marker="D", ms=5, capsize=4, lw=1.4)
         axes.set_yticks(range(len(groups)), [name for name, _ in reversed(groups)])
-        axes.set(title=title, xlabel=f"{_percent(measure)}\n{note}", ylim=(-0.5, len(groups) - 0.4))
+        axes.set(title=title, xlabel=f"{measure} [%]\n{note}", ylim=(-0.5, len(groups) - 0.4))
         axes.grid(alpha=0.3, axis="x")
         return saved(figure, "plot")
 
@@ -222,8 +220,6 @@ def by_budget(
     """Quality of several strategies against their evaluations; bars are standard errors of the mean.
 
     Args:
-        title: Above the picture.
-        measure: The quality, with its split.
         lines: Strategy -> points.
         random: (evaluations, quality) of random search, exactly.
     """
@@ -239,7 +235,7 @@ def by_budget(
             shift = step * 0.035 * (i - (len(lines) - 1) / 2)  # bars side by side
             moved = [Point(point.x + shift, point.mean, point.spread) for point in points]
             _bars(axes, moved, COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], name)
-        axes.set(title=title, xlabel="evaluations", ylabel=f"{_percent(measure)}\nmean ± standard error over seeds")
+        axes.set(title=title, xlabel="evaluations", ylabel=f"{measure} [%]\nmean ± standard error over seeds")
         axes.set_xticks(budgets, [f"{budget:g}" for budget in budgets])
         axes.grid(alpha=0.3)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
@@ -252,7 +248,6 @@ def taus(
     """Kendall's tau by epoch (Fig. 7).
 
     Args:
-        title: Above the picture.
         lines: Way to merge -> a point an epoch, mean and standard deviation.
         paper: The paper's value.
         epochs_per_round: T.
@@ -285,8 +280,6 @@ def histogram(
     """Scores of networks that share an operation, with fitted normal densities (Fig. 3).
 
     Args:
-        title: Above the picture.
-        measure: The quality, with its split.
         scores: Fractions.
         fits: Name, centre and deviation of each.
         note: Results of the tests.
@@ -305,7 +298,7 @@ def histogram(
                 top = max(top, density.max())
                 label = f"normal by {name}: {100 * centre:.2f}, {100 * deviation:.2f}"
                 axes.plot(100 * xs, density, c=COLOURS[i + 1], ls="-:"[i], lw=2, label=label)
-        axes.set(title=title, xlabel=f"{_percent(measure)}\n{note}", ylabel="density [1 / %]")
+        axes.set(title=title, xlabel=f"{measure} [%]\n{note}", ylabel="density [1 / %]")
         axes.grid(alpha=0.3)
         axes.set_ylim(top=1.25 * top)  # room for the legend
         axes.legend(frameon=False, loc="upper left", fontsize=9)
@@ -318,7 +311,6 @@ def theta_by_round(
     """theta of every operation of every edge by round, one small picture an edge (Fig. 4).
 
     Args:
-        title: Above the picture.
         edges: Their names.
         operations: Candidates of each edge.
         theta_LEK: After 0, 1, ... rounds, shape (L + 1, E, K).
@@ -370,7 +362,6 @@ def heat_maps(
     """Values by height and number of non-parameter operations; empty where there is no such network (Table 4).
 
     Args:
-        title: Above the picture.
         rows: Heights.
         columns: Numbers of non-parameter operations.
         panels: What, values with NaN where there are none, format of one.
@@ -410,10 +401,6 @@ def _bars(axes: Any, points: Sequence[Point], colour: str, marker: str, label: s
     xs, means = [point.x for point in points], [100 * point.mean for point in points]
     spreads = [0.0 if math.isnan(point.spread) else 100 * point.spread for point in points]
     axes.errorbar(xs, means, yerr=spreads, c=colour, marker=marker, ms=5, capsize=3, lw=1.4, label=label)
-
-
-def _percent(measure: str) -> str:
-    return f"{measure} [%]"
 
 
 _RANDOM = "random search, as many evaluations, exactly"

@@ -22,7 +22,6 @@ from ddpnas_ray.reporting.svg import (
     path,
     picture,
     tag,
-    tick_text,
     ticks,
     whole_ticks,
 )
@@ -289,21 +288,13 @@ def timeline(
     """
     end = max(bar.start_s + bar.seconds for bar in bars)
     unit, name = (1.0, "s") if end < 180 else (60.0, "min") if end < 3 * 3600 else (3600.0, "h")
-    frame = Frame(
-        width=960, height=70 + 26.0 * len(rows), left=150, right=12, top=24, x=(0, end), y=(float(len(rows)), 0)
-    )
+    height = 70 + 26.0 * len(rows)
+    frame = Frame(width=960, height=height, left=150, right=12, top=24, x=(0, end / unit), y=(float(len(rows)), 0))
     bottom = frame.height - frame.bottom
-    parts = []
-    for t in ticks(0, end / unit, 8):
-        at = frame.px(t * unit)
-        parts.append(tag("line", class_="tick", x1=at, x2=at, y1=bottom, y2=bottom + 4))
-        parts.append(tag("text", tick_text(t), x=at, y=bottom + 18, text_anchor="middle"))
-    middle = (frame.left + frame.width) / 2
-    axis = f"search time in {name}"
-    parts.append(tag("text", axis, class_="name", x=middle, y=frame.height - 4, text_anchor="middle"))
+    parts = [frame.axes(ticks(0, end / unit, 8), (), x_label=f"search time in {name}")]
     free = 0.0
     for title, start_s in rounds_s.items():
-        at = frame.px(start_s)
+        at = frame.px(start_s / unit)
         parts.append(tag("line", class_="grid", x1=at, x2=at, y1=frame.top, y2=bottom))
         if at >= free:
             parts.append(tag("text", title, x=at + 3, y=frame.top - 8))
@@ -312,23 +303,23 @@ def timeline(
         parts.append(tag("text", worker, x=frame.left - 8, y=frame.top + 26 * row + 17, text_anchor="end"))
     if len(bars) <= SHOWN_BARS:
         for bar in bars:
-            x, width = frame.px(bar.start_s), frame.px(bar.start_s + bar.seconds) - frame.px(bar.start_s)
+            x, width = frame.px(bar.start_s / unit), bar.seconds / end * (frame.width - frame.left - frame.right)
             y, w = frame.top + 26 * bar.row + 3, max(width - 0.6, 0.6)
             parts.append(tag("rect", class_=f"bar {bar.kind}", x=x, y=y, width=w, height=20, rx=1.5, data_tip=bar.text))
     else:
-        parts += [_merged(row, bars, frame) for row in range(len(rows))]
+        parts += [_merged(row, bars, frame, unit) for row in range(len(rows))]
     for start_s in resumes_s:
-        at = frame.px(start_s)
+        at = frame.px(start_s / unit)
         parts.append(tag("line", class_="resume", x1=at, x2=at, y1=frame.top - 4, y2=bottom))
     label = f"what {len(rows)} worker{'s' * (len(rows) > 1)} did when; sums by worker and by epoch are in the tables"
     return picture(frame, label, *parts, class_="timeline")
 
 
-def _merged(row: int, bars: Sequence[Bar], frame: Frame) -> Markup:
+def _merged(row: int, bars: Sequence[Bar], frame: Frame, unit: float) -> Markup:
     """A row of very many bars as one shape: what touches on the screen is one."""
     y, d, at, until = number(frame.top + 26 * row + 3), "", -1.0, -1.0
     for bar in sorted((bar for bar in bars if bar.row == row), key=lambda bar: bar.start_s):
-        x0, x1 = frame.px(bar.start_s), frame.px(bar.start_s + bar.seconds)
+        x0, x1 = frame.px(bar.start_s / unit), frame.px((bar.start_s + bar.seconds) / unit)
         if x0 - until > 0.5:
             d += f"M{number(at)} {y}H{number(until)}v20H{number(at)}z" if until >= 0 else ""
             at = x0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +10,8 @@ from markupsafe import Markup
 from ddpnas_ray.core.generation.budgets import quantity
 from ddpnas_ray.core.state import entropy
 from ddpnas_ray.reporting import charts
-from ddpnas_ray.reporting.html import environment, facts, flat, moved, render, score_rows, value_text
+from ddpnas_ray.reporting.analysis import environment, facts, flat, moved, score_rows, value_text
+from ddpnas_ray.reporting.page import render
 from ddpnas_ray.reporting.runfiles import RunFiles
 from ddpnas_ray.spaces.target import target_text
 
@@ -42,7 +42,6 @@ def compare_page(runs: Sequence[RunFiles]) -> bytes:
         alike=sum(len(set(values)) == 1 for values in shown),
         entropy=_entropy(runs, names),
         agreement=_agreement(runs) if same_space else None,
-        genotypes=[[(key, json.dumps(value)) for key, value in run.result["genotype"].items()] for run in runs],
         environment=_table(runs, environment, differing_only=True),
     )
 

@@ -51,19 +51,6 @@ class Cell:
         return "; ".join(f"{self.nodes[node]} is {' and '.join(parts)}" for node, parts in sorted(into.items()))
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """Blocks in a row.
-
-    Args:
-        title: What it is.
-        blocks: The operation of each; those of ``LEFT_OUT`` are not there.
-    """
-
-    title: str
-    blocks: tuple[str, ...]
-
-
 def cells(genotype: Mapping[str, Any]) -> list[Cell]:
     """The cells of a genotype in the form of DARTS or NAS-Bench-201; none where it has another."""
     if isinstance(genotype.get("arch_str"), str):
@@ -72,8 +59,8 @@ def cells(genotype: Mapping[str, Any]) -> list[Cell]:
     return [_darts_cell(name, genotype[name], genotype[f"{name}_concat"]) for name in names]
 
 
-def stages(genotype: Mapping[str, Any], channels: Sequence[int], strides: Sequence[int]) -> list[Stage]:
-    """The stages of a genotype that is a chain; none where it has another form.
+def stages(genotype: Mapping[str, Any], channels: Sequence[int], strides: Sequence[int]) -> list[tuple[str, list[str]]]:
+    """Title and operations of the stages of a genotype that is a chain; none where it has another form.
 
     Args:
         genotype: ``{"stages": [[operation, ...], ...]}``.
@@ -84,7 +71,7 @@ def stages(genotype: Mapping[str, Any], channels: Sequence[int], strides: Sequen
     for number_, blocks in enumerate(genotype.get("stages", ())):
         facts = [f"{channels[number_]} channels"] if number_ < len(channels) else []
         facts += [f"stride {strides[number_]}"] if number_ < len(strides) else []
-        found.append(Stage(", ".join([f"stage {number_}", *facts]), tuple(map(str, blocks))))
+        found.append((", ".join([f"stage {number_}", *facts]), list(map(str, blocks))))
     return found
 
 
@@ -150,7 +137,9 @@ def draw(cell: Cell, colour_of: Mapping[str, int]) -> Markup:
     for operation, chain in lines:
         faint = " out" if operation in LEFT_OUT else ""
         d = _curve([point for t in chain for point in _passing(t, at[id(t)], widths[t.column])][1:-1])
-        parts.append(tag("path", class_=f"arc{faint}", d=d, marker_end=_arrow(chain[-1])))
+        parts.append(
+            tag("path", class_=f"arc{faint}", d=d, marker_end="url(#arrow)" if chain[-1].kind == "node" else None)
+        )
     for t in things:
         x, y = at[id(t)]
         shape = {"x": x - t.width / 2, "y": y - t.height / 2, "width": t.width, "height": t.height}
@@ -205,8 +194,8 @@ def _neighbours(things: Sequence[_Thing], lines: Sequence[tuple[str | None, list
 
 def _order(columns: list[list[_Thing]], near: Near) -> None:
     """Fewer crossings: every column by the mean place of its neighbours in the column before, then after."""
-    for sweep in range(12):
-        forward = sweep % 2 == 0
+    for turn in range(12):
+        forward = turn % 2 == 0
         for column in columns if forward else reversed(columns):
             _stack(column)
             mean = {}
@@ -253,7 +242,3 @@ def _curve(points: Sequence[Point]) -> str:
         middle = number((x0 + x1) / 2)
         d += f"C{middle} {number(y0)} {middle} {number(y1)} {number(x1)} {number(y1)}"
     return d
-
-
-def _arrow(end: _Thing) -> str | None:
-    return "url(#arrow)" if end.kind == "node" else None

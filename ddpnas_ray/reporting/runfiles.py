@@ -1,10 +1,10 @@
-"""The files of a finished run, read for reports, whichever version of this package wrote them."""
+"""The files of a finished run, read for reports."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ddpnas_ray.core.errors import RunDirError
@@ -12,12 +12,12 @@ from ddpnas_ray.core.ledger import LedgerRow, ledger
 from ddpnas_ray.core.space import SearchSpace
 from ddpnas_ray.core.state import Evaluation, RoundRecord
 from ddpnas_ray.runs.directory import parsed, read_result
-from ddpnas_ray.runs.files import read_evaluations, read_history, read_ledger
+from ddpnas_ray.runs.files import read_evaluations, read_history
 from ddpnas_ray.runs.log import read_log
 from ddpnas_ray.storage.folder import Folder
-from ddpnas_ray.storage.parquet import read_parquet
+from ddpnas_ray.tabular.probe import Rows, read_probe
 
-RESULT_KEYS = ("space", "seed", "genotype", "alpha", "expectation", "target", "costs", "scores", "seconds")
+RESULT_KEYS = ("space", "seed", "strategy", "genotype", "alpha", "expectation", "target", "costs", "scores", "seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,16 +28,14 @@ class RunFiles:
         uri: Where it lies, as the user typed it.
         config_uri: Where ``config.yaml`` lies.
         config_text: What it says.
-        config: The same as dictionaries; of whatever version of this package.
+        config: The same as dictionaries, whatever their keys.
         result: ``result.json``.
         space: What was searched.
         history: Its rounds.
         evaluations: Its records.
         ledger: A row a round and edge.
-        ledger_of: Where that is from.
         environment: ``environment.json``; empty where there is none.
         log: The events of ``log.jsonl``.
-        tau_by_epoch: Kendall's tau of the probe.
         probe: Rows of ``probe.parquet``.
         generated: The ``genotype.json`` of every budget.
         notes: Warnings of the search, and what could not be read.
@@ -52,51 +50,41 @@ class RunFiles:
     history: tuple[RoundRecord, ...]
     evaluations: tuple[Evaluation, ...]
     ledger: Sequence[LedgerRow]
-    ledger_of: str
     environment: Mapping[str, Any]
     log: Sequence[Mapping[str, Any]]
-    tau_by_epoch: Mapping[int, float]
-    probe: Sequence[Mapping[str, Any]]
+    probe: Rows
     generated: Sequence[Mapping[str, Any]]
     notes: tuple[str, ...]
 
     @property
     def title(self) -> str:
         """Space, data, strategy and seed."""
-        strategy = self.result.get("strategy") or "pruning"
-        return f"{self.result['space']} on {self.data}: {strategy}, seed {self.result['seed']}"
+        table = setting(self.config, "evaluation.kind") == "table"
+        data = "a table" if table else setting(self.config, "data.name") or "its data"
+        return f"{self.result['space']} on {data}: {self.result['strategy']}, seed {self.result['seed']}"
 
-    @property
-    def data(self) -> str:
-        """What was searched on, in a word."""
-        kind = self.setting("evaluation.kind")
-        return "a table" if kind == "table" else str(self.setting("data.name") or "its data")
 
-    def setting(self, key: str) -> Any:
-        """A dotted key of the configuration; None where it is absent."""
-        return _setting(self.config, key)
+def setting(config: Mapping[str, Any], key: str) -> Any:
+    """A dotted key of a configuration; None where it is absent."""
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def keep_per_group(config: Mapping[str, Any]) -> int:
     """Operations of each group that stay."""
-    value = _setting(config, "pruning.keep_per_group")
+    value = setting(config, "pruning.keep_per_group")
     return value if isinstance(value, int) else 1
 
 
-def read_run(
-    folder: Folder,
-    config: Mapping[str, Any],
-    space: SearchSpace,
-    tau_by_epoch: Mapping[int, float],
-    notes: Sequence[str],
-) -> RunFiles:
-    """Read everything the page shows. Files that older versions did not write may be missing.
+def read_run(folder: Folder, config: Mapping[str, Any], space: SearchSpace, notes: Sequence[str]) -> RunFiles:
+    """Read everything the page shows. What only adds to it may be missing, and is noted where it cannot be read.
 
     Args:
         folder: The run directory.
         config: Its configuration as dictionaries.
         space: Its space, with a gate that works.
-        tau_by_epoch: Kendall's tau of its probe.
         notes: What is known not to be right already.
 
     Raises:
@@ -115,7 +103,8 @@ def read_run(
             return otherwise
 
     history, evaluations = read_records(folder, space)
-    run = RunFiles(
+    generated = [name for name in (folder / "generated").names() if (folder / "generated" / name).has("genotype.json")]
+    return RunFiles(
         uri=folder.uri,
         config_uri=(folder / "config.yaml").uri,
         config_text=parsed(folder, "config.yaml", bytes.decode),
@@ -124,20 +113,17 @@ def read_run(
         space=space,
         history=history,
         evaluations=evaluations,
-        ledger=(),
-        ledger_of="ledger.parquet",
+        ledger=ledger(history, evaluations, space, keep_per_group(config)),
         environment=optional("environment.json", json.loads, {}),
         log=optional("log.jsonl", read_log, []),
-        tau_by_epoch=tau_by_epoch,
-        probe=optional("probe.parquet", lambda data: read_parquet(data).to_pylist(), []),
-        generated=_generated(folder, optional),
-        notes=(),
+        probe=optional("probe.parquet", read_probe, []),
+        generated=[
+            network
+            for name in generated
+            if (network := optional(f"generated/{name}/genotype.json", _genotype, None)) is not None
+        ],
+        notes=tuple(found),
     )
-    rows = optional("ledger.parquet", read_ledger, None)
-    if rows is None or len(rows) != len(history) * len(space.edges):
-        rows = ledger(history, evaluations, space, keep_per_group(config))
-        run = replace(run, ledger_of="computed for this page, since the run has no ledger.parquet of all its rounds")
-    return replace(run, ledger=rows, notes=tuple(found))
 
 
 def read_records(folder: Folder, space: SearchSpace) -> tuple[tuple[RoundRecord, ...], tuple[Evaluation, ...]]:
@@ -150,25 +136,11 @@ def read_records(folder: Folder, space: SearchSpace) -> tuple[tuple[RoundRecord,
     return history, parsed(folder, "evaluations.parquet", lambda data: _evaluations(data, space))
 
 
-def _setting(config: Mapping[str, Any], key: str) -> Any:
-    value: Any = config
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
-
-
 def _evaluations(data: bytes, space: SearchSpace) -> tuple[Evaluation, ...]:
     rows = read_evaluations(data)
     if not rows or any(len(row.alpha_E) != len(space.edges) for row in rows):
         raise ValueError("it has no rows, or they are of another space than space.json")
     return rows
-
-
-def _generated(folder: Folder, optional: Any) -> list[dict[str, Any]]:
-    own = folder / "generated"
-    names = [name for name in own.names() if (own / name).has("genotype.json")]
-    found = [optional(f"generated/{name}/genotype.json", _genotype, None) for name in names]
-    return [network for network in found if network is not None]
 
 
 def _genotype(data: bytes) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def summary(result: Mapping[str, Any], out: str) -> str:
             f"mean of the last epoch {scores['last_epoch_mean']:.4f}",
             *_sheet([row for row in result.get("score_sheet", ()) if row["what"] != INHERITED]),
             *inherited_text(result),
-            f"{result['architecture_epochs']} {_unit(result)} in {result['rounds'] or result['epochs']} "
+            f"{result['architecture_epochs']} {spent_on(result)} in {result['rounds'] or result['epochs']} "
             f"{'rounds' if result['rounds'] else 'epochs'}, "
             f"{duration(result['seconds'])}, {result['workers']} worker(s), seed {result['seed']}",
             *how_sure(result),
@@ -58,6 +58,6 @@ def _devices(evaluations: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _unit(result: Mapping[str, Any]) -> str:
-    """What was spent: training makes an evaluation an architecture-epoch."""
+def spent_on(result: Mapping[str, Any]) -> str:
+    """Unit of what was spent: training makes an evaluation an architecture-epoch."""
     return "evaluations" if result["scores"]["of"].endswith("from the table") else "architecture-epochs"

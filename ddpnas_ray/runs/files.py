@@ -117,11 +117,6 @@ def ledger_table(rows: Iterable[LedgerRow]) -> bytes:
     return parquet_bytes(pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=LEDGER))
 
 
-def read_ledger(data: bytes) -> list[LedgerRow]:
-    """The rows of ``ledger.parquet``."""
-    return [LedgerRow(**row) for row in read_parquet(data).to_pylist()]
-
-
 def space_json(space: SearchSpace, costs: Mapping[str, CostFunction], target: Mapping[str, Any]) -> bytes:
     """``space.json``: what was searched, with the cost of every choice in the target network."""
     return json_file(
@@ -153,14 +148,8 @@ def _cost_json(cost: CostFunction) -> dict[str, Any]:
 
 
 def read_costs(data: bytes) -> dict[str, CostFunction]:
-    """The costs of ``space.json``.
-
-    Raises:
-        ValueError: It is of schema version 1, which did not say what a generated network may look like.
-    """
+    """The costs of ``space.json``."""
     content, costs = json.loads(data), dict[str, CostFunction]()
-    if content["schema_version"] < 2:
-        raise ValueError("it is of an earlier version of this package, which could not generate; search again")
     for name, cost in content["costs"].items():
         if "arcs" in cost:
             arcs = tuple((edge, source, node) for edge, source, node in cost["arcs"])
@@ -178,8 +167,8 @@ def read_space(data: bytes) -> SearchSpace:
         for edge in content["edges"]
     )
     blocks = tuple(tuple(block) for block in content["blocks"])
-    gate = _unknown_gate if content.get("conditional") else every_edge_active
-    return SearchSpace(content["name"], edges, blocks, gate, content.get("inputs"))
+    gate = _unknown_gate if content["conditional"] else every_edge_active
+    return SearchSpace(content["name"], edges, blocks, gate, content["inputs"])
 
 
 def _unknown_gate(alpha_E: IntArray) -> BoolArray:
@@ -213,12 +202,12 @@ def read_history(data: bytes, space: SearchSpace) -> tuple[RoundRecord, ...]:
     return tuple(history[number] for number in sorted(history))
 
 
-def plain(value: Any) -> Any:
-    """A value for JSON: NaN becomes null."""
+def without_nan(value: Any) -> Any:
+    """Plain JSON in which NaN is null."""
     if isinstance(value, dict):
-        return {key: plain(v) for key, v in value.items()}
+        return {key: without_nan(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
+        return [without_nan(v) for v in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

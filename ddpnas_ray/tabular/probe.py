@@ -79,15 +79,8 @@ class Probe:
             )
 
     def tau_by_epoch(self) -> dict[int, float]:
-        """Kendall's tau between inherited scores and the table's, by epochs trained; NaN where it is not defined."""
-        from scipy.stats import kendalltau
-
-        taus = {}
-        for epoch in sorted({row["epoch"] for row in self.rows}):
-            pairs = [(row["score"], row["table_score"]) for row in self.rows if row["epoch"] == epoch]
-            known = np.array([pair for pair in pairs if all(map(math.isfinite, pair))])
-            taus[epoch] = float(kendalltau(*known.T).statistic) if len(known) > 1 else math.nan
-        return taus
+        """See the function of that name."""
+        return tau_by_epoch(self.rows)
 
     def table(self) -> bytes:
         """``probe.parquet``."""
@@ -98,3 +91,15 @@ def read_probe(data: bytes) -> Rows:
     """The rows of ``probe.parquet``."""
     rows: Rows = read_parquet(data).select(ROWS.names).to_pylist()
     return rows
+
+
+def tau_by_epoch(rows: Rows) -> dict[int, float]:
+    """Kendall's tau between inherited scores and the table's, by epochs trained; NaN where it is not defined."""
+    from scipy.stats import kendalltau
+
+    taus = {}
+    for epoch in sorted({row["epoch"] for row in rows}):
+        pairs = [(row["score"], row["table_score"]) for row in rows if row["epoch"] == epoch]
+        known = np.array([pair for pair in pairs if all(map(math.isfinite, pair))])
+        taus[epoch] = float(kendalltau(*known.T).statistic) if len(known) > 1 else math.nan
+    return taus

@@ -73,7 +73,8 @@ class ScoreTable:
                 f"{path}: no column of scores; their names are <data>_<split>_e<epochs>, such as cifar10_val_e12"
             )
         unit = (table.schema.metadata or {}).get(b"unit", b"").decode()
-        return cls(row_of, {name: _scores(table, name, unit, path) for name in names}, _sha256(data), path)
+        scores = {name: _scores(table, name, unit, path) for name in names}
+        return cls(row_of, scores, hashlib.sha256(data).hexdigest(), path)
 
     def column(self, name: str | None, split: str, key: str) -> str:
         """A column by name; without one that of the split with the fewest epochs (``val``) or the most (``test``), the
@@ -179,7 +180,3 @@ def _scores(table: pa.Table, name: str, unit: str, path: str) -> FloatArray:
     if largest > 1.0:
         raise DataError(f"{path}: column {name} has {largest:g}; fractions are at most 1, percentages at most 100")
     return scores_N
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

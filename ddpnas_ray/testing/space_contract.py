@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddpnas_ray.core.errors import GenotypeError
 from ddpnas_ray.core.pruning import prune
@@ -28,6 +28,7 @@ from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.nn.weights import Float32Array, Layout, Weights, bind
 from ddpnas_ray.spaces.base import SpaceSpec, Supernet
 from ddpnas_ray.spaces.target import Inputs, Target, TargetConfig
+from ddpnas_ray.testing.counting import count_bn_relu, count_macs
 
 EQUAL = 1e-12  # two expectations that differ by less are the same (design, section 5)
 TRIED = 512  # combinations of a block that are tried: all where there are no more, else so many at random
@@ -66,21 +67,23 @@ class SpaceContract:
         """Multiply-adds of one forward pass, counted independently of the space's table."""
         return count_macs(network, x)
 
+    @pytest.fixture
+    def spec(self) -> SpaceSpec:
+        """The space under test, made anew."""
+        return self.make()
+
     # --- what can be chosen ---
 
-    def test_blocks_partition_the_edges(self) -> None:
-        space = self.make().space
-        assert sorted(e for block in space.blocks for e in block) == list(range(len(space.edges)))
+    def test_blocks_partition_the_edges(self, spec: SpaceSpec) -> None:
+        assert sorted(e for block in spec.space.blocks for e in block) == list(range(len(spec.space.edges)))
 
-    def test_the_gate_says_for_every_edge_whether_it_takes_part(self) -> None:
-        spec = self.make()
+    def test_the_gate_says_for_every_edge_whether_it_takes_part(self, spec: SpaceSpec) -> None:
         for alpha_E in self._alphas(spec):
             active_E = spec.space.active(alpha_E)
             assert active_E.shape == alpha_E.shape
             assert active_E.dtype == bool
 
-    def test_choices_on_an_edge_that_takes_no_part_change_nothing(self) -> None:
-        spec = self.make()
+    def test_choices_on_an_edge_that_takes_no_part_change_nothing(self, spec: SpaceSpec) -> None:
         supernet = self._supernet(spec)
         for alpha_E in self._alphas(spec):
             for e in np.flatnonzero(~spec.space.active(alpha_E)):
@@ -89,8 +92,7 @@ class SpaceContract:
                     other_E[e] = k
                     assert supernet.pieces(other_E) == supernet.pieces(alpha_E), f"edge {e}, {alpha_E.tolist()}"
 
-    def test_the_spec_can_be_pickled(self) -> None:
-        spec = self.make()
+    def test_the_spec_can_be_pickled(self, spec: SpaceSpec) -> None:
         copy: SpaceSpec = pickle.loads(pickle.dumps(spec))
         assert (copy.space.name, copy.space.edges, copy.space.blocks) == (
             spec.space.name,
@@ -107,14 +109,12 @@ class SpaceContract:
 
     # --- supernet and stand-alone networks ---
 
-    def test_first_weights_depend_on_the_torch_seed_alone(self) -> None:
-        spec = self.make()
+    def test_first_weights_depend_on_the_torch_seed_alone(self, spec: SpaceSpec) -> None:
         first, again, other = (_tensors(self._supernet(spec, seed)) for seed in (1, 1, 2))
         assert all(np.array_equal(first[name], again[name]) for name in first)
         assert not all(np.array_equal(first[name], other[name]) for name in first)
 
-    def test_pieces_are_the_parameters_of_the_stand_alone_network(self) -> None:
-        spec = self.make()
+    def test_pieces_are_the_parameters_of_the_stand_alone_network(self, spec: SpaceSpec) -> None:
         supernet = self._supernet(spec)
         whole = dict(supernet.named_parameters())
         for alpha_E in self._alphas(spec):
@@ -124,16 +124,14 @@ class SpaceContract:
                 part = whole[piece.name] if piece.slices is None else whole[piece.name][piece.slices]
                 assert tuple(part.shape) == piece.shape
 
-    def test_a_supernet_without_storage_still_knows_its_pieces(self) -> None:
-        spec = self.make()
+    def test_a_supernet_without_storage_still_knows_its_pieces(self, spec: SpaceSpec) -> None:
         supernet: Any = self._supernet(spec)
         alphas = self._alphas(spec)
         before = [supernet.pieces(alpha_E) for alpha_E in alphas]
         without_storage = supernet.to("meta")
         assert [without_storage.pieces(alpha_E) for alpha_E in alphas] == before
 
-    def test_a_slice_of_the_supernet_computes_what_the_supernet_does(self) -> None:
-        spec = self.make()
+    def test_a_slice_of_the_supernet_computes_what_the_supernet_does(self, spec: SpaceSpec) -> None:
         supernet: Any = self._supernet(spec)
         weights = Weights(_tensors(supernet))
         x = self.batch(3, self.inputs.channels, self.inputs.image_size)
@@ -151,8 +149,7 @@ class SpaceContract:
                 assert torch.isfinite(ours).all(), alpha_E.tolist()
                 assert torch.equal(ours, theirs), f"train={training}, {alpha_E.tolist()}: {ours - theirs}"
 
-    def test_a_forward_pass_runs_the_sampled_modules_and_nothing_else(self) -> None:
-        spec = self.make()
+    def test_a_forward_pass_runs_the_sampled_modules_and_nothing_else(self, spec: SpaceSpec) -> None:
         supernet: Any = self._supernet(spec)
         x = self.batch(3, self.inputs.channels, self.inputs.image_size)
         for alpha_E in self._alphas(spec):
@@ -167,8 +164,7 @@ class SpaceContract:
                 assert own <= sampled, f"{name} ran and is not of {alpha_E.tolist()}"
             assert _kinds(ran) == _kinds(ran_alone), alpha_E.tolist()
 
-    def test_gradients_reach_nothing_that_was_not_sampled(self) -> None:
-        spec = self.make()
+    def test_gradients_reach_nothing_that_was_not_sampled(self, spec: SpaceSpec) -> None:
         supernet: Any = self._supernet(spec)
         x = self.batch(3, self.inputs.channels, self.inputs.image_size)
         for alpha_E in self._alphas(spec):
@@ -187,8 +183,7 @@ class SpaceContract:
 
     # --- merging ---
 
-    def test_what_one_architecture_trained_is_taken_over_exactly(self) -> None:
-        spec = self.make()
+    def test_what_one_architecture_trained_is_taken_over_exactly(self, spec: SpaceSpec) -> None:
         exists_EK = spec.space.exists_EK
         merged = self._merge(
             spec, list(disjoint_sample(initial_state(spec.space, 0).theta_EK, exists_EK, rng_for(0, 1)))
@@ -197,8 +192,7 @@ class SpaceContract:
             alone = merged.trained[name] == 1
             np.testing.assert_array_equal(after[alone], merged.last[name][alone], err_msg=name)
 
-    def test_what_several_architectures_trained_becomes_the_mean_of_their_changes(self) -> None:
-        spec = self.make()
+    def test_what_several_architectures_trained_becomes_the_mean_of_their_changes(self, spec: SpaceSpec) -> None:
         alphas = disjoint_sample(initial_state(spec.space, 0).theta_EK, spec.space.exists_EK, rng_for(0, 1))
         merged = self._merge(spec, [*alphas, alphas[0], *self._alphas(spec)])
         assert any((count > 1).any() for count in merged.trained.values())
@@ -208,8 +202,7 @@ class SpaceContract:
             expected = merged.before[name][several].astype(np.float64) + mean
             np.testing.assert_allclose(after[several], expected, rtol=2e-7, atol=1e-9, err_msg=name)
 
-    def test_what_nobody_sampled_stays_bit_identical(self) -> None:
-        spec = self.make()
+    def test_what_nobody_sampled_stays_bit_identical(self, spec: SpaceSpec) -> None:
         for alpha_E in self._alphas(spec):
             merged = self._merge(spec, [alpha_E])
             for name, after in merged.after.items():
@@ -218,8 +211,7 @@ class SpaceContract:
 
     # --- the likeliest architecture ---
 
-    def test_argmax_chooses_what_is_live_and_generable(self) -> None:
-        spec = self.make()
+    def test_argmax_chooses_what_is_live_and_generable(self, spec: SpaceSpec) -> None:
         for theta_EK, live_EK in self._thetas(spec.space):
             alpha_E = spec.argmax(theta_EK, live_EK)
             assert alpha_E.shape == (len(spec.space.edges),)
@@ -232,9 +224,8 @@ class SpaceContract:
                     left_out += 1
             assert left_out < len(alpha_E)
 
-    def test_argmax_has_the_largest_expectation(self) -> None:
+    def test_argmax_has_the_largest_expectation(self, spec: SpaceSpec) -> None:
         """Block by block, since blocks are chosen independently; of equals the lexicographically smallest."""
-        spec = self.make()
         for theta_EK, live_EK in self._thetas(spec.space):
             best_E = spec.argmax(theta_EK, live_EK)
             best = expectation(best_E, theta_EK, spec.space)
@@ -244,8 +235,7 @@ class SpaceContract:
                 if gain > EQUAL or (abs(gain) <= EQUAL and smaller):
                     assert not _admissible(spec, other_E), f"{other_E.tolist()} beats {best_E.tolist()} by {gain}"
 
-    def test_a_genotype_decodes_and_encodes_to_itself(self) -> None:
-        spec = self.make()
+    def test_a_genotype_decodes_and_encodes_to_itself(self, spec: SpaceSpec) -> None:
         for theta_EK, live_EK in self._thetas(spec.space):
             alpha_E = spec.argmax(theta_EK, live_EK)
             genotype = spec.decode(alpha_E)
@@ -261,8 +251,7 @@ class SpaceContract:
         """The deploy network whose costs are counted."""
         return Target.resolve(self.target_config, self.inputs, self.make().target)
 
-    def test_cost_tables_add_up(self) -> None:
-        spec = self.make()
+    def test_cost_tables_add_up(self, spec: SpaceSpec) -> None:
         for name, cost in spec.costs.items():
             table = cost(self.target)
             if isinstance(table, LongestPath):
@@ -278,8 +267,7 @@ class SpaceContract:
                     total += int(table.entries_EK[e, k])
                 assert table(alpha_E) == total
 
-    def test_costs_are_those_of_the_deploy_network(self) -> None:
-        spec = self.make()
+    def test_costs_are_those_of_the_deploy_network(self, spec: SpaceSpec) -> None:
         tables = {name: cost(self.target) for name, cost in spec.costs.items()}
         for theta_EK, live_EK in self._thetas(spec.space):
             alpha_E = spec.argmax(theta_EK, live_EK)
@@ -293,9 +281,8 @@ class SpaceContract:
                 expected = self.macs(network, x) + count_bn_relu(network, x)
                 assert tables["macs_bn_relu"](alpha_E) == expected, alpha_E.tolist()
 
-    def test_parts_add_up_to_the_deploy_network(self) -> None:
+    def test_parts_add_up_to_the_deploy_network(self, spec: SpaceSpec) -> None:
         """What is timed for a latency table is all that has weights, once, at its size."""
-        spec = self.make()
         if spec.parts is None:
             return
         parts = spec.parts(self.target)
@@ -311,8 +298,7 @@ class SpaceContract:
             assert sum(counted[p.key][0] for p in mine) == spec.costs["params"](self.target)(alpha_E)
             assert sum(counted[p.key][1] for p in mine) == spec.costs["macs"](self.target)(alpha_E)
 
-    def test_effort_is_a_positive_number(self) -> None:
-        spec = self.make()
+    def test_effort_is_a_positive_number(self, spec: SpaceSpec) -> None:
         for alpha_E in self._alphas(spec):
             effort = spec.effort(alpha_E, self.inputs)
             assert math.isfinite(effort)
@@ -381,70 +367,6 @@ class SpaceContract:
         weights.merge(learned)
         merged.after = weights.tensors
         return merged
-
-
-def count_macs(network: nn.Module, x: Tensor) -> int:
-    """Multiply-adds of convolutions and linear layers for one image, counted while the network computes it.
-
-    Args:
-        network: A network, in evaluation mode.
-        x: A batch of one.
-
-    Example:
-        >>> count_macs(nn.Conv2d(3, 8, 3, padding=1), torch.zeros(1, 3, 4, 4))
-        3456
-    """
-    assert len(x) == 1
-    counted = []
-
-    def conv(module: Any, inputs: Any, out: Tensor) -> None:
-        counted.append(out.numel() * module.in_channels // module.groups * math.prod(module.kernel_size))
-
-    def linear(module: Any, inputs: Any, out: Tensor) -> None:
-        counted.append(out.numel() * module.in_features)
-
-    hooks = []
-    for module in network.modules():
-        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-            hooks.append(module.register_forward_hook(conv))
-        elif isinstance(module, nn.Linear):
-            hooks.append(module.register_forward_hook(linear))
-    try:
-        with torch.no_grad():
-            network(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return sum(counted)
-
-
-class _Elementwise(TorchDispatchMode):
-    """Counts what BatchNorm and ReLU write, below the level of modules."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counted = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        name = str(func)
-        if "batch_norm" in name:
-            self.counted += 2 * out[0].numel()
-        elif "relu" in name or "hardtanh" in name:
-            self.counted += out.numel()
-        return out
-
-
-def count_bn_relu(network: nn.Module, x: Tensor) -> int:
-    """2 an element that BatchNorm writes and 1 an element that ReLU or ReLU6 does, for one image.
-
-    Args:
-        network: A network, in evaluation mode.
-        x: A batch of one.
-    """
-    with torch.no_grad(), _Elementwise() as mode:
-        network(x)
-    return mode.counted
 
 
 class _Merged:

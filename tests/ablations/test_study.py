@@ -19,7 +19,7 @@ TOURNAMENT = '''
 
 from ddpnas_ray.ablations.outcomes import measure_label
 from ddpnas_ray.ablations.study import Searches
-from ddpnas_ray.ablations.sweeps import Variant, numbers, varied
+from ddpnas_ray.ablations.variants import Variant, numbers, varied
 from ddpnas_ray.reporting.ablation_plots import compared
 
 
@@ -43,7 +43,7 @@ def variants(config, arguments):
     return found
 
 
-def figures(sweep, rows, title):
+def figures(study, rows, title):
     return compared(title, measure_label(rows[0]), [(row.variant.label, row.values()) for row in rows], "a dot a seed")
 '''
 

@@ -14,7 +14,7 @@ from pyarrow import fs
 
 from ddpnas_ray.core.errors import ResourceError
 from ddpnas_ray.distributed import ray_tune
-from ddpnas_ray.distributed.ray_tune import Placed, Trial, _forget_lock, curve, fits, pool_size, request
+from ddpnas_ray.distributed.ray_tune import Placed, TuneTrial, _forget_lock, curve, fits, pool_size, request
 from ddpnas_ray.execution.ray_pool import PoolSize
 from ddpnas_ray.experiment.config import SearchConfig, dump, load
 from ddpnas_ray.experiment.experiment import Experiment
@@ -27,11 +27,11 @@ from tests.conftest import TINY
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 
-def trials_of(config: SearchConfig, seeds: int) -> list[Trial]:
-    return [Trial(f"seed={seed}", {"seed": seed}, replace(config, seed=seed)) for seed in range(seeds)]
+def trials_of(config: SearchConfig, seeds: int) -> list[TuneTrial]:
+    return [TuneTrial(f"seed={seed}", {"seed": seed}, replace(config, seed=seed)) for seed in range(seeds)]
 
 
-def run(trials: list[Trial], out: Path, *, stop: str = "none", on_stopped: Callable[[str], None] = print) -> int:
+def run(trials: list[TuneTrial], out: Path, *, stop: str = "none", on_stopped: Callable[[str], None] = print) -> int:
     """Search them all; how many evaluations were told."""
     told: list[int] = []
     failed = ray_tune.run(
@@ -47,7 +47,7 @@ def run(trials: list[Trial], out: Path, *, stop: str = "none", on_stopped: Calla
     return sum(told)
 
 
-def result(out: Path, trial: Trial) -> dict[str, object]:
+def result(out: Path, trial: TuneTrial) -> dict[str, object]:
     return read_result(Folder.open(str(out / "trials" / trial.name)))
 
 

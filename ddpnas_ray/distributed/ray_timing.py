@@ -54,7 +54,7 @@ class Device:
         """Look at the connected cluster.
 
         Args:
-            label: See ``timing_config.device_label``.
+            label: See ``devices.config.device_label``.
             options: Threads and GPU that are needed.
 
         Raises:
@@ -151,11 +151,11 @@ def time_parts(
     """Time parts on a device, in several passes, each in an order of its own so that drift is no bias.
 
     Args:
-        reference: The whole network that is timed beside them; see ``nn.timing.time_parts``.
+        reference: The whole network that is timed beside them; see ``devices.timing.time_parts``.
         parts: What is timed.
-        label: Where; see ``timing_config.device_label``.
+        label: Where; see ``devices.config.device_label``.
         options: How.
-        whole: They are whole networks; see ``nn.timing.time_network``.
+        whole: They are whole networks; see ``devices.timing.time_network``.
         seed: Of the orders.
         on_timed: Told how many parts a finished task had; ``passes * len(parts)`` in all.
 
@@ -198,7 +198,7 @@ def measure_networks(
         spec: The space.
         target: The deploy network's target.
         alphas: The architectures; the first is also the reference.
-        label: Where; see ``timing_config.device_label``.
+        label: Where; see ``devices.config.device_label``.
         options: How.
         on_timed: See ``time_parts``.
 

@@ -50,7 +50,7 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Study:
     """The searches of an ablation.
 
     Args:

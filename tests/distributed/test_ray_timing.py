@@ -34,10 +34,10 @@ def label(ray_cluster: None) -> str:
 
 
 def fake_nodes(monkeypatch: pytest.MonkeyPatch, *nodes: tuple[dict[str, str], dict[str, float], bool]) -> None:
-    from ddpnas_ray.distributed import ray_tasks
+    from ddpnas_ray.distributed import ray_timing
 
     found = [{"Labels": labels, "Resources": resources, "Alive": alive} for labels, resources, alive in nodes]
-    monkeypatch.setattr(ray_tasks.ray, "nodes", lambda: found)
+    monkeypatch.setattr(ray_timing.ray, "nodes", lambda: found)
 
 
 # --- which nodes ---
@@ -61,7 +61,7 @@ def fake_nodes(monkeypatch: pytest.MonkeyPatch, *nodes: tuple[dict[str, str], di
     ],
 )
 def test_a_cluster_without_the_device_is_refused(monkeypatch: pytest.MonkeyPatch, nodes: Any, named: str) -> None:
-    from ddpnas_ray.distributed.ray_tasks import Device
+    from ddpnas_ray.distributed.ray_timing import Device
 
     fake_nodes(monkeypatch, *nodes)
     with pytest.raises(ResourceError) as error:
@@ -70,7 +70,7 @@ def test_a_cluster_without_the_device_is_refused(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_gpu_is_asked_for_where_one_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ddpnas_ray.distributed.ray_tasks import Device
+    from ddpnas_ray.distributed.ray_timing import Device
 
     fake_nodes(monkeypatch, ({"a": "b"}, {"CPU": 8.0, "GPU": 2.0}, True), ({"a": "c"}, {"CPU": 2.0}, True))
     assert Device.find("a=b", TimingOptions(device="cuda")) == Device("a=b", 8.0, 1)
@@ -90,7 +90,7 @@ def _interval() -> tuple[float, float]:
 
 @pytest.mark.ray
 def test_no_two_run_on_a_node_at_once(label: str) -> None:
-    from ddpnas_ray.distributed.ray_tasks import Device
+    from ddpnas_ray.distributed.ray_timing import Device
 
     device = Device.find(label, TimingOptions(threads=1))
     task = device.task(_interval, "sleep")
@@ -107,7 +107,7 @@ def _die_once(marker: Path) -> str:
 
 @pytest.mark.ray
 def test_a_process_that_dies_is_replaced(label: str, tmp_path: Path) -> None:
-    from ddpnas_ray.distributed.ray_tasks import Device
+    from ddpnas_ray.distributed.ray_timing import Device
 
     device = Device.find(label, TimingOptions())
     ref = device.task(_die_once, "die once").remote(tmp_path / "died")
@@ -120,11 +120,11 @@ def test_a_device_that_is_gone_for_good_ends_the_command(
 ) -> None:
     import ray
 
-    from ddpnas_ray.distributed import ray_tasks
+    from ddpnas_ray.distributed import ray_timing
 
     for name, seconds in (("POLL_S", 0.05), ("SILENCE_S", 0.0), ("GONE_S", 0.2)):
-        monkeypatch.setattr(ray_tasks, name, seconds)
-    device = ray_tasks.Device("ddpnas-device=gone", 1.0, 0)
+        monkeypatch.setattr(ray_timing, name, seconds)
+    device = ray_timing.Device("ddpnas-device=gone", 1.0, 0)
     ref = device.task(_interval, "never").remote()
     with pytest.raises(WorkerLostError, match="no node with ddpnas-device=gone has been there"):
         list(device.results([ref]))
@@ -134,7 +134,7 @@ def test_a_device_that_is_gone_for_good_ends_the_command(
 
 @pytest.mark.ray
 def test_the_device_describes_itself(label: str) -> None:
-    from ddpnas_ray.distributed.ray_tasks import describe
+    from ddpnas_ray.distributed.ray_timing import describe
 
     facts = describe(label, QUICK)
     assert facts["cpu"] and facts["cores"] == os.cpu_count() and facts["packages"]["torch"]
@@ -143,7 +143,7 @@ def test_the_device_describes_itself(label: str) -> None:
 
 @pytest.mark.ray
 def test_every_part_is_timed_in_every_pass(label: str) -> None:
-    from ddpnas_ray.distributed.ray_tasks import network, time_parts
+    from ddpnas_ray.distributed.ray_timing import network, time_parts
 
     parts = list({part.key: part for part in SPEC.parts(TARGET)}.values()) if SPEC.parts else []
     assert len(parts) > 16, "more than one task a pass"
@@ -161,17 +161,17 @@ def _key_as_time(reference: Part, parts: list[Part], options: TimingOptions, who
 
 @pytest.mark.ray
 def test_timings_come_back_in_the_order_of_the_parts(label: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ddpnas_ray.distributed import ray_tasks
+    from ddpnas_ray.distributed import ray_timing
 
-    monkeypatch.setattr(ray_tasks, "_time", _key_as_time)
+    monkeypatch.setattr(ray_timing, "_time", _key_as_time)
     parts = [Part(edge=None, key=str(i), input_shape=(3, 8, 8), build=_broken) for i in range(40)]
-    timings = ray_tasks.time_parts(parts[0], parts, label, QUICK)
+    timings = ray_timing.time_parts(parts[0], parts, label, QUICK)
     assert [timing.ns_T.tolist() for timing in timings] == [[i, i] for i in range(40)]
 
 
 @pytest.mark.ray
 def test_whole_networks_are_measured(label: str) -> None:
-    from ddpnas_ray.distributed.ray_tasks import measure_networks
+    from ddpnas_ray.distributed.ray_timing import measure_networks
 
     latencies = measure_networks(SPEC, TARGET, [np.full(4, k) for k in (1, 5, 7)], label, QUICK)
     assert len(latencies) == 3
@@ -185,7 +185,7 @@ def _broken() -> Any:
 
 @pytest.mark.ray
 def test_an_error_of_a_part_arrives_as_itself(label: str) -> None:
-    from ddpnas_ray.distributed.ray_tasks import network, time_parts
+    from ddpnas_ray.distributed.ray_timing import network, time_parts
 
     part = Part(edge=None, key="broken", input_shape=(3, 8, 8), build=_broken)
     with pytest.raises(BadInput, match=r"^this part cannot be built$"):
@@ -194,7 +194,7 @@ def test_an_error_of_a_part_arrives_as_itself(label: str) -> None:
 
 @pytest.mark.ray
 def test_a_cluster_without_the_label_is_refused(ray_cluster: None) -> None:
-    from ddpnas_ray.distributed.ray_tasks import describe
+    from ddpnas_ray.distributed.ray_timing import describe
 
     with pytest.raises(ResourceError, match=re.escape("carries ddpnas-device=jetson; no node carries any label")):
         describe("jetson", QUICK)

@@ -1,0 +1,54 @@
+"""Costs of a network, counted while it computes: what tables of costs are compared with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def count_macs(network: nn.Module, x: Tensor) -> int:
+    """Multiply-adds of convolutions and matrix products for one example, those of biases aside.
+
+    Args:
+        network: A network, in evaluation mode.
+        x: A batch of one.
+
+    Example:
+        >>> count_macs(nn.Conv2d(3, 8, 3, padding=1), torch.zeros(1, 3, 4, 4))
+        3456
+    """
+    assert len(x) == 1
+    with torch.no_grad(), FlopCounterMode(display=False) as mode:
+        network(x)
+    return mode.get_total_flops() // 2
+
+
+class _Elementwise(TorchDispatchMode):
+    """Counts what BatchNorm and ReLU write, below the level of modules."""
+
+    counted = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = str(func)
+        if "batch_norm" in name:
+            self.counted += 2 * out[0].numel()
+        elif "relu" in name or "hardtanh" in name:
+            self.counted += out.numel()
+        return out
+
+
+def count_bn_relu(network: nn.Module, x: Tensor) -> int:
+    """2 an element that BatchNorm writes and 1 an element that ReLU or ReLU6 does, for one example.
+
+    Args:
+        network: A network, in evaluation mode.
+        x: A batch of one.
+    """
+    with torch.no_grad(), _Elementwise() as mode:
+        network(x)
+    return mode.counted
