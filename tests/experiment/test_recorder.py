@@ -1,0 +1,85 @@
+"""What a search writes while it runs: after every epoch, or now and then where epochs are milliseconds."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ddpnas_ray.core.space import Edge, Op, SearchSpace, each_edge_alone
+from ddpnas_ray.core.state import Evaluation, SearchState, initial_state
+from ddpnas_ray.experiment.recorder import NoRecorder, Recorder
+from ddpnas_ray.storage.folder import Folder
+
+EDGES = (Edge("a", (Op("conv", "parameter"), Op("skip", "non_parameter"))),)
+SPACE = SearchSpace("small", EDGES, each_edge_alone(EDGES))
+WEIGHTS = {"w": np.zeros(2, dtype=np.float32)}
+
+
+def after(epochs: int) -> SearchState:
+    row = Evaluation(0, 0, 0, (0,), "val", 0.5, 1.0, True, True, 0.1, "local", "")
+    rows = tuple(replace(row, epoch=epoch) for epoch in range(epochs))
+    return replace(initial_state(SPACE, 0), epoch=epochs, evaluations=rows)
+
+
+def recorder(folder: Path, every_s: float = 0.0) -> Recorder:
+    return Recorder(Folder.open(str(folder)), SPACE, 1, every_s)
+
+
+def events(folder: Path) -> list[str]:
+    return [json.loads(line)["event"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def restored_epoch(folder: Path) -> int | None:
+    found = recorder(folder).restore()
+    return None if found is None else found[0].epoch
+
+
+def test_every_epoch_is_saved(tmp_path: Path) -> None:
+    here = recorder(tmp_path)
+    for epoch in (1, 2):
+        here.save(after(epoch), WEIGHTS)
+        assert restored_epoch(tmp_path) == epoch
+
+
+def test_epochs_of_milliseconds_are_saved_now_and_then_and_the_last_one_at_the_end(tmp_path: Path) -> None:
+    here = recorder(tmp_path, every_s=3600.0)
+    here.save(after(1), WEIGHTS)
+    assert restored_epoch(tmp_path) is None
+    here.stop(after(2), WEIGHTS)
+    assert restored_epoch(tmp_path) == 2
+    assert events(tmp_path) == ["stopped"]
+
+
+def test_the_result_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    write = Folder.write
+    monkeypatch.setattr(Folder, "write", lambda self, name, data: (written.append(name), write(self, name, data)))
+    recorder(tmp_path).finish(after(1), WEIGHTS, {"fingerprint": "f", "seconds": 1.0})
+    assert written[-1] == "result.json"
+    assert {"evaluations.parquet", "theta.parquet", "ledger.parquet", "weights.safetensors"} <= set(written)
+    assert events(tmp_path) == ["finished"]
+
+
+def test_a_new_run_has_nothing_to_restore(tmp_path: Path) -> None:
+    assert recorder(tmp_path).restore() is None
+    assert recorder(tmp_path).probed() == ()
+
+
+def test_keeping_nothing_writes_nothing_whatever_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    methods = {name for name, _ in inspect.getmembers(Recorder, inspect.isfunction) if not name.startswith("_")}
+    assert methods <= vars(NoRecorder).keys(), "each of them is overridden"
+    nothing: Any = NoRecorder()
+    assert nothing.restore() is None and nothing.probed() == ()
+    nothing.start(after(0), [])
+    nothing.save(after(1), WEIGHTS)
+    nothing.log_epoch({})
+    nothing.stop(after(1), WEIGHTS)
+    nothing.finish(after(1), WEIGHTS, {})
+    assert list(tmp_path.iterdir()) == []
