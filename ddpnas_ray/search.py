@@ -184,7 +184,7 @@ def _in_process(job: Any, out: str, args: argparse.Namespace, display: Display, 
 
 def _on_ray(job: Any, out: str, args: argparse.Namespace, display: Display, resumed: Folder | None) -> Any:
     from ddpnas_ray.distributed import ray_driver
-    from ddpnas_ray.execution.ray_pool import fitting_workers
+    from ddpnas_ray.execution.ray_members import fitting_workers
 
     with ray_driver.cluster(args.address, job.config.execution) as dashboard:
         size = fitting_workers(job.config.execution, job.config.training.threads, job.widest_epoch())

@@ -24,7 +24,9 @@ from ddpnas_ray.core.errors import ResourceError
 from ddpnas_ray.distributed.ray_attach import CONNECTION, Attached, reason
 from ddpnas_ray.distributed.ray_metrics import Metrics
 from ddpnas_ray.execution.base import ExecutionConfig
-from ddpnas_ray.execution.ray_pool import RayPool, fetched, fitting_workers
+from ddpnas_ray.execution.ray_errors import fetched
+from ddpnas_ray.execution.ray_members import fitting_workers
+from ddpnas_ray.execution.ray_pool import RayPool
 from ddpnas_ray.experiment.progress import Progress
 from ddpnas_ray.storage.folder import Folder
 

@@ -11,7 +11,8 @@ import ray
 
 from ddpnas_ray import job as jobs
 from ddpnas_ray.distributed.ray_data import DataSource
-from ddpnas_ray.execution.ray_pool import fetched, fitting_workers
+from ddpnas_ray.execution.ray_errors import fetched
+from ddpnas_ray.execution.ray_members import fitting_workers
 from ddpnas_ray.experiment.config import SearchConfig
 from ddpnas_ray.job import Job
 

@@ -16,7 +16,7 @@ from ddpnas_ray import job as jobs
 from ddpnas_ray.core.errors import ResourceError
 from ddpnas_ray.distributed import ray_tune
 from ddpnas_ray.distributed.ray_tune import Placed, Trial, _forget_lock, curve, fits, pool_size, request
-from ddpnas_ray.execution.ray_pool import PoolSize
+from ddpnas_ray.execution.ray_members import PoolSize
 from ddpnas_ray.experiment.config import SearchConfig, dump, load
 from ddpnas_ray.job import Job
 from ddpnas_ray.runs import checkpoint
