@@ -99,11 +99,12 @@ def _log_start(folder: Folder, name: str, max_crashes: int) -> None:
     """Record the start of a driver's process, before anything that may kill it.
 
     Raises:
-        WorkerLostError: Too many have started in this epoch; ``--resume``, with a driver of another name, counts anew.
+        WorkerLostError: It has died too often in this epoch; ``--resume``, with a driver of another name, counts anew.
     """
     epoch = checkpoint.newest_epoch(folder / "checkpoints")
     events = parsed(folder, "log.jsonl", read_log) if folder.has("log.jsonl") else []
-    deaths = sum((e["event"], e.get("name"), e.get("epoch")) == ("driver", name, epoch) for e in events)
+    starts = [event["epoch"] for event in events if event["event"] == "driver" and event["name"] == name]
+    deaths = [*starts, epoch][1:].count(epoch)  # each start but the first follows a death
     append_log(folder, "driver", name=name, epoch=epoch, pid=os.getpid(), deaths=deaths)
     if deaths >= max_crashes:
         raise WorkerLostError(
