@@ -130,6 +130,7 @@ def test_ray_starts_as_many_workers_on_shared_gpus_as_were_counted() -> None:
     assert json.loads(done.stdout.splitlines()[-1]) == [3, 3, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine's GPU works")
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_worker_that_cannot_use_its_gpu_ends_the_start_with_one_line() -> None:
