@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.images import ImageData, load_data
-from ddpnas_ray.job import environment
+from ddpnas_ray.runs.environment import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 START_S, START_LOAD = time.perf_counter(), os.getloadavg()[0]

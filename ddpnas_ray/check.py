@@ -27,7 +27,7 @@ from ddpnas_ray.spaces.target import Inputs, Target, TargetConfig
 
 if TYPE_CHECKING:
     from ddpnas_ray.data.images import Split
-    from ddpnas_ray.job import Job
+    from ddpnas_ray.experiment.experiment import Experiment
     from ddpnas_ray.training.trainer import Trainer
 
 DESCRIPTION = """\
@@ -105,12 +105,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 p.error(f"--{name.replace('_', '-')} is {value}; at least 1 is needed")
         print(json.dumps(count_genotype(args)))
         return OK
-    from ddpnas_ray.data.learning import early_warnings
-    from ddpnas_ray.job import Job
+    from ddpnas_ray.experiment.experiment import Experiment
 
-    job = Job.prepare(load(args.config, args.overrides))
+    job = Experiment.prepare(load(args.config, args.overrides))
     estimate, notes = try_out(job)
-    warnings = early_warnings(job.images, job.config.training.batch_size)
+    warnings = job.evaluator.warnings()
     if args.json:
         values = dataclasses.asdict(estimate) | {"seconds": {w: round(estimate.seconds(w), 1) for w in WORKERS}}
         print(json.dumps(values | {"warnings": warnings}))
@@ -173,7 +172,7 @@ def _mobile_space(args: argparse.Namespace) -> SpaceSpec:
     return find_space(config.space.name)(**config.space.options)
 
 
-def try_out(job: Job) -> tuple[Estimate, list[str]]:
+def try_out(job: Experiment) -> tuple[Estimate, list[str]]:
     """Run the pipeline on two training and two validation batches, and extrapolate.
 
     Returns:
@@ -189,15 +188,15 @@ def try_out(job: Job) -> tuple[Estimate, list[str]]:
 
     config, space = job.config, job.spec.space
     device = local_device(config.execution)
-    whole = job.trainer(device)
+    whole = job.evaluator.trainer(device)
     batch = config.training.batch_size
-    train, val = (sample(split, 2 * batch, seed=config.seed) for split in (job.data.train, job.data.val))
-    two = dataclasses.replace(job.data, train=train, val=val)
+    train, val = (sample(split, 2 * batch, seed=config.seed) for split in (whole.data.train, whole.data.val))
+    two = dataclasses.replace(whole.data, train=train, val=val)
     trainer = dataclasses.replace(whole, data=two)
     executor, strategy = LocalExecutor(trainer), job.strategy()
     state = initial_state(space, config.seed)
     plan = strategy.ask(state, space)
-    assert plan is not None  # Job.prepare refuses a space with nothing to prune
+    assert plan is not None  # Experiment.prepare refuses a space with nothing to prune
 
     start = time.monotonic()
     results = executor.evaluate(plan.requests[:1])
@@ -225,7 +224,7 @@ def try_out(job: Job) -> tuple[Estimate, list[str]]:
         traffic_bytes=int(traffic),
         disk_bytes=checkpoint.KEPT * checkpoint_bytes + weights_bytes,
     )
-    data = job.data
+    data = whole.data
     notes = [
         f"data       {len(data.train):,} training and {len(data.val):,} validation images, "
         f"{len(data.classes)} classes, {data.channels}x{data.image_size}x{data.image_size}",

@@ -21,7 +21,7 @@ LAYERS: list[
     {"distributed"},
     {"ablations"},
     {"reporting"},
-    {"job", "experiment"},
+    {"experiment"},
     {"tabular", "devices"},
     {"execution"},
     {"training"},

@@ -11,7 +11,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ddpnas_ray.execution.ray_errors import fetched
 from ddpnas_ray.experiment.config import SearchConfig
-from ddpnas_ray.job import Job
+from ddpnas_ray.experiment.experiment import Experiment
 
 
 class Loader:
@@ -23,9 +23,9 @@ class Loader:
     def __repr__(self) -> str:
         return "ddpnas-data"
 
-    def load(self, config: SearchConfig) -> Job:
-        """See ``Job.prepare``."""
-        return Job.prepare(config)
+    def load(self, config: SearchConfig) -> Experiment:
+        """See ``Experiment.prepare``."""
+        return Experiment.prepare(config)
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,13 @@ class DataSource:
         options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 3}
         return cls(ray.remote(Loader).options(scheduling_strategy=node, **options).remote(os.getcwd()))
 
-    def job(self, config: SearchConfig) -> Job:
+    def job(self, config: SearchConfig) -> Experiment:
         """A search with its images, which are views of the object store; they go when the job does.
 
         Raises:
-            BadInput: See ``Job.prepare``.
+            BadInput: See ``Experiment.prepare``.
             WorkerLostError: The loading process died again and again.
         """
         lost = "the data could not be loaded on the command's node; look at its memory (ray status)"
-        job: Job = fetched(self.loader.load.remote(config), lost)
+        job: Experiment = fetched(self.loader.load.remote(config), lost)
         return job

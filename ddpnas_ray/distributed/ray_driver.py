@@ -19,7 +19,6 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ddpnas_ray import job as jobs
 from ddpnas_ray.core.errors import ResourceError, WorkerLostError
 from ddpnas_ray.distributed.ray_attach import CONNECTION, Attached, reason
 from ddpnas_ray.distributed.ray_metrics import Metrics
@@ -27,7 +26,9 @@ from ddpnas_ray.execution.base import ExecutionConfig
 from ddpnas_ray.execution.ray_errors import fetched
 from ddpnas_ray.execution.ray_members import fitting_workers
 from ddpnas_ray.execution.ray_pool import RayPool
+from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.progress import Progress
+from ddpnas_ray.experiment.run import run_experiment
 from ddpnas_ray.runs import checkpoint
 from ddpnas_ray.runs.directory import parsed
 from ddpnas_ray.runs.log import append_log, read_log
@@ -51,7 +52,7 @@ class Driver:
     def __repr__(self) -> str:
         return "ddpnas-driver"
 
-    def run(self, job: jobs.Job) -> dict[str, Any] | None:
+    def run(self, job: Experiment) -> dict[str, Any] | None:
         """Search to the end, or until stopped; idempotent, since it starts from the newest checkpoint.
 
         Args:
@@ -63,7 +64,7 @@ class Driver:
         with self._running:  # Ray may invoke it again though this process lives, when a connection broke
             return self._search(job)
 
-    def _search(self, job: jobs.Job) -> dict[str, Any] | None:
+    def _search(self, job: Experiment) -> dict[str, Any] | None:
         logging.basicConfig(level=logging.WARNING)
         config, folder = job.config.execution, Folder.open(self._out)
         if self._progress is None:
@@ -74,14 +75,14 @@ class Driver:
         size = fitting_workers(config, job.config.training.threads, job.widest_epoch())
         if (config.workers or 0) > size.workers:
             progress.note = f"{size.workers} of {config.workers} workers fit"
-        trainer = job.trainer("cuda" if size.gpus_per_worker else "cpu")
+        trainer = job.evaluator.trainer("cuda" if size.gpus_per_worker else "cpu")
         if size.elastic:
             progress.note = "waiting for the first node"
         self._pool = RayPool(trainer, config, size)
         if size.elastic:
             progress.note = ""
         try:
-            return jobs.run(job, folder, self._pool, progress, until_s=self._until_s)
+            return run_experiment(job, folder, self._pool, progress, until_s=self._until_s)
         finally:
             self._pool.close()
 
@@ -136,7 +137,7 @@ class Search(Attached):
         return outcome
 
 
-def start(job: jobs.Job, folder: Folder, until_s: float | None = None) -> Search:
+def start(job: Experiment, folder: Folder, until_s: float | None = None) -> Search:
     """Start a search in the connected cluster.
 
     With a local run directory the driver is pinned to this node, where the directory is; with a URI it may move.

@@ -85,6 +85,21 @@ class SearchConfig:
     """Keys every random draw: equal seeds give equal results on one kind of device"""
 
     @property
+    def trains(self) -> bool:
+        """Whether architectures are trained, rather than their scores read from a table."""
+        return self.evaluation.kind == "supernet"
+
+    @property
+    def searched_on(self) -> str:
+        """The data in a word, as run directories are named."""
+        return self.data.name if self.trains else "table"
+
+    @property
+    def unit(self) -> str:
+        """The name of one evaluation: training makes it an architecture-epoch."""
+        return "architecture-epochs" if self.trains else "evaluations"
+
+    @property
     def pruning(self) -> PruningConfig:
         """Section ``pruning``, which every strategy with rounds reads."""
         section: PruningConfig = self.strategies["pruning"]
@@ -256,12 +271,12 @@ def check(values: Mapping[str, Any], source: str, overrides: Sequence[str] = ())
     space = _check_space({} if space is None else space, origin)
     config = SearchConfig(**built, space=space, strategies=sections)
     evaluation = config.evaluation
-    if evaluation.kind == "table" and evaluation.table is None:
+    if not config.trains and evaluation.table is None:
         raise ConfigError(
             f"{origin.of('evaluation.kind', 'evaluation.table')}: evaluation.table is missing: the Parquet file that "
             "evaluation.kind=table reads"
         )
-    if evaluation.probe is not None and (evaluation.table is None or evaluation.kind == "table"):
+    if evaluation.probe is not None and (evaluation.table is None or not config.trains):
         where = origin.of("evaluation.probe", "evaluation.table", "evaluation.kind")
         raise ConfigError(
             f"{where}: evaluation.probe is {evaluation.probe}: it compares a supernet with a table; set "
@@ -269,7 +284,7 @@ def check(values: Mapping[str, Any], source: str, overrides: Sequence[str] = ())
         )
     find_reader(config.data.name, f"{origin.of('data.name')}: data.name")
     if config.strategy is None:
-        config = dataclasses.replace(config, strategy="surrogate" if evaluation.kind == "table" else "pruning")
+        config = dataclasses.replace(config, strategy="pruning" if config.trains else "surrogate")
     if config.training.merge == "sequential" and config.execution.backend != "local":
         raise ConfigError(
             f"{origin.of('training.merge', 'execution.backend')}: training.merge=sequential needs "
@@ -327,7 +342,7 @@ def make_strategy(config: SearchConfig, space: SearchSpace) -> Strategy:
     context = Context(
         space=space,
         evaluations=needed if evaluation.budget is None else evaluation.budget,
-        batch=evaluation.batch or (1 if evaluation.kind == "table" else space.shape[1]),
+        batch=evaluation.batch or (space.shape[1] if config.trains else 1),
         lr=config.training.lr,
         epochs_per_round=pruning.epochs_per_round,
         keep_per_group=pruning.keep_per_group,

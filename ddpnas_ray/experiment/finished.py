@@ -28,7 +28,7 @@ from ddpnas_ray.spaces.target import Target
 from ddpnas_ray.storage.folder import Folder
 
 if TYPE_CHECKING:
-    from ddpnas_ray.job import Job
+    from ddpnas_ray.experiment.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class FinishedRun:
         """SHA-256 of the data it was searched on."""
         return parsed(self.folder, "environment.json", lambda data: str(json.loads(data)["data_digest"]))
 
-    def job(self, overrides: Sequence[str] = ()) -> Job:
+    def job(self, overrides: Sequence[str] = ()) -> Experiment:
         """The run's search with its data, for scoring with inherited weights.
 
         Args:
@@ -100,7 +100,7 @@ class FinishedRun:
             RunDirError: The data are not those of the run.
             DataError: They are not there.
         """
-        from ddpnas_ray.job import Job
+        from ddpnas_ray.experiment.experiment import Experiment
 
         values = to_dict(self.config)
         for override in overrides:
@@ -110,7 +110,7 @@ class FinishedRun:
             raise ConfigError(
                 f"--set: {', '.join(changed)}: the run is over; only data.path and execution.* may change"
             )
-        job = Job.prepare(config)
+        job = Experiment.prepare(config)
         refuse_other_data(self.folder, job.digest)
         return job
 
@@ -274,7 +274,7 @@ def _candidate(run: FinishedRun, network: Generated, i: int) -> dict[str, Any]:
         "rank": i + 1,
     }
     if network.scores:
-        trained = run.config.evaluation.kind == "supernet"
+        trained = run.config.trains
         weights = "inherited from the supernet" if trained else "none: read from the table"
         facts["score"] = {"value": network.scores[i], "split": "val", "weights": weights}
     if network.measured_ns:

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from ddpnas_ray import job as jobs
 from ddpnas_ray.core.errors import WorkerLostError
 from ddpnas_ray.experiment.config import dump, load
+from ddpnas_ray.experiment.experiment import Experiment
+from ddpnas_ray.experiment.run import run_experiment
 from ddpnas_ray.runs.checkpoint import newest_epoch
 from ddpnas_ray.runs.directory import create_run
 from ddpnas_ray.runs.fingerprint import verify_fingerprint
@@ -25,21 +26,21 @@ from tests.conftest import TINY
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 
-def make_job(*overrides: str) -> jobs.Job:
-    return jobs.Job.prepare(load(None, [*TINY, "execution.workers=2", *overrides]))
+def make_job(*overrides: str) -> Experiment:
+    return Experiment.prepare(load(None, [*TINY, "execution.workers=2", *overrides]))
 
 
-def new_run(job: jobs.Job, out: Path) -> Folder:
+def new_run(job: Experiment, out: Path) -> Folder:
     return create_run(str(out), job.first_files(dump(job.config)))
 
 
-def run_locally(job: jobs.Job, out: Path) -> dict[str, Any]:
-    result = jobs.run(job, new_run(job, out), job.executor(), job.progress())
+def run_locally(job: Experiment, out: Path) -> dict[str, Any]:
+    result = run_experiment(job, new_run(job, out), job.executor(), job.progress())
     assert result is not None
     return result
 
 
-def run_on_ray(job: jobs.Job, folder: Folder, **options: Any) -> dict[str, Any] | None:
+def run_on_ray(job: Experiment, folder: Folder, **options: Any) -> dict[str, Any] | None:
     from ddpnas_ray.distributed import ray_driver
 
     return ray_driver.start(job, folder, **options).outcome()
@@ -103,7 +104,7 @@ def deadly(checkpoints: str, once: bool, effort: Any, *args: Any) -> Any:
     return effort(*args)
 
 
-def deadly_job(folder: Path, *, once: bool) -> jobs.Job:
+def deadly_job(folder: Path, *, once: bool) -> Experiment:
     job = make_job("execution.max_crashes=2")
     effort = partial(deadly, str(folder / "run" / "checkpoints"), once, job.spec.effort)
     return dataclasses.replace(job, spec=dataclasses.replace(job.spec, effort=effort))
