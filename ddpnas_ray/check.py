@@ -1,4 +1,4 @@
-"""Try everything on two batches and tell what a search will cost: ``python -m ddpnas_ray.check``."""
+"""Run everything on two batches and estimate what a search will cost: ``python -m ddpnas_ray.check``."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ddpnas_ray.commandline import OK, Parser, add_config_options, guarded
+from ddpnas_ray.console.command import OK, Parser, guarded
+from ddpnas_ray.console.options import add_config_options
+from ddpnas_ray.console.progress import duration
 from ddpnas_ray.core.errors import ConfigError, GenotypeError
 from ddpnas_ray.core.requests import Plan
 from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.core.state import initial_state
-from ddpnas_ray.experiment.config import Origin, load
-from ddpnas_ray.experiment.progress import duration
+from ddpnas_ray.experiment.config import load
+from ddpnas_ray.experiment.sections import Origin
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
 from ddpnas_ray.spaces.target import Inputs, Target, TargetConfig
 
 if TYPE_CHECKING:
-    from ddpnas_ray.data.images import Split
     from ddpnas_ray.experiment.experiment import Experiment
     from ddpnas_ray.training.trainer import Trainer
 
@@ -34,9 +35,9 @@ DESCRIPTION = """\
 Run the entire pipeline on two batches of your data (sample, train, score, merge, prune, save, restore, decode) and
 print what a full search will cost: time on 1, 2, 4 and 8 workers, memory, traffic and disk. Takes under a minute.
 
-With --genotype: print the exact params and macs of the deploy network of an architecture, as JSON. A file with the key
-stages is of the space mobile, whose options come from --config or --set space.*; its network is told by --image-size,
---classes and --input-channels. One with the key arch_str is of the space nasbench201.
+With --genotype: print the exact params and macs of an architecture's deploy network, as JSON. A file with the key
+stages is of space mobile, with options from --config or --set space.*; --image-size, --classes and --input-channels
+describe its network. A file with the key arch_str is of space nasbench201.
 
 examples:
   python -m ddpnas_ray.check
@@ -83,8 +84,8 @@ def parser() -> argparse.ArgumentParser:
         help='JSON: {"normal": [["sep_conv_3x3", 0], ...], "normal_concat": ...}, {"stages": [["zero", ...]]} or '
         '{"arch_str": "|nor_conv_3x3~0|+..."}',
     )
-    g.add_argument("--channels", type=int, help="initial channels of the deploy network (default 36; nasbench201 16)")
-    g.add_argument("--cells", type=int, help="cells of the deploy network (default 20; nasbench201 5 a stage)")
+    g.add_argument("--channels", type=int, help="initial channels of the deploy network (default 36; nasbench201: 16)")
+    g.add_argument("--cells", type=int, help="cells of the deploy network (default 20; nasbench201: 5 per stage)")
     g.add_argument("--image-size", type=int, default=32, help="side in pixels (default 32)")
     g.add_argument("--classes", type=int, default=10, help="number of classes (default 10)")
     g.add_argument("--input-channels", type=int, default=3, help="colour channels (default 3)")
@@ -152,7 +153,7 @@ def count_genotype(args: argparse.Namespace) -> dict[str, int]:
     except GenotypeError as error:
         raise GenotypeError(f"{args.genotype}: {error}") from error
     config = TargetConfig(cells=args.cells, channels=args.channels, stem=args.stem or "auto")
-    inputs = Inputs(channels=args.input_channels, image_size=args.image_size, classes=args.classes)
+    inputs = Inputs(shape=(args.input_channels, args.image_size, args.image_size), outputs=args.classes)
     target = Target.resolve(config, inputs, spec.target)
     return {name: cost(target)(alpha_E) for name, cost in spec.costs.items()}
 
@@ -190,9 +191,8 @@ def try_out(job: Experiment) -> tuple[Estimate, list[str]]:
     device = local_device(config.execution)
     whole = job.evaluator.trainer(device)
     batch = config.training.batch_size
-    train, val = (sample(split, 2 * batch, seed=config.seed) for split in (whole.data.train, whole.data.val))
-    two = dataclasses.replace(whole.data, train=train, val=val)
-    trainer = dataclasses.replace(whole, data=two)
+    task = whole.task
+    trainer = dataclasses.replace(whole, task=task.excerpt(2 * batch, config.seed))
     executor, strategy = LocalExecutor(trainer), job.strategy()
     state = initial_state(space, config.seed)
     plan = strategy.ask(state, space)
@@ -224,26 +224,17 @@ def try_out(job: Experiment) -> tuple[Estimate, list[str]]:
         traffic_bytes=int(traffic),
         disk_bytes=checkpoint.KEPT * checkpoint_bytes + weights_bytes,
     )
-    data = whole.data
     notes = [
-        f"data       {len(data.train):,} training and {len(data.val):,} validation images, "
-        f"{len(data.classes)} classes, {data.channels}x{data.image_size}x{data.image_size}",
+        f"data       {task.name}: {task.train_examples:,} training and {task.val_examples:,} validation examples of "
+        f"{'x'.join(map(str, task.inputs.shape))}, {task.inputs.outputs} outputs",
         f"space      {space.name}: {space.shape[0]} edges, up to {space.shape[1]} candidates; supernet "
         f"{weights_bytes / 4:,.0f} weights ({_bytes(weights_bytes)})",
         f"trained    {len(results)} of {len(plan.requests)} architectures of an epoch on 2 batches of {batch} "
-        f"({device}): mean score {np.mean([r.score for r in results]):.3f} (val); merged, saved, restored, decoded",
+        f"({device}): mean {task.metric.name} {np.mean([r.score for r in results]):.3f} "
+        "(val); merged, saved, restored, decoded",
         f"a network  {costs} ({job.target})",
     ]
     return estimate, notes
-
-
-def sample(split: Split, n: int, *, seed: int) -> Split:
-    """``n`` images of a split, or all where there are fewer, with the classes in proportion; decoded."""
-    from ddpnas_ray.data.images import DecodedImages, Split
-    from ddpnas_ray.data.split import stratified_batches
-
-    (indices,) = stratified_batches(split.labels_N, n, n, seed=seed)
-    return Split(DecodedImages(split.images.gather(indices)), split.labels_N[indices])
 
 
 def report(estimate: Estimate) -> list[str]:
@@ -261,11 +252,10 @@ def report(estimate: Estimate) -> list[str]:
 
 def _architecture_seconds(whole: Trainer, two: Trainer, tried: Plan) -> float:
     """Mean time of an architecture-epoch on all data, from the times of single batches."""
-    from ddpnas_ray.data.batches import epoch_order
 
     def batches(trainer: Trainer) -> tuple[int, int]:
-        training = epoch_order(len(trainer.data.train), trainer.config.batch_size, trainer.seed, 0)
-        return len(training), -(-len(trainer.data.val) // trainer.config.batch_size)
+        task, size = trainer.task, trainer.config.batch_size
+        return task.train_examples // size or 1, -(-task.val_examples // size)
 
     (all_training, all_validation), (few_training, few_validation) = batches(whole), batches(two)
     recomputing = whole.config.bn_images / whole.config.batch_size
@@ -285,18 +275,18 @@ def _time_batches(trainer: Trainer, alpha_E: IntArray) -> tuple[float, float]:
     import torch
 
     from ddpnas_ray.nn.weights import Layout, Piece, Weights, bind
-    from ddpnas_ray.training.epoch import accuracy, fixed_threads, train_epoch
+    from ddpnas_ray.training.epoch import fixed_threads
 
-    network = trainer.spec.build(alpha_E, trainer.inputs)
+    network = trainer.spec.build(alpha_E, trainer.task.inputs)
     tensors = {name: p.detach().numpy() for name, p in network.named_parameters()}
     layout = Layout.of(Piece(name, tensor.shape) for name, tensor in tensors.items())
     with fixed_threads(trainer.config.threads):
         whole = bind(network, layout, torch.from_numpy(Weights(tensors).flat).to(trainer.device))
         network.to(trainer.device)
         start = time.perf_counter()
-        train_epoch(network, whole, trainer.training_batches(0), trainer.config, lr=1e-4)
+        trainer.train(network, whole, layout, epoch=0, lr=1e-4)
         trained = time.perf_counter()
-        accuracy(network, trainer.validation_batches(), trainer.config)
+        trainer.score(network)
         return trained - start, time.perf_counter() - trained
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from ddpnas_ray.commandline import FAILED, OK, Parser, guarded
+from ddpnas_ray.console.command import FAILED, OK, Parser, guarded
 from ddpnas_ray.core.errors import ConfigError, RunDirError
 from ddpnas_ray.core.space import SearchSpace, every_edge_active
-from ddpnas_ray.experiment.config import parse
+from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.reporting.explain import edge_story, story_text
 from ddpnas_ray.reporting.runfiles import RunFiles, keep_per_group, read_records, read_run
 from ddpnas_ray.reporting.summary import summary
 from ddpnas_ray.runs.directory import existing_run, parsed, read_result
-from ddpnas_ray.runs.files import read_space
+from ddpnas_ray.runs.files import plain, read_space
 from ddpnas_ray.runs.fingerprint import verify_fingerprint
 from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.storage.folder import Folder
@@ -33,9 +32,9 @@ Print what a finished search found: genotype, exact costs of the target network,
 
 examples:
   python -m ddpnas_ray.report runs/cell-digits-s0
-  python -m ddpnas_ray.report runs/cell-digits-s0 --verify-fingerprint     are the files what the search wrote?
-  python -m ddpnas_ray.report runs/cell-digits-s0 --explain normal.3       why did its operations go, round by round?
-  python -m ddpnas_ray.report runs/cell-digits-s0 --html                   all of it as one page: report.html in the run
+  python -m ddpnas_ray.report runs/cell-digits-s0 --verify-fingerprint     check that the files are unchanged
+  python -m ddpnas_ray.report runs/cell-digits-s0 --explain normal.3       why its operations were pruned
+  python -m ddpnas_ray.report runs/cell-digits-s0 --html                   everything on one page: RUN/report.html
   python -m ddpnas_ray.report runs/s0 runs/s1 runs/s2 --html seeds.html    several runs side by side
 """
 
@@ -48,22 +47,22 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument(
         "--verify-fingerprint",
         action="store_true",
-        help="recompute the fingerprint from theta, evaluations and weights; exit code 1 where it differs",
+        help="recompute the fingerprint from theta, evaluations and weights; exit code 1 if it differs",
     )
     g.add_argument(
         "--explain",
         metavar="EDGE",
-        help="an edge's rounds: scores, utility (Eq. 3), momentum (Eq. 4), theta (Eq. 5), what was pruned, by what "
-        "margin and with what risk (Theorem 2); unknown where a round has one epoch",
+        help="one edge, round by round: scores, utility (Eq. 3), momentum (Eq. 4), theta (Eq. 5), what was pruned, "
+        "by what margin and with what risk (Theorem 2; unknown if a round has one epoch)",
     )
     g.add_argument(
         "--html",
         metavar="FILE",
         nargs="?",
         const="",
-        help="write one self-contained page, default RUN/report.html; of several runs a comparison, which needs FILE",
+        help="write one self-contained page, default RUN/report.html; several runs are compared, and need FILE",
     )
-    p.add_argument("--json", action="store_true", help="print result.json as it is, or the story of --explain as JSON")
+    p.add_argument("--json", action="store_true", help="print result.json, or --explain as JSON")
     return p
 
 
@@ -101,7 +100,7 @@ def _explain(run: str, args: argparse.Namespace) -> int:
     for note in notes:
         print(note, file=sys.stderr)
     if args.json:
-        print(json.dumps([_plain(dataclasses.asdict(story)) for story in stories]))
+        print(json.dumps(plain([dataclasses.asdict(story) for story in stories])))
     else:
         print(story_text(args.explain, stories))
     return OK
@@ -157,15 +156,6 @@ def _with_gate(space: SearchSpace, options: Any) -> tuple[SearchSpace, str]:
         note = f"which edges take part is not known here ({error}): all are counted as if they did"
         return dataclasses.replace(space, gate=every_edge_active), note
     return dataclasses.replace(space, gate=made.gate), ""
-
-
-def _plain(value: Any) -> Any:
-    """NaN is null in JSON."""
-    if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 if __name__ == "__main__":

@@ -21,27 +21,30 @@ LAYERS: list[
     {"distributed"},
     {"ablations"},
     {"reporting"},
+    {"console"},
     {"experiment"},
     {"tabular", "devices"},
     {"execution"},
     {"training"},
     {"strategies"},
+    {"tasks"},
+    {"metrics"},
     {"data"},
     {"spaces"},
     {"nn"},
     {"costs"},
     {"runs"},
     {"storage"},
-    {"commandline"},
     {"core"},
     {""},  # ddpnas_ray/__init__.py
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Neither torch nor ray comes along with these, but for their networks and timing.
-HEAVY = ("network.py", "timing.py")
+HEAVY = ("network.py", "timing.py", "ray_connect.py")
 LIGHT = (
     "core",
+    "console",
     "experiment",
     "tabular",
     "devices",
@@ -56,6 +59,8 @@ LIGHT = (
     "sweep",
     "costs",
     "data",
+    "tasks",
+    "metrics",
     "spaces",
 )
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from ddpnas_ray.ablations.sweeps import Planned, Sweep, Variant, parse_seeds, refuse_twice, varied
 from ddpnas_ray.core.errors import ConfigError
-from ddpnas_ray.experiment.config import SearchConfig, parse, to_dict
+from ddpnas_ray.experiment.config import SearchConfig, to_dict
 from ddpnas_ray.experiment.experiment import Experiment
+from ddpnas_ray.experiment.yaml_text import parse
 
 Grid = Mapping[str, Sequence[Any]]
 VALUE_LENGTH, NAME_LENGTH = 40, 200  # of one value, and of all, in the name of a folder, at most

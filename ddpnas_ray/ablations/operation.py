@@ -17,7 +17,7 @@ import pyarrow as pa
 from ddpnas_ray.ablations.folder import Report
 from ddpnas_ray.ablations.outcomes import markdown
 from ddpnas_ray.ablations.study import TABLE, Desk, Finding, Look
-from ddpnas_ray.commandline import add_config_options, positive
+from ddpnas_ray.console.options import add_config_options, positive
 from ddpnas_ray.core.errors import ConfigError, did_you_mean
 from ddpnas_ray.core.generation.problem import Problem, random_alphas
 from ddpnas_ray.core.sampling import rng_for
@@ -28,6 +28,7 @@ from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.finished import FinishedRun
 from ddpnas_ray.reporting.ablation_plots import histogram
 from ddpnas_ray.reporting.figures import heading
+from ddpnas_ray.runs.files import plain
 from ddpnas_ray.spaces.base import SpaceSpec
 from ddpnas_ray.storage.parquet import parquet_bytes
 
@@ -195,7 +196,7 @@ def report(
     curves = [("mean, deviation", last["mean"], last["deviation"])]
     curves.append(("median, quartiles", last["median"], last["deviation_by_quartiles"]))
     figures = histogram(title, f"{split} accuracy, {what}", known, curves, note)
-    summary = [{key: _known(value) for key, value in row.items()} for row in fits]
+    summary = plain(fits)
     trials = parquet_bytes(pa.Table.from_pylist(rows))
     return Report(summary, f"{markdown(header, cells)}\n{verdict}", trials, figures)
 
@@ -229,7 +230,3 @@ def fit(scores_N: FloatArray) -> dict[str, Any]:
 
 def _text(value: float) -> str:
     return "not defined" if math.isnan(value) else f"{value:.3g}"
-
-
-def _known(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ddpnas_ray.ablations.sweeps import Planned, Sweep, Value, Variant
+from ddpnas_ray.runs.files import plain
 from ddpnas_ray.storage.parquet import parquet_bytes
 
 ANSWER, RANDOM, TAU = "the answer", "expected of random search", "Kendall's tau"  # how rows of a score sheet begin
@@ -186,7 +187,8 @@ class Row:
 
 def spread_json(spread: Spread) -> dict[str, Any]:
     """NaN is null."""
-    return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in dataclasses.asdict(spread).items()}
+    found: dict[str, Any] = plain(dataclasses.asdict(spread))
+    return found
 
 
 def summarise(sweep: Sweep, outcomes: Sequence[Outcome]) -> list[Row]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from ddpnas_ray.ablations.folder import Report
@@ -10,6 +9,7 @@ from ddpnas_ray.ablations.outcomes import Outcome, differences, spread_json, sum
 from ddpnas_ray.ablations.study import Searches
 from ddpnas_ray.ablations.sweeps import Sweep
 from ddpnas_ray.reporting.figures import heading
+from ddpnas_ray.runs.files import plain
 
 
 def report(ablation: Searches, sweep: Sweep, outcomes: Sequence[Outcome], source: str) -> Report:
@@ -29,13 +29,9 @@ def report(ablation: Searches, sweep: Sweep, outcomes: Sequence[Outcome], source
     table = sweep_table(rows, value_column=ablation.value_column, paired=ablation.paired)
     if ablation.paired:
         for row, (name, spread) in zip(summary[1:], differences(rows), strict=True):
-            row["paired_difference"] = {"of": name, **spread_json(spread), "standard_error": _known(spread.error)}
+            row["paired_difference"] = {"of": name, **spread_json(spread), "standard_error": plain(spread.error)}
     if ablation.details is not None:
         above, more = ablation.details(rows)
         table = f"{above}\n\n{table}"
         summary = [row | keys for row, keys in zip(summary, more, strict=True)]
     return Report(summary, table, trials_table(outcomes), ablation.figures(sweep, rows, title))
-
-
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value

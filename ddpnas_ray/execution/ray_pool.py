@@ -46,7 +46,7 @@ class RayPool:
             config = replace(config, retry_deadline_s=max(config.retry_deadline_s, NODE_DEADLINE_S))
         self._config, self._size = config, size
         self._effort = trainer.spec.effort
-        self._inputs = trainer.inputs
+        self._inputs = trainer.task.inputs
         self._trainer_ref = ray.put(trainer)
         tensors, self._supernet = trainer.supernet()
         self._weights = Weights(tensors)

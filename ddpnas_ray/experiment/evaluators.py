@@ -12,14 +12,14 @@ from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.core.requests import EvalRequest
 from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.core.state import SearchState
-from ddpnas_ray.data.images import ImageData
-from ddpnas_ray.data.learning import early_warnings, final_warnings
 from ddpnas_ray.execution.base import Executor
 from ddpnas_ray.experiment.config import SearchConfig
 from ddpnas_ray.spaces.base import SpaceSpec
 from ddpnas_ray.tabular.benchmark import Benchmark
 from ddpnas_ray.tabular.executor import TableExecutor
 from ddpnas_ray.tabular.probe import Probe, Rows
+from ddpnas_ray.tasks.base import Task
+from ddpnas_ray.tasks.learning import few_steps, near_chance
 
 if TYPE_CHECKING:
     from ddpnas_ray.training.trainer import Trainer
@@ -83,13 +83,13 @@ class SupernetEvaluator:
     Args:
         config: The resolved configuration.
         spec: The space.
-        images: The data.
+        task: What they are trained for.
         benchmark: Known scores to compare the supernet with, if any.
     """
 
     config: SearchConfig
     spec: SpaceSpec
-    images: ImageData
+    task: Task
     benchmark: Benchmark | None
     scores_of = "sampled architectures with shared weights"
     save_every_s = 0.0
@@ -98,15 +98,15 @@ class SupernetEvaluator:
     def digest(self) -> str:
         """SHA-256 of the data, and of the benchmark where there is one."""
         if self.benchmark is None:
-            return self.images.digest
-        return hashlib.sha256((self.images.digest + self.benchmark.table.digest).encode()).hexdigest()
+            return self.task.digest
+        return hashlib.sha256((self.task.digest + self.benchmark.table.digest).encode()).hexdigest()
 
     def trainer(self, device: str) -> Trainer:
         """See ``Evaluator``."""
         from ddpnas_ray.training.trainer import Trainer
 
         config = self.config
-        return Trainer(spec=self.spec, data=self.images, config=config.training, seed=config.seed, device=device)
+        return Trainer(spec=self.spec, task=self.task, config=config.training, seed=config.seed, device=device)
 
     def executor(self) -> Executor:
         """See ``Evaluator``."""
@@ -123,8 +123,10 @@ class SupernetEvaluator:
 
     def warnings(self, scores: Sequence[float] = ()) -> list[str]:
         """See ``Evaluator``."""
-        batch_size = self.config.training.batch_size
-        return final_warnings(self.images, batch_size, scores) if scores else early_warnings(self.images, batch_size)
+        found = few_steps(self.task.train_examples, self.config.training.batch_size)
+        if scores and (chance := self.task.chance()) is not None:
+            found += near_chance(scores, chance, self.task.val_examples)
+        return found
 
     def score_sheet(
         self, executor: Executor, state: SearchState, alpha_E: IntArray, probe: Probe | None

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.core.schedule import architectures_by_round
 from ddpnas_ray.core.space import IntArray
-from ddpnas_ray.data.images import ImageData, load_data
 from ddpnas_ray.execution.base import Executor
 from ddpnas_ray.experiment.config import SearchConfig, make_strategy
 from ddpnas_ray.experiment.evaluators import Evaluator, SupernetEvaluator, TableEvaluator
@@ -21,8 +20,9 @@ from ddpnas_ray.spaces.target import Inputs, Target
 from ddpnas_ray.storage.folder import Folder
 from ddpnas_ray.strategies.base import Strategy
 from ddpnas_ray.tabular.benchmark import Benchmark
+from ddpnas_ray.tasks.base import Task, find_task
 
-TABLE_INPUTS = Inputs(channels=3, image_size=32, classes=10)  # CIFAR-10's, unless section target says otherwise
+TABLE_INPUTS = Inputs(shape=(3, 32, 32), outputs=10)  # CIFAR-10's, unless section target says otherwise
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class Experiment:
     Args:
         config: The resolved configuration.
         spec: Its search space.
-        images: Its data; None where scores come from a table.
+        task: What networks are trained for; None where scores come from a table.
         benchmark: Its table of known scores, if any.
         target: The deploy network whose costs are meant.
     """
 
     config: SearchConfig
     spec: SpaceSpec
-    images: ImageData | None
+    task: Task | None
     benchmark: Benchmark | None
     target: Target
 
@@ -58,11 +58,11 @@ class Experiment:
             )
         table, score, final = config.evaluation.table, config.evaluation.score, config.evaluation.final
         benchmark = None if table is None else Benchmark.read(table, spec.space, spec.encode, score, final)
-        images, inputs = None, TABLE_INPUTS
+        task, inputs = None, TABLE_INPUTS
         if config.trains:
-            images = load_data(config.data, config.seed)
-            inputs = Inputs(channels=images.channels, image_size=images.image_size, classes=len(images.classes))
-        experiment = cls(config, spec, images, benchmark, Target.resolve(config.target, inputs, spec.target))
+            task = find_task(config.task.name)(config.data, config.seed, **config.task.options)
+            inputs = task.inputs
+        experiment = cls(config, spec, task, benchmark, Target.resolve(config.target, inputs, spec.target))
         experiment.strategy()
         if not config.trains:
             experiment.executor()
@@ -71,8 +71,8 @@ class Experiment:
     @property
     def evaluator(self) -> Evaluator:
         """Where its scores come from."""
-        if self.images is not None:
-            return SupernetEvaluator(self.config, self.spec, self.images, self.benchmark)
+        if self.task is not None:
+            return SupernetEvaluator(self.config, self.spec, self.task, self.benchmark)
         assert self.benchmark is not None  # a configuration without a table trains
         return TableEvaluator(self.config, self.benchmark)
 

@@ -21,10 +21,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ddpnas_ray import __version__
+from ddpnas_ray.console.progress import duration
 from ddpnas_ray.core.generation.budgets import is_time, quantity
 from ddpnas_ray.core.space import SearchSpace
 from ddpnas_ray.core.state import Evaluation
-from ddpnas_ray.experiment.progress import duration
 from ddpnas_ray.reporting import charts, networks
 from ddpnas_ray.reporting.confidence import INHERITED, how_sure, inherited_text
 from ddpnas_ray.reporting.explain import RoundStory, edge_story, verdict

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -210,6 +211,15 @@ def read_history(data: bytes, space: SearchSpace) -> tuple[RoundRecord, ...]:
         for name in ("theta", "utility", "momentum", "live", "pruned_at"):
             getattr(record, f"{name}_EK")[at] = row[name]
     return tuple(history[number] for number in sorted(history))
+
+
+def plain(value: Any) -> Any:
+    """A value for JSON: NaN becomes null."""
+    if isinstance(value, dict):
+        return {key: plain(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def json_file(content: Mapping[str, Any]) -> bytes:
