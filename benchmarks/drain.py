@@ -32,13 +32,13 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 from common import facts, say
-from ray._private.worker import global_worker
+from draining import drain_node
 from ray.cluster_utils import Cluster
-from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
 from ddpnas_ray.core.requests import EvalRequest, EvalResult
 from ddpnas_ray.execution.base import OnResult, ignore_result
-from ddpnas_ray.execution.ray_pool import PoolSize, RayPool
+from ddpnas_ray.execution.ray_members import PoolSize
+from ddpnas_ray.execution.ray_pool import RayPool
 from ddpnas_ray.experiment.config import dump, load
 from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.run import run_experiment
@@ -135,9 +135,7 @@ def search(way: Way, job: Experiment, out: Path) -> Row:
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
 
         def drain(node: str) -> None:
-            reason = DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION
-            accepted, why = global_worker.gcs_client.drain_node(node, reason, "notice", int(1000 * (time.time() + 60)))
-            assert accepted, why
+            drain_node(node)
             seen.came_s = time.monotonic()
             if way.death:
                 cluster.remove_node(nodes[node], allow_graceful=False)

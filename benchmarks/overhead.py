@@ -77,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray  # here, so that the bare processes, which import this file, do without
 
-    from ddpnas_ray.execution.ray_pool import PoolSize, RayPool
+    from ddpnas_ray.execution.ray_members import PoolSize
+    from ddpnas_ray.execution.ray_pool import RayPool
 
     say("starting Ray and the bare processes")
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)

@@ -165,7 +165,7 @@ def _on_ray(
     ) as dashboard:
         from ddpnas_ray.console import ray_connect
         from ddpnas_ray.distributed import ray_driver
-        from ddpnas_ray.execution.ray_pool import fitting_workers
+        from ddpnas_ray.execution.ray_members import fitting_workers
 
         size = fitting_workers(config.execution, config.training.threads, job.widest_epoch())
         with _run_folder(job, out, resumed) as (folder, lock):

@@ -482,8 +482,12 @@ def test_gpus_that_this_machine_does_not_have(
 ) -> None:
     import torch
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    refused(command, [*LOCAL, *options("execution.gpus_per_worker=1")], "execution.gpus_per_worker is 1", "set it to 0")
+    def capability(where: str) -> None:
+        raise RuntimeError("Found no NVIDIA driver on your system.")
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capability)
+    words = [*LOCAL, *options("execution.gpus_per_worker=1")]
+    refused(command, words, "the GPU cannot be used by PyTorch", "no NVIDIA driver", "set execution.gpus_per_worker=0")
 
 
 @pytest.mark.ray

@@ -37,6 +37,10 @@ class ResourceError(BadInput):
     """The machine or cluster lacks what was asked for."""
 
 
+class DeviceError(ResourceError):
+    """A GPU that cannot be used, or no longer by the process that raises this."""
+
+
 class GenotypeError(BadInput):
     """An architecture description that does not fit the space."""
 

@@ -10,7 +10,7 @@ import ray
 from ddpnas_ray.core.generation.budgets import Budget
 from ddpnas_ray.core.generation.problem import Problem
 from ddpnas_ray.core.generation.solve import Method, Solution, groups_that_share, solve_many
-from ddpnas_ray.execution.ray_pool import fetched
+from ddpnas_ray.execution.ray_errors import fetched
 
 TASKS_PER_CPU = 4  # so that slow budgets do not hold up the end
 

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ddpnas_ray.execution.ray_errors import fetched
 from ddpnas_ray.experiment.config import SearchConfig
 from ddpnas_ray.experiment.experiment import Experiment
 
@@ -47,8 +48,6 @@ class DataSource:
             BadInput: See ``Experiment.prepare``.
             WorkerLostError: The loading process died again and again.
         """
-        from ddpnas_ray.execution.ray_pool import fetched  # needs torch, which the loader does not
-
         lost = "the data could not be loaded on the command's node; look at its memory (ray status)"
         job: Experiment = fetched(self.loader.load.remote(config), lost)
         return job

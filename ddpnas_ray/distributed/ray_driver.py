@@ -1,8 +1,8 @@
 """A whole search as one named, restartable actor.
 
 The actor holds the strategy's state and the weights. When its process dies, Ray starts it again and invokes ``run``
-again, which goes on from the newest checkpoint. It is not detached: it ends with the command, so that a killed command
-never leaves a second writer behind.
+again, which goes on from the newest checkpoint, unless it has died too often in one epoch. It is not detached: it ends
+with the command, so that a killed command never leaves a second writer behind.
 """
 
 from __future__ import annotations
@@ -17,12 +17,18 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ddpnas_ray.core.errors import WorkerLostError
 from ddpnas_ray.distributed.ray_attach import Attached
 from ddpnas_ray.distributed.ray_metrics import Metrics
-from ddpnas_ray.execution.ray_pool import RayPool, fetched, fitting_workers
+from ddpnas_ray.execution.ray_errors import fetched
+from ddpnas_ray.execution.ray_members import fitting_workers
+from ddpnas_ray.execution.ray_pool import RayPool
 from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.progress import Progress
 from ddpnas_ray.experiment.run import run_experiment
+from ddpnas_ray.runs import checkpoint
+from ddpnas_ray.runs.directory import parsed
+from ddpnas_ray.runs.log import append_log, read_log
 from ddpnas_ray.storage.folder import Folder
 
 
@@ -57,7 +63,9 @@ class Driver:
 
     def _search(self, job: Experiment) -> dict[str, Any] | None:
         logging.basicConfig(level=logging.WARNING)
-        config = job.config.execution
+        config, folder = job.config.execution, Folder.open(self._out)
+        if self._progress is None:
+            _log_start(folder, ray.get_runtime_context().get_actor_name() or "", config.max_crashes)
         progress = job.progress()
         progress.on_change = Metrics(self._out, job.spec.space.name).show
         self._progress = progress
@@ -71,13 +79,7 @@ class Driver:
         if size.elastic:
             progress.note = ""
         try:
-            return run_experiment(
-                job,
-                Folder.open(self._out),
-                self._pool,
-                progress,
-                until_s=self._until_s,
-            )
+            return run_experiment(job, folder, self._pool, progress, until_s=self._until_s)
         finally:
             self._pool.close()
 
@@ -89,6 +91,24 @@ class Driver:
         if self._pool is not None:
             self._progress.workers = self._pool.worker_names
         return self._progress.snapshot() | {"driver_pid": os.getpid()}
+
+
+def _log_start(folder: Folder, name: str, max_crashes: int) -> None:
+    """Record the start of a driver's process, before anything that may kill it.
+
+    Raises:
+        WorkerLostError: It has died too often in this epoch; ``--resume``, with a driver of another name, counts anew.
+    """
+    epoch = checkpoint.newest_epoch(folder / "checkpoints")
+    events = parsed(folder, "log.jsonl", read_log) if folder.has("log.jsonl") else []
+    starts = [event["epoch"] for event in events if event["event"] == "driver" and event["name"] == name]
+    deaths = [*starts, epoch][1:].count(epoch)  # each start but the first follows a death
+    append_log(folder, "driver", name=name, epoch=epoch, pid=os.getpid(), deaths=deaths)
+    if deaths >= max_crashes:
+        raise WorkerLostError(
+            f"the search's driver died {deaths} times in epoch {epoch} (execution.max_crashes is {max_crashes}); every "
+            "finished epoch is saved: look at the memory and the Ray logs of its node, then --resume"
+        )
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,8 @@ def _executor(job: Experiment, on_ray: bool) -> Iterator[Executor]:
     if not on_ray or not job.config.trains:
         yield job.executor()
         return
-    from ddpnas_ray.execution.ray_pool import RayPool, fitting_workers
+    from ddpnas_ray.execution.ray_members import fitting_workers
+    from ddpnas_ray.execution.ray_pool import RayPool
 
     config = job.config.execution
     size = fitting_workers(config, job.config.training.threads)

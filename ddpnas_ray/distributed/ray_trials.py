@@ -10,7 +10,8 @@ from typing import Any
 import ray
 
 from ddpnas_ray.distributed.ray_data import DataSource
-from ddpnas_ray.execution.ray_pool import fetched, fitting_workers
+from ddpnas_ray.execution.ray_errors import fetched
+from ddpnas_ray.execution.ray_members import fitting_workers
 from ddpnas_ray.experiment.config import SearchConfig
 from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.run import run_experiment

@@ -29,7 +29,8 @@ from ddpnas_ray.core.state import SearchState
 from ddpnas_ray.distributed.ray_data import DataSource
 from ddpnas_ray.distributed.ray_metrics import Metrics
 from ddpnas_ray.execution.base import Executor
-from ddpnas_ray.execution.ray_pool import PoolSize, RayPool, fitting_workers
+from ddpnas_ray.execution.ray_members import PoolSize, fitting_workers
+from ddpnas_ray.execution.ray_pool import RayPool
 from ddpnas_ray.experiment.config import SearchConfig, dump, make_strategy
 from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.run import run_experiment

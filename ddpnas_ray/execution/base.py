@@ -24,7 +24,8 @@ class ExecutionConfig:
     workers: Annotated[int, Ge(1)] | None = None
     """Worker actors; null: one a GPU, or one a CPU where there is no GPU"""
     gpus_per_worker: Annotated[float, Ge(0.0)] | None = None
-    """GPUs of one worker, fractions allowed; null: 1 where there are GPUs, else 0. GPU and CPU results differ"""
+    """GPUs of one worker, fractions allowed (0.5: two workers share one GPU and its memory); null: 1 where there are
+    GPUs, else 0. GPU and CPU results differ"""
     cpus_per_worker: Annotated[float, Gt(0.0)] | None = None
     """CPUs that Ray reserves for one worker; null: training.threads"""
     elastic: bool = False
@@ -32,7 +33,8 @@ class ExecutionConfig:
     retry_deadline_s: Annotated[float, Gt(0.0)] = 120.0
     """How long one architecture is retried after lost workers, nodes or objects"""
     max_crashes: Annotated[int, Ge(1)] = 3
-    """Deaths of a worker on living nodes, by one architecture, that end the search"""
+    """Deaths that end the search: of workers on living nodes by one architecture (or a GPU that fails under it), or of
+    the driver in one epoch"""
     mixed_devices: Literal["warn", "refuse"] = "warn"
     """Workers of several kinds of CPU or GPU, whose results differ in the last bits: say so, or refuse"""
 

@@ -1,4 +1,4 @@
-"""What to do when an evaluation did not come back: a pure decision from facts, so that it can be tested without Ray."""
+"""What to do when an evaluation fails or does not come back: pure decisions, tested without Ray and without a GPU."""
 
 from __future__ import annotations
 
@@ -51,6 +51,36 @@ def decide(attempts: Attempts, now_s: float, config: ExecutionConfig) -> Decisio
     if attempts.crashes >= config.max_crashes or now_s - attempts.first_failure_s > config.retry_deadline_s:
         return Decision.FAIL
     return Decision.RETRY
+
+
+class Fault(Enum):
+    """What is wrong with a GPU: its memory was full, or nothing works on it any more in this process."""
+
+    MEMORY = "memory"
+    DEVICE = "device"
+
+
+def gpu_fault(error: Exception) -> Fault | None:
+    """Tell the GPU's faults from other errors of an evaluation.
+
+    After a failed kernel, an ECC error or a lost device (Xid) every later CUDA call of the process fails as well; after
+    an allocation that failed the process is sound.
+
+    Args:
+        error: As torch raised it. Its types go by name: older versions lack ``AcceleratorError``.
+
+    Example:
+        >>> gpu_fault(RuntimeError("CUDA error: an illegal memory access was encountered"))
+        <Fault.DEVICE: 'device'>
+    """
+    if not isinstance(error, RuntimeError):
+        return None
+    text, types = str(error), {kind.__name__ for kind in type(error).__mro__}
+    full = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+    if "OutOfMemoryError" in types or any(words in text for words in full):
+        return Fault.MEMORY
+    dead = ("CUDA error", "CUDA driver error", "cuDNN error", "HIP error")
+    return Fault.DEVICE if "AcceleratorError" in types or any(words in text for words in dead) else None
 
 
 def backoff_s(failures: int) -> float:

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from ddpnas_ray.core.errors import ResourceError
+from ddpnas_ray.core.errors import DeviceError, ResourceError
 from ddpnas_ray.core.requests import EvalRequest, EvalResult, Work
 from ddpnas_ray.execution.base import ExecutionConfig, OnResult, ignore_result
+from ddpnas_ray.execution.failures import Fault, gpu_fault
 from ddpnas_ray.nn.weights import Float32Array, Layout, Weights, joined, split_shared
-from ddpnas_ray.training.device import find_device
+from ddpnas_ray.training.device import find_device, first_line, set_precision, try_device
 from ddpnas_ray.training.trainer import Trainer
 
 
@@ -20,9 +21,13 @@ class LocalExecutor:
 
     Args:
         trainer: Trains any architecture.
+
+    Raises:
+        DeviceError: Its GPU cannot be used.
     """
 
     def __init__(self, trainer: Trainer) -> None:
+        try_device(trainer.device)
         self._trainer = trainer
         tensors, self._supernet = trainer.supernet()
         self._weights = Weights(tensors)
@@ -38,7 +43,7 @@ class LocalExecutor:
         results, learned = [], []
         for request, own in zip(requests, owns, strict=True):
             layout = joined(shared, own)
-            result, flat = self._trainer.train_and_score(request, layout, self._weights.cut(layout))
+            result, flat = evaluate_here(self._trainer, request, layout, self._weights.cut(layout))
             if result.ok and request.train:
                 learned.append((layout, flat))
             if sequential:
@@ -66,14 +71,49 @@ class LocalExecutor:
         self.work.merge_s += time.perf_counter() - start
 
 
-def local_device(config: ExecutionConfig) -> str:
-    """``cuda`` where this machine has a GPU and ``execution.gpus_per_worker`` does not say 0, else ``cpu``.
+def evaluate_here(
+    trainer: Trainer, request: EvalRequest, layout: Layout, flat: Float32Array, *, gpus: float = 1.0
+) -> tuple[EvalResult, Float32Array]:
+    """Train and score one architecture in this process; once more where the GPU's memory was full.
+
+    Args:
+        trainer: Trains any architecture.
+        request: The architecture.
+        layout: Where its weights lie in ``flat``.
+        flat: The weights; left as they are.
+        gpus: Share of a GPU that this process has.
 
     Raises:
-        ResourceError: GPUs were asked for and there are none.
+        ResourceError: The GPU's memory does not hold the architecture.
+        DeviceError: The GPU failed, or this process can no longer use it.
     """
-    if config.gpus_per_worker and not torch.cuda.is_available():
-        raise ResourceError(
-            f"execution.gpus_per_worker is {config.gpus_per_worker:g}, and this machine has no GPU; set it to 0 or null"
-        )
-    return "cuda" if config.gpus_per_worker != 0 and torch.cuda.is_available() else "cpu"
+    set_precision(trainer.config.precision, trainer.device)
+    what = f"architecture {request.architecture} of epoch {request.epoch}"
+    again = False
+    while True:
+        try:
+            return trainer.train_and_score(request, layout, flat)
+        except RuntimeError as error:
+            fault = gpu_fault(error)
+            if fault is Fault.DEVICE:
+                raise DeviceError(
+                    f"{what}: the GPU failed ({first_line(error)}), and this process can no longer use it; look at it "
+                    "(nvidia-smi, Xid in dmesg); a search goes on with --resume"
+                ) from error
+            if fault is None:
+                raise
+            if again:
+                neighbour = "; another process may fill the GPU that it shares" if 0 < gpus < 1 else ""
+                raise ResourceError(
+                    f"{what} does not fit into the GPU's memory, twice ({first_line(error)}){neighbour}; "
+                    f"alpha={[int(k) for k in request.alpha_E]}; lower training.batch_size, or raise "
+                    "execution.gpus_per_worker"
+                ) from error
+        torch.cuda.empty_cache()  # outside of the handler, whose traceback keeps the network
+        again = True
+
+
+def local_device(config: ExecutionConfig) -> str:
+    """``cuda`` where this machine has a GPU, or ``execution.gpus_per_worker`` asks for one; else ``cpu``."""
+    gpus = config.gpus_per_worker
+    return "cuda" if gpus or (gpus is None and torch.cuda.is_available()) else "cpu"

@@ -34,7 +34,8 @@ class TrainingConfig:
     scores with the running ones"""
     threads: Annotated[int, Ge(1), Le(1024)] = 1
     """CPU threads of one worker; another number changes the order of sums, hence the last bits"""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: forward passes under autocast"""
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    """fp32: float32 throughout; tf32: convolutions and matrix products of a GPU in TF32, faster with 10 bits of
+    mantissa (on a CPU as fp32); bf16: forward passes under autocast"""
     channels_last: bool = True
     """Memory format of images: NHWC, faster for depthwise convolutions on CPU and with bf16 on GPU"""

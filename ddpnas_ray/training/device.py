@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from ddpnas_ray.core.errors import DeviceError
+
 # oneDNN's levels on x86, lowest first, with what a CPU needs for each; other instruction sets are not ordered by it.
 ONEDNN_LEVELS = {
     "sse41": "sse4_1",
@@ -52,6 +54,55 @@ def find_device(where: str) -> Device:
         where: ``cpu`` or ``cuda``.
     """
     return _gpu() if where.startswith("cuda") else _cpu(_cpuinfo())
+
+
+def try_device(where: str) -> None:
+    """Use the GPU once: a driver too old for this PyTorch, or a GPU without kernels in it, is told before a search.
+
+    Args:
+        where: ``cpu``, of which nothing is asked, or ``cuda``.
+
+    Raises:
+        DeviceError: A convolution or a product of matrices fails there.
+    """
+    if where == "cpu":
+        return
+    import torch
+
+    found = "the GPU"
+    try:
+        capability = "{}.{}".format(*torch.cuda.get_device_capability(where))
+        found = f"{torch.cuda.get_device_name(where)} (compute capability {capability})"
+        images = torch.ones(1, 4, 8, 8, device=where)
+        features = torch.nn.functional.conv2d(images, torch.ones(4, 4, 3, 3, device=where), padding=1)
+        float((features.flatten(1) @ features.flatten(1).T).sum())
+    except (RuntimeError, AssertionError) as error:  # the latter from a PyTorch for CPUs
+        archs = " ".join(torch.cuda.get_arch_list())
+        built = f"CUDA {torch.version.cuda} and {archs}" if torch.version.cuda else "CPUs"
+        raise DeviceError(
+            f"{found} cannot be used by PyTorch {torch.__version__}, built for {built}: {first_line(error)}; "
+            "update the GPU's driver, install the PyTorch built for driver and GPU, or set execution.gpus_per_worker=0"
+        ) from error
+
+
+def set_precision(precision: str, where: str) -> None:
+    """How convolutions and matrix products multiply float32 on a GPU; PyTorch's default is TF32 for the former alone.
+
+    Args:
+        precision: ``training.precision``; under bf16 what stays in float32 has PyTorch's default.
+        where: ``cpu``, which is left as it is, or ``cuda``.
+    """
+    if where == "cpu":
+        return
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = precision != "fp32"
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, without full stop; its type where it has none."""
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def _gpu() -> Device:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from ddpnas_ray.core.errors import ConfigError, ResourceError
+from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.core.requests import EvalRequest, EvalResult
 from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.nn.weights import Float32Array, Layout, bind
@@ -69,23 +69,7 @@ class Trainer:
 
         Returns:
             The result, and the new weights in the same layout (the given ones where ``request.train`` is False).
-
-        Raises:
-            ResourceError: The GPU's memory does not hold the architecture.
         """
-        try:
-            return self._train_and_score(request, layout, flat)
-        except torch.OutOfMemoryError as error:
-            raise ResourceError(
-                f"architecture {request.architecture} of epoch {request.epoch} does not fit into the GPU's memory "
-                f"({torch.cuda.max_memory_reserved(self.device) / 2**30:.1f} GiB reserved); "
-                f"alpha={[int(k) for k in request.alpha_E]}; lower training.batch_size, or raise "
-                "execution.gpus_per_worker"
-            ) from error
-
-    def _train_and_score(
-        self, request: EvalRequest, layout: Layout, flat: Float32Array
-    ) -> tuple[EvalResult, Float32Array]:
         start_s, start = time.time(), time.perf_counter()
         with fixed_threads(self.config.threads), torch.random.fork_rng(devices=self._cuda_devices()):
             torch.manual_seed(int(rng_for(self.seed, request.epoch, request.architecture, _DROPOUT).integers(2**63)))

@@ -24,6 +24,8 @@ import psutil
 import ray
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
+from benchmarks.draining import drain_node
+
 NODES = 3
 CLUSTER: dict[str, Any] = {
     "cluster_name": "fake",
@@ -85,7 +87,8 @@ def main() -> None:
         alive = look()
         finished = epochs_done(out)
         if drained is None and finished >= 1 and len(alive) >= 2:
-            drained = drain(alive[0])
+            drained = alive[0]
+            drain_node(drained)
         elif drained and killed is None and finished >= 3 and len(alive) >= 2:
             killed = kill_raylet(alive[-1])
         time.sleep(0.2)
@@ -142,20 +145,8 @@ def epochs_done(out: str) -> int:
     return log.read_text(encoding="utf-8").count('"event": "epoch"') if log.exists() else 0
 
 
-def drain(node: str) -> str:
-    """What a provider's notice does: nothing new goes to the node, and soon it will be gone."""
-    from ray._private.worker import global_worker
-    from ray.core.generated.autoscaler_pb2 import DrainNodeReason
-
-    accepted, why = global_worker.gcs_client.drain_node(
-        node, DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION, "notice", int(1000 * (time.time() + 60))
-    )
-    assert accepted, why
-    return node
-
-
 def kill_raylet(node: str) -> str:
-    """What happens without one."""
+    """What happens without a notice."""
     for process in psutil.process_iter(["name", "environ"]):
         environment = process.info["environ"] or {}
         if process.info["name"] == "raylet" and environment.get("RAY_OVERRIDE_NODE_ID_FOR_TESTING") == node:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ddpnas_ray.core.errors import WorkerLostError
 from ddpnas_ray.experiment.config import dump, load
 from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.run import run_experiment
 from ddpnas_ray.runs.checkpoint import newest_epoch
 from ddpnas_ray.runs.directory import create_run
 from ddpnas_ray.runs.fingerprint import verify_fingerprint
+from ddpnas_ray.runs.log import failure_logged, read_log
 from ddpnas_ray.storage.folder import Folder
 from tests.conftest import TINY
 
@@ -87,6 +91,57 @@ def test_the_driver_answers_while_it_searches_and_survives_its_own_death(
     assert result is not None and result["fingerprint"] == local_fingerprint
     starts = [line for line in folder.read("log.jsonl").decode().splitlines() if '"event": "start"' in line]
     assert len(starts) >= 2, "the driver went on from its checkpoint"
+
+
+def deadly(checkpoints: str, once: bool, effort: Any, *args: Any) -> Any:
+    """Kill the driver in its second epoch whenever it gets there, or once in each of the first three."""
+    folder = Folder.open(checkpoints)
+    epoch = newest_epoch(folder)
+    if epoch == 1 if not once else epoch < 3 and not (died := Path(checkpoints).parent / f"died-{epoch}").exists():
+        if once:
+            died.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return effort(*args)
+
+
+def deadly_job(folder: Path, *, once: bool) -> Experiment:
+    job = make_job("execution.max_crashes=2")
+    effort = partial(deadly, str(folder / "run" / "checkpoints"), once, job.spec.effort)
+    return dataclasses.replace(job, spec=dataclasses.replace(job.spec, effort=effort))
+
+
+def driver_events(folder: Folder) -> list[tuple[int, int]]:
+    """Epoch and earlier deaths in it of every start of a driver."""
+    events = read_log(folder.read("log.jsonl"))
+    return [(event["epoch"], event["deaths"]) for event in events if event["event"] == "driver"]
+
+
+@pytest.mark.slow
+def test_a_driver_that_dies_again_and_again_in_one_epoch_ends_the_search_and_a_resume_counts_anew(
+    local_fingerprint: str, tmp_path: Path
+) -> None:
+    folder = new_run(job := deadly_job(tmp_path, once=False), tmp_path / "run")
+    with (
+        pytest.raises(WorkerLostError, match=r"driver died 2 times in epoch 1 .*max_crashes is 2"),
+        failure_logged(folder),
+    ):
+        run_on_ray(job, folder)
+    assert driver_events(folder) == [(0, 0), (1, 1), (1, 2)]
+    last = read_log(folder.read("log.jsonl"))[-1]
+    assert last["event"] == "failed" and "died 2 times in epoch 1" in last["error"]
+    result = run_on_ray(make_job("execution.max_crashes=2"), folder)
+    assert result is not None and result["fingerprint"] == local_fingerprint
+    assert driver_events(folder)[3:] == [(1, 0)]
+
+
+@pytest.mark.slow
+def test_a_driver_that_gets_on_between_its_deaths_is_started_again_as_often_as_it_takes(
+    local_fingerprint: str, tmp_path: Path
+) -> None:
+    folder = new_run(job := deadly_job(tmp_path, once=True), tmp_path / "run")
+    result = run_on_ray(job, folder)
+    assert result is not None and result["fingerprint"] == local_fingerprint
+    assert driver_events(folder) == [(0, 0), (0, 1), (1, 1), (2, 1)]
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from pyarrow import fs
 from ddpnas_ray.core.errors import ResourceError
 from ddpnas_ray.distributed import ray_tune
 from ddpnas_ray.distributed.ray_tune import Placed, TuneTrial, _forget_lock, curve, fits, pool_size, request
-from ddpnas_ray.execution.ray_pool import PoolSize
+from ddpnas_ray.execution.ray_members import PoolSize
 from ddpnas_ray.experiment.config import SearchConfig, dump, load
 from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.run import run_experiment

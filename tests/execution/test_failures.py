@@ -5,9 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+import torch
 
 from ddpnas_ray.execution.base import ExecutionConfig
-from ddpnas_ray.execution.failures import Attempts, Decision, backoff_s, decide
+from ddpnas_ray.execution.failures import Attempts, Decision, Fault, backoff_s, decide, gpu_fault
 
 CONFIG = ExecutionConfig(retry_deadline_s=60.0, max_crashes=3)
 CRASH = {"node_alive": True, "worker_died": True}
@@ -52,6 +53,31 @@ def test_lost_nodes_and_objects_are_repeated_until_the_deadline() -> None:
     assert decide(many, 1058.0, CONFIG) is Decision.RETRY
     assert decide(many, 1060.0, CONFIG) is Decision.RETRY
     assert decide(many, 1060.1, CONFIG) is Decision.FAIL
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), Fault.MEMORY),
+        (RuntimeError("CUDA error: out of memory"), Fault.MEMORY),  # of cudaHostAlloc and the like
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), Fault.MEMORY),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), Fault.DEVICE),
+        (RuntimeError("CUDA error: uncorrectable ECC error encountered"), Fault.DEVICE),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm( handle)`"), Fault.DEVICE),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"), Fault.DEVICE),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"), None),
+        (ValueError("CUDA error: in a text of somebody else"), None),
+        (MemoryError("CUDA error"), None),
+    ],
+)
+def test_faults_of_a_gpu_are_told_from_other_errors(error: Exception, fault: Fault | None) -> None:
+    assert gpu_fault(error) is fault
+
+
+@pytest.mark.skipif(not hasattr(torch, "AcceleratorError"), reason="an older PyTorch")
+def test_an_accelerators_own_error_is_a_fault_whatever_it_says() -> None:
+    assert gpu_fault(torch.AcceleratorError("unspecified launch failure")) is Fault.DEVICE
+    assert gpu_fault(torch.AcceleratorError("CUDA error: out of memory")) is Fault.MEMORY
 
 
 def test_the_wait_doubles_up_to_four_seconds() -> None:

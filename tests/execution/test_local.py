@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from ddpnas_ray.core.errors import DeviceError, ResourceError
 from ddpnas_ray.core.requests import EvalRequest
 from ddpnas_ray.core.sampling import disjoint_sample, rng_for
 from ddpnas_ray.core.state import initial_state
-from ddpnas_ray.execution.base import Executor
-from ddpnas_ray.execution.local import LocalExecutor
+from ddpnas_ray.execution.base import ExecutionConfig, Executor
+from ddpnas_ray.execution.local import LocalExecutor, evaluate_here, local_device
+from ddpnas_ray.nn.weights import Layout, Weights
 from ddpnas_ray.testing import ExecutorContract, contract_trainer
+from ddpnas_ray.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -82,3 +86,58 @@ def test_results_do_not_depend_on_what_the_process_did_before(executor: Executor
     again.evaluate(requests(seed=5))
     again.load_weights(contract_trainer().supernet()[0])
     assert [(r.score, r.loss) for r in again.evaluate(requests())] == [(r.score, r.loss) for r in first]
+
+
+def failing(*errors: Exception) -> Trainer:
+    """A trainer whose first networks raise these errors instead."""
+    trainer, left = contract_trainer(), list(errors)
+
+    def build(*args: Any) -> Any:
+        if left:
+            raise left.pop(0)
+        return trainer.spec.build(*args)
+
+    return replace(trainer, spec=replace(trainer.spec, build=build))
+
+
+FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def test_an_evaluation_for_which_memory_was_full_once_is_repeated_with_the_same_result(executor: Executor) -> None:
+    (expected,) = executor.evaluate(requests()[:1])
+    (result,) = LocalExecutor(failing(FULL)).evaluate(requests()[:1])
+    assert (result.score, result.loss) == (expected.score, expected.loss)
+
+
+@pytest.mark.parametrize(("gpus", "neighbour"), [(1.0, False), (0.5, True), (0.0, False)])
+def test_memory_that_was_full_twice_ends_the_search_and_names_a_neighbour_on_the_same_gpu(
+    gpus: float, neighbour: bool
+) -> None:
+    trainer, (request, *_) = failing(FULL, FULL), requests()
+    tensors, supernet = trainer.supernet()
+    layout = Layout.of(supernet.pieces(request.alpha_E))
+    with pytest.raises(ResourceError, match=r"does not fit .*Tried to allocate 2\.00 GiB.*lower training") as error:
+        evaluate_here(trainer, request, layout, Weights(tensors).cut(layout), gpus=gpus)
+    assert ("another process may fill the GPU" in str(error.value)) is neighbour
+    assert str([int(k) for k in request.alpha_E]) in str(error.value)
+    assert not isinstance(error.value, DeviceError)
+
+
+def test_a_gpu_that_fails_ends_a_local_search_with_one_line() -> None:
+    error = RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be ...")
+    with pytest.raises(DeviceError, match=r"the GPU failed \(CUDA error: an illegal memory access") as found:
+        LocalExecutor(failing(error)).evaluate(requests())
+    assert "\n" not in str(found.value)
+
+
+def test_other_errors_of_a_network_are_left_alone() -> None:
+    with pytest.raises(RuntimeError, match=r"^shapes$"):
+        LocalExecutor(failing(RuntimeError("shapes"))).evaluate(requests())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine's GPU works")
+def test_a_gpu_that_was_asked_for_and_cannot_be_used_is_told_before_anything_is_trained() -> None:
+    assert local_device(ExecutionConfig()) == local_device(ExecutionConfig(gpus_per_worker=0.0)) == "cpu"
+    where = local_device(ExecutionConfig(gpus_per_worker=1.0))
+    with pytest.raises(DeviceError, match=r"cannot be used by PyTorch .*execution\.gpus_per_worker=0$"):
+        LocalExecutor(replace(contract_trainer(), device=where))

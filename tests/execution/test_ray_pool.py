@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,7 +38,8 @@ def trainer() -> Trainer:
 @pytest.fixture(scope="module")
 def executor(trainer: Trainer, ray_cluster: None) -> Iterator[RayPool]:
     """Two workers that serve all tests which do not harm them."""
-    from ddpnas_ray.execution.ray_pool import PoolSize, RayPool
+    from ddpnas_ray.execution.ray_members import PoolSize
+    from ddpnas_ray.execution.ray_pool import RayPool
 
     pool = RayPool(trainer, ExecutionConfig(), PoolSize(2))
     yield pool
@@ -45,7 +48,8 @@ def executor(trainer: Trainer, ray_cluster: None) -> Iterator[RayPool]:
 
 @pytest.fixture
 def make_pool(trainer: Trainer) -> Iterator[Callable[..., RayPool]]:
-    from ddpnas_ray.execution.ray_pool import PoolSize, RayPool
+    from ddpnas_ray.execution.ray_members import PoolSize
+    from ddpnas_ray.execution.ray_pool import RayPool
 
     pools = []
 
@@ -169,7 +173,7 @@ def die(*_: object) -> None:
 def test_workers_that_do_not_fit_do_not_hold_up_the_others(
     trainer: Trainer, executor: RayPool, make_pool: Callable[..., RayPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ddpnas_ray.execution.ray_pool.LATE_S", 0.5)
+    monkeypatch.setattr("ddpnas_ray.execution.ray_members.LATE_S", 0.5)
     pool = make_pool(3)  # the shared pool has two of the four CPUs
     assert 1 <= len(pool.worker_names) <= 2
     assert all(result.ok for result in pool.evaluate(first_plan(trainer).requests))
@@ -219,15 +223,15 @@ def test_an_elastic_pool_lets_workers_go_that_have_no_work_and_asks_for_them_aga
 def test_a_worker_leaves_a_node_that_is_being_drained(
     trainer: Trainer, make_pool: Callable[..., RayPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ddpnas_ray.execution import ray_pool
+    from ddpnas_ray.execution import ray_internals
 
     plan, pool = first_plan(trainer), make_pool(1)
     pid, node = pool.worker_pids()["ddpnas-worker-0"], pool.evaluate(plan.requests[:1])[0].node
     pool.load_weights(trainer.supernet()[0])
     answers = iter([{node: 0}])  # it is gone at the second look
-    monkeypatch.setattr(ray_pool.cluster_state, "get_draining_nodes", lambda: next(answers, {}))
+    monkeypatch.setattr(ray_internals, "draining_nodes", lambda: next(answers, {}))
     room = {"another": {"CPU": 1.0}}
-    monkeypatch.setattr(ray_pool.cluster_state, "available_resources_per_node", lambda: room)
+    monkeypatch.setattr(ray_internals, "free_by_node", lambda: room)
     assert scores_and_weights(pool, plan) == scores_and_weights(LocalExecutor(trainer), plan)
     assert pool.worker_pids()["ddpnas-worker-0"] != pid
     assert pool.work.retries == 0, "nothing was lost"
@@ -237,13 +241,13 @@ def test_a_worker_leaves_a_node_that_is_being_drained(
 def test_the_last_worker_of_a_fixed_cluster_stays_on_a_node_that_is_being_drained(
     trainer: Trainer, make_pool: Callable[..., RayPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ddpnas_ray.execution import ray_pool
+    from ddpnas_ray.execution import ray_internals
 
     plan, pool = first_plan(trainer), make_pool(1)
     pid, node = pool.worker_pids()["ddpnas-worker-0"], pool.evaluate(plan.requests[:1])[0].node
-    monkeypatch.setattr(ray_pool.cluster_state, "get_draining_nodes", lambda: {node: 0})
+    monkeypatch.setattr(ray_internals, "draining_nodes", lambda: {node: 0})
     room = {node: {"CPU": 4.0}, "too small": {"CPU": 0.5}}
-    monkeypatch.setattr(ray_pool.cluster_state, "available_resources_per_node", lambda: room)
+    monkeypatch.setattr(ray_internals, "free_by_node", lambda: room)
     assert all(result.ok for result in pool.evaluate(plan.requests))
     assert pool.worker_pids()["ddpnas-worker-0"] == pid
 
@@ -251,9 +255,9 @@ def test_the_last_worker_of_a_fixed_cluster_stays_on_a_node_that_is_being_draine
 def test_an_elastic_pool_waits_for_a_node_as_long_as_one_takes(
     trainer: Trainer, executor: RayPool, make_pool: Callable[..., RayPool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ddpnas_ray.execution.ray_pool.READY_DEADLINE_S", 0.0)
+    monkeypatch.setattr("ddpnas_ray.execution.ray_members.READY_DEADLINE_S", 0.0)
     assert make_pool(1, elastic=True).worker_names
-    monkeypatch.setattr("ddpnas_ray.execution.ray_pool.NODE_DEADLINE_S", 0.0)
+    monkeypatch.setattr("ddpnas_ray.execution.ray_members.NODE_DEADLINE_S", 0.0)
     with pytest.raises(ResourceError, match=r"none of up to 1 worker\(s\) of 1 CPU and 0 GPU started within 0 s"):
         make_pool(1, elastic=True)
 
@@ -283,45 +287,6 @@ def test_objects_are_freed_after_an_epoch(trainer: Trainer, executor: RayPool) -
     assert used() <= before + 2**20
 
 
-def test_gpus_that_are_not_there_are_refused() -> None:
-    from ddpnas_ray.execution.ray_pool import fitting_workers
-
-    with pytest.raises(ResourceError, match=r"1 GPU; the cluster has 4 CPU, 0 GPU"):
-        fitting_workers(ExecutionConfig(gpus_per_worker=1.0), threads=1)
-
-
-def test_as_many_workers_as_fit_are_started() -> None:
-    from ddpnas_ray.execution.ray_pool import PoolSize, fitting_workers
-
-    assert fitting_workers(ExecutionConfig(), threads=1) == PoolSize(4, 1.0, 0.0)
-    assert fitting_workers(ExecutionConfig(), threads=2) == PoolSize(2, 2.0, 0.0)
-    assert fitting_workers(ExecutionConfig(cpus_per_worker=0.5), threads=1) == PoolSize(8, 0.5, 0.0)
-    assert fitting_workers(ExecutionConfig(workers=3), threads=1) == PoolSize(3, 1.0, 0.0)
-
-
-def test_an_elastic_cluster_is_asked_for_what_it_has_not_got_yet() -> None:
-    from ddpnas_ray.execution.ray_pool import PoolSize, fitting_workers
-
-    config = ExecutionConfig(elastic=True, gpus_per_worker=1.0)
-    assert fitting_workers(config, threads=1, architectures=8) == PoolSize(8, 1.0, 1.0, elastic=True)
-    assert fitting_workers(replace(config, workers=3), threads=1, architectures=8).workers == 3
-    with pytest.raises(ConfigError, match=r"execution\.elastic=true needs execution\.gpus_per_worker"):
-        check({"execution": {"elastic": True}}, "test")
-
-
-@pytest.mark.parametrize(
-    ("asked", "workers", "gpus"),
-    [({}, 2, 1.0), ({"gpus_per_worker": 0.5}, 4, 0.5), ({"gpus_per_worker": 0.0}, 8, 0.0), ({"workers": 1}, 1, 1.0)],
-)
-def test_gpus_bound_the_pool_and_may_be_shared(
-    asked: dict[str, Any], workers: int, gpus: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ddpnas_ray.execution import ray_pool
-
-    monkeypatch.setattr(ray_pool.ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
-    assert ray_pool.fitting_workers(ExecutionConfig(**asked), threads=1) == ray_pool.PoolSize(workers, 1.0, gpus)
-
-
 def test_an_error_of_ours_leaves_the_worker_as_itself(trainer: Trainer, make_pool: Callable[..., RayPool]) -> None:
     pool = make_pool(1, replace(trainer, spec=replace(trainer.spec, build=refuse)))
     with pytest.raises(DataError, match=r"^photo\.jpg is damaged$"):
@@ -330,6 +295,46 @@ def test_an_error_of_ours_leaves_the_worker_as_itself(trainer: Trainer, make_poo
 
 def refuse(*_: object) -> None:
     raise DataError("photo.jpg is damaged")
+
+
+POISONED = False
+
+
+def poison(marker: Path, build: Callable[..., Any], *args: Any) -> Any:
+    """Once anywhere, a GPU fails under an architecture; then nothing works in that process."""
+    global POISONED
+    if not marker.exists():
+        marker.touch()
+        POISONED = True
+    if POISONED:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with ...")
+    return build(*args)
+
+
+@pytest.mark.slow
+def test_a_process_whose_gpu_failed_ends_and_its_architecture_is_evaluated_elsewhere(
+    trainer: Trainer, make_pool: Callable[..., RayPool], tmp_path: Path
+) -> None:
+    build = partial(poison, tmp_path / "failed", trainer.spec.build)
+    plan, pool = first_plan(trainer), make_pool(1, replace(trainer, spec=replace(trainer.spec, build=build)))
+    pids = pool.worker_pids()
+    assert scores_and_weights(pool, plan) == scores_and_weights(LocalExecutor(trainer), plan)
+    assert pool.work.retries == 1
+    assert pool.worker_pids() != pids
+
+
+def broken(*_: object) -> None:
+    raise RuntimeError("CUDA error: uncorrectable ECC error encountered")
+
+
+@pytest.mark.slow
+def test_an_architecture_under_which_gpus_keep_failing_ends_the_search_with_the_reason(
+    trainer: Trainer, make_pool: Callable[..., RayPool]
+) -> None:
+    pool = make_pool(1, replace(trainer, spec=replace(trainer.spec, build=broken)), max_crashes=2)
+    with pytest.raises(WorkerLostError, match=r"died 2 times on living nodes.*uncorrectable ECC error") as error:
+        pool.evaluate(first_plan(trainer).requests[:1])
+    assert "\n" not in str(error.value)
 
 
 def test_sequential_merging_is_refused_on_ray() -> None:

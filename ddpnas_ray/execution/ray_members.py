@@ -1,0 +1,344 @@
+"""The workers of a pool: how many fit, starting and probing them, losing them, moving them off a node that goes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import count, islice
+from typing import Any
+
+import ray
+from ray.exceptions import RayTaskError
+from ray.util import get_current_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from ddpnas_ray.core.errors import DeviceError, ResourceError, WorkerLostError
+from ddpnas_ray.core.requests import EvalRequest, EvalResult
+from ddpnas_ray.execution import ray_internals
+from ddpnas_ray.execution.base import ExecutionConfig
+from ddpnas_ray.execution.failures import backoff_s
+from ddpnas_ray.execution.local import evaluate_here
+from ddpnas_ray.execution.mixed_devices import refuse_mixed
+from ddpnas_ray.execution.ray_errors import INFRASTRUCTURE, own_error
+from ddpnas_ray.nn.weights import Float32Array, Layout, joined
+from ddpnas_ray.training.device import Device, find_device, try_device
+from ddpnas_ray.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+READY_DEADLINE_S = 180.0  # for the first worker: importing torch on a cold disk takes its time
+LATE_S = 20.0  # after the first; a worker that comes later joins then
+NODE_DEADLINE_S = 1800.0  # instead of both on an elastic cluster, where a machine is bought, booted and set up first
+BROKEN_S = 30.0  # until a GPU that cannot be used is tried again
+Shared = tuple[Layout, Float32Array]
+
+
+class Worker:
+    """One process that trains architectures; it keeps nothing between two of them."""
+
+    def __init__(self, name: str, gpus: float) -> None:
+        self._name, self._gpus = name, gpus
+
+    def __repr__(self) -> str:
+        return self._name
+
+    @ray.method(enable_task_events=False)
+    def ready(self, trainer: Trainer) -> tuple[str, int, Device]:
+        """Node id, process id and device, once all that training needs is imported and fetched, and its GPU tried."""
+        try_device(trainer.device)
+        return ray.get_runtime_context().get_node_id(), os.getpid(), find_device(trainer.device)
+
+    def evaluate(
+        self, trainer: Trainer, request: EvalRequest, shared: Shared, own: Layout, flat_own: Float32Array
+    ) -> tuple[EvalResult, Float32Array]:
+        """Train and score one architecture from its slice; returns the new slice.
+
+        ``trainer`` comes with every call, so that a restarted process needs no second set-up; its images are views of
+        the node's object store.
+        """
+        import numpy as np
+
+        layout, flat_shared = shared
+        flat = np.concatenate([flat_shared, flat_own])
+        result, learned = evaluate_here(trainer, request, joined(layout, own), flat, gpus=self._gpus)
+        node = ray.get_runtime_context().get_node_id()
+        return replace(result, worker=f"{self._name}/{os.getpid()}", node=node), learned
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSize:
+    """How many workers there are, and what Ray reserves for each; ``elastic``: at most so many, as nodes come."""
+
+    workers: int
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float = 0.0
+    elastic: bool = False
+
+    def __str__(self) -> str:
+        most = "up to " if self.elastic else ""
+        return f"{most}{self.workers} worker(s) of {self.cpus_per_worker:g} CPU and {self.gpus_per_worker:g} GPU"
+
+    def fitting(self, nodes: Iterable[Mapping[str, float]]) -> int:
+        """Workers that fit: each has its resources on one node, and a share of a GPU lies on one GPU.
+
+        Args:
+            nodes: Resources of every node that are not in use.
+
+        Example:
+            >>> PoolSize(3, gpus_per_worker=0.6).fitting([{"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0}])
+            2
+        """
+        cpus, gpus = self.cpus_per_worker, self.gpus_per_worker
+        fit = 0
+        for node in nodes:
+            here, there = _times(node.get("CPU", 0.0), cpus), node.get("GPU", 0.0)
+            if gpus >= 1:
+                here = min(here, _times(there, gpus))
+            elif gpus:
+                here = min(here, int(there) * _times(1.0, gpus) + _times(there % 1, gpus))
+            fit += here
+        return fit
+
+
+def fitting_workers(config: ExecutionConfig, threads: int, architectures: int | None = None) -> PoolSize:
+    """How many workers to start in the connected cluster, and how large.
+
+    Args:
+        config: What was asked for.
+        threads: CPU threads of one worker.
+        architectures: How many there are at once; an elastic cluster is asked for one worker each.
+
+    Raises:
+        ResourceError: GPUs were asked for and there are none, or not one worker fits on any node.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    total = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")}
+    gpus = config.gpus_per_worker if config.gpus_per_worker is not None else float(total["GPU"] > 0)
+    cpus = float(threads) if config.cpus_per_worker is None else config.cpus_per_worker
+    one = PoolSize(1, cpus, gpus)
+    fit = one.fitting(nodes)
+    if config.elastic:
+        return replace(one, workers=config.workers or architectures or max(fit, 1), elastic=True)
+    if fit < 1:
+        raise ResourceError(
+            f"execution: one worker needs {cpus:g} CPU and {gpus:g} GPU of one node; the cluster has "
+            f"{_resources(total)} on {len(nodes)} node(s); lower execution.gpus_per_worker or "
+            "execution.cpus_per_worker, or set execution.elastic=true where an autoscaler adds nodes"
+        )
+    size = replace(one, workers=min(config.workers or fit, fit))
+    if (config.workers or 0) > fit:
+        log.warning("%d workers were asked for, %s fit into %s", config.workers, size, _resources(total))
+    return size
+
+
+@dataclass
+class Member:
+    """A worker as the pool sees it. ``probe`` is the pending answer that says it lives (again); ``left`` is the process
+    that was told to end, and may answer once more."""
+
+    name: str
+    actor: Any
+    node: str = ""
+    pid: int = 0
+    left: tuple[str, int] | None = None
+    ready: bool = False
+    failures: int = 0
+    probe: Any = None
+    probe_at_s: float = 0.0
+
+    def restart(self) -> None:
+        """End its process; Ray starts another one, elsewhere where this node is full or about to go."""
+        ray.kill(self.actor, no_restart=False)
+        self.left = (self.node, self.pid)
+        self.ask_later()
+
+    def ask_later(self) -> None:
+        """It is not there; ask again after a wait."""
+        self.ready = False
+        self.failures += 1
+        self.probe_at_s = time.monotonic() + backoff_s(self.failures)
+
+
+class Members:
+    """The workers of one pool, most of them ready.
+
+    Args:
+        trainer_ref: Reference to the trainer, which a worker fetches before it is ready.
+        config: How long to wait, and whether kinds of device may mix.
+        size: Number and size of the workers.
+
+    Raises:
+        ResourceError: Not even one worker started, or one cannot use its GPU.
+    """
+
+    def __init__(self, trainer_ref: Any, config: ExecutionConfig, size: PoolSize) -> None:
+        self._trainer_ref, self._config, self._size = trainer_ref, config, size
+        self._group = get_current_placement_group()
+        self._actor_class = ray.remote(Worker).options(
+            num_cpus=size.cpus_per_worker,
+            num_gpus=size.gpus_per_worker,
+            max_restarts=-1,
+            max_task_retries=0,
+            # Within what is reserved for this process, where something is; else spread over the nodes.
+            scheduling_strategy="SPREAD" if self._group is None else PlacementGroupSchedulingStrategy(self._group),
+        )
+        self._all: list[Member] = []
+        self._gone_since_s: float | None = None
+        self._last_failure = ""
+        self.devices: dict[str, Mapping[str, Any]] = {}
+        self.resize(size.workers)
+        try:
+            self._await_first()
+        except Exception:
+            self.close()
+            raise
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self._all)
+
+    @property
+    def ready(self) -> list[Member]:
+        """Those that answered when they were last asked."""
+        return [member for member in self._all if member.ready]
+
+    def pids(self) -> dict[str, int]:
+        """Process ids of the ready workers, by name."""
+        return {m.name: ray.get(m.actor.ready.remote(self._trainer_ref))[1] for m in self.ready}
+
+    def resize(self, workers: int) -> None:
+        """Have so many workers. A pending one is the demand that an autoscaler sees; one that ends frees its node.
+
+        Who goes first: who has not started yet, then who shares a node with the fewest others, then who came last.
+        """
+        neighbours = Counter(member.node for member in self._all)
+        self._all.sort(key=lambda m: (not m.ready, -neighbours[m.node], m.node))
+        for member in self._all[workers:]:
+            ray.kill(member.actor, no_restart=True)
+        del self._all[workers:]
+        taken = {member.name for member in self._all}
+        free = (name for i in count() if (name := f"ddpnas-worker-{i}") not in taken)
+        for name in islice(free, workers - len(taken)):
+            self._all.append(Member(name, self._actor_class.remote(name, self._size.gpus_per_worker)))
+
+    def close(self) -> None:
+        """End all of them."""
+        self.resize(0)
+
+    def lost(self, member: Member, error: Exception) -> None:
+        """It died, or its GPU failed and its process must end."""
+        if isinstance(error, DeviceError):
+            self._last_failure = str(error)
+            member.restart()
+        else:
+            member.ask_later()
+
+    def probes(self) -> dict[Any, Member]:
+        """Ask those that are not ready and have waited; returns all pending answers."""
+        for member in self._all:
+            if not member.ready and member.probe is None and time.monotonic() >= member.probe_at_s:
+                member.probe = member.actor.ready.remote(self._trainer_ref)
+        return {member.probe: member for member in self._all if member.probe is not None}
+
+    def probed(self, member: Member, *, starting: bool = False) -> None:
+        """Take the answer of a member.
+
+        Args:
+            member: Its probe is done.
+            starting: Whether a GPU that cannot be used ends the search; later the other workers go on without it.
+        """
+        probe, member.probe = member.probe, None
+        try:
+            member.node, member.pid, there = ray.get(probe)
+        except INFRASTRUCTURE:
+            member.ask_later()
+        except RayTaskError as error:
+            cause = own_error(error)
+            if starting or not isinstance(cause, DeviceError):
+                raise cause from None
+            log.warning("%s is not used for now: %s", member.name, cause)
+            self.lost(member, cause)
+            member.probe_at_s = time.monotonic() + BROKEN_S
+        else:
+            if self._config.mixed_devices == "refuse":
+                refuse_mixed([*self.devices, there.kind])  # before it evaluates anything
+            self.devices[there.kind] = there.details
+            member.ready, member.failures = (member.node, member.pid) != member.left, 0
+            member.probe_at_s = time.monotonic() + backoff_s(1)
+
+    def check_present(self, *, working: bool) -> None:
+        """Raise when no worker has been there at all for too long."""
+        now_s = time.monotonic()
+        if working or self.ready:
+            self._gone_since_s = None
+        elif self._gone_since_s is None:
+            self._gone_since_s = now_s
+        elif now_s - self._gone_since_s > self._config.retry_deadline_s:
+            why = f" ({self._last_failure})" if self._last_failure else ""
+            raise WorkerLostError(
+                f"no worker came back within {self._config.retry_deadline_s:g} s{why}; every finished epoch is saved: "
+                "look at the nodes (ray status), then --resume"
+            )
+
+    def leave_draining(self, busy: Collection[str]) -> None:
+        """Start workers again elsewhere whose node is about to go. What one is busy with it may finish.
+
+        A worker for which there is no room waits for some, and the others go on. The last ones of a cluster that does
+        not grow stay to the end of their node, and so do workers in a placement group, which has no other place.
+        """
+        if self._group is not None:
+            return
+        draining = ray_internals.draining_nodes()
+        leaving = [m for m in self.ready if m.node in draining]
+        if not leaving:
+            return
+        stays = any(m.node not in draining for m in self.ready) or self._size.fitting(
+            free for node, free in ray_internals.free_by_node().items() if node not in draining
+        )
+        if not (self._size.elastic or stays):
+            return
+        for member in leaving:
+            if member.name not in busy:
+                log.warning("the node of %s is being drained; the worker starts again elsewhere", member.name)
+                member.restart()
+
+    def _await_first(self) -> None:
+        """Wait for the workers: for the first up to a deadline, for the others not long. Late ones join later."""
+        ready_s, late_s = (NODE_DEADLINE_S, 0.0) if self._size.elastic else (READY_DEADLINE_S, LATE_S)
+        start_s, first_s = time.monotonic(), float("inf")
+        while len(self.ready) < len(self._all):
+            now_s = time.monotonic()
+            if self.ready:
+                first_s = min(first_s, now_s)
+            elif now_s - start_s > ready_s:
+                raise ResourceError(
+                    f"execution: none of {self._size} started within {ready_s:g} s; "
+                    f"available: {_resources(ray.available_resources())}"
+                )
+            if now_s - first_s >= late_s:
+                level = logging.INFO if self._size.elastic else logging.WARNING
+                log.log(level, "%d of %s started; others join when there is room", len(self.ready), self._size)
+                return
+            probes = self.probes()
+            done, _ = ray.wait(list(probes), num_returns=1, timeout=0.5) if probes else ([], [])
+            for ref in done:
+                self.probed(probes[ref], starting=True)
+            if not probes:
+                time.sleep(0.05)
+
+
+def node_alive(node_id: str) -> bool:
+    """Whether a node is in the cluster."""
+    return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
+
+
+def _times(there: float, each: float) -> int:
+    """How often a share fits, with room for Ray's rounding."""
+    return int(there / each + 1e-9)
+
+
+def _resources(resources: Mapping[str, float]) -> str:
+    return f"{resources.get('CPU', 0):g} CPU, {resources.get('GPU', 0):g} GPU"
