@@ -37,7 +37,8 @@ def searched(out: Path, levels: dict[str, str]) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.skipif("avx2" not in find_device("cpu").kind, reason="this CPU has no level below it to emulate")
+@pytest.mark.slow
+@pytest.mark.skipif(find_device("cpu").details["aten"] == "default", reason="this CPU has no level below it to emulate")
 def test_an_emulated_older_cpu_gives_another_result_and_is_recorded_as_another_device(tmp_path: Path) -> None:
     here, old = searched(tmp_path / "here", {}), searched(tmp_path / "old", OLD_CPU)
     assert here["fingerprint"] != old["fingerprint"]
