@@ -24,6 +24,7 @@ from ddpnas_ray.experiment.config import Origin, load
 from ddpnas_ray.experiment.progress import duration
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
 from ddpnas_ray.spaces.target import Inputs, Target, TargetConfig
+from ddpnas_ray.training.device import use_level
 
 if TYPE_CHECKING:
     from ddpnas_ray.data.images import Split
@@ -108,7 +109,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ddpnas_ray.data.learning import early_warnings
     from ddpnas_ray.job import Job
 
-    job = Job.prepare(load(args.config, args.overrides))
+    config = load(args.config, args.overrides)
+    use_level(config.training.cpu_isa)
+    job = Job.prepare(config)
     estimate, notes = try_out(job)
     warnings = early_warnings(job.images, job.config.training.batch_size)
     if args.json:

@@ -39,6 +39,7 @@ from ddpnas_ray.runs.directory import (
 from ddpnas_ray.runs.lock import Lock, locked
 from ddpnas_ray.runs.log import failure_logged
 from ddpnas_ray.storage.folder import Folder
+from ddpnas_ray.training.device import use_level
 
 DESCRIPTION = """\
 Search for a network architecture with DDPNAS: sample disjoint architectures that share one supernet's weights, train
@@ -138,6 +139,7 @@ def _search(config: SearchConfig, out: str, args: argparse.Namespace, resumed: F
         address = args.address or os.environ.get("RAY_ADDRESS") or ""
         refuse_client(address)
         refuse_dead_address(address)
+    use_level(config.training.cpu_isa)
     from ddpnas_ray.job import Job
 
     job = Job.prepare(config)

@@ -24,7 +24,7 @@ from ddpnas_ray.core.errors import ResourceError
 from ddpnas_ray.distributed.ray_attach import CONNECTION, Attached, reason
 from ddpnas_ray.distributed.ray_metrics import Metrics
 from ddpnas_ray.execution.base import ExecutionConfig
-from ddpnas_ray.execution.ray_pool import RayPool, fetched, fitting_workers
+from ddpnas_ray.execution.ray_pool import RayPool, fetched, fitting_workers, level_env
 from ddpnas_ray.experiment.progress import Progress
 from ddpnas_ray.storage.folder import Folder
 
@@ -131,6 +131,7 @@ def start(job: jobs.Job, folder: Folder, until_s: float | None = None) -> Search
         max_concurrency=4,
         max_restarts=-1,
         max_task_retries=-1,
+        runtime_env=level_env(job.config.training.cpu_isa),
         **(options if folder.is_local else {}),
     )
     job_ref = ray.put(job)

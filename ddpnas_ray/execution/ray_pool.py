@@ -39,7 +39,7 @@ from ddpnas_ray.execution.base import ExecutionConfig, OnResult, ignore_result
 from ddpnas_ray.execution.failures import Attempts, Decision, backoff_s, decide
 from ddpnas_ray.execution.mixed_devices import refuse_mixed
 from ddpnas_ray.nn.weights import Float32Array, Layout, Weights, joined, split_shared
-from ddpnas_ray.training.device import Device, find_device
+from ddpnas_ray.training.device import Device, find_device, level_variables
 from ddpnas_ray.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -143,6 +143,7 @@ class RayPool:
             max_restarts=-1,
             max_task_retries=0,
             scheduling_strategy=self._strategy(),
+            runtime_env=level_env(trainer.config.cpu_isa),
         )
         self._members: list[_Member] = []
         self._resize(size.workers)
@@ -408,6 +409,11 @@ def fitting_workers(config: ExecutionConfig, threads: int, architectures: int | 
     if (config.workers or 0) > fit:
         log.warning("%d workers were asked for, %s fit into %s", config.workers, size, _resources(total))
     return size
+
+
+def level_env(level: str | None) -> dict[str, Any] | None:
+    """Runtime environment of processes that run at ``training.cpu_isa``."""
+    return {"env_vars": level_variables(level)} if level else None
 
 
 def own_error(error: RayTaskError) -> Exception:

@@ -34,3 +34,5 @@ class TrainingConfig:
     """bf16: forward passes under autocast"""
     channels_last: bool = True
     """Memory format of images: NHWC, faster for depthwise convolutions on CPU and with bf16 on GPU"""
+    cpu_isa: Literal["sse41", "avx2"] | None = None
+    """Instruction set of all CPU libraries, so that CPUs of other models agree (docs/devices.md); null: the CPU's best"""

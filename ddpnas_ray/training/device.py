@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ddpnas_ray.core.errors import ResourceError
 
 # oneDNN's levels on x86, lowest first, with what a CPU needs for each; other instruction sets are not ordered by it.
 ONEDNN_LEVELS = {
@@ -135,10 +139,61 @@ def onednn_level(flags: set[str], variables: Mapping[str, str]) -> str:
     return next((name for name in reversed(allowed) if ONEDNN_LEVELS[name] in flags), "")
 
 
-def _numpy_simd() -> list[str]:
-    """Instruction sets that NumPy chose beyond its baseline."""
+def level_variables(level: str | None) -> dict[str, str]:
+    """Environment variables that make PyTorch's libraries and NumPy use one instruction set; read when they load.
+
+    MKL's mode COMPATIBLE is the only one whose results agree on CPUs of other vendors; NumPy keeps to its baseline.
+
+    Args:
+        level: ``training.cpu_isa``.
+    """
+    if level is None:
+        return {}
+    return {
+        "ONEDNN_MAX_CPU_ISA": level.upper(),
+        "ATEN_CPU_CAPABILITY": "default" if level == "sse41" else level,
+        "MKL_CBWR": "COMPATIBLE",
+        "NPY_DISABLE_CPU_FEATURES": " ".join(sorted(_numpy_simd("found") + _numpy_simd("not found"))),
+    }
+
+
+def require_level(level: str | None) -> None:
+    """Raise unless this process runs at ``training.cpu_isa``.
+
+    Raises:
+        ResourceError: The CPU lacks it, or the variables were not set when Python started.
+    """
+    wanted = level_variables(level)
+    if level is not None and ONEDNN_LEVELS[level] not in (info := _cpuinfo()).get("flags", "").split():
+        raise ResourceError(
+            f"training.cpu_isa is {level}, which this CPU ({cpu_model(info)}) lacks; set it to null, "
+            "or search on another machine"
+        )
+    if not wanted.items() <= os.environ.items():
+        variables = shlex.join(f"{name}={value}" for name, value in wanted.items())
+        raise ResourceError(
+            f"training.cpu_isa is {level}, and this process was started without it; start Python or Ray "
+            f"with these variables: {variables}"
+        )
+
+
+def use_level(level: str | None) -> None:
+    """Start this command again at ``training.cpu_isa``, unless it is: NumPy has chosen its instruction set already.
+
+    Raises:
+        ResourceError: The CPU lacks it, or this process is not a command's own.
+    """
+    variables, main = level_variables(level), sys.modules["__main__"].__spec__
+    command = (main is not None and main.name.startswith("ddpnas_ray.")) or Path(sys.argv[0]).name == "ddpnas"
+    if command and "torch" not in sys.modules and not variables.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | variables)
+    require_level(level)
+
+
+def _numpy_simd(which: str = "found") -> list[str]:
+    """Instruction sets beyond NumPy's baseline that it chose, or did not choose."""
     config: Any = np.show_config(mode="dicts")
-    return list(config.get("SIMD Extensions", {}).get("found", []))
+    return list(config.get("SIMD Extensions", {}).get(which, []))
 
 
 def _slug(text: str) -> str:

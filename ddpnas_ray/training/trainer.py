@@ -26,7 +26,7 @@ from ddpnas_ray.nn.weights import Float32Array, Layout, bind
 from ddpnas_ray.spaces.base import SpaceSpec, Supernet
 from ddpnas_ray.spaces.target import Inputs
 from ddpnas_ray.training.config import TrainingConfig
-from ddpnas_ray.training.device import find_device
+from ddpnas_ray.training.device import find_device, require_level
 from ddpnas_ray.training.epoch import (
     Batches,
     accuracy,
@@ -90,8 +90,10 @@ class Trainer:
             The result, and the new weights in the same layout (the given ones where ``request.train`` is False).
 
         Raises:
-            ResourceError: The GPU's memory does not hold the architecture.
+            ResourceError: The GPU's memory does not hold the architecture, or ``training.cpu_isa`` is not in effect.
         """
+        if self.device == "cpu":
+            require_level(self.config.cpu_isa)
         try:
             return self._train_and_score(request, layout, flat)
         except torch.OutOfMemoryError as error:
