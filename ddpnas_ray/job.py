@@ -53,6 +53,7 @@ from ddpnas_ray.strategies.confidence import confidence
 from ddpnas_ray.tabular.executor import TableExecutor
 from ddpnas_ray.tabular.probe import Probe, Rows, read_probe
 from ddpnas_ray.tabular.table import ScoreTable, expected_best
+from ddpnas_ray.training.device import require_level
 
 if TYPE_CHECKING:
     from ddpnas_ray.training.trainer import Trainer
@@ -212,8 +213,12 @@ def run(
     Returns:
         The content of ``result.json``; None when stopped before the end. Every finished epoch is saved; of a search by
         table, whose epochs are milliseconds, those of the last second may be lost to a kill.
+
+    Raises:
+        ResourceError: ``training.cpu_isa`` is not in effect.
     """
     start = time.monotonic()
+    require_level(job.config.training.cpu_isa)
     space, strategy = job.spec.space, job.strategy()
     state = initial_state(space, job.config.seed)
     if folder is not None and (restored := checkpoint.restore(folder / "checkpoints")) is not None:

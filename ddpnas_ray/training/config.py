@@ -35,4 +35,4 @@ class TrainingConfig:
     channels_last: bool = True
     """Memory format of images: NHWC, faster for depthwise convolutions on CPU and with bf16 on GPU"""
     cpu_isa: Literal["sse41", "avx2"] | None = None
-    """Instruction set of all CPU libraries, so that CPUs of other models agree (docs/devices.md); null: the CPU's best"""
+    """Instruction set of all CPU libraries, so that CPU models agree (docs/devices.md); null: the CPU's best"""

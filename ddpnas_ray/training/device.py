@@ -163,8 +163,10 @@ def require_level(level: str | None) -> None:
     Raises:
         ResourceError: The CPU lacks it, or the variables were not set when Python started.
     """
-    wanted = level_variables(level)
-    if level is not None and ONEDNN_LEVELS[level] not in (info := _cpuinfo()).get("flags", "").split():
+    if level is None:
+        return
+    wanted, info = level_variables(level), _cpuinfo()
+    if ONEDNN_LEVELS[level] not in info.get("flags", "").split():
         raise ResourceError(
             f"training.cpu_isa is {level}, which this CPU ({cpu_model(info)}) lacks; set it to null, "
             "or search on another machine"

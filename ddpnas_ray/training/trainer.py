@@ -92,8 +92,7 @@ class Trainer:
         Raises:
             ResourceError: The GPU's memory does not hold the architecture, or ``training.cpu_isa`` is not in effect.
         """
-        if self.device == "cpu":
-            require_level(self.config.cpu_isa)
+        require_level(self.config.cpu_isa)
         try:
             return self._train_and_score(request, layout, flat)
         except torch.OutOfMemoryError as error:
