@@ -142,18 +142,20 @@ def onednn_level(flags: set[str], variables: Mapping[str, str]) -> str:
 def level_variables(level: str | None) -> dict[str, str]:
     """Environment variables that make PyTorch's libraries and NumPy use one instruction set; read when they load.
 
-    MKL's mode COMPATIBLE is the only one whose results agree on CPUs of other vendors; NumPy keeps to its baseline.
+    MKL's mode COMPATIBLE gives equal results on CPUs of every vendor; its other modes are Intel's.
 
     Args:
         level: ``training.cpu_isa``.
     """
     if level is None:
         return {}
+    choices = sorted(_numpy_simd("found") + _numpy_simd("not found"))
+    above = [name for name in choices if level == "sse41" or name.startswith(("X86_V4", "AVX512"))]
     return {
         "ONEDNN_MAX_CPU_ISA": level.upper(),
         "ATEN_CPU_CAPABILITY": "default" if level == "sse41" else level,
         "MKL_CBWR": "COMPATIBLE",
-        "NPY_DISABLE_CPU_FEATURES": " ".join(sorted(_numpy_simd("found") + _numpy_simd("not found"))),
+        "NPY_DISABLE_CPU_FEATURES": " ".join(above),
     }
 
 
