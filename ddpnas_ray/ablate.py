@@ -28,6 +28,7 @@ from ddpnas_ray.experiment.finished import FinishedRun
 from ddpnas_ray.runs.directory import create_run, parsed
 from ddpnas_ray.runs.lock import locked
 from ddpnas_ray.storage.folder import Folder
+from ddpnas_ray.training.cpu_isa import use_level
 
 DESCRIPTION = """\
 Ablations as commands: searches over values and seeds, or a closer look at one finished run, each with a table, a figure
@@ -94,6 +95,7 @@ def _search_all(ablation: Searches, args: argparse.Namespace) -> int:
         config = load(args.config, args.overrides)
         arguments = {key: value for key, value in vars(args).items() if key not in NEVER_SAVED}
         arguments["config"] = source_name(args.config, args.overrides)
+    use_level(config.training.cpu_isa)
     sweep = plan(args.what, config, arguments)
     out = args.out if saved is not None else _new_out(args, config)
     address = None if sweep.base.execution.backend == "local" else checked_address(args.address)

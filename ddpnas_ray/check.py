@@ -26,6 +26,7 @@ from ddpnas_ray.experiment.config import load
 from ddpnas_ray.experiment.sections import Origin
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
 from ddpnas_ray.spaces.target import Inputs, Target, TargetConfig
+from ddpnas_ray.training.cpu_isa import use_level
 
 if TYPE_CHECKING:
     from ddpnas_ray.experiment.experiment import Experiment
@@ -108,7 +109,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return OK
     from ddpnas_ray.experiment.experiment import Experiment
 
-    job = Experiment.prepare(load(args.config, args.overrides))
+    config = load(args.config, args.overrides)
+    use_level(config.training.cpu_isa)
+    job = Experiment.prepare(config)
     estimate, notes = try_out(job)
     warnings = job.evaluator.warnings()
     if args.json:

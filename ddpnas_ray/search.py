@@ -23,6 +23,7 @@ from ddpnas_ray.runs.directory import create_run, existing_run, parsed, read_res
 from ddpnas_ray.runs.lock import Lock, locked
 from ddpnas_ray.runs.log import failure_logged
 from ddpnas_ray.storage.folder import Folder
+from ddpnas_ray.training.cpu_isa import use_level
 
 DESCRIPTION = """\
 Search for a network architecture with DDPNAS: sample disjoint architectures that share one supernet's weights, train
@@ -115,6 +116,7 @@ def _resume(args: argparse.Namespace) -> int:
 
 def _search(config: SearchConfig, out: str, args: argparse.Namespace, resumed: Folder | None = None) -> int:
     address = checked_address(args.address, client=False) if _on_workers(config) else None
+    use_level(config.training.cpu_isa)
     from ddpnas_ray.experiment.experiment import Experiment
 
     job = Experiment.prepare(config)

@@ -22,6 +22,7 @@ from ddpnas_ray.runs.directory import create_run, parsed, read_result
 from ddpnas_ray.runs.files import read_evaluations
 from ddpnas_ray.runs.lock import locked
 from ddpnas_ray.storage.folder import Folder
+from ddpnas_ray.training.cpu_isa import use_level
 
 if TYPE_CHECKING:
     from ddpnas_ray.ablations.grid_report import Ended
@@ -111,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     log = _loggers(args.log)
     plan = _saved(args) if args.resume else _plan(args)
+    use_level(plan.config.training.cpu_isa)
     sweep = grids.plan(plan.config, plan.grid, plan.seeds)
     if plan.stop != "none" and any(not variant.config.trains for variant in sweep.variants):
         raise ConfigError(f"--stop {plan.stop}: searches by table take milliseconds; --stop is for those that train")

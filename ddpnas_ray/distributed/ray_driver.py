@@ -21,7 +21,7 @@ from ddpnas_ray.core.errors import WorkerLostError
 from ddpnas_ray.distributed.ray_attach import Attached
 from ddpnas_ray.distributed.ray_metrics import Metrics
 from ddpnas_ray.execution.ray_errors import fetched
-from ddpnas_ray.execution.ray_members import fitting_workers
+from ddpnas_ray.execution.ray_members import fitting_workers, level_env
 from ddpnas_ray.execution.ray_pool import RayPool
 from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.progress import Progress
@@ -148,6 +148,7 @@ def start(job: Experiment, folder: Folder, until_s: float | None = None) -> Sear
         max_concurrency=4,
         max_restarts=-1,
         max_task_retries=-1,
+        runtime_env=level_env(job.config.training.cpu_isa),
         **(options if folder.is_local else {}),
     )
     job_ref = ray.put(job)

@@ -25,6 +25,7 @@ from ddpnas_ray.execution.local import evaluate_here
 from ddpnas_ray.execution.mixed_devices import refuse_mixed
 from ddpnas_ray.execution.ray_errors import INFRASTRUCTURE, own_error
 from ddpnas_ray.nn.weights import Float32Array, Layout, joined
+from ddpnas_ray.training.cpu_isa import level_variables
 from ddpnas_ray.training.device import Device, find_device, try_device
 from ddpnas_ray.training.trainer import Trainer
 
@@ -170,12 +171,13 @@ class Members:
         trainer_ref: Reference to the trainer, which a worker fetches before it is ready.
         config: How long to wait, and whether kinds of device may mix.
         size: Number and size of the workers.
+        cpu_isa: The instruction set they run at; None: their best.
 
     Raises:
         ResourceError: Not even one worker started, or one cannot use its GPU.
     """
 
-    def __init__(self, trainer_ref: Any, config: ExecutionConfig, size: PoolSize) -> None:
+    def __init__(self, trainer_ref: Any, config: ExecutionConfig, size: PoolSize, cpu_isa: str | None = None) -> None:
         self._trainer_ref, self._config, self._size = trainer_ref, config, size
         self._group = get_current_placement_group()
         self._actor_class = ray.remote(Worker).options(
@@ -185,6 +187,7 @@ class Members:
             max_task_retries=0,
             # Within what is reserved for this process, where something is; else spread over the nodes.
             scheduling_strategy="SPREAD" if self._group is None else PlacementGroupSchedulingStrategy(self._group),
+            runtime_env=level_env(cpu_isa),
         )
         self._all: list[Member] = []
         self._gone_since_s: float | None = None
@@ -342,3 +345,8 @@ def _times(there: float, each: float) -> int:
 
 def _resources(resources: Mapping[str, float]) -> str:
     return f"{resources.get('CPU', 0):g} CPU, {resources.get('GPU', 0):g} GPU"
+
+
+def level_env(level: str | None) -> dict[str, Any] | None:
+    """Runtime environment of processes that run at ``training.cpu_isa``."""
+    return {"env_vars": level_variables(level)} if level else None

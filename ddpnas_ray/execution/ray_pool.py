@@ -51,7 +51,7 @@ class RayPool:
         tensors, self._supernet = trainer.supernet()
         self._weights = Weights(tensors)
         self.work = Work()
-        self._members = Members(self._trainer_ref, config, size)
+        self._members = Members(self._trainer_ref, config, size, trainer.config.cpu_isa)
 
     @property
     def devices(self) -> Mapping[str, Mapping[str, Any]]:

@@ -17,6 +17,7 @@ from ddpnas_ray.experiment.loop import run_search
 from ddpnas_ray.experiment.progress import Progress
 from ddpnas_ray.experiment.result import result_content
 from ddpnas_ray.storage.folder import Folder
+from ddpnas_ray.training.cpu_isa import require_level
 
 
 def run_experiment(
@@ -39,7 +40,11 @@ def run_experiment(
     Returns:
         The content of ``result.json``; None when stopped before the end. Every finished epoch is saved; of a
         tabular search, whose epochs are milliseconds, those of the last second may be lost to a kill.
+
+    Raises:
+        ResourceError: ``training.cpu_isa`` is not in effect.
     """
+    require_level(experiment.config.training.cpu_isa)
     clock, space, strategy = _Clock(until_s), experiment.spec.space, experiment.strategy()
     recorder, evaluator = experiment.recorder(folder), experiment.evaluator
     state = initial_state(space, experiment.config.seed)

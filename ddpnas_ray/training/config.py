@@ -39,3 +39,5 @@ class TrainingConfig:
     mantissa (on a CPU as fp32); bf16: forward passes under autocast"""
     channels_last: bool = True
     """Memory format of images: NHWC, faster for depthwise convolutions on CPU and with bf16 on GPU"""
+    cpu_isa: Literal["sse41", "avx2"] | None = None
+    """Instruction set of all CPU libraries, so that CPU models agree (docs/devices.md); null: the CPU's best"""

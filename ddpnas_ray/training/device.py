@@ -53,7 +53,7 @@ def find_device(where: str) -> Device:
     Args:
         where: ``cpu`` or ``cuda``.
     """
-    return _gpu() if where.startswith("cuda") else _cpu(_cpuinfo())
+    return _gpu() if where.startswith("cuda") else _cpu(cpuinfo())
 
 
 def try_device(where: str) -> None:
@@ -132,7 +132,7 @@ def _cpu(info: Mapping[str, str]) -> Device:
         "aten": torch.backends.cpu.get_cpu_capability().lower(),
         "onednn": onednn,
         "mkl": os.environ.get("MKL_CBWR", "").lower(),
-        "numpy": _numpy_simd(),
+        "numpy": numpy_simd(),
         "torch": torch.__version__,
     }
     isa = details["aten"] if onednn in ("", details["aten"]) else f"aten-{details['aten']} onednn-{onednn}"
@@ -140,7 +140,7 @@ def _cpu(info: Mapping[str, str]) -> Device:
     return Device(f"cpu {model} {isa}{mkl} torch-{torch.__version__}", details)
 
 
-def _cpuinfo() -> dict[str, str]:
+def cpuinfo() -> dict[str, str]:
     """The first processor of ``/proc/cpuinfo``; empty on systems without it."""
     path = Path("/proc/cpuinfo")
     text = path.read_text() if path.exists() else ""
@@ -186,10 +186,10 @@ def onednn_level(flags: set[str], variables: Mapping[str, str]) -> str:
     return next((name for name in reversed(allowed) if ONEDNN_LEVELS[name] in flags), "")
 
 
-def _numpy_simd() -> list[str]:
-    """Instruction sets that NumPy chose beyond its baseline."""
+def numpy_simd(which: str = "found") -> list[str]:
+    """Instruction sets beyond NumPy's baseline that it chose, or did not choose."""
     config: Any = np.show_config(mode="dicts")
-    return list(config.get("SIMD Extensions", {}).get("found", []))
+    return list(config.get("SIMD Extensions", {}).get(which, []))
 
 
 def _slug(text: str) -> str:

@@ -69,7 +69,12 @@ class Trainer:
 
         Returns:
             The result, and the new weights in the same layout (the given ones where ``request.train`` is False).
+
+        Raises:
+            ResourceError: ``training.cpu_isa`` is not in effect.
+            ConfigError: The task's metric left [-1, 1].
         """
+        require_level(self.config.cpu_isa)
         start_s, start = time.time(), time.perf_counter()
         with fixed_threads(self.config.threads), torch.random.fork_rng(devices=self._cuda_devices()):
             torch.manual_seed(int(rng_for(self.seed, request.epoch, request.architecture, _DROPOUT).integers(2**63)))

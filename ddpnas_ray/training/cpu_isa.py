@@ -1,0 +1,69 @@
+"""``training.cpu_isa``: one instruction set for all CPU libraries, so that CPUs of several models agree.
+
+The variables are read when the libraries load, NumPy's included: a command starts itself again with them.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from ddpnas_ray.core.errors import ResourceError
+from ddpnas_ray.training.device import ONEDNN_LEVELS, cpu_model, cpuinfo, numpy_simd
+
+
+def level_variables(level: str | None) -> dict[str, str]:
+    """Environment variables that make PyTorch's libraries and NumPy use one instruction set; read when they load.
+
+    MKL's mode COMPATIBLE gives equal results on CPUs of every vendor; its other modes are Intel's.
+
+    Args:
+        level: ``training.cpu_isa``.
+    """
+    if level is None:
+        return {}
+    choices = sorted(numpy_simd("found") + numpy_simd("not found"))
+    above = [name for name in choices if level == "sse41" or name.startswith(("X86_V4", "AVX512"))]
+    return {
+        "ONEDNN_MAX_CPU_ISA": level.upper(),
+        "ATEN_CPU_CAPABILITY": "default" if level == "sse41" else level,
+        "MKL_CBWR": "COMPATIBLE",
+        "NPY_DISABLE_CPU_FEATURES": " ".join(above),
+    }
+
+
+def require_level(level: str | None) -> None:
+    """Raise unless this process runs at ``training.cpu_isa``.
+
+    Raises:
+        ResourceError: The CPU lacks it, or the variables were not set when Python started.
+    """
+    if level is None:
+        return
+    wanted, info = level_variables(level), cpuinfo()
+    if ONEDNN_LEVELS[level] not in info.get("flags", "").split():
+        raise ResourceError(
+            f"training.cpu_isa is {level}, which this CPU ({cpu_model(info)}) lacks; set it to null, "
+            "or search on another machine"
+        )
+    if not wanted.items() <= os.environ.items():
+        variables = shlex.join(f"{name}={value}" for name, value in wanted.items())
+        raise ResourceError(
+            f"training.cpu_isa is {level}, and this process was started without it; start Python or Ray "
+            f"with these variables: {variables}"
+        )
+
+
+def use_level(level: str | None) -> None:
+    """Start this command again at ``training.cpu_isa``, unless it is: NumPy has chosen its instruction set already.
+
+    Raises:
+        ResourceError: The CPU lacks it, or this process is not a command's own.
+    """
+    variables, main = level_variables(level), sys.modules["__main__"].__spec__
+    command = (main is not None and main.name.startswith("ddpnas_ray.")) or Path(sys.argv[0]).name == "ddpnas"
+    if command and "torch" not in sys.modules and not variables.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | variables)
+    require_level(level)
