@@ -9,7 +9,9 @@ from pathlib import Path
 
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.images import ImageData, load_data
-from ddpnas_ray.job import environment
+from ddpnas_ray.runs.environment import environment
+from ddpnas_ray.tasks.base import find_metric
+from ddpnas_ray.tasks.classification.task import ClassificationTask
 
 ROOT = Path(__file__).resolve().parent.parent
 START_S, START_LOAD = time.perf_counter(), os.getloadavg()[0]
@@ -19,6 +21,11 @@ def cifar10(*, train: int, val: int, seed: int) -> ImageData:
     """So many CIFAR-10 images, drawn by seed; ``DDPNAS_TEST_DATA`` says where the folder ``cifar10`` is."""
     folder = Path(os.environ.get("DDPNAS_TEST_DATA", ROOT.parent / "shared" / "data")) / "cifar10"
     return load_data(DataConfig(name="cifar10", path=str(folder), train_limit=train, val_limit=val), seed)
+
+
+def classification(data: ImageData) -> ClassificationTask:
+    """The images as a task."""
+    return ClassificationTask(data, find_metric("accuracy"))
 
 
 def machine(data: ImageData) -> str:

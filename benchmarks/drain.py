@@ -36,11 +36,12 @@ from ray._private.worker import global_worker
 from ray.cluster_utils import Cluster
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
-from ddpnas_ray import job as jobs
 from ddpnas_ray.core.requests import EvalRequest, EvalResult
 from ddpnas_ray.execution.base import OnResult, ignore_result
 from ddpnas_ray.execution.ray_pool import PoolSize, RayPool
 from ddpnas_ray.experiment.config import dump, load
+from ddpnas_ray.experiment.experiment import Experiment
+from ddpnas_ray.experiment.run import run_experiment
 from ddpnas_ray.runs.directory import create_run
 from ddpnas_ray.runs.fingerprint import verify_fingerprint
 
@@ -125,7 +126,7 @@ class WatchedPool(RayPool):
         return super()._lost(request, own, shared, member, *more)
 
 
-def search(way: Way, job: jobs.Job, out: Path) -> Row:
+def search(way: Way, job: Experiment, out: Path) -> Row:
     """One search on a cluster of its own."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
@@ -145,7 +146,7 @@ def search(way: Way, job: jobs.Job, out: Path) -> Row:
         seen = pool.watch(drain if way.notice else None)
         folder = create_run(str(out), job.first_files(dump(job.config)))
         start_s = time.monotonic()
-        result = jobs.run(job, folder, pool, job.progress())
+        result = run_experiment(job, folder, pool, job.progress())
         end_s = time.monotonic()
         if seen.node and seen.short_s is None:
             seen.short_s = end_s - seen.notice_s
@@ -164,14 +165,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", dest="overrides", action="append", metavar="KEY=VALUE", help=f"default: {DEFAULT}")
     args = parser.parse_args()
-    job = jobs.Job.prepare(load(None, list(args.overrides or DEFAULT)))
+    job = Experiment.prepare(load(None, list(args.overrides or DEFAULT)))
     with tempfile.TemporaryDirectory() as folder:
         rows = []
         for number, way in enumerate(WAYS):
             say(way.name)
             rows.append(search(way, job, Path(folder, str(number))))
         say("the local executor, for its fingerprint")
-        local = jobs.run(job, None, job.executor(), job.progress())
+        local = run_experiment(job, None, job.executor(), job.progress())
     assert local is not None
     alone = [row.seconds for row in rows if not row.way.notice]
     usual_s = sum(alone) / len(alone)

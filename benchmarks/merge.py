@@ -25,7 +25,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from common import cifar10, machine
+from common import cifar10, classification, machine
 
 from ddpnas_ray.core.space import FloatArray
 from ddpnas_ray.core.state import SearchState, initial_state
@@ -92,7 +92,7 @@ def search(args: argparse.Namespace, merge: Merge, seed: int, bn_images: int) ->
     spec = cell.make(cells=args.cells, nodes=args.nodes, channels=args.channels)
     config = TrainingConfig(batch_size=args.batch_size, lr=args.lr, merge=merge, bn_images=bn_images, threads=1)
     data = cifar10(train=args.train, val=args.val, seed=seed)
-    executor = LocalExecutor(Trainer(spec=spec, data=data, config=config, seed=seed))
+    executor = LocalExecutor(Trainer(spec=spec, task=classification(data), config=config, seed=seed))
     epochs: list[Epoch] = []
 
     def done(state: SearchState, weights: object) -> None:

@@ -34,8 +34,8 @@ from ddpnas_ray.core.state import SearchState, initial_state
 from ddpnas_ray.core.update import update
 from ddpnas_ray.core.utility import record, utility
 from ddpnas_ray.experiment.config import check
+from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.loop import run_search
-from ddpnas_ray.job import Job
 from ddpnas_ray.spaces.nasbench201 import space as nasbench201
 from ddpnas_ray.strategies.base import Strategy, best_seen, epoch_plan, evaluations_left
 from ddpnas_ray.strategies.evolution import Evolution
@@ -304,7 +304,7 @@ def through_ray(path: str, count: int) -> None:
         "strategy": "pruning",
         "evaluation": {"kind": "table", "table": path, "score": SCORE, "final": FINAL},
     }
-    job = Job.prepare(check(values, "benchmark"))
+    job = Experiment.prepare(check(values, "benchmark"))
     trials = [Trial("literal", replace(job.config, seed=seed)) for seed in range(count)]
     chunks = [trials[i : i + TABLE_TRIALS] for i in range(0, count, TABLE_TRIALS)]
     with ProcessPoolExecutor(2, initializer=_keep, initargs=(job,)) as pool:
@@ -327,7 +327,7 @@ def through_ray(path: str, count: int) -> None:
     ray.shutdown()
 
 
-def _keep(job: Job) -> None:
+def _keep(job: Experiment) -> None:
     global _job
     _job = job
 

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import torch
 from bare_loop import BareLoop
-from common import cifar10, machine, say
+from common import cifar10, classification, machine, say
 
 from ddpnas_ray.core.requests import EvalRequest
 from ddpnas_ray.core.sampling import disjoint_sample, rng_for
@@ -64,7 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     data = cifar10(train=args.train, val=args.val, seed=args.seed)
     trainer = Trainer(
-        spec=cell.make(**SPACE), data=data, config=TrainingConfig(batch_size=args.batch_size, threads=1), seed=args.seed
+        spec=cell.make(**SPACE),
+        task=classification(data),
+        config=TrainingConfig(batch_size=args.batch_size, threads=1),
+        seed=args.seed,
     )
     state = initial_state(trainer.spec.space, args.seed)
     alphas_NE = disjoint_sample(state.theta_EK, state.live_EK, rng_for(args.seed, 0, 0))[: args.architectures]
@@ -125,7 +128,7 @@ class Contenders:
         self._trainer, self._alphas_NE, self._processes, self._pools = trainer, alphas_NE, processes, pools
         self._executors: dict[str, Executor] = {"local": local, "ray 1": pools[0], "ray 2": pools[1]}
         self._first_weights = {name: tensor.copy() for name, tensor in local.weights().items()}
-        self._bare = bare_loop(trainer.data, trainer.config)
+        self._bare = bare_loop(trainer.task.data, trainer.config)
         self._halves: list[list[int]] = []
         self.same_scores = True
         self.seconds: dict[str, list[float]] = {}  # an architecture, one entry a timed run
@@ -177,7 +180,7 @@ class Contenders:
             seconds, results = _timed(lambda: executor.evaluate(requests))
             scores = [result.score for result in results]
         elif name == "bare":
-            build, inputs = self._trainer.spec.build, self._trainer.inputs
+            build, inputs = self._trainer.spec.build, self._trainer.task.inputs
             seconds, scores = _timed(lambda: [self._bare(build(self._alphas_NE[i], inputs)) for i in chosen])
         else:
             shares = [list(chosen)] if name == "bare 1" else self._halves
@@ -238,23 +241,23 @@ def _serve(connection: Connection, trainer: Trainer, few: Trainer, alphas_NE: In
     """A bare process: architectures in, score and seconds of each out, until None comes."""
     torch.set_num_threads(trainer.config.threads)
     compile_kernels(few, alphas_NE)
-    loop = bare_loop(trainer.data, trainer.config)
+    loop = bare_loop(trainer.task.data, trainer.config)
     connection.send("ready")
     while (share := connection.recv()) is not None:
         answer = []
         for alpha_E in share:
             start_s = time.perf_counter()
-            score = loop(trainer.spec.build(alpha_E, trainer.inputs))
+            score = loop(trainer.spec.build(alpha_E, trainer.task.inputs))
             answer.append((score, time.perf_counter() - start_s))
         connection.send(answer)
 
 
 def compile_kernels(few: Trainer, alphas_NE: IntArray) -> None:
     """Train every architecture on few images in both ways: a process compiles a kernel when it first needs it."""
-    lr, loop = few.config.lr, bare_loop(few.data, few.config)
+    lr, loop = few.config.lr, bare_loop(few.task.data, few.config)
     LocalExecutor(few).evaluate([EvalRequest(0, 0, i, alpha_E, lr) for i, alpha_E in enumerate(alphas_NE)])
     for alpha_E in alphas_NE:
-        loop(few.spec.build(alpha_E, few.inputs))
+        loop(few.spec.build(alpha_E, few.task.inputs))
 
 
 def bare_loop(data: ImageData, config: TrainingConfig) -> BareLoop:

@@ -29,8 +29,8 @@ from ddpnas_ray.commandline import (
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.execution.base import ExecutionConfig
 from ddpnas_ray.experiment.config import SearchConfig, load, source_name
+from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.finished import FinishedRun
-from ddpnas_ray.job import Job
 from ddpnas_ray.runs.directory import create_run, free_name, parsed, refuse_existing
 from ddpnas_ray.runs.lock import locked
 from ddpnas_ray.storage.folder import Folder
@@ -103,7 +103,7 @@ def _search_all(ablation: Searches, args: argparse.Namespace) -> int:
     sweep = plan(args.what, config, arguments)
     out = args.out if saved is not None else _new_out(args, config)
     _refuse_dead(args, sweep.base.execution)
-    job = Job.prepare(sweep.base)
+    job = Experiment.prepare(sweep.base)
     if saved is not None:
         folders.refuse_other_data(saved, job.digest)
         folder = saved.folder
@@ -129,7 +129,7 @@ def _search_all(ablation: Searches, args: argparse.Namespace) -> int:
     return OK
 
 
-def _search(sweep: Sweep, job: Job, folder: Folder, done: dict[Any, Outcome], args: argparse.Namespace) -> None:
+def _search(sweep: Sweep, job: Experiment, folder: Folder, done: dict[Any, Outcome], args: argparse.Namespace) -> None:
     """Search what has not been searched yet; every finished search is kept at once."""
     from ddpnas_ray.distributed.ray_trials import Trial, run_trials, search_all
     from ddpnas_ray.experiment.progress import counting
@@ -151,7 +151,7 @@ def _search(sweep: Sweep, job: Job, folder: Folder, done: dict[Any, Outcome], ar
             run_trials(job, trials, on_done=advance, on_result=lambda i, result: kept(left[i], result))
             return
         for planned, trial in zip(left, trials, strict=True):
-            [result] = search_all(job if job.images is None else None, [trial])
+            [result] = search_all(None if job.config.trains else job, [trial])
             kept(planned, result)
             advance(1)
 
@@ -196,7 +196,7 @@ class _Desk:
         if getattr(self.args, "address", None):
             _refuse_dead(self.args, config.execution)
 
-    def inherited(self, run: FinishedRun, job: Job, alphas: Sequence[Sequence[int]]) -> list[float]:
+    def inherited(self, run: FinishedRun, job: Experiment, alphas: Sequence[Sequence[int]]) -> list[float]:
         from ddpnas_ray.distributed.ray_scoring import inherited_scores
         from ddpnas_ray.experiment.progress import counting
 

@@ -20,14 +20,14 @@ from ddpnas_ray.core.errors import ConfigError, GenotypeError
 from ddpnas_ray.core.requests import Plan
 from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.core.state import initial_state
-from ddpnas_ray.experiment.config import Origin, load
+from ddpnas_ray.experiment.config import load
 from ddpnas_ray.experiment.progress import duration
+from ddpnas_ray.experiment.sections import Origin
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
 from ddpnas_ray.spaces.target import Inputs, Target, TargetConfig
 
 if TYPE_CHECKING:
-    from ddpnas_ray.data.images import Split
-    from ddpnas_ray.job import Job
+    from ddpnas_ray.experiment.experiment import Experiment
     from ddpnas_ray.training.trainer import Trainer
 
 DESCRIPTION = """\
@@ -105,12 +105,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 p.error(f"--{name.replace('_', '-')} is {value}; at least 1 is needed")
         print(json.dumps(count_genotype(args)))
         return OK
-    from ddpnas_ray.data.learning import early_warnings
-    from ddpnas_ray.job import Job
+    from ddpnas_ray.experiment.experiment import Experiment
 
-    job = Job.prepare(load(args.config, args.overrides))
+    job = Experiment.prepare(load(args.config, args.overrides))
     estimate, notes = try_out(job)
-    warnings = early_warnings(job.images, job.config.training.batch_size)
+    warnings = job.evaluator.warnings()
     if args.json:
         values = dataclasses.asdict(estimate) | {"seconds": {w: round(estimate.seconds(w), 1) for w in WORKERS}}
         print(json.dumps(values | {"warnings": warnings}))
@@ -153,7 +152,7 @@ def count_genotype(args: argparse.Namespace) -> dict[str, int]:
     except GenotypeError as error:
         raise GenotypeError(f"{args.genotype}: {error}") from error
     config = TargetConfig(cells=args.cells, channels=args.channels, stem=args.stem or "auto")
-    inputs = Inputs(channels=args.input_channels, image_size=args.image_size, classes=args.classes)
+    inputs = Inputs(shape=(args.input_channels, args.image_size, args.image_size), outputs=args.classes)
     target = Target.resolve(config, inputs, spec.target)
     return {name: cost(target)(alpha_E) for name, cost in spec.costs.items()}
 
@@ -173,7 +172,7 @@ def _mobile_space(args: argparse.Namespace) -> SpaceSpec:
     return find_space(config.space.name)(**config.space.options)
 
 
-def try_out(job: Job) -> tuple[Estimate, list[str]]:
+def try_out(job: Experiment) -> tuple[Estimate, list[str]]:
     """Run the pipeline on two training and two validation batches, and extrapolate.
 
     Returns:
@@ -189,15 +188,14 @@ def try_out(job: Job) -> tuple[Estimate, list[str]]:
 
     config, space = job.config, job.spec.space
     device = local_device(config.execution)
-    whole = job.trainer(device)
+    whole = job.evaluator.trainer(device)
     batch = config.training.batch_size
-    train, val = (sample(split, 2 * batch, seed=config.seed) for split in (job.data.train, job.data.val))
-    two = dataclasses.replace(job.data, train=train, val=val)
-    trainer = dataclasses.replace(whole, data=two)
+    task = whole.task
+    trainer = dataclasses.replace(whole, task=task.excerpt(2 * batch, config.seed))
     executor, strategy = LocalExecutor(trainer), job.strategy()
     state = initial_state(space, config.seed)
     plan = strategy.ask(state, space)
-    assert plan is not None  # Job.prepare refuses a space with nothing to prune
+    assert plan is not None  # Experiment.prepare refuses a space with nothing to prune
 
     start = time.monotonic()
     results = executor.evaluate(plan.requests[:1])
@@ -225,26 +223,17 @@ def try_out(job: Job) -> tuple[Estimate, list[str]]:
         traffic_bytes=int(traffic),
         disk_bytes=checkpoint.KEPT * checkpoint_bytes + weights_bytes,
     )
-    data = job.data
     notes = [
-        f"data       {len(data.train):,} training and {len(data.val):,} validation images, "
-        f"{len(data.classes)} classes, {data.channels}x{data.image_size}x{data.image_size}",
+        f"data       {task.name}: {task.train_examples:,} training and {task.val_examples:,} validation examples of "
+        f"{'x'.join(map(str, task.inputs.shape))}, {task.inputs.outputs} outputs",
         f"space      {space.name}: {space.shape[0]} edges, up to {space.shape[1]} candidates; supernet "
         f"{weights_bytes / 4:,.0f} weights ({_bytes(weights_bytes)})",
         f"trained    {len(results)} of {len(plan.requests)} architectures of an epoch on 2 batches of {batch} "
-        f"({device}): mean score {np.mean([r.score for r in results]):.3f} (val); merged, saved, restored, decoded",
+        f"({device}): mean {task.metric.name} {np.mean([r.score for r in results]):.3f} "
+        "(val); merged, saved, restored, decoded",
         f"a network  {costs} ({job.target})",
     ]
     return estimate, notes
-
-
-def sample(split: Split, n: int, *, seed: int) -> Split:
-    """``n`` images of a split, or all where there are fewer, with the classes in proportion; decoded."""
-    from ddpnas_ray.data.images import DecodedImages, Split
-    from ddpnas_ray.data.split import stratified_batches
-
-    (indices,) = stratified_batches(split.labels_N, n, n, seed=seed)
-    return Split(DecodedImages(split.images.gather(indices)), split.labels_N[indices])
 
 
 def report(estimate: Estimate) -> list[str]:
@@ -262,11 +251,10 @@ def report(estimate: Estimate) -> list[str]:
 
 def _architecture_seconds(whole: Trainer, two: Trainer, tried: Plan) -> float:
     """Mean time of an architecture-epoch on all data, from the times of single batches."""
-    from ddpnas_ray.data.batches import epoch_order
 
     def batches(trainer: Trainer) -> tuple[int, int]:
-        training = epoch_order(len(trainer.data.train), trainer.config.batch_size, trainer.seed, 0)
-        return len(training), -(-len(trainer.data.val) // trainer.config.batch_size)
+        task, size = trainer.task, trainer.config.batch_size
+        return task.train_examples // size or 1, -(-task.val_examples // size)
 
     (all_training, all_validation), (few_training, few_validation) = batches(whole), batches(two)
     recomputing = whole.config.bn_images / whole.config.batch_size
@@ -286,18 +274,18 @@ def _time_batches(trainer: Trainer, alpha_E: IntArray) -> tuple[float, float]:
     import torch
 
     from ddpnas_ray.nn.weights import Layout, Piece, Weights, bind
-    from ddpnas_ray.training.epoch import accuracy, fixed_threads, train_epoch
+    from ddpnas_ray.training.epoch import fixed_threads
 
-    network = trainer.spec.build(alpha_E, trainer.inputs)
+    network = trainer.spec.build(alpha_E, trainer.task.inputs)
     tensors = {name: p.detach().numpy() for name, p in network.named_parameters()}
     layout = Layout.of(Piece(name, tensor.shape) for name, tensor in tensors.items())
     with fixed_threads(trainer.config.threads):
         whole = bind(network, layout, torch.from_numpy(Weights(tensors).flat).to(trainer.device))
         network.to(trainer.device)
         start = time.perf_counter()
-        train_epoch(network, whole, trainer.training_batches(0), trainer.config, lr=1e-4)
+        trainer.train(network, whole, layout, epoch=0, lr=1e-4)
         trained = time.perf_counter()
-        accuracy(network, trainer.validation_batches(), trainer.config)
+        trainer.score(network)
         return trained - start, time.perf_counter() - trained
 
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ddpnas_ray.core.generation.solve import Solution
     from ddpnas_ray.core.space import CostTable
     from ddpnas_ray.devices.config import TimingOptions
+    from ddpnas_ray.experiment.experiment import Experiment
     from ddpnas_ray.experiment.finished import FinishedRun, Generated
-    from ddpnas_ray.job import Job
 
 DESCRIPTION = """\
 Generate the best network for each budget from one finished search, in seconds and with proof: no other network within
@@ -165,7 +165,7 @@ def _stdout_to_stderr() -> Iterator[None]:
         os.close(kept)
 
 
-def _verify(run: FinishedRun, job: Job, networks: Sequence[Generated], on_ray: bool) -> list[Generated]:
+def _verify(run: FinishedRun, job: Experiment, networks: Sequence[Generated], on_ray: bool) -> list[Generated]:
     """Score every solution with the supernet's weights, each architecture once, and take the best of each budget."""
     from ddpnas_ray.distributed.ray_scoring import inherited_scores
 

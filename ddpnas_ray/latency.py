@@ -169,8 +169,9 @@ def _build(args: argparse.Namespace) -> int:
 
 def _what(args: argparse.Namespace) -> tuple[dict[str, Any], SpaceSpec, Target]:
     """Section ``space``, the space that it makes, and the target; no data set is read for it."""
-    from ddpnas_ray.experiment.config import check, parse, read_text, set_key, to_dict
+    from ddpnas_ray.experiment.config import check, set_key, to_dict
     from ddpnas_ray.experiment.finished import FinishedRun
+    from ddpnas_ray.experiment.yaml_text import parse, read_text
     from ddpnas_ray.spaces.base import find_space
     from ddpnas_ray.spaces.target import Inputs, Target
 
@@ -189,7 +190,9 @@ def _what(args: argparse.Namespace) -> tuple[dict[str, Any], SpaceSpec, Target]:
             )
     spec = find_space(config.space.name)(**config.space.options)
     # What is not given stands in the section, which wins.
-    inputs = Inputs(channels=args.input_channels or 3, image_size=args.image_size or 1, classes=args.classes or 1)
+    inputs = Inputs(
+        shape=(args.input_channels or 3, args.image_size or 1, args.image_size or 1), outputs=args.classes or 1
+    )
     return to_dict(config)["space"], spec, Target.resolve(config.target, inputs, spec.target)
 
 

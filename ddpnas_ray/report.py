@@ -13,7 +13,7 @@ from typing import Any
 from ddpnas_ray.commandline import FAILED, OK, Parser, guarded
 from ddpnas_ray.core.errors import ConfigError, RunDirError
 from ddpnas_ray.core.space import SearchSpace, every_edge_active
-from ddpnas_ray.experiment.config import parse
+from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.reporting.explain import edge_story, story_text
 from ddpnas_ray.reporting.runfiles import RunFiles, keep_per_group, read_records, read_run
 from ddpnas_ray.reporting.summary import summary

@@ -24,8 +24,9 @@ from ddpnas_ray.commandline import (
     seconds,
 )
 from ddpnas_ray.core.errors import RunDirError
-from ddpnas_ray.experiment.config import SearchConfig, check, describe, dump, fixed_keys, load, parse, set_key
+from ddpnas_ray.experiment.config import SearchConfig, check, describe, dump, fixed_keys, load, set_key
 from ddpnas_ray.experiment.progress import Display, Progress
+from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.reporting.summary import summary
 from ddpnas_ray.runs.directory import (
     create_run,
@@ -102,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if _on_workers(config):
             raise RunDirError("--out none: a search on Ray needs a run directory; set execution.backend=local")
         return _search(config, NO_RUN, args)
-    on = config.data.name if config.evaluation.kind == "supernet" else "table"
+    on = config.searched_on
     out = args.out or free_name(f"runs/{config.space.name}-{on}-s{config.seed}")
     refuse_existing(Folder.open(out))
     return _search(config, out, args)
@@ -138,12 +139,12 @@ def _search(config: SearchConfig, out: str, args: argparse.Namespace, resumed: F
         address = args.address or os.environ.get("RAY_ADDRESS") or ""
         refuse_client(address)
         refuse_dead_address(address)
-    from ddpnas_ray.job import Job
+    from ddpnas_ray.experiment.experiment import Experiment
 
-    job = Job.prepare(config)
+    job = Experiment.prepare(config)
     if resumed is not None:
         refuse_other_data(resumed, job.digest)
-    title = f"ddpnas search: {config.space.name} on {job.name}, seed {config.seed}"
+    title = f"ddpnas search: {config.space.name} on {config.searched_on}, seed {config.seed}"
     display = Display(title, live=sys.stderr.isatty(), lines=sys.stderr if args.json else sys.stdout)
     run = _on_ray if _on_workers(config) else _in_process
     try:
@@ -171,7 +172,7 @@ def _search(config: SearchConfig, out: str, args: argparse.Namespace, resumed: F
 
 
 def _in_process(job: Any, out: str, args: argparse.Namespace, display: Display, resumed: Folder | None) -> Any:
-    from ddpnas_ray import job as jobs
+    from ddpnas_ray.experiment.run import run_experiment
 
     executor, progress = job.executor(), job.progress()
     progress.workers = ("local",)
@@ -179,7 +180,7 @@ def _in_process(job: Any, out: str, args: argparse.Namespace, display: Display, 
     with keeping as run:
         _warn(job, display, resumed)
         with display, _watching(progress, display):
-            return jobs.run(job, run and run[0], executor, progress, until_s=args.until_s)
+            return run_experiment(job, run and run[0], executor, progress, until_s=args.until_s)
 
 
 def _on_ray(job: Any, out: str, args: argparse.Namespace, display: Display, resumed: Folder | None) -> Any:
@@ -203,16 +204,14 @@ def _on_ray(job: Any, out: str, args: argparse.Namespace, display: Display, resu
 
 def _warn(job: Any, display: Display, resumed: Folder | None) -> None:
     """Say what a new search may suffer from, once its run directory is made."""
-    from ddpnas_ray.data.learning import early_warnings
-
     if resumed is None:
-        for warning in early_warnings(job.images, job.config.training.batch_size):
+        for warning in job.evaluator.warnings():
             print(f"warning: {warning}", file=display.lines, flush=True)
 
 
 def _on_workers(config: SearchConfig) -> bool:
     """Whether Ray workers are needed: a table is read faster than a worker starts."""
-    return config.execution.backend == "ray" and config.evaluation.kind == "supernet"
+    return config.execution.backend == "ray" and config.trains
 
 
 @contextmanager

@@ -25,7 +25,8 @@ from ddpnas_ray.commandline import (
     refuse_dead_address,
 )
 from ddpnas_ray.core.errors import ConfigError, ResourceError, RunDirError, did_you_mean
-from ddpnas_ray.experiment.config import SearchConfig, check, load, parse, source_name, to_dict, to_yaml
+from ddpnas_ray.experiment.config import SearchConfig, check, load, source_name, to_dict
+from ddpnas_ray.experiment.yaml_text import parse, to_yaml
 from ddpnas_ray.runs.directory import create_run, free_name, parsed, read_result, refuse_existing
 from ddpnas_ray.runs.files import read_evaluations
 from ddpnas_ray.runs.lock import locked
@@ -119,9 +120,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     log = _loggers(args.log)
     plan = _saved(args) if args.resume else _plan(args)
     sweep = grids.plan(plan.config, plan.grid, plan.seeds)
-    if plan.stop != "none" and any(variant.config.evaluation.kind == "table" for variant in sweep.variants):
+    if plan.stop != "none" and any(not variant.config.trains for variant in sweep.variants):
         raise ConfigError(f"--stop {plan.stop}: searches by table take milliseconds; --stop is for those that train")
-    on = plan.config.data.name if plan.config.evaluation.kind == "supernet" else "table"
+    on = plan.config.searched_on
     out = args.out or free_name(f"runs/sweep-{plan.config.space.name}-{on}")
     folder = Folder.open(out)
     if not args.resume:
@@ -164,7 +165,7 @@ def _search(
         sizes = ", ".join(dict.fromkeys(f"{size} each" for size in placed.sizes.values()))
         where = f"dashboard http://{dashboard}" if dashboard else "no dashboard"
         print(f"{folder.uri}: {len(left)} of {len(sweep.trials)} searches, {sizes}, {where}", flush=True)
-        unit = "evaluations" if plan.config.evaluation.kind == "table" else "architecture-epochs"
+        unit = plan.config.unit
         with locked(folder), counting(unit, evaluations, sys.stdout) as advance:
             return ray_tune.run(
                 placed,
@@ -202,7 +203,7 @@ def _trials(
         job = dataclasses.replace(jobs[grids.family(config)], config=config)
         evaluations += sum(job.strategy().epochs(job.spec.space))
         params = {**points[int(one.variant.value)], "seed": one.seed}
-        by_table = config.evaluation.kind == "table"  # images depend on the seed: loaded as the trial starts
+        by_table = not config.trains  # images depend on the seed: loaded as the trial starts
         trials.append(TuneTrial(name, params, config, job if by_table else None, name in stopped))
     return trials, evaluations, digest
 

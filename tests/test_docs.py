@@ -34,7 +34,7 @@ from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.images import load_data
 from ddpnas_ray.experiment import config
 from ddpnas_ray.spaces.base import SPACES, find_space
-from ddpnas_ray.testing import SpaceContract, StrategyContract
+from ddpnas_ray.testing import SpaceContract, StrategyContract, TaskContract
 from ddpnas_ray.testing.strategy_contract import Make
 from ddpnas_ray.training.epoch import fixed_threads
 from tests.commands import ENVIRONMENT, LOCAL, options, run
@@ -153,6 +153,7 @@ def known_keys() -> frozenset[str]:
     built_in = [inspect.signature(find_space(name)).parameters for name in SPACES.names()]
     options = {f"space.{option}" for parameters in built_in for option in parameters}
     own = {f"space.{option}" for option in inspect.signature(mixer.make).parameters}
+    own |= {f"task.{option}" for option in list(inspect.signature(reading.make).parameters)[2:]} | {"task.metric"}
     own |= {f"climbing.{option}" for option in inspect.signature(climbing.ClimbingConfig).parameters}
     keys |= own
     return frozenset({*keys, *(key.partition(".")[0] for key in keys), *options})
@@ -166,7 +167,7 @@ def test_every_configuration_key_exists(page: Path) -> None:
         given |= set(re.findall(r"--set ([\w.]+)=", code))
         if found := re.fullmatch(rf"((?:{sections})\.\w+)(?:[=:].*)?", code):
             given.add(found[1])
-    given -= {"section.key", "space.json", *files(page)}  # a placeholder, and files
+    given -= {"section.key", "space.json", "task.py", *files(page)}  # a placeholder, and files
     assert sorted(given - known_keys()) == []
 
 
@@ -308,6 +309,98 @@ def test_the_page_about_an_own_space_does_what_it_says(tmp_path: Path, monkeypat
     images = torch.from_numpy(normalise(data.val.images.gather(range(len(data.val))), data.mean, data.std))
     hits = network.eval()(images).argmax(dim=1).numpy() == data.val.labels_N
     assert found["score"]["value"] == pytest.approx(np.mean(hits)), "as --verify scored it"
+
+
+# --- docs/own-task.md ---
+
+OWN_TASK = DOCS / "own-task.md"
+reading = module_of_page(OWN_TASK, "reading")
+
+
+class TestTheTaskOfThePage(TaskContract):
+    make = staticmethod(lambda: reading.make(DataConfig(), 0))
+
+
+@pytest.mark.slow
+def test_the_page_about_an_own_task_does_what_it_says(tmp_path: Path) -> None:
+    written = files(OWN_TASK)
+    assert set(written) == {"reading.py", "test_reading.py", "reading.yaml"}
+    for name, content in written.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    tests, searching = blocks(OWN_TASK, "sh")
+    assert "13 passed" in typed(tmp_path, tests), "thirteen laws, as the page says"
+    said = typed(tmp_path, searching)
+    assert "66 architecture-epochs in 6 rounds" in said
+    assert "near chance" not in said
+    result = json.loads((tmp_path / "runs/reading/result.json").read_text())
+    assert result["scores"]["last_epoch_mean"] > 0.3, "R2: it learns"
+    assert run(report.main, tmp_path / "runs/reading", "--verify-fingerprint").code == 0
+
+
+# --- everything of one's own ---
+
+SIZES = '''
+"""How large is the number's class? Regression of a class's rank, on whatever data set there is."""
+
+from dataclasses import dataclass, replace
+
+from torch.nn.functional import mse_loss
+
+from ddpnas_ray.data.images import load_data
+from ddpnas_ray.spaces.target import Inputs
+from ddpnas_ray.tasks.base import Metric
+from ddpnas_ray.tasks.classification.task import ClassificationTask
+
+
+def closeness(outputs):
+    errors = [(out[:, 0].sigmoid() - ranks / 9).abs().mean() for out, ranks in outputs]
+    return 1.0 - float(sum(errors)) / len(errors)
+
+
+@dataclass(frozen=True)
+class Sizes(ClassificationTask):
+    @property
+    def inputs(self):
+        return Inputs(shape=super().inputs.shape, outputs=1)
+
+    def loss(self, outputs, batch):
+        return mse_loss(outputs[:, 0].sigmoid(), batch.targets / 9)
+
+    def chance(self):
+        return None
+
+
+def make(data, seed, *, name: str = "closeness"):
+    return Sizes(load_data(data, seed), Metric(name, closeness))
+'''
+OWN = {
+    "task.name": "sizes:make",
+    "data.name": "arrays:read",
+    "data.path": "digits.npz",
+    "space.name": "mixer:make",
+    "strategy": "climbing:make",
+    "evaluation.budget": 6,
+    "evaluation.batch": 2,
+    "climbing.start": 2,
+}
+
+
+@pytest.mark.parametrize("backend", ["local", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])])
+def test_an_own_task_space_strategy_and_reader_search_together(tmp_path: Path, backend: str) -> None:
+    for page, name in ((OWN_DATA, "arrays"), (OWN_SPACE, "mixer"), (OWN_STRATEGY, "climbing")):
+        (tmp_path / f"{name}.py").write_text(files(page)[f"{name}.py"])
+    (tmp_path / "sizes.py").write_text(SIZES)
+    digits = load_digits()
+    images = np.rint(digits.images * 15.9375).astype(np.uint8)
+    np.savez(tmp_path / "digits.npz", train_images=images, train_labels=digits.target)
+    words = ["search", *options(*(f"{key}={value}" for key, value in OWN.items())), "--out", "run"]
+    limits = options("data.train_limit=64", "data.val_limit=64", f"execution.backend={backend}", "execution.workers=2")
+    typed(tmp_path, shlex.join(["python", "-m", f"ddpnas_ray.{words[0]}", *words[1:], *limits]))
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert (result["space"], result["strategy"]) == ("mixer", "climbing:make")
+    assert result["architecture_epochs"] == 6
+    assert 0.5 < result["scores"]["best"] <= 1
+    assert run(report.main, tmp_path / "run", "--verify-fingerprint").code == 0
 
 
 # --- docs/own-strategy.md ---

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ import torch
 
 from ddpnas_ray import check, generate, search
 from ddpnas_ray.core.generation.budgets import Bound
+from ddpnas_ray.core.generation.problem import Problem
 from ddpnas_ray.core.generation.solve import Certificate, Solution
+from ddpnas_ray.core.space import CostTable, Edge, Op, SearchSpace, each_edge_alone
 from ddpnas_ray.devices.config import TimingOptions
 from ddpnas_ray.devices.table import Latency, LatencyRow, LatencyTable, edge_names
-from ddpnas_ray.experiment.config import parse
-from ddpnas_ray.experiment.finished import Generated
+from ddpnas_ray.experiment.finished import FinishedRun, Generated, infeasible_text
+from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.runs.files import read_costs, read_space
 from ddpnas_ray.spaces.cell.space import make
 from ddpnas_ray.spaces.target import Target
@@ -241,10 +243,10 @@ def refused(finished: Path, *words: str) -> Said:
     [
         (
             ["--budget", "macs=1"],
-            ["BudgetError", "meets macs=1 ", "nearest feasible with the other bounds held: macs "],
+            ["BudgetError", "meets macs=1 ", "nearest feasible: macs "],
         ),
         (["--budget", "height=7"], None),
-        (["--budget", "height=3..3"], ["each bound on its own: height.normal 2, height.reduce 2", "--include-pruned"]),
+        (["--budget", "height=3..3"], ["height=3..3 is infeasible even alone", "height.normal 2, height.reduce 2"]),
         (["--budget", "mac=1M"], ["mac is no cost of this space; did you mean macs?"]),
         (["--budget", "macs"], ["'macs' is no key=value"]),
         (["--budget", "macs=1ms"], ["'1ms' is no number of macs; allowed units: k, M, G, %"]),
@@ -272,6 +274,62 @@ def test_an_infeasible_budget_does_not_keep_the_others_from_being_written(finish
     assert (said.code, said.err.count("\n")) == (2, 1)
     assert "infeasible" in said.out
     assert len([path for path in (finished / "generated").iterdir() if path.is_dir()]) == 1
+
+
+# Two edges of three operations each: costs (a, b) of every choice. The cheapest live one on each edge costs (2, 2).
+COSTS = {"a": [[1, 2, 8], [1, 2, 8]], "b": [[1, 8, 2], [1, 8, 2]]}
+
+
+@pytest.mark.parametrize(
+    ("bounds", "include_pruned", "text"),
+    [
+        (
+            {"a": 3},
+            False,
+            "meets a=3 (target T); nearest feasible: a 4; with --include-pruned it is feasible: a 3, E[alpha] 0.4000; "
+            "change --budget, add --include-pruned, or search again with a larger pruning.keep_per_group",
+        ),
+        (
+            {"a": 1},
+            False,
+            "meets a=1 (target T); nearest feasible: a 4; --include-pruned does not help: nearest feasible: a 2; "
+            "change --budget",
+        ),
+        ({"a": 1}, True, "meets a=1 (target T); nearest feasible: a 2; change --budget"),
+        (
+            {"a": 1, "b": 9},
+            True,
+            "meets a=1,b=9 (target T); a=1 is infeasible even alone; nearest feasible with the other bounds held: a 2, "
+            "b none; change --budget",
+        ),
+        (
+            {"a": 1, "b": 1},
+            True,
+            "meets a=1,b=1 (target T); each of a=1,b=1 is infeasible even alone; nearest feasible, each on its own: "
+            "a 2, b 2; change --budget",
+        ),
+        (
+            {"a": 9, "b": 9},
+            False,
+            "meets a=9,b=9 (target T); each bound is feasible alone, but not together; nearest feasible with the other "
+            "bounds held: a 16, b 16; with --include-pruned it is feasible: a 3, b 9, E[alpha] 0.4000; "
+            "change --budget, add --include-pruned, or search again with a larger pruning.keep_per_group",
+        ),
+    ],
+    ids=["pruned ones help", "they do not", "nothing pruned", "one alone", "both alone", "only together"],
+)
+def test_an_infeasible_budget_says_which_bound_is_to_blame_and_what_pruned_operations_would_do(
+    searched: Path, bounds: dict[str, int], include_pruned: bool, text: str
+) -> None:
+    ops = tuple(Op(name, "parameter") for name in ("cheap", "slim", "fast"))
+    edges = (Edge("first", ops), Edge("second", ops))
+    choosable_EK = np.array([[include_pruned, True, True]] * 2)
+    costs = {name: CostTable(0, np.array(entries_EK)) for name, entries_EK in COSTS.items()}
+    theta_EK = np.array([[0.2, 0.5, 0.3], [0.0, 0.6, 0.4]])
+    problem = Problem(SearchSpace("two", edges, each_edge_alone(edges)), theta_EK, choosable_EK, costs)
+    run = replace(FinishedRun.load(str(searched)), problem=problem)
+    said = infeasible_text(run, {name: Bound(None, bound) for name, bound in bounds.items()})
+    assert said == f"no architecture of space 'two' {text}".replace("target T", f"target {run.target}")
 
 
 def test_a_run_that_is_none_or_has_not_finished(tmp_path: Path, finished: Path) -> None:

@@ -54,8 +54,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def variants(config: SearchConfig, arguments: Arguments) -> list[Variant]:
     """A variant for every way to merge, with a probe."""
     evaluation = config.evaluation
-    if evaluation.kind == "table" or evaluation.table is None:
-        given = "evaluation.kind is table" if evaluation.kind == "table" else "evaluation.table is null"
+    if not config.trains or evaluation.table is None:
+        given = "evaluation.kind is table" if not config.trains else "evaluation.table is null"
         raise ConfigError(
             f"correlation: {given}; a supernet is compared with a table: take a configuration that trains, such as "
             "configs/cifar10_nasbench201_cpu.yaml, and --set evaluation.table=FILE"

@@ -13,9 +13,10 @@ from typing import Any
 
 from ddpnas_ray.ablations.outcomes import Outcome
 from ddpnas_ray.core.errors import RunDirError
-from ddpnas_ray.experiment.config import SearchConfig, check, dump, fixed_keys, parse, set_key, to_dict
-from ddpnas_ray.job import environment
+from ddpnas_ray.experiment.config import SearchConfig, check, dump, fixed_keys, set_key, to_dict
+from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.runs.directory import parsed
+from ddpnas_ray.runs.environment import environment
 from ddpnas_ray.runs.files import json_file
 from ddpnas_ray.storage.folder import Folder
 

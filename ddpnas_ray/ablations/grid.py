@@ -10,8 +10,9 @@ from typing import Any
 
 from ddpnas_ray.ablations.variants import Planned, Study, Variant, parse_seeds, refuse_twice, varied
 from ddpnas_ray.core.errors import ConfigError
-from ddpnas_ray.experiment.config import SearchConfig, parse, to_dict
-from ddpnas_ray.job import Job
+from ddpnas_ray.experiment.config import SearchConfig, to_dict
+from ddpnas_ray.experiment.experiment import Experiment
+from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.reporting.analysis import value_text
 
 Grid = Mapping[str, Sequence[Any]]
@@ -75,7 +76,7 @@ def plan(config: SearchConfig, grid: Grid, seeds: str) -> Study:
     return Study("sweep", variants[0].config, tuple(variants), parse_seeds(seeds))
 
 
-def prepare(study: Study, grid: Grid) -> dict[str, Job]:
+def prepare(study: Study, grid: Grid) -> dict[str, Experiment]:
     """Load the data of every variant once, and check its strategy.
 
     Returns:
@@ -84,14 +85,14 @@ def prepare(study: Study, grid: Grid) -> dict[str, Job]:
     Raises:
         BadInput: Data, table or space of a variant are not what its configuration says, or a key changes nothing.
     """
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, Experiment] = {}
     strategies = []
     for variant in study.variants:
         name = family(variant.config)
         if name not in jobs:
-            jobs[name] = Job.prepare(variant.config)
+            jobs[name] = Experiment.prepare(variant.config)
         strategies.append(dataclasses.replace(jobs[name], config=variant.config).strategy())
-    by_table = all(variant.config.evaluation.kind == "table" for variant in study.variants)
+    by_table = all(not variant.config.trains for variant in study.variants)
     for key, values in grid.items():
         section = key.partition(".")[0]
         if by_table and section in ("data", "training"):
@@ -111,7 +112,7 @@ def prepare(study: Study, grid: Grid) -> dict[str, Job]:
 
 
 def family(config: SearchConfig) -> str:
-    """What tells searches apart whose data, table, space or target differ: only others can share a ``Job``."""
+    """What tells searches apart whose data, table, space or target differ: only others can share a ``Experiment``."""
     values = to_dict(config)
     return value_text({key: values[key] for key in ("space", "data", "evaluation", "target")})
 

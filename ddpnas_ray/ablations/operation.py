@@ -24,8 +24,8 @@ from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.core.space import FloatArray, SearchSpace
 from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.experiment.config import load, source_name
+from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.finished import FinishedRun
-from ddpnas_ray.job import Job
 from ddpnas_ray.reporting.ablation_plots import histogram
 from ddpnas_ray.reporting.figures import heading
 from ddpnas_ray.runs.files import without_nan
@@ -78,24 +78,21 @@ def look(args: argparse.Namespace, desk: Desk) -> Finding:
         config = run.config
     else:
         config = load(args.config, args.overrides)
-        if config.evaluation.kind != "table":
+        if config.trains:
             raise ConfigError(
                 "operation: nothing scores the networks; give --run RUN, whose weights do, or a configuration with "
                 "evaluation.kind=table"
             )
     desk.begin(config)
-    spec = run.spec if run is not None else Job.prepare(config).spec
+    spec = run.spec if run is not None else Experiment.prepare(config).spec
     e, k = find_choice(spec.space, args.edge, args.operation)
     alphas = networks_with(spec.space, e, k, args.networks, config.seed)
-    job = run.job(args.overrides) if run is not None else Job.prepare(config)
+    job = run.job(args.overrides) if run is not None else Experiment.prepare(config)
     scores: dict[str, list[float]] = {}
-    if run is not None and job.images is not None:
+    if run is not None and config.trains:
         scores["val: inherited weights"] = desk.inherited(run, job, alphas)
-    elif job.scores is not None:
-        val = job.scores.column(config.evaluation.score, "val", "evaluation.score")
-        final = job.scores.column(config.evaluation.final, "test", "evaluation.final")
-        for split, column in (("val", val), ("test", final)):
-            scores[f"{split}: {column}"] = [job.scores.score(column, alpha_E) for alpha_E in alphas]  # type: ignore[arg-type]
+    elif job.benchmark is not None:
+        scores = job.benchmark.known([np.array(alpha_E) for alpha_E in alphas])
     source = source_name(args.config, args.overrides) if run is None else run.name
     arguments = {key: getattr(args, key) for key in ("edge", "operation", "networks", "run")}
     return Finding(config, arguments, job.digest, report(spec, e, k, alphas, scores, source, config.seed))

@@ -16,8 +16,8 @@ from ddpnas_ray.ablations.outcomes import Row
 from ddpnas_ray.ablations.variants import Arguments, Study, Variant, parse_seeds
 from ddpnas_ray.core.plugins import Kind
 from ddpnas_ray.experiment.config import SearchConfig, make_strategy
+from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.finished import FinishedRun
-from ddpnas_ray.job import Job
 from ddpnas_ray.spaces.base import find_space
 
 ABLATIONS = Kind("ablation", "ddpnas_ray.ablations", function="ablation", returns="Searches or a Look")
@@ -77,7 +77,7 @@ class Desk(Protocol):
         """Refuse what would fail later: an ``--out`` that exists, an address where no cluster answers."""
         ...
 
-    def inherited(self, run: FinishedRun, job: Job, alphas: Sequence[Sequence[int]]) -> list[float]:
+    def inherited(self, run: FinishedRun, job: Experiment, alphas: Sequence[Sequence[int]]) -> list[float]:
         """Validation scores with inherited weights: on Ray where ``--address`` is given, else in this process."""
         ...
 

@@ -79,7 +79,7 @@ def look(args: argparse.Namespace, desk: Desk) -> Finding:
             raise ConfigError(f"{option}: {fractions[0]} is no whole number")
     run = FinishedRun.load(args.run)
     run.refuse_without_theta()
-    if args.verify and run.config.evaluation.kind == "table":
+    if args.verify and not run.config.trains:
         raise ConfigError(f"--verify: {args.run} was searched by table and has no weights; leave --verify out")
     desk.begin(run.config)
     wanted = shapes(run, heights, counts)  # type: ignore[arg-type]

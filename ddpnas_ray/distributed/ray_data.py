@@ -10,7 +10,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ddpnas_ray.experiment.config import SearchConfig
-from ddpnas_ray.job import Job
+from ddpnas_ray.experiment.experiment import Experiment
 
 
 class Loader:
@@ -22,9 +22,9 @@ class Loader:
     def __repr__(self) -> str:
         return "ddpnas-data"
 
-    def load(self, config: SearchConfig) -> Job:
-        """See ``Job.prepare``."""
-        return Job.prepare(config)
+    def load(self, config: SearchConfig) -> Experiment:
+        """See ``Experiment.prepare``."""
+        return Experiment.prepare(config)
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,15 @@ class DataSource:
         options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 3}
         return cls(ray.remote(Loader).options(scheduling_strategy=node, **options).remote(os.getcwd()))
 
-    def job(self, config: SearchConfig) -> Job:
+    def job(self, config: SearchConfig) -> Experiment:
         """A search with its images, which are views of the object store; they go when the job does.
 
         Raises:
-            BadInput: See ``Job.prepare``.
+            BadInput: See ``Experiment.prepare``.
             WorkerLostError: The loading process died again and again.
         """
         from ddpnas_ray.execution.ray_pool import fetched  # needs torch, which the loader does not
 
         lost = "the data could not be loaded on the command's node; look at its memory (ray status)"
-        job: Job = fetched(self.loader.load.remote(config), lost)
+        job: Experiment = fetched(self.loader.load.remote(config), lost)
         return job

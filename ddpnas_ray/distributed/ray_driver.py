@@ -19,13 +19,14 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ddpnas_ray import job as jobs
 from ddpnas_ray.core.errors import ResourceError
 from ddpnas_ray.distributed.ray_attach import CONNECTION, Attached, reason
 from ddpnas_ray.distributed.ray_metrics import Metrics
 from ddpnas_ray.execution.base import ExecutionConfig
 from ddpnas_ray.execution.ray_pool import RayPool, fetched, fitting_workers
+from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.progress import Progress
+from ddpnas_ray.experiment.run import run_experiment
 from ddpnas_ray.storage.folder import Folder
 
 
@@ -34,7 +35,7 @@ class Driver:
 
     Args:
         out: The run directory; it exists, and the command holds its lock.
-        until_s: See ``job.run``.
+        until_s: See ``run_experiment``.
     """
 
     def __init__(self, out: str, until_s: float | None) -> None:
@@ -46,7 +47,7 @@ class Driver:
     def __repr__(self) -> str:
         return "ddpnas-driver"
 
-    def run(self, job: jobs.Job) -> dict[str, Any] | None:
+    def run(self, job: Experiment) -> dict[str, Any] | None:
         """Search to the end, or until stopped; idempotent, since it starts from the newest checkpoint.
 
         Args:
@@ -58,7 +59,7 @@ class Driver:
         with self._running:  # Ray may invoke it again though this process lives, when a connection broke
             return self._search(job)
 
-    def _search(self, job: jobs.Job) -> dict[str, Any] | None:
+    def _search(self, job: Experiment) -> dict[str, Any] | None:
         logging.basicConfig(level=logging.WARNING)
         config = job.config.execution
         progress = job.progress()
@@ -67,14 +68,14 @@ class Driver:
         size = fitting_workers(config, job.config.training.threads, job.widest_epoch())
         if (config.workers or 0) > size.workers:
             progress.note = f"{size.workers} of {config.workers} workers fit"
-        trainer = job.trainer("cuda" if size.gpus_per_worker else "cpu")
+        trainer = job.evaluator.trainer("cuda" if size.gpus_per_worker else "cpu")
         if size.elastic:
             progress.note = "waiting for the first node"
         self._pool = RayPool(trainer, config, size)
         if size.elastic:
             progress.note = ""
         try:
-            return jobs.run(
+            return run_experiment(
                 job,
                 Folder.open(self._out),
                 self._pool,
@@ -117,7 +118,7 @@ class Search(Attached):
         return outcome
 
 
-def start(job: jobs.Job, folder: Folder, until_s: float | None = None) -> Search:
+def start(job: Experiment, folder: Folder, until_s: float | None = None) -> Search:
     """Start a search in the connected cluster.
 
     With a local run directory the driver is pinned to this node, where the directory is; with a URI it may move.

@@ -9,15 +9,15 @@ import numpy as np
 
 from ddpnas_ray.core.requests import EvalRequest
 from ddpnas_ray.execution.base import Executor
+from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.finished import FinishedRun
-from ddpnas_ray.job import Job
 from ddpnas_ray.runs.directory import parsed
 from ddpnas_ray.runs.files import read_weights
 
 
 def inherited_scores(
     run: FinishedRun,
-    job: Job,
+    job: Experiment,
     alphas: Sequence[Sequence[int]],
     *,
     on_ray: bool,
@@ -43,15 +43,15 @@ def inherited_scores(
 
 
 @contextmanager
-def _executor(job: Job, on_ray: bool) -> Iterator[Executor]:
-    if not on_ray or job.images is None:
+def _executor(job: Experiment, on_ray: bool) -> Iterator[Executor]:
+    if not on_ray or not job.config.trains:
         yield job.executor()
         return
     from ddpnas_ray.execution.ray_pool import RayPool, fitting_workers
 
     config = job.config.execution
     size = fitting_workers(config, job.config.training.threads)
-    pool = RayPool(job.trainer("cuda" if size.gpus_per_worker else "cpu"), config, size)
+    pool = RayPool(job.evaluator.trainer("cuda" if size.gpus_per_worker else "cpu"), config, size)
     try:
         yield pool
     finally:

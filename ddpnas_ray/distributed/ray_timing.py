@@ -17,7 +17,7 @@ from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.devices.config import TimingOptions, device_label
 from ddpnas_ray.devices.table import Latency, Timings, reference_latency
 from ddpnas_ray.execution.ray_pool import fetched
-from ddpnas_ray.job import machine
+from ddpnas_ray.runs.environment import machine
 from ddpnas_ray.spaces.base import Part, SpaceSpec
 from ddpnas_ray.spaces.target import Target
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import ray
 
-from ddpnas_ray import job as jobs
 from ddpnas_ray.distributed.ray_data import DataSource
 from ddpnas_ray.execution.ray_pool import fetched, fitting_workers
 from ddpnas_ray.experiment.config import SearchConfig
-from ddpnas_ray.job import Job
+from ddpnas_ray.experiment.experiment import Experiment
+from ddpnas_ray.experiment.run import run_experiment
 
 TABLE_TRIALS = 25  # of a table in one task, at most: a search is milliseconds, a task's start a few of them
 LOST = "trials: a task died again and again; look at its node's memory (ray status), or lower execution.workers"
@@ -33,7 +33,7 @@ class Trial:
 
 
 def run_trials(
-    job: Job,
+    job: Experiment,
     trials: Sequence[Trial],
     *,
     on_done: Callable[[int], None] = lambda n: None,
@@ -56,7 +56,7 @@ def run_trials(
     """
     if not trials:
         return []
-    by_table = job.images is None
+    by_table = not job.config.trains
     config = trials[0].config
     size = fitting_workers(config.execution, config.training.threads) if not by_table else None
     per_task = max(1, min(TABLE_TRIALS, len(trials) // 8)) if by_table else 1
@@ -80,12 +80,12 @@ def run_trials(
     return [result for ref in refs for result in found[ref]]
 
 
-def _search(shared: Job | DataSource, trials: Sequence[Trial]) -> list[dict[str, Any]]:
+def _search(shared: Experiment | DataSource, trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """The body of a task: trials by a table, or one with images."""
     return search_all(shared.job(trials[0].config) if isinstance(shared, DataSource) else shared, trials)
 
 
-def search_all(job: Job | None, trials: Sequence[Trial]) -> list[dict[str, Any]]:
+def search_all(job: Experiment | None, trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """Search once a trial, in this process; needs no cluster.
 
     Args:
@@ -94,8 +94,8 @@ def search_all(job: Job | None, trials: Sequence[Trial]) -> list[dict[str, Any]]
     """
     results = []
     for trial in trials:
-        own = Job.prepare(trial.config) if job is None else dataclasses.replace(job, config=trial.config)
-        result = jobs.run(own, None, own.executor(), own.progress())
+        own = Experiment.prepare(trial.config) if job is None else dataclasses.replace(job, config=trial.config)
+        result = run_experiment(own, None, own.executor(), own.progress())
         assert result is not None  # there is no time limit
         results.append(result)
     return results

@@ -22,7 +22,6 @@ from ray import tune
 from ray.exceptions import RayTaskError
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from ddpnas_ray import job as jobs
 from ddpnas_ray.ablations.outcomes import answer_scores
 from ddpnas_ray.core.errors import ResourceError
 from ddpnas_ray.core.space import SearchSpace
@@ -32,7 +31,8 @@ from ddpnas_ray.distributed.ray_metrics import Metrics
 from ddpnas_ray.execution.base import Executor
 from ddpnas_ray.execution.ray_pool import PoolSize, RayPool, fitting_workers
 from ddpnas_ray.experiment.config import SearchConfig, dump, make_strategy
-from ddpnas_ray.job import Job
+from ddpnas_ray.experiment.experiment import Experiment
+from ddpnas_ray.experiment.run import run_experiment
 from ddpnas_ray.runs import checkpoint
 from ddpnas_ray.runs.directory import create_run, read_result, refuse_other_data
 from ddpnas_ray.runs.lock import lock_holder, locked
@@ -67,7 +67,7 @@ class TuneTrial:
     name: str
     params: Mapping[str, Any]
     config: SearchConfig
-    job: Job | None = None
+    job: Experiment | None = None
     stopped: bool = False
 
 
@@ -117,7 +117,7 @@ def pool_size(config: SearchConfig) -> PoolSize:
     Raises:
         ResourceError: GPUs were asked for and there are none, or not one worker fits into the connected cluster.
     """
-    if config.evaluation.kind == "table":
+    if not config.trains:
         return PoolSize(1)
     execution = config.execution
     one = fitting_workers(dataclasses.replace(execution, workers=None), config.training.threads)
@@ -256,7 +256,7 @@ def _search(
     folder = Folder.open(out) / "trials" / trial.name
     if folder.has("result.json") or trial.stopped:
         return _again(trial, folder)
-    job = trial.job or (Job.prepare(trial.config) if source is None else source.job(trial.config))
+    job = trial.job or (Experiment.prepare(trial.config) if source is None else source.job(trial.config))
     if folder.has("config.yaml"):
         refuse_other_data(folder, job.digest)
     else:
@@ -274,22 +274,22 @@ def _search(
             if row["epoch"] != last:
                 tune.report(row)
 
-    if job.images is not None:  # a search by table is over before anybody looks
+    if job.config.trains:  # a tabular search by table is over before anybody looks
         progress.on_epoch = report
         progress.on_change = Metrics(folder.path if folder.is_local else folder.uri, job.spec.space.name).show
     with locked(folder, wait_s=LOCK_S) as lock, failure_logged(folder):
         lock.add(sweep=out)
         with closing(_executor(job, sizes[trial.name])) as executor:
             progress.workers = executor.worker_names if isinstance(executor, RayPool) else ("local",)
-            result = jobs.run(job, folder, executor, progress)
+            result = run_experiment(job, folder, executor, progress)
     assert result is not None  # there is no time limit
     return _last(result, rows)
 
 
-def _executor(job: Job, size: PoolSize) -> Executor:
-    if job.images is None:
+def _executor(job: Experiment, size: PoolSize) -> Executor:
+    if not job.config.trains:
         return job.executor()
-    trainer = job.trainer("cuda" if size.gpus_per_worker else "cpu")
+    trainer = job.evaluator.trainer("cuda" if size.gpus_per_worker else "cpu")
     if size.workers > 1:
         return RayPool(trainer, job.config.execution, size)
     from ddpnas_ray.execution.local import LocalExecutor

@@ -131,7 +131,7 @@ class RayPool:
         self._config, self._size = config, size
         self._reserved = get_current_placement_group()
         self._effort = trainer.spec.effort
-        self._inputs = trainer.inputs
+        self._inputs = trainer.task.inputs
         self._trainer_ref = ray.put(trainer)
         tensors, self._supernet = trainer.supernet()
         self._weights = Weights(tensors)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import importlib.resources
 import inspect
-import re
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from annotated_types import Ge, Lt
 
 from ddpnas_ray.core.errors import ConfigError, did_you_mean
@@ -22,12 +18,14 @@ from ddpnas_ray.core.space import SearchSpace
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.registry import find_reader
 from ddpnas_ray.execution.base import ExecutionConfig
+from ddpnas_ray.experiment.sections import Origin, build_section, checked_values, field_docs, hints_of, validated
+from ddpnas_ray.experiment.yaml_text import parse, plain, read_text, to_yaml, yaml_value
 from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.spaces.target import TargetConfig
-from ddpnas_ray.storage.folder import Folder
 from ddpnas_ray.strategies import registry
 from ddpnas_ray.strategies.base import Context, Strategy
 from ddpnas_ray.strategies.pruning import PruningConfig
+from ddpnas_ray.tasks.base import find_task
 from ddpnas_ray.training.config import TrainingConfig
 
 DEFAULT = "the packaged digits quick start"
@@ -44,13 +42,20 @@ class SpaceConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskConfig:
+    """Section ``task``: its name, and the keyword arguments of the function that makes it."""
+
+    name: str = "classification"
+    """A built-in task, or module:function of your own"""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationConfig:
     """Section ``evaluation``: where scores come from."""
 
     kind: Literal["supernet", "table"] = "supernet"
     """supernet: train with shared weights and validate; table: read scores from a benchmark's table"""
-    metric: Literal["accuracy"] = "accuracy"
-    """What is validated; higher is better, a fraction"""
     budget: Annotated[int, Ge(1)] | None = None
     """Evaluations in all; null: as many as Algorithm 1 needs. pruning: what it leaves verifies the most likely ones"""
     batch: Annotated[int, Ge(1)] | None = None
@@ -72,6 +77,7 @@ class SearchConfig:
     """A whole experiment. All sections can change the result; ``execution`` only by the kind of device it chooses."""
 
     space: SpaceConfig = SpaceConfig()
+    task: TaskConfig = TaskConfig()
     data: DataConfig = DataConfig()
     strategy: str | None = None
     """Who proposes architectures: a built-in strategy, or module:function of your own; names the section used. null:
@@ -85,6 +91,23 @@ class SearchConfig:
     """Keys every random draw: equal seeds give equal results on one kind of device"""
 
     @property
+    def trains(self) -> bool:
+        """Whether architectures are trained, rather than their scores read from a table."""
+        return self.evaluation.kind == "supernet"
+
+    @property
+    def searched_on(self) -> str:
+        """The data in a word, as run directories are named."""
+        if not self.trains:
+            return "table"
+        return self.data.name if self.task.name == TaskConfig().name else registry.section_name(self.task.name)
+
+    @property
+    def unit(self) -> str:
+        """The name of one evaluation: training makes it an architecture-epoch."""
+        return "architecture-epochs" if self.trains else "evaluations"
+
+    @property
     def pruning(self) -> PruningConfig:
         """Section ``pruning``, which every strategy with rounds reads."""
         section: PruningConfig = self.strategies["pruning"]
@@ -92,35 +115,32 @@ class SearchConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """Where the values of a configuration come from, for errors.
+class Made:
+    """A section whose keys are a name and the options of the function of that name.
 
     Args:
-        file: The file, or what stands for it.
-        overrides: What ``--set`` changed after that, in order.
+        config: Its dataclass.
+        find: Name -> function.
+        given: Positional arguments of the function, which are no options.
     """
 
-    file: str
-    overrides: tuple[str, ...] = ()
+    config: type[SpaceConfig | TaskConfig]
+    find: Callable[[str], Callable[..., Any]]
+    given: int = 0
 
-    def of(self, *keys: str) -> str:
-        """The last ``--set`` of one of these dotted keys, of a section around it or of a key in it; else the file.
+    @property
+    def name(self) -> str:
+        """The default."""
+        return self.config().name
 
-        Example:
-            >>> Origin("a.yaml", ("training={lr: 2}", "seed=1")).of("training.lr")
-            '--set training={lr: 2}'
-        """
-        for override in reversed(self.overrides):
-            changed = override.partition("=")[0].strip() + "."
-            if any(changed.startswith(f"{key}.") or f"{key}.".startswith(changed) for key in keys):
-                return f"--set {override}"
-        return self.file
+
+MADE = {"space": Made(SpaceConfig, find_space), "task": Made(TaskConfig, find_task, given=2)}
 
 
 def load(path: str | None, overrides: Sequence[str] = ()) -> SearchConfig:
     """Read a YAML file and apply ``section.key=value`` overrides.
 
-    Another ``space.name`` leaves the file's options of its own space behind, and its target.
+    Another ``space.name`` leaves the file's options of its own space behind, and its target; so does ``task.name``.
 
     Args:
         path: The file, local or a URI, or the name of one that comes with the package; None is the digits quick start.
@@ -132,14 +152,16 @@ def load(path: str | None, overrides: Sequence[str] = ()) -> SearchConfig:
     """
     source = path or DEFAULT
     values = parse(read_text(path), source)
-    named: dict[str, Any] = {"space": {}}
+    named: dict[str, Any] = {}
     for override in overrides:
-        if override.startswith("space.name="):
+        if override.startswith(("space.name=", "task.name=")):
             set_key(named, override)
-    space = values.get("space")
-    if named["space"] and isinstance(space, dict) and space.get("name", "cell") != named["space"]["name"]:
-        del values["space"]
-        values.pop("target", None)
+    for section, new in named.items():
+        old, default = values.get(section), MADE[section].name
+        if isinstance(old, dict) and old.get("name", default) != new["name"]:
+            del values[section]
+            if section == "space":
+                values.pop("target", None)
     for override in overrides:
         set_key(values, override)
     return check(values, source, overrides)
@@ -152,64 +174,12 @@ def source_name(path: str | None, overrides: Sequence[str]) -> str:
     return f"{name} with {', '.join(changed)}" if changed else name
 
 
-def packaged() -> dict[str, Path]:
-    """The configurations that come with the package, by name; those of a source checkout lie beside the package."""
-    package = Path(str(importlib.resources.files("ddpnas_ray")))
-    folders = (package / "configs", package.parent / "configs")
-    files = next((sorted(folder.glob("*.yaml")) for folder in folders if folder.is_dir()), [])
-    return {file.stem: file for file in (package / "digits.yaml", *files)}
-
-
-def read_text(path: str | None) -> str:
-    """The text of a configuration: a file, else one that comes with the package; None is the digits quick start."""
-    file = Path("digits" if path is None else path)
-    if path is None or not file.is_file():
-        file = packaged().get(str(file).removesuffix(".yaml"), file)
-    try:
-        if path is None or "://" not in path:
-            return file.read_text(encoding="utf-8")
-        remote = Folder.open(path)
-        with remote.filesystem.open_input_stream(remote.path) as stream:
-            return bytes(stream.read()).decode()
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"{path}: cannot be read: {error.strerror or error}; --config takes a YAML file, or the name of one that "
-            f"comes with the package: {', '.join(packaged())}"
-        ) from error
-    except OSError as error:
-        reason = error.strerror or error
-        raise ConfigError(f"{path}: cannot be read: {reason}; --config takes a YAML file") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is no UTF-8 text; --config takes a YAML file") from error
-
-
-def parse(text: str, source: str) -> dict[str, Any]:
-    """YAML text -> nested dictionaries."""
-    try:
-        values = yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: 2024-13-45, which looks like a date
-        where = getattr(error, "problem_mark", None)
-        line = f" line {where.line + 1}:" if where else ""
-        raise ConfigError(f"{source}:{line} is not valid YAML: {getattr(error, 'problem', None) or error}") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(
-            f"{source}: sections such as 'training: {{lr: 0.025}}' are needed, got a {type(values).__name__}"
-        )
-    return values
-
-
 def set_key(values: dict[str, Any], override: str) -> None:
     """Apply one ``section.key=value``, in place."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip().rpartition(".")[2]:
         raise ConfigError(f"--set {override}: section.key=value is needed, such as --set pruning.gamma=0.8")
-    try:
-        value = yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"--set {override}: {text!r} is not a YAML value") from error
-    put(values, key.strip(), value, f"--set {override}")
+    put(values, key.strip(), yaml_value(text, f"--set {override}"), f"--set {override}")
 
 
 def put(values: dict[str, Any], key: str, value: Any, source: str) -> None:
@@ -230,7 +200,7 @@ def put(values: dict[str, Any], key: str, value: Any, source: str) -> None:
 def _leave_own_strategy(values: dict[str, Any], new: str) -> None:
     """Drop the section of a strategy of one's own when another strategy takes its place."""
     section = registry.section_name(str(values.get("strategy")))
-    known = {*_hints(SearchConfig), *registry.sections()}
+    known = {*hints_of(SearchConfig), *registry.sections()}
     if section not in known and section != registry.section_name(new):
         values.pop(section, None)
 
@@ -248,20 +218,21 @@ def check(values: Mapping[str, Any], source: str, overrides: Sequence[str] = ())
     """
     values = dict(values)
     origin = Origin(source, tuple(overrides))
-    space = values.pop("space", None)
-    fields = {key: hint for key, hint in _hints(SearchConfig).items() if key not in ("space", "strategies")}
+    made = {section: _check_made(section, values.pop(section, None), origin) for section in MADE}
+    fields = {key: hint for key, hint in hints_of(SearchConfig).items() if key not in (*MADE, "strategies")}
     strategies = _strategy_sections(values.get("strategy"), fields, origin)
-    built = _values({**fields, **strategies}, values, origin, "")
-    sections = {name: built.pop(name, None) or _build(cls, {}, origin, f"{name}.") for name, cls in strategies.items()}
-    space = _check_space({} if space is None else space, origin)
-    config = SearchConfig(**built, space=space, strategies=sections)
+    built = checked_values({**fields, **strategies}, values, origin, "")
+    sections = {
+        name: built.pop(name, None) or build_section(cls, {}, origin, f"{name}.") for name, cls in strategies.items()
+    }
+    config = SearchConfig(**built, **made, strategies=sections)
     evaluation = config.evaluation
-    if evaluation.kind == "table" and evaluation.table is None:
+    if not config.trains and evaluation.table is None:
         raise ConfigError(
             f"{origin.of('evaluation.kind', 'evaluation.table')}: evaluation.table is missing: the Parquet file that "
             "evaluation.kind=table reads"
         )
-    if evaluation.probe is not None and (evaluation.table is None or evaluation.kind == "table"):
+    if evaluation.probe is not None and (evaluation.table is None or not config.trains):
         where = origin.of("evaluation.probe", "evaluation.table", "evaluation.kind")
         raise ConfigError(
             f"{where}: evaluation.probe is {evaluation.probe}: it compares a supernet with a table; set "
@@ -269,7 +240,7 @@ def check(values: Mapping[str, Any], source: str, overrides: Sequence[str] = ())
         )
     find_reader(config.data.name, f"{origin.of('data.name')}: data.name")
     if config.strategy is None:
-        config = dataclasses.replace(config, strategy="surrogate" if evaluation.kind == "table" else "pruning")
+        config = dataclasses.replace(config, strategy="pruning" if config.trains else "surrogate")
     if config.training.merge == "sequential" and config.execution.backend != "local":
         raise ConfigError(
             f"{origin.of('training.merge', 'execution.backend')}: training.merge=sequential needs "
@@ -286,20 +257,16 @@ def check(values: Mapping[str, Any], source: str, overrides: Sequence[str] = ())
 def to_dict(config: SearchConfig) -> dict[str, Any]:
     """The resolved configuration as plain dictionaries, as ``config.yaml`` holds it."""
     values: dict[str, Any] = {}
-    for key, value in dataclasses.asdict(dataclasses.replace(config, space=SpaceConfig())).items():
+    for key, value in dataclasses.asdict(config).items():
+        if key in MADE:
+            value = {"name": value["name"], **value["options"]}
         values |= value if key == "strategies" else {key: value}
-    values["space"] = {"name": config.space.name, **config.space.options}
-    return typing.cast(dict[str, Any], _plain(values))
+    return typing.cast(dict[str, Any], plain(values))
 
 
 def dump(config: SearchConfig) -> str:
     """The resolved configuration as YAML."""
     return to_yaml(to_dict(config))
-
-
-def to_yaml(values: Mapping[str, Any]) -> str:
-    """Nested dictionaries as YAML that ``parse`` reads back as the same values."""
-    return str(yaml.dump(_plain(values), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120))
 
 
 def differing_keys(old: SearchConfig, new: SearchConfig) -> list[str]:
@@ -327,7 +294,7 @@ def make_strategy(config: SearchConfig, space: SearchSpace) -> Strategy:
     context = Context(
         space=space,
         evaluations=needed if evaluation.budget is None else evaluation.budget,
-        batch=evaluation.batch or (1 if evaluation.kind == "table" else space.shape[1]),
+        batch=evaluation.batch or (space.shape[1] if config.trains else 1),
         lr=config.training.lr,
         epochs_per_round=pruning.epochs_per_round,
         keep_per_group=pruning.keep_per_group,
@@ -342,8 +309,10 @@ def describe(strategy: str | None = None) -> Iterator[tuple[str, str, str]]:
         strategy: Whose section is listed beside those of the built-in strategies.
     """
     for section in dataclasses.fields(SearchConfig):
-        if section.name == "space":
-            yield "space.name", "cell", "a built-in space, or module:function of your own; its options follow as keys"
+        if section.name in MADE:
+            made = MADE[section.name]
+            meaning = f"a built-in {section.name}, or module:function of your own; its options follow as keys"
+            yield f"{section.name}.name", made.name, meaning
         elif section.name == "strategies":
             for name, cls in registry.sections(strategy).items():
                 yield from _describe_section(name, cls)
@@ -351,13 +320,13 @@ def describe(strategy: str | None = None) -> Iterator[tuple[str, str, str]]:
             yield from _describe_section(section.name, type(section.default))
         elif section.name == "strategy":
             names = ", ".join(registry.STRATEGIES.names())
-            yield "strategy", "null", f"{_field_docs(SearchConfig)['strategy']}. Built in: {names}"
+            yield "strategy", "null", f"{field_docs(SearchConfig)['strategy']}. Built in: {names}"
         else:
-            yield section.name, _show(section.default), _field_docs(SearchConfig).get(section.name, "")
+            yield section.name, _show(section.default), field_docs(SearchConfig).get(section.name, "")
 
 
 def _describe_section(name: str, cls: Any) -> Iterator[tuple[str, str, str]]:
-    docs = _field_docs(cls)
+    docs = field_docs(cls)
     for key in dataclasses.fields(cls):
         default = "(needed)" if key.default is dataclasses.MISSING else _show(key.default)
         yield f"{name}.{key.name}", default, docs.get(key.name, "")
@@ -374,82 +343,35 @@ def _strategy_sections(name: Any, fields: Mapping[str, Any], origin: Origin) -> 
     return found
 
 
-def _check_space(values: Any, origin: Origin) -> SpaceConfig:
+def _check_made(section: str, values: Any, origin: Origin) -> Any:
+    """Section ``space`` or ``task``: a name, and the options of the function of that name."""
+    made = MADE[section]
+    values = {"name": values} if isinstance(values, str) else {} if values is None else values
     if not isinstance(values, dict):
-        raise ConfigError(f"{origin.of('space')}: space: a section such as {{name: cell}} is needed, got {values!r}")
+        where = origin.of(section)
+        raise ConfigError(f"{where}: {section}: a section such as {{name: {made.name}}} is needed, got {values!r}")
     options = dict(values)
-    name = options.pop("name", "cell")
+    name = options.pop("name", made.name)
     if not isinstance(name, str):
-        raise ConfigError(f"{origin.of('space.name')}: space.name: a name is needed, got {name!r}")
+        raise ConfigError(f"{origin.of(f'{section}.name')}: {section}.name: a name is needed, got {name!r}")
     try:
-        make = find_space(name)
+        make = made.find(name)
     except ConfigError as error:
-        raise ConfigError(f"{origin.of('space.name')}: {error}") from error
-    parameters = inspect.signature(make).parameters
+        raise ConfigError(f"{origin.of(f'{section}.name')}: {error}") from error
+    parameters = dict(list(inspect.signature(make).parameters.items())[made.given :])
     hints = typing.get_type_hints(make, include_extras=True)
     for key in options:
         if key not in parameters:
-            hint = did_you_mean(key, parameters)
-            raise ConfigError(f"{origin.of(f'space.{key}')}: space.{key} is not an option of space {name!r}{hint}")
+            where, hint = origin.of(f"{section}.{key}"), did_you_mean(key, parameters)
+            raise ConfigError(f"{where}: {section}.{key} is not an option of {section} {name!r}{hint}")
     resolved = {}
     for key, parameter in parameters.items():
         if key not in options and parameter.default is inspect.Parameter.empty:
-            raise ConfigError(f"{origin.of('space.name')}: space.{key} is missing; space {name!r} needs it")
+            where = origin.of(f"{section}.name")
+            raise ConfigError(f"{where}: {section}.{key} is missing; {section} {name!r} needs it")
         value = options.get(key, parameter.default)
-        resolved[key] = _validate(hints.get(key, Any), value, origin, f"space.{key}")
-    return SpaceConfig(name=name, options=resolved)
-
-
-def _build(cls: Any, values: Any, origin: Origin, prefix: str) -> Any:
-    """A section from its dictionary; unknown keys first, since a typo is the likeliest mistake."""
-    if not isinstance(values, dict):
-        section = prefix.rstrip(".")
-        raise ConfigError(f"{origin.of(section)}: {section}: a section with keys is needed, got {values!r}")
-    built = _values(_hints(cls), values, origin, prefix)
-    for key in dataclasses.fields(cls):
-        if key.name not in built and key.default is key.default_factory is dataclasses.MISSING:
-            where = origin.of(f"{prefix}{key.name}")
-            raise ConfigError(f"{where}: {prefix}{key.name} is missing; section {prefix.rstrip('.')} needs it")
-    return cls(**built)
-
-
-def _hints(cls: Any) -> dict[str, Any]:
-    hints = typing.get_type_hints(cls, include_extras=True)
-    return {key.name: hints[key.name] for key in dataclasses.fields(cls)}
-
-
-def _values(hints: Mapping[str, Any], values: Mapping[str, Any], origin: Origin, prefix: str) -> dict[str, Any]:
-    for key in values:
-        if key not in hints:
-            hint = did_you_mean(str(key), hints, prefix)
-            raise ConfigError(f"{origin.of(f'{prefix}{key}')}: {prefix}{key} is not a key{hint}")
-    built = {}
-    for key, value in values.items():
-        if dataclasses.is_dataclass(hints[key]):
-            built[key] = _build(hints[key], {} if value is None else value, origin, f"{prefix}{key}.")
-        else:
-            built[key] = _validate(hints[key], value, origin, f"{prefix}{key}")
-    return built
-
-
-def _validate(hint: Any, value: Any, origin: Origin, key: str) -> Any:
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-    try:
-        return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False)).validate_python(_tuples(value), strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"{origin.of(key)}: {key} is {value!r}; {_lower_first(first['msg'])}") from None
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(v) for key, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, (tuple, list)) else value
+        resolved[key] = validated(hints.get(key, Any), value, origin, f"{section}.{key}")
+    return made.config(name=name, options=resolved)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -462,43 +384,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _show(value: Any) -> str:
     return "null" if value is None else str(value)
-
-
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]
-
-
-def _field_docs(cls: type) -> dict[str, str]:
-    """The string literal under each field of a dataclass."""
-    body = ast.parse(inspect.getsource(cls)).body[0]
-    docs: dict[str, str] = {}
-    assert isinstance(body, ast.ClassDef)
-    for before, after in zip(body.body, body.body[1:], strict=False):
-        if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name) and isinstance(after, ast.Expr):
-            docs[before.target.id] = " ".join(str(ast.literal_eval(after.value)).split())
-    return docs
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 numbers (``3e-4`` is a float), and no key twice."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands there twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes what ``_Loader`` reads back as the same value."""
-
-
-for _side in (_Loader, _Dumper):
-    _side.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"),
-        list("-+0123456789."),
-    )

@@ -18,9 +18,10 @@ import numpy as np
 from ddpnas_ray.core.errors import ConfigError, TooLargeError, did_you_mean
 from ddpnas_ray.core.generation.budgets import Budget, budget_text, is_time, quantity
 from ddpnas_ray.core.generation.problem import Problem, evaluate
-from ddpnas_ray.core.generation.solve import Solution, most_likely, nearest
+from ddpnas_ray.core.generation.solve import Solution, most_likely, nearest, solve
 from ddpnas_ray.core.space import CostFunction, IntArray
-from ddpnas_ray.experiment.config import SearchConfig, check, fixed_keys, make_strategy, parse, set_key, to_dict
+from ddpnas_ray.experiment.config import SearchConfig, check, fixed_keys, make_strategy, set_key, to_dict
+from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.runs.directory import existing_run, parsed, read_result, refuse_other_data
 from ddpnas_ray.runs.files import SCHEMA_VERSION, json_file, read_costs, read_space
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
@@ -28,7 +29,7 @@ from ddpnas_ray.spaces.target import Target
 from ddpnas_ray.storage.folder import Folder
 
 if TYPE_CHECKING:
-    from ddpnas_ray.job import Job
+    from ddpnas_ray.experiment.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class FinishedRun:
         """SHA-256 of the data it was searched on."""
         return parsed(self.folder, "environment.json", lambda data: str(json.loads(data)["data_digest"]))
 
-    def job(self, overrides: Sequence[str] = ()) -> Job:
+    def job(self, overrides: Sequence[str] = ()) -> Experiment:
         """The run's search with its data, for scoring with inherited weights.
 
         Args:
@@ -100,7 +101,7 @@ class FinishedRun:
             RunDirError: The data are not those of the run.
             DataError: They are not there.
         """
-        from ddpnas_ray.job import Job
+        from ddpnas_ray.experiment.experiment import Experiment
 
         values = to_dict(self.config)
         for override in overrides:
@@ -110,7 +111,7 @@ class FinishedRun:
             raise ConfigError(
                 f"--set: {', '.join(changed)}: the run is over; only data.path and execution.* may change"
             )
-        job = Job.prepare(config)
+        job = Experiment.prepare(config)
         refuse_other_data(self.folder, job.digest)
         return job
 
@@ -212,27 +213,48 @@ def other_target(target: Target, text: str) -> Target:
 
 
 def infeasible_text(run: FinishedRun, budget: Budget) -> str:
-    """Why nothing meets a budget, and what would: one line."""
-    problem = run.problem
+    """Why nothing meets a budget, and what would, with pruned operations too: one line."""
+    problem, space = run.problem, run.problem.space
+    everything = dataclasses.replace(problem, choosable_EK=space.generable_EK & space.exists_EK)
+    pruned_help = not np.array_equal(everything.choosable_EK, problem.choosable_EK)
     try:
-        together = nearest(problem, budget)
-        alone = {name: nearest(problem, {name: bound})[name] for name, bound in budget.items()}
+        why = _why(run, problem, budget)
+        if pruned_help and (best := solve(everything, budget)):
+            costs = ", ".join(f"{name} {quantity(name, best[0].costs[name])}" for name in budget)
+            why += f"; with --include-pruned it is feasible: {costs}, E[alpha] {best[0].expectation:.4f}"
+        elif pruned_help:
+            pruned_help, then = False, _why(run, everything, budget)
+            why += "; --include-pruned does not help" + (f": {then}" if then != why else "")
     except TooLargeError:
-        way_out = "the nearest feasible values take too long to find"
-    else:
-        hopeless = all(value is None for values in together.values() for value in values)
-        found = ", ".join(_feasible_text(name, values) for name, values in (alone if hopeless else together).items())
-        with_others = "each bound on its own" if hopeless else "with the other bounds held"
-        way_out = f"nearest feasible {with_others}: {found}"
+        why = "the nearest feasible values take too long to find"
+    more = ", add --include-pruned, or search again with a larger pruning.keep_per_group" if pruned_help else ""
     return (
-        f"no architecture of space {problem.space.name!r} meets {run.text_of(budget)} (target {run.target}); "
-        f"{way_out}; change --budget, add --include-pruned, or search again with a larger pruning.keep_per_group"
+        f"no architecture of space {space.name!r} meets {run.text_of(budget)} (target {run.target}); {why}; "
+        f"change --budget{more}"
     )
 
 
-def _feasible_text(name: str, values: tuple[int | None, int | None]) -> str:
-    feasible = [quantity(name, value) for value in values if value is not None]
-    return f"{name} {' or '.join(feasible) if feasible else 'none'}"
+def _why(run: FinishedRun, problem: Problem, budget: Budget) -> str:
+    """Which bound is infeasible alone, and the nearest feasible values."""
+    together = nearest(problem, budget)
+    if len(budget) == 1:
+        return f"nearest feasible: {_nearest_text(together)}"
+    alone = {name: bound for name, bound in budget.items() if not solve(problem, {name: bound})}
+    blame = "each bound is feasible alone, but not together"
+    if alone:
+        text = run.text_of(alone)
+        blame = f"{'each of ' if ',' in text else ''}{text} is infeasible even alone"
+    if any(value is not None for values in together.values() for value in values):
+        return f"{blame}; nearest feasible with the other bounds held: {_nearest_text(together)}"
+    if not alone:
+        return f"{blame}, and no other value of one bound is enough"
+    own = {name: nearest(problem, {name: bound})[name] for name, bound in alone.items()}
+    return f"{blame}; nearest feasible, each on its own: {_nearest_text(own)}"
+
+
+def _nearest_text(values: Mapping[str, tuple[int | None, int | None]]) -> str:
+    texts = {name: [quantity(name, value) for value in pair if value is not None] for name, pair in values.items()}
+    return ", ".join(f"{name} {' or '.join(feasible) or 'none'}" for name, feasible in texts.items())
 
 
 def write(run: FinishedRun, networks: Sequence[Generated], figures: Mapping[str, bytes]) -> None:
@@ -274,7 +296,7 @@ def _candidate(run: FinishedRun, network: Generated, i: int) -> dict[str, Any]:
         "rank": i + 1,
     }
     if network.scores:
-        trained = run.config.evaluation.kind == "supernet"
+        trained = run.config.trains
         weights = "inherited from the supernet" if trained else "none: read from the table"
         facts["score"] = {"value": network.scores[i], "split": "val", "weights": weights}
     if network.measured_ns:

@@ -14,17 +14,28 @@ from ddpnas_ray.core.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """What the data look like to a network.
+    """What a network is built for.
 
     Args:
-        channels: Colour channels.
-        image_size: Side in pixels.
-        classes: Number of classes.
+        shape: Shape of one example, such as (channels, height, width).
+        outputs: Numbers that the network returns for it, such as one per class.
     """
 
-    channels: int
-    image_size: int
-    classes: int
+    shape: tuple[int, ...]
+    outputs: int
+
+    @property
+    def channels(self) -> int:
+        """Colour channels of an image."""
+        return self.shape[0]
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels of a square image."""
+        _, height, width = self.shape
+        if height != width:
+            raise ValueError(f"images of {height}x{width} have no one side")
+        return width
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +100,7 @@ class Target:
             cells=config.cells or defaults.cells,
             channels=config.channels or defaults.channels,
             image_size=image_size,
-            classes=config.classes or inputs.classes,
+            classes=config.classes or inputs.outputs,
             stem=resolve_stem(config.stem, image_size) if defaults.stem else None,
             input_channels=inputs.channels,
         )
@@ -97,7 +108,7 @@ class Target:
     @property
     def inputs(self) -> Inputs:
         """What its images look like, for spaces whose deploy network is the one that is searched with."""
-        return Inputs(channels=self.input_channels, image_size=self.image_size, classes=self.classes)
+        return Inputs(shape=(self.input_channels, self.image_size, self.image_size), outputs=self.classes)
 
     def __str__(self) -> str:
         return target_text(dataclasses.asdict(self))

@@ -73,7 +73,7 @@ class Pruning:
         evaluations: How many in all. What Algorithm 1 leaves of them goes to scoring the architectures with the largest
             E[alpha] without training, as many as the kept operations make, and the best of those is the answer; None:
             it needs no more. Nothing is scored so in spaces with conditional edges, which generation does not cover.
-            Without pruning this is when the search ends.
+            Without pruning this is when the search ends, and with it a round that is not full.
         lr: Initial learning rate, annealed to zero by a cosine over the planned epochs; all architectures of an epoch
             train at the same rate.
     """
@@ -96,7 +96,8 @@ class Pruning:
     def tell(self, state: SearchState, space: SearchSpace, plan: Plan, results: Sequence[EvalResult]) -> SearchState:
         """Record an epoch; at a round's end update theta and prune (Alg. 1, lines 9-15)."""
         state = record(state, plan, results, space)  # Eq. 2
-        if not state.round_is_full(self.epochs_per_round) or not plan.requests[0].train:  # lines 2-8
+        over = not self.prune and not self._goes_on(state, space)  # NoPrune's budget may end within a round
+        if not (over or state.round_is_full(self.epochs_per_round)) or not plan.requests[0].train:  # lines 2-8
             return state
         utility_EK = self.estimate(state, space)  # Eq. 3
         momentum_EK, theta_EK = update(state, utility_EK, space, self.gamma)  # Eq. 4-5

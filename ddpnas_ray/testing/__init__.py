@@ -1,4 +1,4 @@
-"""Contracts that every search space, every strategy and every executor passes; plug-ins test themselves with them.
+"""Contracts that every search space, task, strategy and executor passes; plug-ins test themselves with them.
 
 Import them in a pytest module and derive a class whose name starts with ``Test``.
 """
@@ -6,7 +6,10 @@ Import them in a pytest module and derive a class whose name starts with ``Test`
 import pytest
 
 pytest.register_assert_rewrite(
-    *(f"{__name__}.{name}" for name in ("executor_contract", "space_contract", "states", "strategy_contract"))
+    *(
+        f"{__name__}.{name}"
+        for name in ("executor_contract", "space_contract", "states", "strategy_contract", "task_contract")
+    )
 )
 
 from ddpnas_ray.testing.counting import count_bn_relu, count_macs  # noqa: E402
@@ -14,11 +17,13 @@ from ddpnas_ray.testing.executor_contract import ExecutorContract, contract_trai
 from ddpnas_ray.testing.space_contract import SpaceContract  # noqa: E402
 from ddpnas_ray.testing.states import assert_same_state  # noqa: E402
 from ddpnas_ray.testing.strategy_contract import StrategyContract, by_architecture, counted_space  # noqa: E402
+from ddpnas_ray.testing.task_contract import TaskContract  # noqa: E402
 
 __all__ = [
     "ExecutorContract",
     "SpaceContract",
     "StrategyContract",
+    "TaskContract",
     "assert_same_state",
     "by_architecture",
     "contract_trainer",

@@ -17,10 +17,10 @@ from ddpnas_ray.core.requests import EvalRequest, EvalResult
 from ddpnas_ray.core.sampling import disjoint_sample, rng_for
 from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.data.config import DataConfig
-from ddpnas_ray.data.images import load_data
 from ddpnas_ray.execution.base import Executor
 from ddpnas_ray.nn.weights import Float32Array
 from ddpnas_ray.spaces.cell import space as cell
+from ddpnas_ray.tasks.classification.task import make
 from ddpnas_ray.training.config import TrainingConfig
 from ddpnas_ray.training.trainer import Trainer
 
@@ -32,7 +32,7 @@ def contract_trainer(seed: int = 0) -> Trainer:
     """Two cells of two nodes and four channels on 64 digits: an architecture takes some hundredths of a second."""
     return Trainer(
         spec=cell.make(cells=2, nodes=2, channels=4),
-        data=load_data(DataConfig(name="digits", train_limit=64, val_limit=64), seed=0),
+        task=make(DataConfig(name="digits", train_limit=64, val_limit=64), seed=0),
         config=TrainingConfig(batch_size=32, bn_images=32),
         seed=seed,
     )

@@ -48,7 +48,7 @@ class SpaceContract:
         random_alphas: Random architectures, beside the first, the last and the likeliest of every edge.
     """
 
-    inputs: ClassVar[Inputs] = Inputs(channels=1, image_size=8, classes=10)
+    inputs: ClassVar[Inputs] = Inputs(shape=(1, 8, 8), outputs=10)
     target_config: ClassVar[TargetConfig] = TargetConfig()
     random_alphas: ClassVar[int] = 3
 

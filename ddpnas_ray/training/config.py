@@ -13,13 +13,17 @@ class TrainingConfig:
     """How an architecture is trained for one epoch and scored. Every key can change the result."""
 
     batch_size: Annotated[int, Ge(2)] = 512
-    """Images a step (paper: 512)"""
+    """Examples a step (paper: 512)"""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """sgd: with momentum, as the paper; adamw: betas 0.9 and 0.999. Both start fresh each architecture-epoch"""
     lr: Annotated[float, Gt(0.0)] = 0.025
     """Initial learning rate, annealed to zero by a cosine over the search (paper: 0.025)"""
     momentum: Annotated[float, Ge(0.0), Le(1.0)] = 0.9
-    """SGD momentum; starts fresh each architecture-epoch (paper: 0.9)"""
+    """SGD momentum (paper: 0.9)"""
     weight_decay: Annotated[float, Ge(0.0)] = 3.0e-4
-    """L2 penalty (paper: 3e-4)"""
+    """sgd: L2 penalty; adamw: decoupled (paper: 3e-4)"""
+    decay: Literal["all", "weights"] = "all"
+    """What weight_decay is for. all: every parameter, as in DARTS; weights: not biases and norms (one axis)"""
     grad_clip: Annotated[float, Ge(0.0)] = 5.0
     """Largest norm of the gradient of all weights; 0 does not clip (DARTS: 5)"""
     merge: Literal["mean", "sequential"] = "mean"

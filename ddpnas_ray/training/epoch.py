@@ -1,4 +1,4 @@
-"""One epoch of training, BatchNorm statistics, and accuracy, over batches that the caller provides."""
+"""One epoch of training, BatchNorm statistics, and outputs to score, over batches that the caller provides."""
 
 from __future__ import annotations
 
@@ -6,80 +6,91 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ddpnas_ray.nn.weights import Layout
+from ddpnas_ray.tasks.base import Batch
 from ddpnas_ray.training.config import TrainingConfig
 
-Batches = Iterable[tuple[Tensor, Tensor]]  # images (B, C, H, W) float32 and labels (B,) int64, on the network's device
+Loss = Callable[[Tensor, Batch], Tensor]
 
 
-def train_epoch(network: nn.Module, whole: nn.Parameter, batches: Batches, config: TrainingConfig, lr: float) -> float:
-    """One epoch of SGD, momentum starting fresh.
+def train_epoch(
+    network: nn.Module,
+    whole: nn.Parameter,
+    layout: Layout,
+    batches: Iterable[Batch],
+    loss_of: Loss,
+    config: TrainingConfig,
+    lr: float,
+) -> float:
+    """One epoch of SGD or AdamW, its state starting fresh.
 
     Args:
         network: A network whose parameters are views of ``whole`` (``weights.bind``); changed.
         whole: All its weights as one tensor: one optimiser step and one norm serve them all.
-        batches: The epoch's training batches.
+        layout: Where each parameter lies in ``whole``.
+        batches: The epoch's training batches, on the network's device.
+        loss_of: The task's loss.
         config: How to train.
         lr: Learning rate of the whole epoch.
 
     Returns:
         The mean loss of the batches; not finite where training diverged.
     """
-    optimizer = torch.optim.SGD([whole], lr, config.momentum, weight_decay=config.weight_decay)
+    step = _optimizer_step(whole, layout, config, lr)
     network.train()
     # Statistics that are recomputed before scoring need not be tracked while training.
     _track_statistics(network, config.bn_images == 0)
     total, count = torch.zeros((), device=whole.device), 0
-    for images, labels in batches:
-        optimizer.zero_grad(set_to_none=False)
-        with _autocast(images, config):
-            loss = F.cross_entropy(network(images), labels)
+    for batch in batches:
+        whole.grad.zero_()  # type: ignore[union-attr]  # gradients are views of it: see ``bind``
+        with _autocast(whole.device, config):
+            loss = loss_of(network(batch.inputs), batch)
         loss.backward()
         if config.grad_clip:
             nn.utils.clip_grad_norm_([whole], config.grad_clip)
-        optimizer.step()
+        step()
         total += loss.detach()
         count += 1
     return float(total) / max(count, 1)
 
 
 @torch.no_grad()
-def recompute_batch_norm(network: nn.Module, batches: Batches, config: TrainingConfig) -> None:
-    """Reset BatchNorm's running statistics and average them over training images (design row 15).
+def recompute_batch_norm(
+    network: nn.Module, batches: Iterable[Batch], config: TrainingConfig, device: torch.device
+) -> None:
+    """Reset BatchNorm's running statistics and average them over training examples (design row 15).
 
     Args:
         network: The network; left in training mode.
-        batches: Batches of equal size, not augmented: the cumulative average counts batches, not images.
+        batches: Batches of equal size, not augmented: the cumulative average counts batches, not examples.
         config: For the precision.
+        device: Where the network is.
     """
     _track_statistics(network, True)
     norms = _norms(network)
     for norm in norms:
         norm.reset_running_stats()
     network.train()
-    for count, (images, _) in enumerate(batches, start=1):
+    for count, batch in enumerate(batches, start=1):
         for norm in norms:
             norm.momentum = 1.0 / count  # cumulative average; ``None`` makes torch read the count back from the GPU
-        with _autocast(images, config):
-            network(images)
+        with _autocast(device, config):
+            network(batch.inputs)
 
 
 @torch.no_grad()
-def accuracy(network: nn.Module, batches: Batches, config: TrainingConfig) -> float:
-    """Share of the images whose label gets the largest logit, in evaluation mode: a fraction in [0, 1]."""
+def outputs(
+    network: nn.Module, batches: Iterable[Batch], config: TrainingConfig, device: torch.device
+) -> Iterator[tuple[Tensor, Batch]]:
+    """The network's outputs in evaluation mode, batch by batch, as they are asked for."""
     network.eval()
-    correct, count = None, 0
-    for images, labels in batches:
-        with _autocast(images, config):
-            hits = (network(images).argmax(dim=1) == labels).sum()
-        correct = hits if correct is None else correct + hits
-        count += len(labels)
-    if correct is None:
-        raise ValueError("accuracy needs at least one batch")
-    return int(correct) / count
+    for batch in batches:
+        with _autocast(device, config):
+            found = network(batch.inputs)
+        yield found, batch
 
 
 @contextmanager
@@ -105,8 +116,33 @@ def initial_weights(make: Callable[[], nn.Module], torch_seed: int) -> tuple[dic
     return {name: p.detach() for name, p in supernet.named_parameters()}, supernet.to("meta")
 
 
-def _autocast(images: Tensor, config: TrainingConfig) -> torch.autocast | nullcontext[None]:
-    return torch.autocast(images.device.type, dtype=torch.bfloat16) if config.precision == "bf16" else nullcontext()
+def _optimizer_step(whole: nn.Parameter, layout: Layout, config: TrainingConfig, lr: float) -> Callable[[], object]:
+    """One step on the flat buffer, whatever ``training.optimizer`` and ``training.decay`` say."""
+    decay = config.weight_decay if config.decay == "all" else 0.0
+    optimizer: torch.optim.Optimizer
+    if config.optimizer == "sgd":
+        optimizer = torch.optim.SGD([whole], lr, config.momentum, weight_decay=decay)
+    else:
+        optimizer = torch.optim.AdamW([whole], lr, weight_decay=decay)
+    if config.decay == "all" or not config.weight_decay:
+        return optimizer.step
+    mask = torch.zeros_like(whole)
+    for piece, offset in zip(layout.pieces, layout.offsets, strict=True):
+        mask[offset : offset + piece.size] = float(len(piece.shape) > 1)
+
+    @torch.no_grad()
+    def step() -> None:
+        if config.optimizer == "sgd":
+            whole.grad.addcmul_(whole, mask, value=config.weight_decay)  # type: ignore[union-attr]
+        else:
+            whole.addcmul_(whole, mask, value=-lr * config.weight_decay)
+        optimizer.step()
+
+    return step
+
+
+def _autocast(device: torch.device, config: TrainingConfig) -> torch.autocast | nullcontext[None]:
+    return torch.autocast(device.type, dtype=torch.bfloat16) if config.precision == "bf16" else nullcontext()
 
 
 def _norms(network: nn.Module) -> list[_BatchNorm]:

@@ -1,40 +1,26 @@
-"""Train and score one architecture: the pure function that every executor runs.
-
-Axes: N images, C channels, H rows, W columns.
-"""
+"""Train and score one architecture: the pure function that every executor runs."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
-from ddpnas_ray.core.errors import ResourceError
+from ddpnas_ray.core.errors import ConfigError, ResourceError
 from ddpnas_ray.core.requests import EvalRequest, EvalResult
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.space import IntArray
-from ddpnas_ray.data.batches import Draws, epoch_draws, epoch_order, normalise, training_batch
-from ddpnas_ray.data.images import ImageData, Split
-from ddpnas_ray.data.split import stratified_batches
 from ddpnas_ray.nn.weights import Float32Array, Layout, bind
 from ddpnas_ray.spaces.base import SpaceSpec, Supernet
-from ddpnas_ray.spaces.target import Inputs
+from ddpnas_ray.tasks.base import Batch, Task
 from ddpnas_ray.training.config import TrainingConfig
 from ddpnas_ray.training.device import find_device
-from ddpnas_ray.training.epoch import (
-    Batches,
-    accuracy,
-    fixed_threads,
-    initial_weights,
-    recompute_batch_norm,
-    train_epoch,
-)
+from ddpnas_ray.training.epoch import fixed_threads, initial_weights, outputs, recompute_batch_norm, train_epoch
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,27 +34,22 @@ class Trainer:
 
     Args:
         spec: Builds the networks.
-        data: Training and validation images.
+        task: What they are trained for.
         config: How to train.
-        seed: Keys the order of images, augmentation and dropout.
+        seed: Keys the order of examples, augmentation and dropout.
         device: Where to train, ``cpu`` or ``cuda``.
     """
 
     spec: SpaceSpec
-    data: ImageData
+    task: Task
     config: TrainingConfig
     seed: int
     device: str = "cpu"
 
-    @property
-    def inputs(self) -> Inputs:
-        """What the data look like to a network."""
-        return Inputs(channels=self.data.channels, image_size=self.data.image_size, classes=len(self.data.classes))
-
     def supernet(self) -> tuple[dict[str, Float32Array], Supernet]:
         """The first weights by name, and the supernet without storage."""
         seed = int(rng_for(self.seed, _WEIGHTS).integers(2**63))
-        make = cast("Callable[[], nn.Module]", partial(self.spec.supernet, self.inputs))
+        make = cast("Callable[[], nn.Module]", partial(self.spec.supernet, self.task.inputs))
         tensors, supernet = initial_weights(make, seed)
         arrays = {name: tensor.numpy().astype(np.float32) for name, tensor in tensors.items()}
         return arrays, cast(Supernet, supernet)
@@ -108,20 +89,24 @@ class Trainer:
         start_s, start = time.time(), time.perf_counter()
         with fixed_threads(self.config.threads), torch.random.fork_rng(devices=self._cuda_devices()):
             torch.manual_seed(int(rng_for(self.seed, request.epoch, request.architecture, _DROPOUT).integers(2**63)))
-            network = self.spec.build(request.alpha_E, self.inputs)
+            network = self.spec.build(request.alpha_E, self.task.inputs)
             buffer = torch.empty(flat.shape, dtype=torch.float32)
             np.copyto(buffer.numpy(), flat)  # a copy: what comes from the object store must not be written to
             whole = bind(network, layout, buffer.to(self.device))
             network.to(self.device)
             loss, built = 0.0, time.perf_counter()
             if request.train:
-                loss = train_epoch(network, whole, self.training_batches(request.epoch), self.config, request.lr)
+                loss = self.train(network, whole, layout, request.epoch, request.lr)
             weights = whole.detach().cpu().numpy()
             finite, trained = bool(np.isfinite(loss) and np.isfinite(weights).all()), time.perf_counter()
-            score = self._score(network) if finite else float("nan")
+            score = float("nan")
+            if finite:
+                self.calibrate(network)
+                score = self.score(network)
+            finite = finite and bool(np.isfinite(score))
         end = time.perf_counter()
         result = EvalResult(
-            score=score,
+            score=score if finite else float("nan"),
             loss=loss if finite else float("nan"),
             ok=finite,
             seconds=end - start,
@@ -132,58 +117,53 @@ class Trainer:
         )
         return result, weights
 
-    def training_batches(self, epoch: int) -> Batches:
-        """The augmented training images of an epoch, in its order: the same for all its architectures."""
-        n = len(self.data.train)
-        draws = epoch_draws(n, self.data.augment, self.data.image_size, self.seed, epoch)
-        order = epoch_order(n, self.config.batch_size, self.seed, epoch)
-        return self._batches(self.data.train, order, draws)
+    def train(self, network: nn.Module, whole: nn.Parameter, layout: Layout, epoch: int, lr: float) -> float:
+        """Train for an epoch; see ``train_epoch``."""
+        batches = self._ready(self.task.training_batches(epoch, self.seed, self.config.batch_size))
+        return train_epoch(network, whole, layout, batches, self.task.loss, self.config, lr)
 
-    def batch_norm_batches(self) -> Batches:
-        """``bn_images`` training images, not augmented: always the same ones, each batch with classes in proportion."""
-        labels_N, config = self.data.train.labels_N, self.config
-        order = stratified_batches(labels_N, config.bn_images, config.batch_size, seed=self.seed)
-        return self._batches(self.data.train, order)
-
-    def validation_batches(self) -> Batches:
-        """The whole validation split, not augmented."""
-        return self._batches(self.data.val, _in_order(len(self.data.val), self.config.batch_size))
-
-    def _score(self, network: nn.Module) -> float:
+    def calibrate(self, network: nn.Module) -> None:
+        """Recompute BatchNorm's statistics on ``training.bn_images`` training examples; 0 leaves them."""
         if self.config.bn_images:
-            recompute_batch_norm(network, self.batch_norm_batches(), self.config)
-        return accuracy(network, self.validation_batches(), self.config)
+            batches = self.task.calibration_batches(self.config.bn_images, self.seed, self.config.batch_size)
+            recompute_batch_norm(network, self._ready(batches), self.config, torch.device(self.device))
 
-    def _batches(
-        self, split: Split, order: Sequence[IntArray], draws: Draws | None = None
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def score(self, network: nn.Module) -> float:
+        """The task's metric on the whole validation split, in evaluation mode."""
+        task, config, device = self.task, self.config, torch.device(self.device)
+        found = outputs(network, self._ready(task.validation_batches(config.batch_size)), config, device)
+        score = float(task.metric.score((out, batch.targets) for out, batch in found))
+        if abs(score) > 1:
+            raise ConfigError(f"task.metric: {task.metric.name} gave {score:g}; scores must lie in [-1, 1]: divide it")
+        return score
+
+    def _ready(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Batches on the device; for a GPU the next one is prepared and copied while the last one is computed."""
-        scale = {"mean": self.data.mean, "std": self.data.std}
-
-        def prepare(indices: IntArray) -> tuple[torch.Tensor, torch.Tensor]:
-            if draws is None:
-                batch_NCHW = normalise(split.images.gather(indices), **scale)
-            else:
-                batch_NCHW = training_batch(split.images, indices, draws, self.data.augment, **scale)
-            images = torch.from_numpy(batch_NCHW)
-            if self.config.channels_last:
-                images = images.contiguous(memory_format=torch.channels_last)
-            labels = torch.from_numpy(split.labels_N[indices])
-            return (images, labels) if self.device == "cpu" else (images.pin_memory(), labels.pin_memory())
-
+        prepared = map(self._prepare, batches)
         if self.device == "cpu":
-            yield from map(prepare, order)
+            yield from prepared
             return
         with ThreadPoolExecutor(1) as pool:
-            ahead = [pool.submit(prepare, indices) for indices in order[:1]]
-            for i in range(len(order)):
-                images, labels = ahead.pop().result()
-                ahead += [pool.submit(prepare, indices) for indices in order[i + 1 : i + 2]]
-                yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+            ahead = pool.submit(next, prepared, None)
+            while (batch := ahead.result()) is not None:
+                ahead = pool.submit(next, prepared, None)
+                yield _each(batch, lambda tensor: tensor.to(self.device, non_blocking=True))
+
+    def _prepare(self, batch: Batch) -> Batch:
+        inputs = batch.inputs
+        if self.config.channels_last and isinstance(inputs, torch.Tensor) and inputs.ndim == 4:
+            batch = Batch(inputs.contiguous(memory_format=torch.channels_last), batch.targets)
+        return batch if self.device == "cpu" else _each(batch, torch.Tensor.pin_memory)
 
     def _cuda_devices(self) -> list[torch.device]:
         return [] if self.device == "cpu" else [torch.device(self.device)]
 
 
-def _in_order(n: int, size: int) -> list[IntArray]:
-    return [np.arange(start, min(start + size, n)) for start in range(0, n, size)]
+def _each(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Change every tensor of a batch."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _each(part, change) for key, part in value.items()}
+    parts = [_each(part, change) for part in value]
+    return Batch(*parts) if isinstance(value, Batch) else type(value)(parts)

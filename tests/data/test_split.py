@@ -10,6 +10,8 @@ from ddpnas_ray.data.split import stratified_batches, stratified_split, stratifi
 
 seeds = st.integers(0, 2**32 - 1)
 class_counts = st.lists(st.integers(2, 40), min_size=1, max_size=6)
+# One class may be huge, others tiny or empty.
+awkward_counts = st.lists(st.sampled_from([0, 1, 1, 2, 7, 40, 500]), min_size=1, max_size=30).filter(any)
 
 
 def labels_of(counts: list[int], seed: int) -> np.ndarray:
@@ -85,9 +87,26 @@ def test_a_limit_below_the_number_of_classes_is_an_error() -> None:
         stratified_subset(np.array([0, 1, 2, 2]), 2, seed=0, key="data.val_limit")
 
 
-# --- calibration ---
+@given(
+    counts=st.lists(st.sampled_from([0, 2, 7, 40, 500]), min_size=1, max_size=20).filter(any),
+    seed=seeds,
+    data=st.data(),
+)
+def test_a_limit_takes_the_same_number_of_each_class_however_the_data_are_ordered(
+    counts: list[int], seed: int, data: st.DataObject
+) -> None:
+    """Sorted by class, as folders are, or shuffled; one class may be huge, others empty."""
+    limit = data.draw(st.integers(sum(count > 0 for count in counts), sum(counts)))
+    taken = []
+    for labels in (np.repeat(np.arange(len(counts)), counts), labels_of(counts, seed)):
+        chosen = stratified_subset(labels, limit, seed=seed, key="data.val_limit")
+        taken.append(np.bincount(labels[chosen], minlength=len(counts)).tolist())
+    assert taken[0] == taken[1]
+    assert sum(taken[0]) == limit
+    assert [count > 0 for count in taken[0]] == [count > 0 for count in counts]
 
-awkward_counts = st.lists(st.sampled_from([1, 1, 2, 7, 40, 500]), min_size=1, max_size=30)
+
+# --- calibration ---
 
 
 @given(counts=awkward_counts, images=st.integers(1, 700), batch_size=st.integers(2, 64), seed=seeds)

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from ddpnas_ray import job as jobs
 from ddpnas_ray.experiment.config import dump, load
+from ddpnas_ray.experiment.experiment import Experiment
+from ddpnas_ray.experiment.run import run_experiment
 from ddpnas_ray.runs.checkpoint import newest_epoch
 from ddpnas_ray.runs.directory import create_run
 from ddpnas_ray.runs.fingerprint import verify_fingerprint
@@ -21,21 +22,21 @@ from tests.conftest import TINY
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 
-def make_job(*overrides: str) -> jobs.Job:
-    return jobs.Job.prepare(load(None, [*TINY, "execution.workers=2", *overrides]))
+def make_job(*overrides: str) -> Experiment:
+    return Experiment.prepare(load(None, [*TINY, "execution.workers=2", *overrides]))
 
 
-def new_run(job: jobs.Job, out: Path) -> Folder:
+def new_run(job: Experiment, out: Path) -> Folder:
     return create_run(str(out), job.first_files(dump(job.config)))
 
 
-def run_locally(job: jobs.Job, out: Path) -> dict[str, Any]:
-    result = jobs.run(job, new_run(job, out), job.executor(), job.progress())
+def run_locally(job: Experiment, out: Path) -> dict[str, Any]:
+    result = run_experiment(job, new_run(job, out), job.executor(), job.progress())
     assert result is not None
     return result
 
 
-def run_on_ray(job: jobs.Job, folder: Folder, **options: Any) -> dict[str, Any] | None:
+def run_on_ray(job: Experiment, folder: Folder, **options: Any) -> dict[str, Any] | None:
     from ddpnas_ray.distributed import ray_driver
 
     return ray_driver.start(job, folder, **options).outcome()

@@ -15,9 +15,9 @@ import pytest
 import ray
 from scipy.stats import entropy
 
-from ddpnas_ray import job as jobs
 from ddpnas_ray.distributed import ray_driver
 from ddpnas_ray.experiment.config import dump, load
+from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.runs.directory import create_run, parsed
 from ddpnas_ray.runs.files import read_evaluations, read_history, read_space
 from tests.conftest import ROOT, TINY
@@ -68,7 +68,7 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    job = jobs.Job.prepare(load(None, [*TINY, "execution.workers=2"]))
+    job = Experiment.prepare(load(None, [*TINY, "execution.workers=2"]))
     out = tmp_path_factory.mktemp("metrics") / "run"
     folder = create_run(str(out), job.first_files(dump(job.config)))
     search = ray_driver.start(job, folder)

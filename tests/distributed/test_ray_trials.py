@@ -14,7 +14,7 @@ import pytest
 from ddpnas_ray.core.errors import DataError, WorkerLostError
 from ddpnas_ray.distributed.ray_trials import Trial, run_trials, search_all
 from ddpnas_ray.experiment.config import SearchConfig, load
-from ddpnas_ray.job import Job
+from ddpnas_ray.experiment.experiment import Experiment
 from tests.score_tables import write_table
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -30,10 +30,10 @@ TINY_SUPERNET = [
 
 
 @pytest.fixture(scope="module")
-def by_table(tmp_path_factory: pytest.TempPathFactory) -> Job:
+def by_table(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     path = write_table(tmp_path_factory.mktemp("table") / "made.parquet")
     keys = ["space={name: nasbench201}", "strategy=pruning", "evaluation.kind=table", f"evaluation.table={path}"]
-    return Job.prepare(load(None, [*keys, "target={cells: 5, channels: 16}"]))
+    return Experiment.prepare(load(None, [*keys, "target={cells: 5, channels: 16}"]))
 
 
 def trials_of(config: SearchConfig, seeds: int, label: str = "made") -> list[Trial]:
@@ -44,7 +44,7 @@ def without_seconds(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in result.items() if key != "seconds"} for result in results]
 
 
-def test_results_are_those_of_one_process_and_in_order(by_table: Job) -> None:
+def test_results_are_those_of_one_process_and_in_order(by_table: Experiment) -> None:
     trials = trials_of(by_table.config, 30)
     done: list[int] = []
     told: dict[int, dict[str, Any]] = {}
@@ -57,22 +57,22 @@ def test_results_are_those_of_one_process_and_in_order(by_table: Job) -> None:
     assert len(done) > 4, "several tasks"
 
 
-def test_a_supernet_trains_in_its_task(by_table: Job) -> None:
+def test_a_supernet_trains_in_its_task(by_table: Experiment) -> None:
     config = load(None, TINY_SUPERNET)
     trials = trials_of(config, 2)
-    found = run_trials(Job.prepare(config), trials)
+    found = run_trials(Experiment.prepare(config), trials)
     assert without_seconds(found) == without_seconds(search_all(None, trials))
     assert found[0]["score_sheet"][0]["split"] == "val"
 
 
-def test_nothing_to_search_is_no_task(by_table: Job) -> None:
+def test_nothing_to_search_is_no_task(by_table: Experiment) -> None:
     assert run_trials(by_table, []) == []
 
 
 # --- what goes wrong ---
 
 
-def _die_once(job: Job | None, trials: Sequence[Trial]) -> list[dict[str, Any]]:
+def _die_once(job: Experiment | None, trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """The body of a task whose process dies, unless somebody died before."""
     flag = Path(trials[0].label)
     if flag.exists():
@@ -81,13 +81,13 @@ def _die_once(job: Job | None, trials: Sequence[Trial]) -> list[dict[str, Any]]:
     return search_all(job, trials)
 
 
-def _die(job: Job | None, trials: Sequence[Trial]) -> list[dict[str, Any]]:
+def _die(job: Experiment | None, trials: Sequence[Trial]) -> list[dict[str, Any]]:
     os.kill(os.getpid(), signal.SIGKILL)
     return []
 
 
 def test_what_a_killed_process_had_is_searched_again(
-    by_table: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    by_table: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ddpnas_ray.distributed import ray_trials
 
@@ -101,7 +101,7 @@ def test_what_a_killed_process_had_is_searched_again(
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_again_and_again_ends_it(by_table: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_dies_again_and_again_ends_it(by_table: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     from ddpnas_ray.distributed import ray_trials
 
     monkeypatch.setattr(ray_trials, "_search", _die)
@@ -109,7 +109,7 @@ def test_a_process_that_dies_again_and_again_ends_it(by_table: Job, monkeypatch:
         run_trials(by_table, trials_of(by_table.config, 1))
 
 
-def test_an_error_of_a_trial_arrives_as_itself(by_table: Job) -> None:
+def test_an_error_of_a_trial_arrives_as_itself(by_table: Experiment) -> None:
     evaluation = dataclasses.replace(by_table.config.evaluation, training="random")
     broken = dataclasses.replace(by_table.config, evaluation=evaluation)
     with pytest.raises(DataError, match=r"^evaluation.training is random: .* has no single trainings of made_val_e12"):

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
-from ddpnas_ray import job as jobs
 from ddpnas_ray.core.errors import ResourceError
 from ddpnas_ray.distributed import ray_tune
 from ddpnas_ray.distributed.ray_tune import Placed, TuneTrial, _forget_lock, curve, fits, pool_size, request
 from ddpnas_ray.execution.ray_pool import PoolSize
 from ddpnas_ray.experiment.config import SearchConfig, dump, load
-from ddpnas_ray.job import Job
+from ddpnas_ray.experiment.experiment import Experiment
+from ddpnas_ray.experiment.run import run_experiment
 from ddpnas_ray.runs import checkpoint
 from ddpnas_ray.runs.directory import create_run, read_result
 from ddpnas_ray.storage.folder import Folder
@@ -113,9 +113,9 @@ def test_locks_that_dead_trials_left_on_an_object_store_are_forgotten_and_no_oth
 
 
 def test_a_curve_has_a_row_an_epoch(tmp_path: Path) -> None:
-    job = Job.prepare(load(None, [*TINY, "pruning.epochs_per_round=2", "execution.backend=local"]))
+    job = Experiment.prepare(load(None, [*TINY, "pruning.epochs_per_round=2", "execution.backend=local"]))
     folder = create_run(str(tmp_path / "run"), job.first_files(dump(job.config)))
-    jobs.run(job, folder, job.executor(), job.progress())
+    run_experiment(job, folder, job.executor(), job.progress())
     restored = checkpoint.restore(folder / "checkpoints")
     assert restored is not None
     state, space = restored[0], job.spec.space

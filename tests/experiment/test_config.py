@@ -16,17 +16,8 @@ from hypothesis import strategies as st
 from ddpnas_ray import search
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.core.schedule import planned_architecture_epochs
-from ddpnas_ray.experiment.config import (
-    SearchConfig,
-    check,
-    describe,
-    differing_keys,
-    dump,
-    load,
-    packaged,
-    parse,
-    to_dict,
-)
+from ddpnas_ray.experiment.config import SearchConfig, check, describe, differing_keys, dump, load, to_dict
+from ddpnas_ray.experiment.yaml_text import packaged, parse
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
 from ddpnas_ray.spaces.cell.space import make as make_cell
 from tests.commands import run
@@ -92,6 +83,15 @@ def test_every_experiment_file_is_allowed_and_searches_what_the_paper_does(path:
         spec.space, config.pruning.keep_per_group, epochs_per_round=config.pruning.epochs_per_round
     )
     assert planned == {"cell": 99, "mobile": 75, "nasbench201": 36}[config.space.name]
+
+
+@pytest.mark.parametrize("name", ["cifar10_cell", "imagenet_mobile"])
+def test_searches_of_the_paper_s_size_have_its_search_values(name: str) -> None:
+    """Sec. 4.2: "the same search hyper-parameters are utilized as on CIFAR10"; lr 0.4 is that of training."""
+    config = load(str(ROOT / "configs" / f"{name}.yaml"))
+    training = config.training
+    assert (training.batch_size, training.lr, training.momentum, training.weight_decay) == (512, 0.025, 0.9, 3e-4)
+    assert (config.pruning.epochs_per_round, config.data.mean, config.data.std) == (3, (0.5,), (0.5,))
 
 
 @pytest.mark.parametrize(

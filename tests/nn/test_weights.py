@@ -264,7 +264,7 @@ def test_bound_parameters_and_their_gradients_are_views() -> None:
 
 
 def test_a_stand_alone_network_is_bound_in_any_order_of_pieces() -> None:
-    spec, inputs = make(cells=2, nodes=1, channels=4), Inputs(channels=1, image_size=8, classes=10)
+    spec, inputs = make(cells=2, nodes=1, channels=4), Inputs(shape=(1, 8, 8), outputs=10)
     torch.manual_seed(0)
     supernet: Any = spec.supernet(inputs)
     weights = Weights({name: p.detach().numpy() for name, p in supernet.named_parameters()})

@@ -24,8 +24,8 @@ from ddpnas_ray.core.ledger import LedgerRow
 from ddpnas_ray.core.requests import EvalRequest, EvalResult
 from ddpnas_ray.core.space import Edge, Op, SearchSpace
 from ddpnas_ray.experiment.config import dump, load
-from ddpnas_ray.job import Job
-from ddpnas_ray.job import run as job_run
+from ddpnas_ray.experiment.experiment import Experiment
+from ddpnas_ray.experiment.run import run_experiment
 from ddpnas_ray.reporting import networks
 from ddpnas_ray.reporting import page as pages
 from ddpnas_ray.runs.directory import create_run, existing_run, parsed
@@ -184,9 +184,9 @@ def by_chance(request: EvalRequest) -> EvalResult:
 
 def searched(out: Path, *overrides: str, script: Callable[[EvalRequest], EvalResult] = by_chance) -> Path:
     """The run directory of a search whose scores are a script's."""
-    job = Job.prepare(load(None, overrides))
+    job = Experiment.prepare(load(None, overrides))
     folder = create_run(str(out), job.first_files(dump(job.config)))
-    assert job_run(job, folder, FakeExecutor(script), job.progress()) is not None
+    assert run_experiment(job, folder, FakeExecutor(script), job.progress()) is not None
     shutil.rmtree(out / "checkpoints")
     return out
 

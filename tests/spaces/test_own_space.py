@@ -95,12 +95,12 @@ def _chain(names: list[tuple[str, ...]], channels: int, inputs: tuple[int, int],
 
 def _chain_supernet(edges: tuple[Edge, ...], channels: int, inputs: Inputs) -> Any:
     names = [tuple(op.name for op in edge.candidates) for edge in edges]
-    return _chain(names, channels, (inputs.channels, inputs.classes), affine=False)
+    return _chain(names, channels, (inputs.channels, inputs.outputs), affine=False)
 
 
 def _chain_of(edges: tuple[Edge, ...], channels: int, alpha_E: IntArray, inputs: Inputs) -> nn.Module:
     names = [(edge.candidates[k].name,) for edge, k in zip(edges, alpha_E, strict=True)]
-    return _chain(names, channels, (inputs.channels, inputs.classes), affine=False)
+    return _chain(names, channels, (inputs.channels, inputs.outputs), affine=False)
 
 
 def _chain_deploy(edges: tuple[Edge, ...], channels: int, alpha_E: IntArray, target: Target) -> nn.Module:
@@ -171,7 +171,7 @@ def _elastic(widths: list[int], inputs: Inputs) -> nn.Module:
         def __init__(self) -> None:
             super().__init__()
             self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip([pixels, *widths], widths, strict=False))
-            self.head = nn.Linear(widths[-1], inputs.classes)
+            self.head = nn.Linear(widths[-1], inputs.outputs)
 
         def forward(self, x: Tensor, alpha_E: IntArray | None = None) -> Tensor:
             x = x.flatten(1)
@@ -199,7 +199,7 @@ def _elastic(widths: list[int], inputs: Inputs) -> nn.Module:
             for layer, width in zip(self.hidden, _widths_of(alpha_E), strict=False):
                 parts.append(((layer.weight, (slice(0, width), before)), (layer.bias, (slice(0, width),))))
                 before = slice(0, width)
-            everything = slice(0, inputs.classes)
+            everything = slice(0, inputs.outputs)
             return [*parts, ((self.head.weight, (everything, before)), (self.head.bias, (everything,)))]
 
     return Elastic()

@@ -523,8 +523,25 @@ def test_without_pruning_theta_moves_and_everything_stays(
     assert all(request.train for request in executor.asked)
     np.testing.assert_array_equal(final.live_EK, space.exists_EK)
     assert (final.pruned_at_EK == -1).all()
-    assert final.round == final.epoch // epochs_per_round
+    assert final.round == len(final.history) == math.ceil(final.epoch / epochs_per_round)
+    assert not final.visits_EK.any()
     assert strategy.answer(final, space) is None
+
+
+def test_without_pruning_the_scores_of_an_unfinished_last_round_move_theta_too() -> None:
+    # 20 evaluations are four epochs of five: a round of three and one of one.
+    final = search(Pruning(prune=False, evaluations=20), at_random, NASBENCH201)
+    before, last = final.history
+    scores_by_op = [dict[int, float]() for _ in NASBENCH201.edges]
+    for row in final.evaluations[15:]:
+        for e, k in enumerate(row.alpha_E):
+            scores_by_op[e][k] = row.score
+    utility_EK = np.array([[scores_by_op[e][k] for k in range(5)] for e in range(6)])
+    np.testing.assert_array_equal(last.utility_EK, utility_EK)
+    exp_EK = np.exp(utility_EK)
+    momentum_EK = 0.9 * before.momentum_EK + 0.1 * exp_EK / exp_EK.sum(axis=1, keepdims=True)
+    theta_EK = np.exp(before.theta_EK + momentum_EK)
+    np.testing.assert_allclose(final.theta_EK, theta_EK / theta_EK.sum(axis=1, keepdims=True), rtol=1e-12)
 
 
 def test_the_first_round_is_the_same_with_and_without_pruning() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,16 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from ddpnas_ray.nn.weights import Layout, Piece, Weights, bind
+from ddpnas_ray.tasks.base import Batch
 from ddpnas_ray.training.config import TrainingConfig
-from ddpnas_ray.training.epoch import accuracy, fixed_threads, initial_weights, recompute_batch_norm, train_epoch
+from ddpnas_ray.training.epoch import fixed_threads, initial_weights, outputs, recompute_batch_norm
+from ddpnas_ray.training.epoch import train_epoch as train_epoch_of
 
 CONFIG = TrainingConfig(batch_size=8, bn_images=32)
 
 
-def batches(count: int = 4, size: int = 8, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
+CPU = torch.device("cpu")
+
+
+def batches(count: int = 4, size: int = 8, seed: int = 0) -> list[Batch]:
     generator = torch.Generator().manual_seed(seed)
     return [
-        (torch.randn(size, 2, 4, 4, generator=generator), torch.randint(3, (size,), generator=generator))
+        Batch(torch.randn(size, 2, 4, 4, generator=generator), torch.randint(3, (size,), generator=generator))
         for _ in range(count)
     ]
 
@@ -39,8 +46,22 @@ def network(seed: int = 0) -> nn.Module:
         )
 
 
+def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
+    return nn.functional.cross_entropy(logits, batch.targets)
+
+
+def layout_of(module: nn.Module) -> Layout:
+    return Layout.of(Piece(name, tuple(p.shape)) for name, p in module.named_parameters())
+
+
+def train_epoch(
+    module: nn.Module, whole: nn.Parameter, given: list[Batch], config: TrainingConfig, *, lr: float
+) -> float:
+    return train_epoch_of(module, whole, layout_of(module), given, cross_entropy, config, lr)
+
+
 def bound(module: nn.Module) -> nn.Parameter:
-    layout = Layout.of(Piece(name, tuple(p.shape)) for name, p in module.named_parameters())
+    layout = layout_of(module)
     weights = Weights({name: p.detach().numpy() for name, p in module.named_parameters()})
     return bind(module, layout, torch.from_numpy(weights.cut(layout)))
 
@@ -101,6 +122,28 @@ def test_training_that_diverges_gives_a_loss_that_is_not_finite() -> None:
     assert not math.isfinite(train_epoch(module, bound(module), batches(), CONFIG, lr=1e38))
 
 
+@pytest.mark.parametrize("decay", ["all", "weights"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_an_epoch_is_torchs_own_optimizer_with_decay_where_it_is_asked_for(optimizer: str, decay: str) -> None:
+    changes: dict[str, Any] = {"optimizer": optimizer, "decay": decay, "momentum": 0.8, "weight_decay": 0.3}
+    config = TrainingConfig(batch_size=8, grad_clip=0.0, bn_images=32, **changes)
+    ours, theirs = network(), network()
+    train_epoch(ours, bound(ours), batches(), config, lr=0.01)
+    plain = [p for p in theirs.parameters() if p.ndim > 1]
+    rest = [p for p in theirs.parameters() if p.ndim <= 1]
+    groups = [{"params": plain}, {"params": rest, **({"weight_decay": 0.0} if decay == "weights" else {})}]
+    reference: Any = torch.optim.SGD if optimizer == "sgd" else torch.optim.AdamW
+    options = {"momentum": 0.8} if optimizer == "sgd" else {}
+    steps = reference(groups, lr=0.01, weight_decay=0.3, **options)
+    for batch in batches():
+        steps.zero_grad()
+        cross_entropy(theirs(batch.inputs), batch).backward()
+        steps.step()
+    for (name, own), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-5, atol=1e-7, msg=name)
+    assert rest and plain
+
+
 @pytest.mark.parametrize(("bn_images", "tracked"), [(0, True), (32, False)])
 def test_running_statistics_are_tracked_only_where_they_are_used(bn_images: int, tracked: bool) -> None:
     module = network()
@@ -115,9 +158,9 @@ def test_bf16_runs_on_cpu_and_keeps_float32_weights() -> None:
     loss = train_epoch(module, whole, batches(), config, lr=0.05)
     assert loss == pytest.approx(train_epoch(exact, bound(exact), batches(), CONFIG, lr=0.05), rel=0.05)
     assert whole.dtype == torch.float32
-    recompute_batch_norm(module, batches(), config)
+    recompute_batch_norm(module, batches(), config, CPU)
     assert module[1].running_mean.dtype == torch.float32
-    assert 0.0 <= accuracy(module, batches(), config) <= 1.0
+    assert [len(out) for out, _ in outputs(module, batches(), config, CPU)] == [8] * 4
     assert any(not torch.equal(a, b) for a, b in zip(module.parameters(), exact.parameters(), strict=True))
 
 
@@ -126,7 +169,7 @@ def test_bf16_runs_on_cpu_and_keeps_float32_weights() -> None:
 
 def test_recomputed_statistics_are_those_of_torchs_own_average_without_its_read_back() -> None:
     module, theirs = network(), network()
-    recompute_batch_norm(module, batches(), CONFIG)
+    recompute_batch_norm(module, batches(), CONFIG, CPU)
     for norm in theirs.modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.reset_running_stats()
@@ -147,7 +190,7 @@ def test_recomputed_statistics_are_cumulative_averages_over_the_batches() -> Non
     seen: dict[int, list[Tensor]] = {1: [], 4: []}
     for i in seen:
         module[i].register_forward_pre_hook(lambda m, inputs, i=i: seen[i].append(inputs[0].clone()))
-    recompute_batch_norm(module, batches(), CONFIG)
+    recompute_batch_norm(module, batches(), CONFIG, CPU)
     for i, inputs in seen.items():
         assert len(inputs) == 4
         means = np.mean([x.numpy().mean(axis=(0, 2, 3), dtype=np.float64) for x in inputs], axis=0)
@@ -159,16 +202,16 @@ def test_recomputed_statistics_are_cumulative_averages_over_the_batches() -> Non
 
 def test_recomputing_twice_gives_the_same() -> None:
     module = network()
-    recompute_batch_norm(module, batches(), CONFIG)
+    recompute_batch_norm(module, batches(), CONFIG, CPU)
     once = copy.deepcopy(module.state_dict())
-    recompute_batch_norm(module, batches(), CONFIG)
+    recompute_batch_norm(module, batches(), CONFIG, CPU)
     assert all(torch.equal(once[name], tensor) for name, tensor in module.state_dict().items())
 
 
 def test_recomputing_changes_no_weight_and_needs_no_gradient() -> None:
     module = network()
     before = [p.detach().clone() for p in module.parameters()]
-    recompute_batch_norm(module, batches(), CONFIG)
+    recompute_batch_norm(module, batches(), CONFIG, CPU)
     assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
     assert all(p.grad is None for p in module.parameters())
 
@@ -176,38 +219,21 @@ def test_recomputing_changes_no_weight_and_needs_no_gradient() -> None:
 # --- accuracy ---
 
 
-class Told(nn.Module):
-    """Answers what the image's first pixel says."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.one_hot(x[:, 0, 0, 0].long(), 3).float()
-
-
-def test_accuracy_is_the_share_of_right_answers_over_all_images() -> None:
-    answers = [[0, 1, 2], [1, 1]]
-    labels = [[0, 1, 1], [0, 1]]
-    given = [
-        (torch.tensor(a, dtype=torch.float32).reshape(-1, 1, 1, 1), torch.tensor(b))
-        for a, b in zip(answers, labels, strict=True)
-    ]
-    module = Told().train()
-    assert accuracy(module, given, CONFIG) == 3 / 5
-    assert not module.training
-
-
-def test_accuracy_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one batch"):
-        accuracy(Told(), [], CONFIG)
-
-
-def test_accuracy_uses_the_running_statistics() -> None:
+def test_outputs_come_in_evaluation_mode_with_the_running_statistics_one_batch_at_a_time() -> None:
     module = network()
-    recompute_batch_norm(module, batches(), CONFIG)
-    (images, labels), *_ = batches(1)
-    expected = (module.eval()(images).argmax(dim=1) == labels).float().mean().item()
-    assert accuracy(module.train(), [(images, labels)], CONFIG) == expected
-    one_by_one = [(images[i : i + 1], labels[i : i + 1]) for i in range(len(labels))]
-    assert accuracy(module, one_by_one, CONFIG) == expected
+    recompute_batch_norm(module, batches(), CONFIG, CPU)
+    asked: list[int] = []
+
+    def given() -> Iterator[Batch]:
+        for number, batch in enumerate(batches(2)):
+            asked.append(number)
+            yield batch
+
+    found = outputs(module.train(), given(), CONFIG, CPU)
+    first, batch = next(found)
+    assert asked == [0], "memory holds one batch"
+    assert not module.training and not first.requires_grad
+    assert torch.equal(first, module(batch.inputs))
 
 
 # --- global state ---

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 import torch
 
+from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.core.requests import EvalRequest
 from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.costs.convnet import CELL_OPS
-from ddpnas_ray.data.batches import epoch_order, normalise
-from ddpnas_ray.data.images import Split
-from ddpnas_ray.data.pixels import DecodedImages
+from ddpnas_ray.data.batches import normalise
 from ddpnas_ray.data.split import stratified_batches
 from ddpnas_ray.nn.weights import Float32Array, Layout, Weights, bind
 from ddpnas_ray.spaces.target import Inputs
+from ddpnas_ray.tasks.base import Batch, Metric
 from ddpnas_ray.testing import contract_trainer
 from ddpnas_ray.training.config import TrainingConfig
 from ddpnas_ray.training.trainer import Trainer
@@ -44,10 +44,6 @@ def evaluate(trainer: Trainer, request: EvalRequest = REQUEST) -> tuple[float, f
 
 def with_config(**changes: Any) -> Trainer:
     return replace(contract_trainer(), config=replace(contract_trainer().config, **changes))
-
-
-def test_inputs_are_those_of_the_data() -> None:
-    assert contract_trainer().inputs == Inputs(channels=1, image_size=8, classes=10)
 
 
 def test_the_given_weights_may_be_read_only_and_stay_as_they_are() -> None:
@@ -101,11 +97,11 @@ def test_the_score_is_the_accuracy_over_all_validation_images_after_statistics_w
     trainer = with_config(bn_images=40, batch_size=16)  # 40 images: two batches of 16, the rest is left out
     layout, flat = slice_of(trainer)
     result, _ = trainer.train_and_score(replace(REQUEST, train=False), layout, flat)
-    network = trainer.spec.build(ALPHA_E, trainer.inputs)
+    network = trainer.spec.build(ALPHA_E, trainer.task.inputs)
     bind(network, layout, torch.from_numpy(flat.copy()))
-    scale = {"mean": trainer.data.mean, "std": trainer.data.std}
-    drawn = np.concatenate(stratified_batches(trainer.data.train.labels_N, 40, 16, seed=trainer.seed))
-    images = torch.from_numpy(normalise(trainer.data.train.images.gather(drawn), **scale))
+    scale = {"mean": trainer.task.data.mean, "std": trainer.task.data.std}
+    drawn = np.concatenate(stratified_batches(trainer.task.data.train.labels_N, 40, 16, seed=trainer.seed))
+    images = torch.from_numpy(normalise(trainer.task.data.train.images.gather(drawn), **scale))
     norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = None
@@ -114,8 +110,8 @@ def test_the_score_is_the_accuracy_over_all_validation_images_after_statistics_w
         for batch in images.split(16):
             network(batch)
         network.eval()
-        val = torch.from_numpy(normalise(trainer.data.val.images.gather(np.arange(64)), **scale))
-        right = network(val).argmax(dim=1).numpy() == trainer.data.val.labels_N
+        val = torch.from_numpy(normalise(trainer.task.data.val.images.gather(np.arange(64)), **scale))
+        right = network(val).argmax(dim=1).numpy() == trainer.task.data.val.labels_N
     assert result.score == pytest.approx(right.mean(), abs=1e-9)
 
 
@@ -124,49 +120,11 @@ def test_without_recomputing_the_running_statistics_score() -> None:
     assert evaluate(with_config(bn_images=0))[1:] == evaluate(contract_trainer())[1:], "training is the same"
 
 
-def test_more_statistics_images_than_there_are_take_all_of_them() -> None:
-    trainer = with_config(bn_images=10_000)
-    assert [len(labels) for _, labels in trainer.batch_norm_batches()] == [32, 32]
-
-
-def test_statistics_see_every_class_of_data_that_are_sorted_by_class() -> None:
-    """As folders are, and Parquet files made of folders."""
-    trainer = with_config(bn_images=20, batch_size=10)
-    train = trainer.data.train
-    order = np.argsort(train.labels_N, kind="stable")
-    ordered = Split(DecodedImages(train.images.gather(order)), train.labels_N[order])
-    trainer = replace(trainer, data=replace(trainer.data, train=ordered))
-    batches = [(images.numpy(), labels.numpy()) for images, labels in trainer.batch_norm_batches()]
-    share = 10 * np.bincount(train.labels_N) / len(train)
-    for images, labels in batches:
-        assert (np.abs(np.bincount(labels, minlength=10) - share) < 1).all()
-        assert images.shape == (10, 1, 8, 8)
-    again = [labels.numpy().tolist() for _, labels in trainer.batch_norm_batches()]
-    assert again == [labels.tolist() for _, labels in batches], "the same for all architectures"
-
-
-def test_validation_batches_cover_every_image_once() -> None:
-    trainer = with_config(batch_size=24)
-    labels = [batch for _, batch in trainer.validation_batches()]
-    assert [len(batch) for batch in labels] == [24, 24, 16]
-    np.testing.assert_array_equal(torch.cat(labels).numpy(), trainer.data.val.labels_N)
-
-
-def test_training_batches_follow_the_order_of_the_epoch() -> None:
-    trainer = contract_trainer()
-    for epoch in range(2):
-        order = epoch_order(64, 32, trainer.seed, epoch)
-        for (images, labels), indices in zip(trainer.training_batches(epoch), order, strict=True):
-            np.testing.assert_array_equal(labels.numpy(), trainer.data.train.labels_N[indices])
-            expected = normalise(trainer.data.train.images.gather(indices), trainer.data.mean, trainer.data.std)
-            np.testing.assert_array_equal(images.numpy(), expected)
-
-
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_images_lie_in_memory_as_asked(channels_last: bool) -> None:
     trainer = with_config(channels_last=channels_last)
-    data = replace(trainer.data, channels=3, train=trainer.data.train)
-    ((images, _), *_) = replace(trainer, data=data).batch_norm_batches()
+    (batch,) = trainer._ready([Batch(torch.zeros(2, 3, 8, 8), torch.zeros(2))])
+    images = batch.inputs
     assert images.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
@@ -195,6 +153,22 @@ def test_diverged_training_is_not_ok() -> None:
     assert not result.ok
     assert np.isnan(result.score)
     assert np.isnan(result.loss)
+
+
+def scored(value: float) -> Trainer:
+    task: Any = contract_trainer().task
+    return replace(contract_trainer(), task=replace(task, metric=Metric("odd", lambda outputs: value)))
+
+
+def test_a_score_that_is_no_number_is_not_ok() -> None:
+    result, _ = scored(float("nan")).train_and_score(REQUEST, *slice_of(contract_trainer()))
+    assert not result.ok and np.isnan(result.score)
+
+
+@pytest.mark.parametrize("value", [-1.5, 87.0])
+def test_a_metric_in_percent_is_refused_by_name(value: float) -> None:
+    with pytest.raises(ConfigError, match=r"task.metric: odd gave .*; scores must lie in \[-1, 1\]"):
+        scored(value).train_and_score(REQUEST, *slice_of(contract_trainer()))
 
 
 def test_bf16_runs_on_cpu() -> None:

@@ -214,7 +214,7 @@ def _search_shape(search: dict[str, int], inputs: Inputs) -> CellNetShape:
         **search,
         image_size=inputs.image_size,
         input_channels=inputs.channels,
-        classes=inputs.classes,
+        classes=inputs.outputs,
         stem=resolve_stem("auto", inputs.image_size),
         reductions=_search_reductions(search["cells"]),
         deploy=False,

@@ -221,18 +221,18 @@ def _part(key: str, input_shape: tuple[int, int, int], function: str, *arguments
 
 
 def _effort(backbone: Backbone, alpha_E: IntArray, inputs: Inputs) -> float:
-    network = Target(image_size=inputs.image_size, classes=inputs.classes, input_channels=inputs.channels)
+    network = Target(image_size=inputs.image_size, classes=inputs.outputs, input_channels=inputs.channels)
     return float(_cost("macs", backbone, network)(alpha_E))
 
 
 def _supernet(backbone: Backbone, inputs: Inputs) -> Supernet:
     from ddpnas_ray.spaces.mobile.network import MobileNetwork
 
-    return MobileNetwork(backbone, backbone.candidates(), input_channels=inputs.channels, classes=inputs.classes)
+    return MobileNetwork(backbone, backbone.candidates(), input_channels=inputs.channels, classes=inputs.outputs)
 
 
 def _build(backbone: Backbone, alpha_E: IntArray, inputs: Inputs) -> MobileNetwork:
-    return _network(backbone, alpha_E, inputs.channels, inputs.classes)
+    return _network(backbone, alpha_E, inputs.channels, inputs.outputs)
 
 
 def _deploy(backbone: Backbone, alpha_E: IntArray, target: Target) -> MobileNetwork:

@@ -176,7 +176,7 @@ def _effort(search: dict[str, int], alpha_E: IntArray, inputs: Inputs) -> float:
 
 
 def _search_skeleton(search: dict[str, int], inputs: Inputs) -> Skeleton:
-    return Skeleton(**search, image_size=inputs.image_size, input_channels=inputs.channels, classes=inputs.classes)
+    return Skeleton(**search, image_size=inputs.image_size, input_channels=inputs.channels, classes=inputs.outputs)
 
 
 def _deploy_skeleton(target: Target) -> Skeleton:

@@ -19,6 +19,8 @@ from ddpnas_ray.core.schedule import planned_architecture_epochs
 from ddpnas_ray.core.space import expectation
 from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.costs.convnet import CELL_OPS
+from ddpnas_ray.spaces.cell.costs import CellNetShape, cost_table
+from ddpnas_ray.spaces.cell.network import CellNetwork
 from ddpnas_ray.spaces.cell.space import NONE, OPS, decode, encode, make
 from ddpnas_ray.spaces.target import Inputs, Target, TargetConfig
 from ddpnas_ray.testing import SpaceContract, count_macs
@@ -34,31 +36,31 @@ class TestSixCellsOfFourNodes(SpaceContract):
 
 class TestOneCellOfOneNode(SpaceContract):
     make = staticmethod(partial(make, cells=1, nodes=1, channels=2))
-    inputs = Inputs(channels=3, image_size=32, classes=2)
+    inputs = Inputs(shape=(3, 32, 32), outputs=2)
     target_config = TargetConfig(cells=1, channels=2)
 
 
 class TestTwoCellsOfTwoNodesOnOddImages(SpaceContract):
     make = staticmethod(partial(make, cells=2, nodes=2, channels=4))
-    inputs = Inputs(channels=1, image_size=7, classes=3)
+    inputs = Inputs(shape=(1, 7, 7), outputs=3)
     target_config = TargetConfig(cells=2, channels=5)
 
 
 class TestOddChannelsOnOddImages(SpaceContract):
     make = staticmethod(partial(make, cells=3, nodes=2, channels=3))
-    inputs = Inputs(channels=3, image_size=15, classes=4)
+    inputs = Inputs(shape=(3, 15, 15), outputs=4)
     target_config = TargetConfig(cells=4, channels=3)
 
 
 class TestImagenetStem(SpaceContract):
     make = staticmethod(partial(make, cells=2, nodes=1, channels=4))
-    inputs = Inputs(channels=3, image_size=128, classes=5)
+    inputs = Inputs(shape=(3, 128, 128), outputs=5)
     target_config = TargetConfig(cells=2, channels=4)
 
 
 class TestImagenetStemOnOddImages(SpaceContract):
     make = staticmethod(partial(make, cells=3, nodes=2, channels=2))
-    inputs = Inputs(channels=1, image_size=131, classes=5)
+    inputs = Inputs(shape=(1, 131, 131), outputs=5)
     target_config = TargetConfig(cells=3, channels=3)
     random_alphas = 1
 
@@ -115,6 +117,37 @@ def test_deploy_networks_of_darts_have_the_exact_costs(
         assert count_macs(network, torch.empty(1, 3, target.image_size, target.image_size)) == macs
 
 
+@pytest.mark.parametrize(
+    ("reductions", "params", "macs", "node_channels"),
+    [((4, 9), 4_718_752, 529_911_552, 192), ((0, 1, 5, 9), 60_536_608, 559_637_184, 768)],
+    ids=["DARTS's positions", "the paper's 1st, 2nd, 6th and 10th"],
+)
+def test_what_the_imagenet_network_of_cells_costs_by_where_it_reduces(
+    reductions: tuple[int, ...], params: int, macs: int, node_channels: int
+) -> None:
+    """The arithmetic of docs/deviations.md: the positions that the paper prints cannot be meant."""
+    shape = CellNetShape(
+        cells=14,
+        nodes=4,
+        channels=48,
+        image_size=224,
+        input_channels=3,
+        classes=1000,
+        stem="imagenet",
+        reductions=reductions,
+        deploy=True,
+    )
+    alpha_E = encode(DARTS_V2)
+    assert (cost_table("params", shape, CELL_OPS)(alpha_E), cost_table("macs", shape, CELL_OPS)(alpha_E)) == (
+        params,
+        macs,
+    )
+    assert shape.geometry()[-1].channels == node_channels
+    with torch.device("meta"):
+        network = CellNetwork(shape, [(CELL_OPS[k],) for k in alpha_E])
+    assert sum(p.numel() for p in network.parameters()) == params
+
+
 def test_the_figure_with_batch_norm_and_relu_is_the_published_one() -> None:
     """543.9M for DARTS_V2, cut off after the first decimal."""
     spec = make()
@@ -131,14 +164,14 @@ def test_n_and_h_of_darts() -> None:
 
 def test_the_auto_stem_is_that_of_imagenet_from_128_pixels_on() -> None:
     stems = [
-        Target.resolve(TargetConfig(), Inputs(channels=3, image_size=size, classes=10), make().target).stem
+        Target.resolve(TargetConfig(), Inputs(shape=(3, size, size), outputs=10), make().target).stem
         for size in (32, 127, 128)
     ]
     assert stems == ["cifar", "cifar", "imagenet"]
 
 
 def test_the_target_is_that_of_the_data_unless_said_otherwise() -> None:
-    inputs = Inputs(channels=1, image_size=8, classes=7)
+    inputs = Inputs(shape=(1, 8, 8), outputs=7)
     assert Target.resolve(TargetConfig(), inputs, make().target) == Target(
         cells=20, channels=36, image_size=8, classes=7, stem="cifar", input_channels=1
     )
@@ -189,7 +222,7 @@ def logits(spec_options: dict[str, int], alpha_E: np.ndarray, inputs: Inputs) ->
 @pytest.mark.parametrize("size", [7, 8, 128])
 @pytest.mark.parametrize("where", ["a node", "the normal cell", "the reduction cell", "everything"])
 def test_none_adds_zero(size: int, where: str) -> None:
-    options, inputs = {"cells": 3, "nodes": 2, "channels": 4}, Inputs(channels=1, image_size=size, classes=3)
+    options, inputs = {"cells": 3, "nodes": 2, "channels": 4}, Inputs(shape=(1, size, size), outputs=3)
     alpha_E = np.full(10, CELL_OPS.index("sep_conv_3x3"))
     alpha_E[
         {"a node": slice(7, 10), "the normal cell": slice(5), "the reduction cell": slice(5, 10)}.get(where, ...)
@@ -205,7 +238,7 @@ def test_none_adds_zero(size: int, where: str) -> None:
 def test_a_node_of_none_gives_zero_channels_of_the_right_size() -> None:
     alpha_E = np.full(10, CELL_OPS.index("skip_connect"))
     alpha_E[7:] = NONE  # the reduction cell's second node
-    network = make(cells=2, nodes=2, channels=4).build(alpha_E, Inputs(channels=1, image_size=7, classes=3))
+    network = make(cells=2, nodes=2, channels=4).build(alpha_E, Inputs(shape=(1, 7, 7), outputs=3))
     seen = []
     network.cells[1].register_forward_hook(lambda module, x, y: seen.append(y))
     network(torch.randn(2, 1, 7, 7))
@@ -216,7 +249,7 @@ def test_a_node_of_none_gives_zero_channels_of_the_right_size() -> None:
 
 def test_a_network_of_none_has_the_parameters_that_all_share() -> None:
     spec = make(cells=6, nodes=4, channels=4)
-    inputs = Inputs(channels=1, image_size=8, classes=10)
+    inputs = Inputs(shape=(1, 8, 8), outputs=10)
     names = [name for name, _ in spec.build(np.full(28, NONE), inputs).named_parameters()]
     assert names
     assert not any(".edges." in name for name in names)

@@ -15,7 +15,8 @@ import torch
 
 from ddpnas_ray.core.errors import ConfigError, GenotypeError
 from ddpnas_ray.core.schedule import planned_architecture_epochs
-from ddpnas_ray.experiment.config import check, dump, parse
+from ddpnas_ray.experiment.config import check, dump
+from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.spaces.mobile.costs import MBCONVS
 from ddpnas_ray.spaces.mobile.space import make
@@ -36,13 +37,13 @@ def one_thread() -> Iterator[None]:
 
 class TestDefaultDepthsOnSmallImages(SpaceContract):
     make = staticmethod(partial(make, **TINY, **SMALL_IMAGES))
-    inputs = Inputs(channels=3, image_size=32, classes=10)
+    inputs = Inputs(shape=(3, 32, 32), outputs=10)
     random_alphas = 1
 
 
 class TestImagenetStrides(SpaceContract):
     make = staticmethod(partial(make, **TINY))
-    inputs = Inputs(channels=3, image_size=64, classes=7)
+    inputs = Inputs(shape=(3, 64, 64), outputs=7)
     random_alphas = 1
 
 
@@ -50,7 +51,7 @@ class TestOddSizes(SpaceContract):
     make = staticmethod(
         partial(make, widths=(3, 5, 5, 7, 9), depths=(2, 3), strides=(2, 2), first_kernel=7, stem_stride=1)
     )
-    inputs = Inputs(channels=1, image_size=15, classes=3)
+    inputs = Inputs(shape=(1, 15, 15), outputs=3)
 
 
 class TestLastStageFixed(SpaceContract):
@@ -145,7 +146,7 @@ def test_equal_parts_have_equal_keys_and_are_timed_once() -> None:
 
 
 def test_a_target_has_an_image_size_and_classes_only() -> None:
-    inputs = Inputs(channels=3, image_size=32, classes=10)
+    inputs = Inputs(shape=(3, 32, 32), outputs=10)
     assert str(Target.resolve(TargetConfig(image_size=224), inputs, make().target)) == "224 px, 10 classes"
     for config in (TargetConfig(cells=20), TargetConfig(channels=36), TargetConfig(stem="cifar")):
         with pytest.raises(ConfigError, match="networks of this space have"):
@@ -198,7 +199,7 @@ def test_a_search_takes_75_architecture_epochs(options: dict[str, Any]) -> None:
 
 def test_a_block_that_is_left_out_passes_its_input_on() -> None:
     spec = make(widths=(4, 4, 6, 8), depths=(3,), strides=(1,), stem_stride=1)
-    network = spec.build(np.array([0, 6, 6]), Inputs(channels=1, image_size=8, classes=3)).eval()
+    network = spec.build(np.array([0, 6, 6]), Inputs(shape=(1, 8, 8), outputs=3)).eval()
     seen: dict[str, torch.Tensor] = {}
     network.blocks[0]["mbconv_k3_e3"].register_forward_hook(lambda module, x, y: seen.update(after=y.clone()))
     network.last.register_forward_hook(lambda module, x, y: seen.update(before=x[0]))
@@ -209,7 +210,7 @@ def test_a_block_that_is_left_out_passes_its_input_on() -> None:
 
 def test_a_block_that_keeps_the_shape_adds_its_input() -> None:
     spec = make(widths=(4, 4, 6, 8), depths=(2,), strides=(1,), stem_stride=1)
-    network = spec.build(np.array([0, 0]), Inputs(channels=1, image_size=8, classes=3)).eval()
+    network = spec.build(np.array([0, 0]), Inputs(shape=(1, 8, 8), outputs=3)).eval()
     changes, keeps = network.blocks[0]["mbconv_k3_e3"], network.blocks[1]["mbconv_k3_e3"]
     for block in (changes, keeps):
         torch.nn.init.zeros_(block.project[0].weight)

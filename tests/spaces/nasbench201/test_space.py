@@ -51,7 +51,7 @@ class TestOneCellAStage(SpaceContract):
 
 class TestTwoCellsAStageOnOddImages(SpaceContract):
     make = staticmethod(partial(make, cells=2, channels=3))
-    inputs = Inputs(channels=3, image_size=15, classes=4)
+    inputs = Inputs(shape=(3, 15, 15), outputs=4)
     target_config = TargetConfig(cells=1, channels=4, image_size=7)
     random_alphas = 2
 
@@ -103,14 +103,14 @@ def test_deploy_networks_cost_what_the_benchmark_says(benchmark: pa.Table, alpha
 
 def test_a_node_is_the_sum_of_its_edges() -> None:
     """Doubling by two skips: node 1 is x, node 2 is 2 x, node 3 is x + x + 2 x."""
-    network = make(cells=1, channels=2).build(np.full(6, SKIP), Inputs(channels=1, image_size=4, classes=2)).eval()
+    network = make(cells=1, channels=2).build(np.full(6, SKIP), Inputs(shape=(1, 4, 4), outputs=2)).eval()
     x = torch.randn(2, 2, 4, 4)
     assert torch.equal(network.layers[0](x, ["skip_connect"] * 6), 4 * x)
 
 
 @pytest.mark.parametrize("alpha", [(NONE,) * 6, (CONV_3, CONV_1, POOL, NONE, NONE, NONE)])
 def test_a_cell_without_a_way_to_its_output_gives_zero(alpha: tuple[int, ...]) -> None:
-    network = make(cells=1, channels=2).build(np.array(alpha), Inputs(channels=1, image_size=4, classes=2))
+    network = make(cells=1, channels=2).build(np.array(alpha), Inputs(shape=(1, 4, 4), outputs=2))
     out = network.layers[0](torch.randn(2, 2, 4, 4), [OPERATIONS[k] for k in alpha])
     assert out.shape == (2, 2, 4, 4)
     assert not out.any()
@@ -119,7 +119,7 @@ def test_a_cell_without_a_way_to_its_output_gives_zero(alpha: tuple[int, ...]) -
 def test_only_the_deploy_form_has_affine_batch_norm() -> None:
     spec = make(cells=1, channels=2)
     alpha_E = from_string(BEST)
-    searched, deployed = spec.build(alpha_E, Inputs(channels=3, image_size=4, classes=2)), spec.deploy(alpha_E, CIFAR)
+    searched, deployed = spec.build(alpha_E, Inputs(shape=(3, 4, 4), outputs=2)), spec.deploy(alpha_E, CIFAR)
     for network, affine in ((searched, False), (deployed, True)):
         norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
         assert {module.affine for module in norms} == {affine}
@@ -220,7 +220,7 @@ def test_values_that_are_not_allowed(given: dict[str, Any], message: str) -> Non
 
 
 def test_a_target_has_no_choice_of_stems() -> None:
-    inputs = Inputs(channels=3, image_size=32, classes=10)
+    inputs = Inputs(shape=(3, 32, 32), outputs=10)
     assert str(Target.resolve(TargetConfig(), inputs, make().target)) == "5 cells, 16 channels, 32 px, 10 classes"
     with pytest.raises(ConfigError, match="networks of this space have one stem"):
         Target.resolve(TargetConfig(stem="cifar"), inputs, make().target)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from ddpnas_ray import check, report, search
 from ddpnas_ray.data.batches import epoch_order
-from ddpnas_ray.data.learning import early_warnings, few_steps, final_warnings, near_chance
 from ddpnas_ray.experiment.config import load
+from ddpnas_ray.tasks.learning import few_steps, near_chance
 from tests.commands import LOCAL, ONE_EPOCH, options, run
 from tests.conftest import ROOT
 
@@ -23,28 +23,33 @@ def labels(*counts: int) -> np.ndarray:
     return np.repeat(np.arange(len(counts)), counts)
 
 
+def near(scores: list[float], labels_N: np.ndarray) -> list[str]:
+    """Of accuracies, whose chance is the share of the most frequent class."""
+    return near_chance(scores, float(np.bincount(labels_N).max()) / len(labels_N), len(labels_N))
+
+
 # --- steps ---
 
 
-@given(images=st.integers(0, 2000), batch_size=st.integers(2, 600))
-def test_a_warning_comes_exactly_under_ten_steps_and_its_way_out_makes_ten(images: int, batch_size: int) -> None:
-    steps = len(epoch_order(images, batch_size, seed=0, epoch=0))
-    said = few_steps(images, batch_size)
-    assert len(said) == (images > 0 and steps < 10)
+@given(examples=st.integers(0, 2000), batch_size=st.integers(2, 600))
+def test_a_warning_comes_exactly_under_ten_steps_and_its_way_out_makes_ten(examples: int, batch_size: int) -> None:
+    steps = len(epoch_order(examples, batch_size, seed=0, epoch=0))
+    said = few_steps(examples, batch_size)
+    assert len(said) == (examples > 0 and steps < 10)
     for warning in said:
-        assert f" {steps} step" in warning and f"({images} images, batch {batch_size})" in warning
+        assert f" {steps} step" in warning and f"({examples} examples, batch {batch_size})" in warning
         assert "\n" not in warning
         if (proposed := re.search(r"--set training.batch_size=(\d+) makes (\d+)$", warning)) is not None:
-            assert len(epoch_order(images, int(proposed[1]), seed=0, epoch=0)) == int(proposed[2]) >= 10
+            assert len(epoch_order(examples, int(proposed[1]), seed=0, epoch=0)) == int(proposed[2]) >= 10
             assert int(proposed[1]) < batch_size
             assert load(None, [f"training.batch_size={proposed[1]}"])
         else:
-            assert images < 20, "no batch of at least 2 makes ten steps"
+            assert examples < 20, "no batch of at least 2 makes ten steps"
 
 
 def test_a_small_folder_with_the_default_batch() -> None:
     assert few_steps(179, 512) == [
-        "training makes 1 step an epoch (179 images, batch 512), which may be too few to learn anything; "
+        "training makes 1 step an epoch (179 examples, batch 512), which may be too few to learn anything; "
         "--set training.batch_size=16 makes 11"
     ]
 
@@ -69,22 +74,20 @@ def test_a_small_folder_with_the_default_batch() -> None:
     ],
 )
 def test_scores_near_the_share_of_the_most_frequent_class(scores: list[float], counts: list[int], warned: bool) -> None:
-    said = near_chance(scores, labels(*counts))
+    said = near(scores, labels(*counts))
     assert [warning.startswith("scores are near chance: ") for warning in said] == [True] * warned
 
 
 @pytest.mark.parametrize("counts", [[1], [1, 1], [4, 4], [99, 1], [500], [0, 7]])
 @pytest.mark.parametrize("score", [0.0, 0.5, 1.0])
 def test_too_few_images_to_tell(counts: list[int], score: float) -> None:
-    (said,) = near_chance([score], labels(*counts))
-    assert "too few to tell scores from chance" in said and said.startswith(f"{sum(counts)} validation image")
+    (said,) = near([score], labels(*counts))
+    assert "too few to tell scores from chance" in said and said.startswith(f"{sum(counts)} validation example")
 
 
 @pytest.mark.parametrize("scores", [[], [float("nan")], [float("inf")]])
 def test_without_scores_there_is_nothing_to_say(scores: list[float]) -> None:
-    assert near_chance(scores, labels(50, 50)) == []
-    assert near_chance([0.5], labels()) == []
-    assert final_warnings(None, 512, scores) == early_warnings(None, 512) == []
+    assert near(scores, labels(50, 50)) == []
 
 
 @given(
@@ -94,14 +97,14 @@ def test_without_scores_there_is_nothing_to_say(scores: list[float]) -> None:
 )
 def test_a_better_score_is_never_warned_of_where_a_worse_one_is_not(counts: list[int], low: float, high: float) -> None:
     low, high = sorted((low, high))
-    assert len(near_chance([high], labels(*counts))) <= len(near_chance([low], labels(*counts))) <= 1
+    assert len(near([high], labels(*counts))) <= len(near([low], labels(*counts))) <= 1
 
 
 def test_chance_itself_is_warned_of_whatever_its_luck() -> None:
     rng = np.random.default_rng(0)
     classes = labels(60, 30, 10)
     for _ in range(200):
-        assert near_chance([float(np.mean(rng.permutation(classes) == classes))], classes)
+        assert near([float(np.mean(rng.permutation(classes) == classes))], classes)
 
 
 # --- commands ---
@@ -111,7 +114,7 @@ def test_a_search_of_few_steps_says_so_first_and_last_and_in_its_files(tmp_path:
     out = tmp_path / "run"
     words = [*LOCAL, *options("training.lr=1e-9"), "--out", out]
     said = run(search.main, *words)
-    warned = "training makes 2 steps an epoch (64 images, batch 32)"
+    warned = "training makes 2 steps an epoch (64 examples, batch 32)"
     lines = said.out.splitlines()
     assert (said.code, said.err) == (0, "")
     assert lines[0].startswith(f"warning: {warned}")
@@ -133,7 +136,7 @@ def test_a_search_that_goes_on_has_warned_before(tmp_path: Path) -> None:
 
 
 def test_check_warns_too() -> None:
-    warned = "training makes 2 steps an epoch (64 images, batch 32)"
+    warned = "training makes 2 steps an epoch (64 examples, batch 32)"
     assert f"\nwarning    {warned}" in run(check.main, *LOCAL).out
     assert json.loads(run(check.main, *LOCAL, "--json").out)["warnings"][0].startswith(warned)
 
@@ -141,7 +144,7 @@ def test_check_warns_too() -> None:
 def test_no_experiment_of_ours_is_warned_of() -> None:
     for path in (None, *(ROOT / "configs").glob("*.yaml")):
         config = load(None if path is None else str(path), ["evaluation.table=a.parquet"] * (path is not None))
-        if config.evaluation.kind == "table":
+        if not config.trains:
             continue
         images = {"digits": 719, "cifar10": 25_000, "folder": 640_000}[config.data.name]
         assert few_steps(min(images, config.data.train_limit or images), config.training.batch_size) == [], path

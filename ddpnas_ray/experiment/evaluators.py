@@ -1,0 +1,200 @@
+"""The two sources of scores: a supernet that is trained and validated, and a benchmark's table that is read."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ddpnas_ray.core.errors import ConfigError
+from ddpnas_ray.core.requests import EvalRequest
+from ddpnas_ray.core.space import IntArray
+from ddpnas_ray.core.state import SearchState
+from ddpnas_ray.execution.base import Executor
+from ddpnas_ray.experiment.config import SearchConfig
+from ddpnas_ray.spaces.base import SpaceSpec
+from ddpnas_ray.tabular.benchmark import Benchmark
+from ddpnas_ray.tabular.executor import TableExecutor
+from ddpnas_ray.tabular.probe import Probe, Rows
+from ddpnas_ray.tasks.base import Task
+from ddpnas_ray.tasks.learning import few_steps, near_chance
+
+if TYPE_CHECKING:
+    from ddpnas_ray.training.trainer import Trainer
+
+
+class Evaluator(Protocol):
+    """Where the scores of a search come from."""
+
+    scores_of: str
+    """Whose scores the search sees."""
+    save_every_s: float
+    """Least seconds between two checkpoints."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what is searched on."""
+        ...
+
+    def trainer(self, device: str) -> Trainer:
+        """Trains any architecture; imports torch.
+
+        Raises:
+            ConfigError: Nothing is trained.
+        """
+        ...
+
+    def executor(self) -> Executor:
+        """Evaluates in this process.
+
+        Raises:
+            ResourceError: GPUs were requested and this machine has none.
+        """
+        ...
+
+    def probe(self, before: Rows) -> Probe | None:
+        """The supernet's probe (``evaluation.probe``) with its measurements so far; None without one."""
+        ...
+
+    def warnings(self, scores: Sequence[float] = ()) -> list[str]:
+        """Reasons to doubt the search: of its data, and of the last epoch's scores once there are any."""
+        ...
+
+    def score_sheet(
+        self, executor: Executor, state: SearchState, alpha_E: IntArray, probe: Probe | None
+    ) -> list[dict[str, Any]]:
+        """What the result is worth, one row per number: ``what``, ``split``, ``value`` (fraction or rank correlation).
+
+        Args:
+            executor: Holds the final weights.
+            state: The last state.
+            alpha_E: The result architecture.
+            probe: Its measurements, where there is one.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class SupernetEvaluator:
+    """Architectures are trained with shared weights and scored on the validation split.
+
+    Args:
+        config: The resolved configuration.
+        spec: The space.
+        task: What they are trained for.
+        benchmark: Known scores to compare the supernet with, if any.
+    """
+
+    config: SearchConfig
+    spec: SpaceSpec
+    task: Task
+    benchmark: Benchmark | None
+    scores_of = "sampled architectures with shared weights"
+    save_every_s = 0.0
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the data, and of the benchmark where there is one."""
+        if self.benchmark is None:
+            return self.task.digest
+        return hashlib.sha256((self.task.digest + self.benchmark.table.digest).encode()).hexdigest()
+
+    def trainer(self, device: str) -> Trainer:
+        """See ``Evaluator``."""
+        from ddpnas_ray.training.trainer import Trainer
+
+        config = self.config
+        return Trainer(spec=self.spec, task=self.task, config=config.training, seed=config.seed, device=device)
+
+    def executor(self) -> Executor:
+        """See ``Evaluator``."""
+        from ddpnas_ray.execution.local import LocalExecutor, local_device
+
+        return LocalExecutor(self.trainer(local_device(self.config.execution)))
+
+    def probe(self, before: Rows) -> Probe | None:
+        """See ``Evaluator``."""
+        networks = self.config.evaluation.probe
+        if networks is None or self.benchmark is None:
+            return None
+        return self.benchmark.probe(self.spec.space, networks, before)
+
+    def warnings(self, scores: Sequence[float] = ()) -> list[str]:
+        """See ``Evaluator``."""
+        found = few_steps(self.task.train_examples, self.config.training.batch_size)
+        if scores and (chance := self.task.chance()) is not None:
+            found += near_chance(scores, chance, self.task.val_examples)
+        return found
+
+    def score_sheet(
+        self, executor: Executor, state: SearchState, alpha_E: IntArray, probe: Probe | None
+    ) -> list[dict[str, Any]]:
+        """See ``Evaluator``."""
+        request = EvalRequest(state.round, state.epoch, 0, alpha_E, 0.0, train=False)
+        sheet = [_row("the answer with inherited weights", "val", executor.evaluate([request])[0].score)]
+        if self.benchmark is not None:
+            sheet += known_scores(self.benchmark, alpha_E, len(state.evaluations))
+        if probe is not None and self.benchmark is not None:
+            what = (
+                f"Kendall's tau of inherited scores (val) with {self.benchmark.final}, {len(probe.alphas_NE)} networks"
+            )
+            sheet.append(_row(what, "test", probe.tau_by_epoch()[state.epoch]))
+        return sheet
+
+
+@dataclass(frozen=True)
+class TableEvaluator:
+    """Scores are read from a benchmark's table: a search takes milliseconds.
+
+    Args:
+        config: The resolved configuration.
+        benchmark: The scores.
+    """
+
+    config: SearchConfig
+    benchmark: Benchmark
+    scores_of = "evaluated architectures, from the table"
+    save_every_s = 1.0  # epochs are milliseconds
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the table."""
+        return self.benchmark.table.digest
+
+    def trainer(self, device: str) -> Trainer:
+        """See ``Evaluator``."""
+        raise ConfigError("evaluation.kind is table: nothing is trained; this needs evaluation.kind=supernet")
+
+    def executor(self) -> TableExecutor:
+        """See ``Evaluator``."""
+        training, seed = self.config.evaluation.training, self.config.seed
+        return TableExecutor(self.benchmark.table, self.benchmark.score, training=training, seed=seed)
+
+    def probe(self, before: Rows) -> None:
+        """See ``Evaluator``."""
+
+    def warnings(self, scores: Sequence[float] = ()) -> list[str]:
+        """See ``Evaluator``."""
+        return []
+
+    def score_sheet(
+        self, executor: Executor, state: SearchState, alpha_E: IntArray, probe: Probe | None
+    ) -> list[dict[str, Any]]:
+        """See ``Evaluator``."""
+        return known_scores(self.benchmark, alpha_E, len(state.evaluations))
+
+
+def known_scores(benchmark: Benchmark, alpha_E: IntArray, evaluations: int) -> list[dict[str, Any]]:
+    """Rows of a score sheet: the benchmark's scores of an architecture, and random search at equal evaluations."""
+    rows = []
+    for name, (score,) in benchmark.known([alpha_E]).items():
+        split, _, column = name.partition(": ")
+        rows.append(_row(f"the answer, {column}", split, score))
+    what = f"expected of random search with {evaluations} evaluations, {benchmark.final}"
+    return [*rows, _row(what, "test", benchmark.random_search(evaluations))]
+
+
+def _row(what: str, split: str, value: float) -> dict[str, Any]:
+    return {"what": what, "split": split, "value": value if math.isfinite(value) else None}

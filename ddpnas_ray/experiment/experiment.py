@@ -1,0 +1,125 @@
+"""A configured search, loaded and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from ddpnas_ray.core.errors import ConfigError
+from ddpnas_ray.core.schedule import architectures_by_round
+from ddpnas_ray.core.space import IntArray
+from ddpnas_ray.execution.base import Executor
+from ddpnas_ray.experiment.config import SearchConfig, make_strategy
+from ddpnas_ray.experiment.evaluators import Evaluator, SupernetEvaluator, TableEvaluator
+from ddpnas_ray.experiment.progress import Progress
+from ddpnas_ray.experiment.recorder import NoRecorder, Recorder
+from ddpnas_ray.runs.environment import environment
+from ddpnas_ray.runs.files import json_file, space_json
+from ddpnas_ray.spaces.base import SpaceSpec, find_space
+from ddpnas_ray.spaces.target import Inputs, Target
+from ddpnas_ray.storage.folder import Folder
+from ddpnas_ray.strategies.base import Strategy
+from ddpnas_ray.tabular.benchmark import Benchmark
+from ddpnas_ray.tasks.base import Task, find_task
+
+TABLE_INPUTS = Inputs(shape=(3, 32, 32), outputs=10)  # CIFAR-10's, unless section target says otherwise
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A configuration with its space and data; neither torch nor ray has been imported for it.
+
+    Args:
+        config: The resolved configuration.
+        spec: Its search space.
+        task: What networks are trained for; None where scores come from a table.
+        benchmark: Its table of known scores, if any.
+        target: The deploy network whose costs are meant.
+    """
+
+    config: SearchConfig
+    spec: SpaceSpec
+    task: Task | None
+    benchmark: Benchmark | None
+    target: Target
+
+    @classmethod
+    def prepare(cls, config: SearchConfig) -> Experiment:
+        """Load the data and make the space.
+
+        Raises:
+            BadInput: The data, the table or the space is not what the configuration says.
+        """
+        spec = find_space(config.space.name)(**config.space.options)
+        if not architectures_by_round(spec.space, config.pruning.keep_per_group):
+            raise ConfigError(
+                f"pruning.keep_per_group is {config.pruning.keep_per_group}: when every edge keeps so many operations "
+                f"of each group, space {spec.space.name!r} has nothing to prune; lower it, or add candidates"
+            )
+        table, score, final = config.evaluation.table, config.evaluation.score, config.evaluation.final
+        benchmark = None if table is None else Benchmark.read(table, spec.space, spec.encode, score, final)
+        task, inputs = None, TABLE_INPUTS
+        if config.trains:
+            task = find_task(config.task.name)(config.data, config.seed, **config.task.options)
+            inputs = task.inputs
+        experiment = cls(config, spec, task, benchmark, Target.resolve(config.target, inputs, spec.target))
+        experiment.strategy()
+        if not config.trains:
+            experiment.executor()
+        return experiment
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """Where its scores come from."""
+        if self.task is not None:
+            return SupernetEvaluator(self.config, self.spec, self.task, self.benchmark)
+        assert self.benchmark is not None  # a configuration without a table trains
+        return TableEvaluator(self.config, self.benchmark)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what is searched on."""
+        return self.evaluator.digest
+
+    def strategy(self) -> Strategy:
+        """Proposes the architectures.
+
+        Raises:
+            ConfigError: The budget is smaller than what pruning needs.
+        """
+        return make_strategy(self.config, self.spec.space)
+
+    def executor(self) -> Executor:
+        """See ``Evaluator.executor``."""
+        return self.evaluator.executor()
+
+    def progress(self) -> Progress:
+        """Counts this search."""
+        strategy, space = self.strategy(), self.spec.space
+        epochs = strategy.epochs(space)
+        per_round = self.config.pruning.epochs_per_round if strategy.by_rounds else len(epochs)
+        return Progress(space, epochs, per_round, self.config.unit)
+
+    def widest_epoch(self) -> int:
+        """Most architectures of an epoch: more workers than that have nothing to do."""
+        return max(self.strategy().epochs(self.spec.space))
+
+    def costs(self, alpha_E: IntArray) -> dict[str, int]:
+        """Exact costs of an architecture's deploy network."""
+        return {name: cost(self.target)(alpha_E) for name, cost in self.spec.costs.items()}
+
+    def first_files(self, config_text: str) -> dict[str, bytes]:
+        """The files that a new run directory appears with."""
+        tables = {name: cost(self.target) for name, cost in self.spec.costs.items()}
+        return {
+            "space.json": space_json(self.spec.space, tables, dataclasses.asdict(self.target)),
+            "environment.json": json_file(environment(self.config.seed, self.digest)),
+            "config.yaml": config_text.encode(),
+        }
+
+    def recorder(self, folder: Folder | None) -> Recorder:
+        """Writes the run directory; None keeps nothing."""
+        if folder is None:
+            return NoRecorder()
+        keep_per_group = self.config.pruning.keep_per_group
+        return Recorder(folder, self.spec.space, keep_per_group, self.evaluator.save_every_s)

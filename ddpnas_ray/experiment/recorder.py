@@ -1,0 +1,136 @@
+"""Everything that a search writes while it runs; the files are listed in docs/quickstart.md."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ddpnas_ray.core.ledger import ledger
+from ddpnas_ray.core.space import SearchSpace
+from ddpnas_ray.core.state import RoundRecord, SearchState
+from ddpnas_ray.runs import checkpoint
+from ddpnas_ray.runs.directory import parsed
+from ddpnas_ray.runs.files import evaluations_table, json_file, ledger_table, theta_table, weights_file
+from ddpnas_ray.runs.log import append_log
+from ddpnas_ray.storage.folder import Folder
+from ddpnas_ray.tabular.probe import Probe, Rows, read_probe
+
+Tensors = Mapping[str, npt.NDArray[np.float32]]
+
+
+class Recorder:
+    """Writes one run directory.
+
+    Args:
+        folder: The run directory, which exists.
+        space: What is searched.
+        keep_per_group: For the ledger of prunings.
+        save_every_s: Least seconds between two checkpoints.
+    """
+
+    def __init__(self, folder: Folder, space: SearchSpace, keep_per_group: int, save_every_s: float = 0.0) -> None:
+        self._folder, self._checkpoints = folder, folder / "checkpoints"
+        self._space, self._keep_per_group, self._save_every_s = space, keep_per_group, save_every_s
+        self._saved_epoch, self._saved_s = 0, time.monotonic()
+        self._epoch_start_s = time.monotonic()
+
+    def restore(self) -> tuple[SearchState, Tensors] | None:
+        """The state and weights of the newest whole checkpoint; None in a new run."""
+        restored = checkpoint.restore(self._checkpoints)
+        self._saved_epoch = restored[0].epoch if restored is not None else 0
+        return restored
+
+    def probed(self) -> Rows:
+        """The probe's measurements so far."""
+        return parsed(self._folder, "probe.parquet", read_probe) if self._folder.has("probe.parquet") else ()
+
+    def start(self, state: SearchState, warnings: Sequence[str]) -> None:
+        """Log that the search starts or resumes."""
+        append_log(self._folder, "start", epoch=state.epoch, pid=os.getpid(), warnings=warnings)
+        self._epoch_start_s = time.monotonic()
+
+    def save(self, state: SearchState, tensors: Tensors) -> None:
+        """Save a finished epoch, unless the last save is too recent."""
+        if not self._save_every_s or time.monotonic() - self._saved_s > self._save_every_s:
+            self._save(state, tensors)
+
+    def probe(self, probe: Probe) -> None:
+        """Write ``probe.parquet``."""
+        self._folder.write("probe.parquet", probe.table())
+
+    def log_epoch(self, snapshot: Mapping[str, Any]) -> None:
+        """Log a finished epoch with its progress."""
+        now = time.monotonic()
+        append_log(self._folder, "epoch", epoch_s=round(now - self._epoch_start_s, 3), **snapshot)
+        self._epoch_start_s = now
+
+    def stop(self, state: SearchState, tensors: Tensors) -> None:
+        """Save what is not saved yet, and log that the search stopped before its end."""
+        self._save_rest(state, tensors)
+        append_log(self._folder, "stopped", epoch=state.epoch)
+
+    def finish(self, state: SearchState, tensors: Tensors, result: Mapping[str, Any]) -> None:
+        """Write the result; ``result.json`` comes last."""
+        self._save_rest(state, tensors)
+        history = state.history
+        if not history or not np.array_equal(history[-1].theta_EK, state.theta_EK):  # theta moved since the last round
+            nothing_EK = np.full(self._space.shape, np.nan)
+            last = (state.theta_EK, nothing_EK, state.momentum_EK, state.live_EK, state.pruned_at_EK)
+            history = (*history, RoundRecord(state.round, *last))
+        self._write_rounds(history, state)
+        self._folder.write("weights.safetensors", weights_file(tensors))
+        self._folder.write("result.json", json_file(result))
+        append_log(self._folder, "finished", fingerprint=result["fingerprint"], seconds=result["seconds"])
+
+    def _save_rest(self, state: SearchState, tensors: Tensors) -> None:
+        if self._saved_epoch < state.epoch:
+            self._save(state, tensors)
+
+    def _save(self, state: SearchState, tensors: Tensors) -> None:
+        checkpoint.save(self._checkpoints, state, tensors)
+        self._folder.write("evaluations.parquet", evaluations_table(state.evaluations))
+        if state.history and state.history[-1].round == state.evaluations[-1].round:
+            self._write_rounds(state.history, state)
+        self._saved_epoch, self._saved_s = state.epoch, time.monotonic()
+
+    def _write_rounds(self, history: Sequence[RoundRecord], state: SearchState) -> None:
+        self._folder.write("theta.parquet", theta_table(history, self._space))
+        rows = ledger(history, state.evaluations, self._space, self._keep_per_group)
+        self._folder.write("ledger.parquet", ledger_table(rows))
+
+
+class NoRecorder(Recorder):
+    """Keeps nothing (``--out none``)."""
+
+    def __init__(self) -> None:
+        pass
+
+    def restore(self) -> None:
+        """Nothing was kept."""
+
+    def probed(self) -> Rows:
+        """Nothing was kept."""
+        return ()
+
+    def start(self, state: SearchState, warnings: Sequence[str]) -> None:
+        """Not logged."""
+
+    def save(self, state: SearchState, tensors: Tensors) -> None:
+        """Not saved."""
+
+    def probe(self, probe: Probe) -> None:
+        """Not written."""
+
+    def log_epoch(self, snapshot: Mapping[str, Any]) -> None:
+        """Not logged."""
+
+    def stop(self, state: SearchState, tensors: Tensors) -> None:
+        """Not saved."""
+
+    def finish(self, state: SearchState, tensors: Tensors, result: Mapping[str, Any]) -> None:
+        """Not written."""

@@ -1,0 +1,69 @@
+"""The content of ``result.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from ddpnas_ray.core.space import expectation
+from ddpnas_ray.core.state import SearchState
+from ddpnas_ray.execution.base import Executor
+from ddpnas_ray.execution.mixed_devices import kinds
+from ddpnas_ray.experiment.experiment import Experiment
+from ddpnas_ray.runs.files import SCHEMA_VERSION
+from ddpnas_ray.runs.fingerprint import search_fingerprint
+from ddpnas_ray.strategies.confidence import confidence
+from ddpnas_ray.tabular.probe import Probe
+
+
+def result_content(
+    experiment: Experiment, executor: Executor, state: SearchState, probe: Probe | None, seconds: float
+) -> dict[str, Any]:
+    """The result architecture, its costs and scores, how sure it is, and the fingerprint of the search.
+
+    Args:
+        experiment: The search.
+        executor: Holds the final weights.
+        state: The last state.
+        probe: Its measurements, where there is one.
+        seconds: Wall time.
+    """
+    spec, strategy, evaluator = experiment.spec, experiment.strategy(), experiment.evaluator
+    space = spec.space
+    answer_E = strategy.answer(state, space)
+    alpha_E = spec.argmax(state.theta_EK, state.live_EK) if answer_E is None else answer_E
+    last = [row.score for row in state.evaluations if row.epoch == state.epoch - 1]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "space": space.name,
+        "strategy": experiment.config.strategy,
+        "seed": state.seed,
+        "genotype": spec.decode(alpha_E),
+        "alpha": [int(k) for k in alpha_E],
+        "expectation": expectation(alpha_E, state.theta_EK, space),
+        "target": dataclasses.asdict(experiment.target),
+        "costs": experiment.costs(alpha_E),
+        "scores": {
+            "split": "val",
+            "of": evaluator.scores_of,
+            "best": max(row.score for row in state.evaluations),
+            "last_epoch_mean": float(np.mean(last)),
+        },
+        "score_sheet": evaluator.score_sheet(executor, state, alpha_E, probe),
+        "confidence": confidence(strategy, state, space, alpha_E, spec.argmax, by_expectation=answer_E is None),
+        **({} if probe is None else {"tau_by_epoch": list(probe.tau_by_epoch().values())}),
+        "architecture_epochs": len(state.evaluations),
+        "epochs": state.epoch,
+        "rounds": state.round,
+        "seconds": round(seconds, 3),
+        "workers": len({row.worker for row in state.evaluations}),
+        "warnings": evaluator.warnings(last),
+        "devices": kinds(state.evaluations),
+        "theta": state.theta_EK.tolist(),
+        "live": state.live_EK.tolist(),
+        "fingerprint": search_fingerprint(
+            state.theta_EK, state.momentum_EK, state.pruned_at_EK, state.evaluations, executor.weights()
+        ),
+    }
