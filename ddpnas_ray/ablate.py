@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from ddpnas_ray.ablations import folder as folders
@@ -18,38 +16,34 @@ from ddpnas_ray.ablations.report import report
 from ddpnas_ray.ablations.study import ABLATIONS, Look, Searches, find, plan
 from ddpnas_ray.ablations.variants import Planned
 from ddpnas_ray.ablations.variants import Study as Sweep
-from ddpnas_ray.commandline import (
-    INTERRUPTED,
-    OK,
-    Parser,
-    add_config_options,
-    guarded,
-    refuse_dead_address,
-)
+from ddpnas_ray.console.cluster import checked_address, cluster
+from ddpnas_ray.console.command import INTERRUPTED, OK, Parser, guarded, say
+from ddpnas_ray.console.options import add_address_option, add_config_options
+from ddpnas_ray.console.out import new_out, resume_command, resumed_out
+from ddpnas_ray.console.progress import counting
 from ddpnas_ray.core.errors import ConfigError
-from ddpnas_ray.execution.base import ExecutionConfig
 from ddpnas_ray.experiment.config import SearchConfig, load, source_name
 from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.finished import FinishedRun
-from ddpnas_ray.runs.directory import create_run, free_name, parsed, refuse_existing
+from ddpnas_ray.runs.directory import create_run, parsed
 from ddpnas_ray.runs.lock import locked
 from ddpnas_ray.storage.folder import Folder
 
 DESCRIPTION = """\
-Ablations as commands: searches over values and seeds, or a closer look at one finished run, each with a table, a
-picture and all numbers in one directory. Searches run on Ray, as many at a time as fit, or in this process with
-execution.backend=local; results do not depend on it.
+Ablations as commands: searches over values and seeds, or a closer look at one finished run, each with a table, a figure
+and all numbers in one directory. Searches run on Ray, as many at a time as fit, or in this process with
+execution.backend=local; on one kind of device the results are the same.
 
 examples:
   python -m ddpnas_ray.ablate interval --config configs/nasbench201_table.yaml --set evaluation.table=FILE --seeds 300
-  python -m ddpnas_ray.ablate correlation --help        every sub-command tells what it shows and how long it takes
+  python -m ddpnas_ray.ablate correlation --help        each sub-command says what it shows and how long it takes
 """
 EPILOG = """\
 --out gets config.yaml, ablation.json, trials.parquet, table.md, plot.png and plot.svg; searches also trials.jsonl,
-from which --resume goes on after a kill.
+from which --resume continues after a kill.
 exit codes: 0 done; 1 failure; 2 bad input; 130 Ctrl-C (finished searches are saved)
 """
-NEVER_SAVED = {"what", "out", "resume", "address", "json", "overrides", "config"}  # what an ablation is not told by
+NEVER_SAVED = {"what", "out", "resume", "address", "json", "overrides", "config"}  # not part of an ablation's identity
 
 
 def parser(own: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -66,14 +60,14 @@ def parser(own: Sequence[str] = ()) -> argparse.ArgumentParser:
         ablation.add_options(sub)
         if isinstance(ablation, Searches):
             sub.add_argument(
-                "--seeds", metavar="N|A..B", default="4", help="so many seeds from 0, or those from A to B (4)"
+                "--seeds", metavar="N|A..B", default="4", help="N seeds from 0, or seeds A to B (default 4)"
             )
             add_config_options(sub)
-            sub.add_argument("--resume", action="store_true", help="go on with the ablation in --out")
-        sub.add_argument("--out", metavar="DIR", help="where to; default: a new runs/ablate-<what>-...")
+            sub.add_argument("--resume", action="store_true", help="resume the ablation in --out")
+        sub.add_argument("--out", metavar="DIR", help="output directory; default: a new runs/ablate-<what>-...")
         sub.add_argument("--json", action="store_true", help="print ablation.json; the table goes to stderr")
         if isinstance(ablation, Searches) or ablation.scores:
-            sub.add_argument("--address", metavar="HOST:PORT", help="a running Ray cluster, or auto")
+            add_address_option(sub, *([] if isinstance(ablation, Searches) else ["score in this process"]))
     return p
 
 
@@ -102,7 +96,7 @@ def _search_all(ablation: Searches, args: argparse.Namespace) -> int:
         arguments["config"] = source_name(args.config, args.overrides)
     sweep = plan(args.what, config, arguments)
     out = args.out if saved is not None else _new_out(args, config)
-    _refuse_dead(args, sweep.base.execution)
+    address = None if sweep.base.execution.backend == "local" else checked_address(args.address)
     job = Experiment.prepare(sweep.base)
     if saved is not None:
         folders.refuse_other_data(saved, job.digest)
@@ -114,13 +108,10 @@ def _search_all(ablation: Searches, args: argparse.Namespace) -> int:
             folders.mend(saved)
         done = {outcome.key: outcome for outcome in saved.outcomes} if saved is not None else {}
         try:
-            _search(sweep, job, folder, done, args)
+            _search(sweep, job, folder, done, args, address)
         except KeyboardInterrupt:
-            command = f"python -m ddpnas_ray.ablate {args.what} --out {shlex.quote(out)} --resume"
-            print(
-                f"interrupted; {len(done)} of {len(sweep.trials)} searches are saved. Go on with: {command}",
-                file=sys.stderr,
-            )
+            command = resume_command(out, f"ablate {args.what}")
+            say(f"interrupted; {len(done)} of {len(sweep.trials)} searches are saved. Resume with: {command}")
             return INTERRUPTED
         found = report(ablation, sweep, [done[planned.key] for planned in sweep.trials], arguments["config"])
         facts = folders.content(args.what, config, arguments, job.digest, None)
@@ -129,25 +120,37 @@ def _search_all(ablation: Searches, args: argparse.Namespace) -> int:
     return OK
 
 
-def _search(sweep: Sweep, job: Experiment, folder: Folder, done: dict[Any, Outcome], args: argparse.Namespace) -> None:
-    """Search what has not been searched yet; every finished search is kept at once."""
-    from ddpnas_ray.distributed.ray_trials import Trial, run_trials, search_all
-    from ddpnas_ray.experiment.progress import counting
+def _search(
+    sweep: Sweep,
+    job: Experiment,
+    folder: Folder,
+    done: dict[Any, Outcome],
+    args: argparse.Namespace,
+    address: str | None,
+) -> None:
+    """Search what has not been searched yet; every finished search is kept at once.
 
+    Args:
+        address: Of the cluster; None searches in this process.
+    """
     left = [planned for planned in sweep.trials if planned.key not in done]
-    trials = [Trial(planned.variant.label, planned.config) for planned in left]
     lines = sys.stderr if args.json else sys.stdout
+    workers = sweep.base.execution.workers
+    where: AbstractContextManager[str] = nullcontext("")
+    if address is not None and left:
+        where = cluster(address, "run searches side by side", lines, workers=workers)
 
     def kept(planned: Planned, result: dict[str, Any]) -> None:
         done[planned.key] = Outcome.of(planned, result)
         folders.keep(folder, done[planned.key])
 
-    with (
-        _cluster(args.address, sweep.base.execution, needed=bool(left)) as (on_ray, where),
-        counting("searches", len(sweep.trials), lines, done=len(done)) as advance,
-    ):
-        print(f"{folder.uri}: {len(left)} of {len(sweep.trials)} searches {where}", file=lines, flush=True)
-        if on_ray:
+    with where as place, counting("searches", len(sweep.trials), lines, done=len(done)) as advance:
+        from ddpnas_ray.distributed.ray_trials import Trial, run_trials, search_all
+
+        on = f"on Ray, {place}" if place else "in this process"
+        print(f"{folder.uri}: {len(left)} of {len(sweep.trials)} searches {on}", file=lines, flush=True)
+        trials = [Trial(planned.variant.label, planned.config) for planned in left]
+        if place:
             run_trials(job, trials, on_done=advance, on_result=lambda i, result: kept(left[i], result))
             return
         for planned, trial in zip(left, trials, strict=True):
@@ -157,12 +160,8 @@ def _search(sweep: Sweep, job: Experiment, folder: Folder, done: dict[Any, Outco
 
 
 def _restored(args: argparse.Namespace) -> Saved:
-    """The ablation to go on with; options that are given must be those that it was started with."""
-    if args.out is None:
-        raise ConfigError("--resume: which ablation? give its directory with --out")
-    if args.config:
-        raise ConfigError("--config: an ablation goes on with its own config.yaml; leave --config out")
-    saved = folders.restore(args.out, args.what, args.overrides)
+    """The ablation to resume; options that are given must be those that it was started with."""
+    saved = folders.restore(resumed_out(args, "ablation", "config.yaml"), args.what, args.overrides)
     defaults = vars(parser([args.what] if ":" in args.what else []).parse_args([args.what]))
     for key, value in vars(args).items():
         before = saved.content["arguments"].get(key)
@@ -193,46 +192,27 @@ class _Desk:
 
     def begin(self, config: SearchConfig) -> None:
         self.out = _new_out(self.args, config)
-        if getattr(self.args, "address", None):
-            _refuse_dead(self.args, config.execution)
+        if getattr(self.args, "address", None) and config.execution.backend != "local":
+            checked_address(self.args.address)
 
     def inherited(self, run: FinishedRun, job: Experiment, alphas: Sequence[Sequence[int]]) -> list[float]:
-        from ddpnas_ray.distributed.ray_scoring import inherited_scores
-        from ddpnas_ray.experiment.progress import counting
-
-        address = self.args.address
+        lines = sys.stderr if self.args.json else sys.stdout
+        address, execution = self.args.address, job.config.execution
+        on_ray = bool(address) and execution.backend != "local"
         with (
-            _cluster(address, job.config.execution, needed=bool(address)) as (on_ray, _),
-            counting("networks", len(alphas), sys.stderr if self.args.json else sys.stdout) as advance,
+            cluster(address, "score networks", lines, workers=execution.workers) if on_ray else nullcontext(),
+            counting("networks", len(alphas), lines) as advance,
         ):
+            from ddpnas_ray.distributed.ray_scoring import inherited_scores
+
             return inherited_scores(run, job, alphas, on_ray=on_ray, on_done=advance)
 
 
 # --- what they have in common ---------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _cluster(address: str | None, config: ExecutionConfig, *, needed: bool) -> Iterator[tuple[bool, str]]:
-    """Connect to Ray, unless everything is to stay in this process; tells which, in words too."""
-    if not needed or config.backend == "local":
-        yield False, "in this process"
-        return
-    from ddpnas_ray.distributed import ray_driver
-
-    with ray_driver.cluster(address, config) as dashboard:
-        yield True, f"on Ray, dashboard http://{dashboard}" if dashboard else "on Ray, no dashboard"
-
-
-def _refuse_dead(args: argparse.Namespace, config: ExecutionConfig) -> None:
-    """An address where nobody answers is bad input, to be said before anything is written."""
-    if config.backend != "local":
-        refuse_dead_address(args.address or os.environ.get("RAY_ADDRESS") or "")
-
-
 def _new_out(args: argparse.Namespace, config: SearchConfig) -> str:
-    out = args.out or free_name(f"runs/ablate-{args.what}-{config.space.name}")
-    refuse_existing(Folder.open(out))
-    return str(out)
+    return new_out(args.out, f"ablate-{args.what}-{config.space.name}")
 
 
 def _print(table: str, facts: dict[str, Any], args: argparse.Namespace, out: str) -> None:

@@ -1,38 +1,42 @@
-"""Look at a search that runs somewhere: ``python -m ddpnas_ray.attach``."""
+"""Show the progress of a running search: ``python -m ddpnas_ray.attach``."""
 
 from __future__ import annotations
 
+import os
 import shlex
 import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from ddpnas_ray.commandline import FAILED, INTERRUPTED, OK, Parser, guarded, refuse_dead_address
+from ddpnas_ray.console.cluster import refuse_dead_address
+from ddpnas_ray.console.command import FAILED, INTERRUPTED, OK, Parser, guarded, say
+from ddpnas_ray.console.out import events, resume_command, saved_text
+from ddpnas_ray.console.progress import Display, duration
 from ddpnas_ray.core.errors import DriverGoneError, ResourceError, RunDirError
-from ddpnas_ray.experiment.progress import Display, duration
 from ddpnas_ray.reporting.summary import summary
-from ddpnas_ray.runs.checkpoint import newest_epoch
-from ddpnas_ray.runs.directory import existing_run, parsed, read_result
+from ddpnas_ray.runs.directory import existing_run, read_result
 from ddpnas_ray.runs.lock import holder_text, lock_holder
-from ddpnas_ray.runs.log import read_log
-from ddpnas_ray.search import resume_command
 from ddpnas_ray.storage.folder import Folder
 
+if TYPE_CHECKING:
+    from ddpnas_ray.distributed.ray_attach import Attached
+
 DESCRIPTION = """\
-Show the progress of a search that runs somewhere, as its own terminal would, until it ends, and then its result. Ctrl-C
-leaves; the search goes on.
+Show the progress of a running search as its own terminal would, until it ends, and then its result. Ctrl-C detaches;
+the search continues.
 
 examples:
-  python -m ddpnas_ray.attach runs/cifar                                a search of this machine, from another terminal
-  python -m ddpnas_ray.attach s3://bucket/run                           on a machine of its cluster: every architecture
-  python -m ddpnas_ray.attach s3://bucket/run                           on any other machine: a line an epoch
+  python -m ddpnas_ray.attach runs/cifar                                a search on this machine, from another terminal
+  python -m ddpnas_ray.attach s3://bucket/run                           on a node of its cluster: every architecture
+  python -m ddpnas_ray.attach s3://bucket/run                           on any other machine: one line per epoch
   python -m ddpnas_ray.attach s3://bucket/run --address ray://head:10001     there, with Ray's client port forwarded
 
-RUN/LOCK says where the search runs. Where its cluster cannot be reached from here, or where it needs none
-(execution.backend=local), RUN/log.jsonl is followed. A search that outlives its terminal is a job of a cluster:
+RUN/LOCK says where the search runs. If its cluster cannot be reached from here, or the search uses none
+(execution.backend=local), attach follows RUN/log.jsonl. A cluster that asks for a token gets RAY_AUTH_TOKEN, or the one
+in ~/.ray/auth_token. To outlive its terminal, submit a search as a job:
 `ray job submit --no-wait -- python -m ddpnas_ray.search --address auto --out RUN ...` (clusters/README.md).
 """
 
@@ -47,11 +51,11 @@ def parser() -> Parser:
     p.add_argument(
         "--address",
         metavar="HOST:PORT",
-        help="where the search's cluster is seen from here: HOST:PORT, auto or ray://HOST:PORT; default: what RUN says",
+        help="the search's cluster as seen from here: HOST:PORT, auto or ray://HOST:PORT; default: from RUN/LOCK",
     )
     p.epilog = (
-        "exit codes: 0 the search is done, or reached its time limit; 1 it ended without a result; 2 bad input, or "
-        "nobody searches; 130 Ctrl-C (the search goes on)"
+        "exit codes: 0 the search is done, or reached its time limit; 1 it ended without a result; 2 bad input, or no "
+        "search is running; 130 Ctrl-C (the search continues)"
     )
     return p
 
@@ -65,14 +69,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         refuse_dead_address(args.address or "")
     elif not folder.has("result.json"):
         raise RunDirError(
-            f"{args.run}: nobody searches there; {_saved(folder)}. Go on with: {resume_command(args.run)}"
+            f"{args.run}: no search is running there; {saved_text(folder)}. Resume with: {resume_command(args.run)}"
         )
     try:
-        with Display(f"ddpnas attach: {args.run}", live=sys.stderr.isatty(), lines=sys.stdout) as display:
+        with Display(f"ddpnas attach: {args.run}", sys.stdout) as display:
             _follow(folder, args.address, display)
     except KeyboardInterrupt:
         command = f"python -m ddpnas_ray.attach {shlex.quote(args.run)}"
-        print(f"left; the search goes on. Look again with: {command}", file=sys.stderr)
+        say(f"detached; the search continues. Attach again with: {command}")
         return INTERRUPTED
     if folder.has("result.json"):
         print(summary(read_result(folder), args.run))
@@ -81,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _searching(folder: Folder) -> dict[str, Any] | None:
-    """What the lock says while somebody searches; None once there is a result, or nobody."""
+    """Content of the lock while a search runs; None once there is a result, or no search."""
     holder = lock_holder(folder)
     return None if folder.has("result.json") else holder
 
@@ -98,14 +102,6 @@ def _follow(folder: Folder, address: str | None, display: Display) -> None:
                 return
 
 
-class _Source(Protocol):
-    """Where progress comes from."""
-
-    def status(self) -> Mapping[str, Any] | None:
-        """The newest snapshot; None while there is no answer."""
-        ...
-
-
 class _Log:
     """Progress by ``log.jsonl``: the newest epoch's snapshot."""
 
@@ -113,24 +109,26 @@ class _Log:
         self._folder = folder
 
     def status(self) -> Mapping[str, Any] | None:
-        epochs = [event for event in _events(self._folder) if event["event"] == "epoch"]
+        epochs = [event for event in events(self._folder) if event["event"] == "epoch"]
         return epochs[-1] if epochs else {"phase": "starting", "note": "no epoch has ended yet"}
 
 
 @contextmanager
-def _source(folder: Folder, holder: Mapping[str, Any], address: str | None) -> Iterator[_Source]:
+def _source(folder: Folder, holder: Mapping[str, Any], address: str | None) -> Iterator[Attached | _Log]:
     """The search's driver where it can be reached, else its log; says which.
 
     Raises:
         DriverGoneError: The driver is not where the lock says. Of a local folder the lock itself tells that much.
     """
     who = holder_text(holder)
-    why = "it tells of no Ray cluster"
+    why = "it uses no Ray cluster"
     if "driver" in holder:
         with ExitStack() as stack:
             try:
                 where = address or _address(holder)
                 refuse_dead_address(where)
+                if "auth" in holder:  # Ray reads it as it is imported, and never guesses it for a given address
+                    os.environ.setdefault("RAY_AUTH_MODE", str(holder["auth"]))
                 from ddpnas_ray.distributed.ray_attach import attached
 
                 driver = stack.enter_context(attached(where, str(holder["driver"])))
@@ -141,12 +139,12 @@ def _source(folder: Folder, holder: Mapping[str, Any], address: str | None) -> I
                     raise
                 why = str(error)
             else:
-                _say(f"{folder.uri}: attached to {holder['driver']} of {who}, cluster {where}")
+                say(f"{folder.uri}: attached to {holder['driver']} of {who}, cluster {where}")
                 yield driver
                 return
-    events = _events(folder)
-    age = f", last written {duration(max(0.0, time.time() - events[-1]['time']))} ago" if events else ""
-    _say(f"{folder.uri}: following log.jsonl of {who}, a line an epoch{age} ({why})")
+    log = events(folder)
+    age = f", last written {duration(max(0.0, time.time() - log[-1]['time']))} ago" if log else ""
+    say(f"{folder.uri}: following log.jsonl of {who}, one line per epoch{age} ({why})")
     yield _Log(folder)
 
 
@@ -162,7 +160,7 @@ def _address(holder: Mapping[str, Any]) -> str:
     return address
 
 
-def _show(source: _Source, folder: Folder, holder: Mapping[str, Any], display: Display) -> None:
+def _show(source: Attached | _Log, folder: Folder, holder: Mapping[str, Any], display: Display) -> None:
     """Show a source's progress until the lock says something else, or nothing has been heard for long."""
     look_s = 1.0 if folder.is_local else STORE_S
     tick_s = look_s if isinstance(source, _Log) else 0.25
@@ -175,7 +173,7 @@ def _show(source: _Source, folder: Folder, holder: Mapping[str, Any], display: D
             last, heard_s, silent = now, time.monotonic(), False
         elif not silent:
             silent = True
-            _say("the driver does not answer: it starts, or is started again after its death; waiting")
+            say("the driver does not answer: it is starting, or restarting after a crash; waiting")
         display.show({**last, "note": "the driver does not answer; waiting"} if silent else last)
         if time.monotonic() - looked_s >= look_s:
             looked_s = time.monotonic()
@@ -186,11 +184,11 @@ def _show(source: _Source, folder: Folder, holder: Mapping[str, Any], display: D
 
 def _ended(folder: Folder, run: str) -> int:
     """Say how a search without a result ended."""
-    events = _events(folder)
-    last = events[-1] if events else {"event": ""}
-    go_on = f"{_saved(folder)}. Go on with: {resume_command(run)}"
+    log = events(folder)
+    last = log[-1] if log else {"event": ""}
+    go_on = f"{saved_text(folder)}. Resume with: {resume_command(run)}"
     if last["event"] == "stopped":
-        print(f"time limit reached; {go_on}", file=sys.stderr)
+        say(f"time limit reached; {go_on}")
         return OK
     if (holder := lock_holder(folder)) is not None:
         how = f"its driver is gone, and LOCK still names {holder_text(holder)}: remove LOCK where that has ended"
@@ -198,22 +196,8 @@ def _ended(folder: Folder, run: str) -> int:
         how = f"it failed: {' '.join(str(last['error']).split())}"
     else:
         how = "Ctrl-C, a kill or a lost machine"
-    print(f"{run}: the search ended without a result ({how}); {go_on}", file=sys.stderr)
+    say(f"{run}: the search ended without a result ({how}); {go_on}")
     return FAILED
-
-
-def _saved(folder: Folder) -> str:
-    saved = newest_epoch(folder / "checkpoints")
-    planned = next((event["epochs"] for event in reversed(_events(folder)) if event["event"] == "epoch"), None)
-    return f"{saved} of {planned} epochs are saved" if saved and planned else "no epoch is saved"
-
-
-def _events(folder: Folder) -> list[dict[str, Any]]:
-    return parsed(folder, "log.jsonl", read_log) if folder.has("log.jsonl") else []
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Try everything on two batches and tell what a search will cost: ``python -m ddpnas_ray.check``."""
+"""Run everything on two batches and estimate what a search will cost: ``python -m ddpnas_ray.check``."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ddpnas_ray.commandline import OK, Parser, add_config_options, guarded
+from ddpnas_ray.console.command import OK, Parser, guarded
+from ddpnas_ray.console.options import add_config_options
+from ddpnas_ray.console.progress import duration
 from ddpnas_ray.core.errors import ConfigError, GenotypeError
 from ddpnas_ray.core.requests import Plan
 from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.experiment.config import load
-from ddpnas_ray.experiment.progress import duration
 from ddpnas_ray.experiment.sections import Origin
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
 from ddpnas_ray.spaces.target import Inputs, Target, TargetConfig
@@ -34,9 +35,9 @@ DESCRIPTION = """\
 Run the entire pipeline on two batches of your data (sample, train, score, merge, prune, save, restore, decode) and
 print what a full search will cost: time on 1, 2, 4 and 8 workers, memory, traffic and disk. Takes under a minute.
 
-With --genotype: print the exact params and macs of the deploy network of an architecture, as JSON. A file with the key
-stages is of the space mobile, whose options come from --config or --set space.*; its network is told by --image-size,
---classes and --input-channels. One with the key arch_str is of the space nasbench201.
+With --genotype: print the exact params and macs of an architecture's deploy network, as JSON. A file with the key
+stages is of space mobile, with options from --config or --set space.*; --image-size, --classes and --input-channels
+describe its network. A file with the key arch_str is of space nasbench201.
 
 examples:
   python -m ddpnas_ray.check
@@ -83,8 +84,8 @@ def parser() -> argparse.ArgumentParser:
         help='JSON: {"normal": [["sep_conv_3x3", 0], ...], "normal_concat": ...}, {"stages": [["zero", ...]]} or '
         '{"arch_str": "|nor_conv_3x3~0|+..."}',
     )
-    g.add_argument("--channels", type=int, help="initial channels of the deploy network (default 36; nasbench201 16)")
-    g.add_argument("--cells", type=int, help="cells of the deploy network (default 20; nasbench201 5 a stage)")
+    g.add_argument("--channels", type=int, help="initial channels of the deploy network (default 36; nasbench201: 16)")
+    g.add_argument("--cells", type=int, help="cells of the deploy network (default 20; nasbench201: 5 per stage)")
     g.add_argument("--image-size", type=int, default=32, help="side in pixels (default 32)")
     g.add_argument("--classes", type=int, default=10, help="number of classes (default 10)")
     g.add_argument("--input-channels", type=int, default=3, help="colour channels (default 3)")

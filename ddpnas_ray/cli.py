@@ -7,19 +7,19 @@ import sys
 from collections.abc import Sequence
 
 from ddpnas_ray import __version__
-from ddpnas_ray.commandline import BAD_INPUT, OK
+from ddpnas_ray.console.command import BAD_INPUT, OK
 from ddpnas_ray.core.errors import did_you_mean
 
 COMMANDS = {
     "search": "search for an architecture",
-    "attach": "show the progress of a search that runs somewhere",
-    "generate": "generate the best networks for any budgets from a finished search",
-    "latency": "time the parts of a space's networks on a device, and check such a table",
-    "table": "import a benchmark's accuracies as a table that searches read, and describe such a table",
-    "check": "run everything on two batches, and tell what a search will cost; count a genotype's network",
-    "ablate": "repeat the paper's ablations: tables and pictures over values and seeds",
-    "sweep": "search for every combination of configuration values and every seed, on Ray Tune",
-    "report": "print what a finished search found, or verify its files",
+    "attach": "show the progress of a running search",
+    "generate": "generate the best network for each budget from a finished search",
+    "latency": "make and check a latency table of a device",
+    "table": "import and describe a table of a benchmark's accuracies, for tabular searches",
+    "check": "run everything on two batches and estimate a search's cost; count a genotype's network",
+    "ablate": "repeat the paper's ablations: tables and figures over values and seeds",
+    "sweep": "search for every combination of configuration values and seeds, on Ray Tune",
+    "report": "print a finished search's result, explain it, or verify its files",
 }
 
 
@@ -30,13 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("usage: ddpnas COMMAND [options]\n\ncommands:")
         for name, meaning in COMMANDS.items():
             print(f"  {name:<10} {meaning}")
-        print("\n`ddpnas COMMAND --help` tells more; `python -m ddpnas_ray.COMMAND` is the same.")
+        print("\n`ddpnas COMMAND --help` says more; `python -m ddpnas_ray.COMMAND` is equivalent.")
         return OK
     if words[0] == "--version":
         print(__version__)
         return OK
     if words[0] not in COMMANDS:
-        print(f"ddpnas: {words[0]} is no command{did_you_mean(words[0], COMMANDS)}", file=sys.stderr)
+        print(f"ddpnas: {words[0]} is not a command{did_you_mean(words[0], COMMANDS)}", file=sys.stderr)
         return BAD_INPUT
     return int(importlib.import_module(f"ddpnas_ray.{words[0]}").main(words[1:]))
 

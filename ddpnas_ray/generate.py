@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
 
-from ddpnas_ray.commandline import BAD_INPUT, OK, Parser, add_set_option, guarded, positive, refuse_dead_address
+from ddpnas_ray.console.cluster import checked_address, cluster
+from ddpnas_ray.console.command import BAD_INPUT, OK, Parser, guarded, redirected, say
+from ddpnas_ray.console.options import add_address_option, add_set_option, positive
+from ddpnas_ray.console.progress import counting
 
 if TYPE_CHECKING:
     from ddpnas_ray.core.generation.budgets import Budget
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Generate the best network for each budget from one finished search, in seconds and with proof: no other network within
-the budget has a larger E[alpha] (Eq. 9-10). Nothing is trained.
+the budget has a higher E[alpha] (Eq. 9-10). Nothing is trained. If no network meets a tight budget, --include-pruned
+also considers the operations that the search pruned.
 
 examples:
   python -m ddpnas_ray.generate RUN                                        the best network without a budget
@@ -35,9 +38,9 @@ examples:
   python -m ddpnas_ray.generate RUN --budget latency=20ms --latency table.parquet --device-label phone
   python -m ddpnas_ray.generate RUN --sweep macs=200M..600M:5 --verify 16  score the 16 best of each, take the best
 
-budgets: key=V at most, key=L..U between, key=V..V exactly; several with commas. Suffixes k, M, G, and % of the best
-network's cost; latencies take ns, us, ms, s. A key stands for all costs of its family: height is height.normal and
-height.reduce. `--costs` lists them.
+budgets: key=V (at most), key=L..U (between), key=V..V (exactly); join several with commas. Suffixes: k, M, G, and % of
+the best network's cost; ns, us, ms, s for latencies. A key stands for all costs of its family: height is
+height.normal and height.reduce. `--costs` lists them.
 
 Results: RUN/generated/<budget>/genotype.json (networks, exact costs, certificates), table.csv, pareto.png, pareto.svg
 """
@@ -50,35 +53,54 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = Parser(prog="ddpnas generate", description=DESCRIPTION)
     p.add_argument("run", metavar="RUN", help="run directory of a finished search, local or a URI")
-    p.add_argument("--budget", metavar="BUDGET", action="append", default=[], help="as often as wanted")
+    p.add_argument("--budget", metavar="BUDGET", action="append", default=[], help="see above; may be repeated")
     p.add_argument(
-        "--sweep", metavar="KEY=L..U:N", dest="budget", action="append", help="N budgets; others may follow, constant"
+        "--sweep",
+        metavar="KEY=L..U:N",
+        dest="budget",
+        action="append",
+        help="N evenly spaced budgets; constant ones may follow",
     )
-    p.add_argument("-k", "--best", metavar="K", type=positive, default=1, help="the K best of each budget (default 1)")
+    p.add_argument(
+        "-k",
+        "--best",
+        metavar="K",
+        type=positive,
+        default=1,
+        help="keep the K best networks of each budget (default 1)",
+    )
     p.add_argument("--method", choices=METHODS, default="auto", help="default auto: see docs/generation.md")
-    p.add_argument("--include-pruned", action="store_true", help="also choose operations that the search pruned")
     p.add_argument(
-        "--target", metavar="KEY=V,...", help="costs of another network, such as image_size=224,classes=1000"
+        "--include-pruned",
+        action="store_true",
+        help="also choose pruned operations, which tight budgets may need",
     )
     p.add_argument(
-        "--costs", action="store_true", help="list the costs that can be bounded, with those of the best network"
+        "--target",
+        metavar="KEY=V,...",
+        help="costs of another deploy network, such as image_size=224,classes=1000",
+    )
+    p.add_argument(
+        "--costs",
+        action="store_true",
+        help="list the costs that a budget can bound, with those of the best network",
     )
     g = p.add_argument_group("latency")
     g.add_argument("--latency", metavar="TABLE", help="a table of `ddpnas latency build`, or a published one (CSV)")
     g.add_argument("--device-label", metavar="LABEL", help="measure the generated networks on nodes with this label")
     g = p.add_argument_group("verification with inherited weights (imports torch, reads the run's data)")
-    g.add_argument("--verify", metavar="M", type=positive, help="score the M best of each budget, take the best")
+    g.add_argument("--verify", metavar="M", type=positive, help="score the M best of each budget, and take the best")
     add_set_option(g, "data.path and execution.* only")
     g = p.add_argument_group("where")
     g.add_argument(
         "--backend",
         choices=("auto", "local", "ray"),
         default="auto",
-        help="auto: Ray where --address is given, else this process, since budgets take milliseconds",
+        help="auto: Ray if --address is given, else this process, as budgets take milliseconds",
     )
-    g.add_argument("--address", metavar="HOST:PORT", help="a running Ray cluster, or auto")
+    add_address_option(g, "none, or RAY_ADDRESS or one started here where --backend ray or --device-label needs it")
     p.add_argument("--json", action="store_true", help="print the networks as one JSON list; the table goes to stderr")
-    p.epilog = "exit codes: 0 done; 1 failure; 2 bad input, or a budget that nothing meets (the others are written)"
+    p.epilog = "exit codes: 0 done; 1 failure; 2 bad input, or a budget that no network meets (the others are written)"
     return p
 
 
@@ -108,7 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     job = run.job(args.overrides) if args.verify else None
 
     start = time.perf_counter()
-    with _cluster(run, args) as on_ray:
+    on_ray = args.backend == "ray" or (args.backend == "auto" and bool(args.address))
+    with _cluster(run, args, on_ray):
         solutions = _solve(run, budgets, args, on_ray)
         seconds = time.perf_counter() - start
         networks = [Generated(budget, tuple(found)) for budget, found in zip(budgets, solutions, strict=True)]
@@ -128,9 +151,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json:
         print(json.dumps([genotype_json(run, network) for network in networks if network.solutions]))
     infeasible = [network.budget for network in networks if not network.solutions]
-    with _stdout_to_stderr():
+    with redirected(1, to=2):
         for budget in infeasible:
-            print(f"BudgetError: {infeasible_text(run, budget)}", file=sys.stderr)
+            say(f"BudgetError: {infeasible_text(run, budget)}")
     return BAD_INPUT if infeasible else OK
 
 
@@ -141,7 +164,7 @@ def _solve(run: FinishedRun, budgets: Sequence[Budget], args: argparse.Namespace
     k = max(args.best, args.verify or 1)
     groups = groups_that_share(run.problem, budgets)
     solutions: list[list[Solution]] = []
-    with _progress("solving", len(budgets)) as advance, _stdout_to_stderr():
+    with counting("budgets", len(budgets), sys.stderr) as advance, redirected(1, to=2):  # HiGHS may print
         if on_ray:
             from ddpnas_ray.distributed.ray_budgets import solve_budgets
 
@@ -152,32 +175,14 @@ def _solve(run: FinishedRun, budgets: Sequence[Budget], args: argparse.Namespace
     return solutions
 
 
-@contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """HiGHS now and then writes a line to the process's standard output, which may be somebody's JSON."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
 def _verify(run: FinishedRun, job: Experiment, networks: Sequence[Generated], on_ray: bool) -> list[Generated]:
     """Score every solution with the supernet's weights, each architecture once, and take the best of each budget."""
     from ddpnas_ray.distributed.ray_scoring import inherited_scores
 
     alphas = list(dict.fromkeys(solution.alpha_E for network in networks for solution in network.solutions))
-    with _progress("scoring", len(alphas)) as advance:
+    with counting("networks scored", len(alphas), sys.stderr) as advance:
         scores = dict(zip(alphas, inherited_scores(run, job, alphas, on_ray=on_ray, on_done=advance), strict=True))
-    return [
-        network.choose([scores[solution.alpha_E] for solution in network.solutions], ())
-        if network.solutions
-        else network
-        for network in networks
-    ]
+    return [n.choose([scores[s.alpha_E] for s in n.solutions], ()) if n.solutions else n for n in networks]
 
 
 def _latency(path: str, run: FinishedRun) -> tuple[CostTable, TimingOptions]:
@@ -193,7 +198,7 @@ def _latency(path: str, run: FinishedRun) -> tuple[CostTable, TimingOptions]:
             raise DataError(f"{path}: published tables are of the mobile space; this run is of {run.config.space.name}")
         published = read_published(path)
         if published.note != EXACT:
-            print(f"{path}: {published.note}", file=sys.stderr)
+            say(f"{path}: {published.note}")
         shape = backbone(**run.config.space.options)
         cost = published.cost(shape, image_size=run.target.image_size, classes=run.target.classes)
         return cost, TimingOptions()
@@ -213,44 +218,23 @@ def _measure(run: FinishedRun, networks: Sequence[Generated], label: str, option
     alphas = list(dict.fromkeys(solution.alpha_E for network in networks for solution in network.solutions))
     if not alphas:
         return list(networks)
-    with _progress("measuring", options.passes * len(alphas)) as advance:
+    with counting("timings", options.passes * len(alphas), sys.stderr) as advance:
         latencies = measure_networks(
             run.spec, run.target, [np.array(alpha_E) for alpha_E in alphas], label, options, on_timed=advance
         )
     measured_ns = {alpha_E: latency.median_ns for alpha_E, latency in zip(alphas, latencies, strict=True)}
-    return [
-        network.choose(network.scores, [measured_ns[s.alpha_E] for s in network.solutions])
-        if network.solutions
-        else network
-        for network in networks
-    ]
+    return [n.choose(n.scores, [measured_ns[s.alpha_E] for s in n.solutions]) if n.solutions else n for n in networks]
 
 
-@contextmanager
-def _cluster(run: FinishedRun, args: argparse.Namespace) -> Iterator[bool]:
-    """Connect to Ray where it is needed; tells whether budgets are solved and networks scored there."""
-    on_ray = args.backend == "ray" or (args.backend == "auto" and bool(args.address))
+def _cluster(run: FinishedRun, args: argparse.Namespace, on_ray: bool) -> AbstractContextManager[object]:
+    """Ray where it is needed: for budgets and scores, or for nodes with a label."""
     if not on_ray and not args.device_label:
-        yield False
-        return
+        return nullcontext()
     from ddpnas_ray.devices.config import device_label
-    from ddpnas_ray.distributed import ray_driver
 
-    refuse_dead_address(args.address or os.environ.get("RAY_ADDRESS") or "")
     label = device_label(args.device_label) if args.device_label else None
-    with ray_driver.cluster(args.address, run.config.execution, label=label):
-        yield on_ray
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr where somebody looks; call what it yields with how many are done."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda n: bar.advance(task, n)
+    purpose, workers = "solve budgets" if on_ray else "measure networks", run.config.execution.workers
+    return cluster(checked_address(args.address), purpose, sys.stderr, workers=workers, label=label)
 
 
 def _print_table(run: FinishedRun, networks: Sequence[Generated], out: TextIO) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ddpnas_ray.commandline import OK, Parser, add_set_option, guarded, positive, refuse_dead_address
+from ddpnas_ray.console.cluster import checked_address, cluster
+from ddpnas_ray.console.command import OK, Parser, guarded, say
+from ddpnas_ray.console.options import add_address_option, add_set_option, count, positive
+from ddpnas_ray.console.progress import counting, duration
 from ddpnas_ray.core.errors import ConfigError, DataError
 from ddpnas_ray.devices.config import TimingOptions, device_label
 
@@ -24,21 +25,21 @@ if TYPE_CHECKING:
     from ddpnas_ray.spaces.target import Target
 
 DESCRIPTION = """\
-Time the parts of a space's networks on a device, so that `generate` can keep to a latency. A device is every Ray node
-with a label; without --address a cluster is started here and this machine carries it.
+Time the parts of a space's networks on a device, so that `generate` can bound latency. A device is the Ray nodes with a
+certain label; without --address, a cluster starts here and this machine carries the label.
 
 examples:
   python -m ddpnas_ray.latency build --space mobile --image-size 224 --classes 1000 --device-label pc --out t.parquet
   python -m ddpnas_ray.latency build --run runs/cell --device-label jetson --address auto --out jetson.parquet
-  python -m ddpnas_ray.latency check t.parquet --networks 50        sums of parts against whole networks, measured
-  ray start --address=HEAD:6379 --labels ddpnas-device=jetson       on the device: make it a node with the label
+  python -m ddpnas_ray.latency check t.parquet --networks 50        compare sums of parts with measured networks
+  ray start --address=HEAD:6379 --labels ddpnas-device=jetson       on the device: join the cluster with the label
 
-`ddpnas latency build --help` and `ddpnas latency check --help` tell more.
+`ddpnas latency build --help` and `ddpnas latency check --help` say more.
 """
 BUILD = """\
-Time every distinct part of every choice, in several passes, each in another order. Parts run one after the other, with
-a reference network among them: caches are then as inside a network, and what slows the device down for a while slows
-both, and is divided out. One timing runs on a node at a time.
+Time every distinct part of every choice, in several passes, each in its own order. Parts run one after another, with a
+reference network among them: caches are then as inside a network, and a temporary slowdown affects both and is divided
+out. A node runs one timing at a time.
 
 examples:
   python -m ddpnas_ray.latency build --space mobile --image-size 224 --classes 1000 --device-label pc --out t.parquet
@@ -47,9 +48,9 @@ examples:
   python -m ddpnas_ray.latency build --run RUN --device-label board=rev-b --threads 4 --dtype bf16 --out t.parquet
 """
 CHECK = """\
-Draw random networks of the table's space, measure them whole, and compare with the sums of their parts: median relative
+Draw random networks of the table's space, measure each whole, and compare with the sums of their parts: median relative
 error, bias (mean signed relative error) and rank correlation (Spearman). The table's reference network is measured
-beside each, so that drift shows and is divided out.
+with each, so that drift shows and is divided out.
 
 examples:
   python -m ddpnas_ray.latency check t.parquet
@@ -65,33 +66,33 @@ def parser() -> argparse.ArgumentParser:
     of = build.add_mutually_exclusive_group(required=True)
     of.add_argument("--space", metavar="NAME", help="a built-in space, or module:function, with its defaults")
     of.add_argument("--config", metavar="FILE", help="sections space and target of a YAML file")
-    of.add_argument("--run", metavar="RUN", help="space and target of a finished search")
+    of.add_argument("--run", metavar="RUN", help="take space and target from a finished search")
     add_set_option(build, "override one key of space or target: --set space.nodes=3")
     build.add_argument("--image-size", metavar="N", type=positive, help="side in pixels (no data set is read)")
     build.add_argument("--classes", metavar="N", type=positive, help="number of classes")
     build.add_argument("--input-channels", metavar="N", type=positive, help="colour channels (default 3)")
     build.add_argument("--target", metavar="KEY=V,...", help="with --run: another target, as in generate")
     build.add_argument("--out", metavar="TABLE", required=True, help="the table, a Parquet file, local or a URI")
-    build.add_argument("--force", action="store_true", help="replace --out where it exists")
+    build.add_argument("--force", action="store_true", help="replace --out if it exists")
     build.add_argument("--device-label", metavar="NAME", required=True, help="NAME is ddpnas-device=NAME; or key=value")
     build.add_argument("--threads", metavar="N", type=positive, default=1, help="CPU threads (default 1)")
-    build.add_argument("--batch", metavar="N", type=positive, default=1, help="images of a batch (default 1)")
+    build.add_argument("--batch", metavar="N", type=positive, default=1, help="images per batch (default 1)")
     build.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="default fp32")
     build.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
 
     check = commands.add_parser("check", help="compare a table with whole networks, measured", description=CHECK)
     check.add_argument("table", metavar="TABLE", help="what build wrote")
-    check.add_argument("--networks", metavar="N", type=_count, default=50, help="of any depth (default 50)")
+    check.add_argument("--networks", metavar="N", type=count, default=50, help="networks of any depth (default 50)")
     check.add_argument(
-        "--full-depth-networks", metavar="N", type=_count, default=50, help="no part left out (default 50)"
+        "--full-depth-networks", metavar="N", type=count, default=50, help="networks of full depth (default 50)"
     )
-    check.add_argument("--seed", metavar="N", type=_count, default=0, help="of the networks (default 0)")
+    check.add_argument("--seed", metavar="N", type=count, default=0, help="seed of the random networks (default 0)")
     check.add_argument("--csv", metavar="FILE", help="write every measurement")
     check.add_argument("--json", action="store_true", help="print one JSON object; progress goes to stderr")
     check.add_argument("--device-label", metavar="NAME", help="default: the table's")
     for command in (build, check):
-        command.add_argument("--passes", metavar="N", type=positive, default=5, help="over everything (default 5)")
-        command.add_argument("--address", metavar="HOST:PORT", help="a running Ray cluster, or auto")
+        command.add_argument("--passes", metavar="N", type=positive, default=5, help="over all timings (default 5)")
+        add_address_option(command)
     return p
 
 
@@ -125,7 +126,9 @@ def _build(args: argparse.Namespace) -> int:
     )
     section, spec, target = _what(args)
     if spec.parts is None:
-        raise ConfigError(f"space.name: space {section['name']!r} names no parts of its networks, so none can be timed")
+        raise ConfigError(
+            f"space.name: space {section['name']!r} does not name the parts of its networks, so none can be timed"
+        )
     folder, name = place(args.out)
     if folder.has(name) and not args.force:
         raise DataError(f"{args.out}: exists; choose another --out, or replace it with --force")
@@ -134,18 +137,19 @@ def _build(args: argparse.Namespace) -> int:
     parts = spec.parts(target)
     distinct = list({part.key: part for part in parts}.values())
     reference_alpha = _draw(spec.space, 1, seed=0, full_depth=False)[0]
-    with _cluster(args.address, label):
+    timed = counting("timings of parts", options.passes * len(distinct), sys.stderr)
+    with cluster(checked_address(args.address), "time parts", sys.stderr, label=label), timed as advance:
         from ddpnas_ray.distributed import ray_timing
 
         machine = ray_timing.describe(label, options)
-        print(f"{label}: {_hardware(machine)}", file=sys.stderr)
+        say(f"{label}: {_hardware(machine)}")
         start = time.monotonic()
         timings = ray_timing.time_parts(
             ray_timing.network(spec, target, reference_alpha),
             distinct,
             label,
             options,
-            on_timed=_progress("parts", options.passes * len(distinct)),
+            on_timed=advance,
         )
         seconds = time.monotonic() - start
     reference = reference_latency(timings)
@@ -216,8 +220,6 @@ def _summary(table: LatencyTable, space: SearchSpace, target: str, distinct: int
     """The table in a few lines."""
     import numpy as np
 
-    from ddpnas_ray.experiment.progress import duration
-
     cost = table.cost(space)
     slowest = max(table.rows, key=lambda row: row.latency.median_ns)
     predicted_ns = cost(np.array(table.reference_alpha))
@@ -255,7 +257,8 @@ def _check(args: argparse.Namespace) -> int:
         "full_depth": _draw(spec.space, args.full_depth_networks, seed=args.seed, full_depth=True),
     }
     alphas = [alpha for drawn in populations.values() for alpha in drawn]
-    with _cluster(args.address, label):
+    timed = counting("timings of networks", options.passes * len(alphas), sys.stderr)
+    with cluster(checked_address(args.address), "time networks", sys.stderr, label=label), timed as advance:
         from ddpnas_ray.distributed import ray_timing
 
         timings = ray_timing.time_parts(
@@ -265,7 +268,7 @@ def _check(args: argparse.Namespace) -> int:
             options,
             whole=True,
             seed=args.seed,
-            on_timed=_progress("networks", options.passes * len(alphas)),
+            on_timed=advance,
         )
     now = reference_latency(timings)
     rows = [
@@ -384,34 +387,6 @@ def _draw(space: SearchSpace, count: int, *, seed: int, full_depth: bool) -> lis
     return random_alphas(problem, count, rng)
 
 
-@contextmanager
-def _cluster(address: str | None, label: str) -> Iterator[None]:
-    """The running cluster, or one that is started here, whose node is the device."""
-    refuse_dead_address(address or os.environ.get("RAY_ADDRESS") or "")
-    from ddpnas_ray.distributed import ray_driver
-    from ddpnas_ray.execution.base import ExecutionConfig
-
-    with ray_driver.cluster(address, ExecutionConfig(), label=label):
-        yield
-
-
-def _progress(what: str, total: int) -> Callable[[int], None]:
-    """Prints a line to stderr at every tenth of the work; call what it returns with how many are done."""
-    from ddpnas_ray.experiment.progress import duration
-
-    start, done = time.monotonic(), 0
-
-    def timed(count: int) -> None:
-        """So many more are done."""
-        nonlocal done
-        before, done = done, done + count
-        if 10 * before // total < 10 * done // total:
-            left = (time.monotonic() - start) / done * (total - done)
-            print(f"{done}/{total} timings of {what}, {duration(left)} left", file=sys.stderr, flush=True)
-
-    return timed
-
-
 def _hardware(machine: Mapping[str, Any]) -> str:
     gpu = f"{machine['gpu']}, " if "gpu" in machine else ""
     return f"{gpu}{machine['cpu']}, {machine['cores']} cores, torch {machine['packages']['torch']}"
@@ -419,12 +394,6 @@ def _hardware(machine: Mapping[str, Any]) -> str:
 
 def _ms(nanoseconds: float) -> str:
     return f"{nanoseconds / 1e6:.3f} ms"
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ddpnas_ray.commandline import FAILED, OK, Parser, guarded
+from ddpnas_ray.console.command import FAILED, OK, Parser, guarded
 from ddpnas_ray.core.errors import ConfigError, RunDirError
 from ddpnas_ray.core.space import SearchSpace, every_edge_active
 from ddpnas_ray.experiment.yaml_text import parse
@@ -28,9 +28,9 @@ Print what a finished search found: genotype, exact costs of the target network,
 
 examples:
   python -m ddpnas_ray.report runs/cell-digits-s0
-  python -m ddpnas_ray.report runs/cell-digits-s0 --verify-fingerprint     are the files what the search wrote?
-  python -m ddpnas_ray.report runs/cell-digits-s0 --explain normal.3       why did its operations go, round by round?
-  python -m ddpnas_ray.report runs/cell-digits-s0 --html                   all of it as one page: report.html in the run
+  python -m ddpnas_ray.report runs/cell-digits-s0 --verify-fingerprint     check that the files are unchanged
+  python -m ddpnas_ray.report runs/cell-digits-s0 --explain normal.3       why its operations were pruned
+  python -m ddpnas_ray.report runs/cell-digits-s0 --html                   everything on one page: RUN/report.html
   python -m ddpnas_ray.report runs/s0 runs/s1 runs/s2 --html seeds.html    several runs side by side
 """
 
@@ -43,22 +43,22 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument(
         "--verify-fingerprint",
         action="store_true",
-        help="recompute the fingerprint from theta, evaluations and weights; exit code 1 where it differs",
+        help="recompute the fingerprint from theta, evaluations and weights; exit code 1 if it differs",
     )
     g.add_argument(
         "--explain",
         metavar="EDGE",
-        help="an edge's rounds: scores, utility (Eq. 3), momentum (Eq. 4), theta (Eq. 5), what was pruned, by what "
-        "margin and with what risk (Theorem 2); unknown where a round has one epoch",
+        help="one edge, round by round: scores, utility (Eq. 3), momentum (Eq. 4), theta (Eq. 5), what was pruned, "
+        "by what margin and with what risk (Theorem 2; unknown if a round has one epoch)",
     )
     g.add_argument(
         "--html",
         metavar="FILE",
         nargs="?",
         const="",
-        help="write one self-contained page, default RUN/report.html; of several runs a comparison, which needs FILE",
+        help="write one self-contained page, default RUN/report.html; several runs are compared, and need FILE",
     )
-    p.add_argument("--json", action="store_true", help="print result.json as it is, or the story of --explain as JSON")
+    p.add_argument("--json", action="store_true", help="print result.json, or --explain as JSON")
     return p
 
 

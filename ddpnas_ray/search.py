@@ -4,39 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shlex
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from ddpnas_ray.commandline import (
-    INTERRUPTED,
-    OK,
-    Parser,
-    add_config_options,
-    guarded,
-    refuse_client,
-    refuse_dead_address,
-    seconds,
-)
+from ddpnas_ray.console.cluster import checked_address, cluster
+from ddpnas_ray.console.command import INTERRUPTED, OK, Parser, guarded, say
+from ddpnas_ray.console.options import add_address_option, add_config_options, seconds
+from ddpnas_ray.console.out import default_name, new_out, resume_command, saved_text
+from ddpnas_ray.console.progress import Display
 from ddpnas_ray.core.errors import RunDirError
 from ddpnas_ray.experiment.config import SearchConfig, check, describe, dump, fixed_keys, load, set_key
-from ddpnas_ray.experiment.progress import Display, Progress
 from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.reporting.summary import summary
-from ddpnas_ray.runs.directory import (
-    create_run,
-    existing_run,
-    free_name,
-    parsed,
-    read_result,
-    refuse_existing,
-    refuse_other_data,
-)
+from ddpnas_ray.runs.directory import create_run, existing_run, parsed, read_result, refuse_other_data
 from ddpnas_ray.runs.lock import Lock, locked
 from ddpnas_ray.runs.log import failure_logged
 from ddpnas_ray.storage.folder import Folder
@@ -49,12 +32,13 @@ examples:
   python -m ddpnas_ray.search                                        digits, on this machine, about two minutes
   python -m ddpnas_ray.search --config configs/cifar10_cell_cpu.yaml --set data.path=DIR --out runs/cifar
   python -m ddpnas_ray.search --set data.name=folder --set data.path=photos --set data.image_size=32
-  python -m ddpnas_ray.search --config configs/nasbench201_table.yaml --set evaluation.table=FILE    by known accuracies
-  python -m ddpnas_ray.search --out runs/cifar --resume              go on after a kill, on the same or another machine
+  python -m ddpnas_ray.search --config configs/nasbench201_table.yaml --set evaluation.table=FILE    score from a table
+  python -m ddpnas_ray.search --out runs/cifar --resume              resume after a kill, on this or another machine
   python -m ddpnas_ray.search --address auto --out s3://bucket/run   on the Ray cluster that this machine belongs to
 
-Try `python -m ddpnas_ray.check` with the same options first: it runs everything on two batches and tells what a search
-will cost. The run directory holds the configuration, theta by round, every evaluation, checkpoints and the result.
+Try `python -m ddpnas_ray.check` with the same options first: it runs everything on two batches and estimates time,
+memory and disk. The run directory holds the configuration, theta by round, every evaluation, checkpoints and the
+result.
 """
 
 NO_RUN = "none"
@@ -68,12 +52,10 @@ def parser() -> argparse.ArgumentParser:
         "--out",
         metavar="DIR",
         default=None,
-        help="run directory, local or a URI; none keeps nothing; default: a new runs/<space>-<data>-s<seed>",
+        help="run directory, local or a URI, or none to keep nothing; default: a new runs/<space>-<data>-s<seed>",
     )
-    p.add_argument("--resume", action="store_true", help="go on with the run in --out from its newest checkpoint")
-    p.add_argument(
-        "--address", metavar="HOST:PORT", help="a running Ray cluster, or auto; default: start one on this machine"
-    )
+    p.add_argument("--resume", action="store_true", help="resume the run in --out from its newest checkpoint")
+    add_address_option(p)
     p.add_argument(
         "--time-limit", metavar="TIME", type=seconds, help="stop cleanly between epochs before TIME (90s, 30m, 2h)"
     )
@@ -103,15 +85,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if _on_workers(config):
             raise RunDirError("--out none: a search on Ray needs a run directory; set execution.backend=local")
         return _search(config, NO_RUN, args)
-    on = config.searched_on
-    out = args.out or free_name(f"runs/{config.space.name}-{on}-s{config.seed}")
-    refuse_existing(Folder.open(out))
-    return _search(config, out, args)
+    return _search(config, new_out(args.out, f"{default_name(config)}-s{config.seed}"), args)
 
 
 def _resume(args: argparse.Namespace) -> int:
     if args.out in (None, NO_RUN):
-        raise RunDirError("--resume: which run? give its folder with --out")
+        raise RunDirError("--resume: which run? give its directory with --out")
     folder = existing_run(args.out)
     text = parsed(folder, "config.yaml", bytes.decode)
     saved = check(parse(text, f"{args.out}/config.yaml"), f"{args.out}/config.yaml")
@@ -135,39 +114,33 @@ def _resume(args: argparse.Namespace) -> int:
 
 
 def _search(config: SearchConfig, out: str, args: argparse.Namespace, resumed: Folder | None = None) -> int:
-    if _on_workers(config):
-        address = args.address or os.environ.get("RAY_ADDRESS") or ""
-        refuse_client(address)
-        refuse_dead_address(address)
+    address = checked_address(args.address, client=False) if _on_workers(config) else None
     from ddpnas_ray.experiment.experiment import Experiment
 
     job = Experiment.prepare(config)
     if resumed is not None:
         refuse_other_data(resumed, job.digest)
     title = f"ddpnas search: {config.space.name} on {config.searched_on}, seed {config.seed}"
-    display = Display(title, live=sys.stderr.isatty(), lines=sys.stderr if args.json else sys.stdout)
-    run = _on_ray if _on_workers(config) else _in_process
+    display = Display(title, sys.stderr if args.json else sys.stdout)
     try:
-        result = run(job, out, args, display, resumed)
+        if address is None:
+            result = _in_process(job, out, args, display, resumed)
+        else:
+            result = _on_ray(job, out, args, display, resumed, address)
     except KeyboardInterrupt:
         if out == NO_RUN:
             raise
-        folder = Folder.open(out)
-        if folder.has("config.yaml"):
-            print(f"interrupted; {_saved(folder)} saved. Go on with: {resume_command(out)}", file=sys.stderr)
+        if Folder.open(out).has("config.yaml"):
+            say(f"interrupted; {saved_text(Folder.open(out))}. Resume with: {resume_command(out)}")
         else:
-            print("interrupted before the search began; nothing was written", file=sys.stderr)
+            say("interrupted before the search began; nothing was written")
         return INTERRUPTED
-    if result is None and out == NO_RUN:
-        print("time limit reached before the end; --out none keeps nothing", file=sys.stderr)
-        return OK
-    if result is None:
-        print(
-            f"time limit reached; {_saved(Folder.open(out))} saved. Go on with: {resume_command(out)}",
-            file=sys.stderr,
-        )
-        return OK
-    _print_result(result, args, out)
+    if result is not None:
+        _print_result(result, args, out)
+    elif out == NO_RUN:
+        say("time limit reached before the end; --out none keeps nothing")
+    else:
+        say(f"time limit reached; {saved_text(Folder.open(out))}. Resume with: {resume_command(out)}")
     return OK
 
 
@@ -179,22 +152,28 @@ def _in_process(job: Any, out: str, args: argparse.Namespace, display: Display, 
     keeping = nullcontext(None) if out == NO_RUN else _run_folder(job, out, resumed)
     with keeping as run:
         _warn(job, display, resumed)
-        with display, _watching(progress, display):
+        with display, display.following(progress.snapshot):
             return run_experiment(job, run and run[0], executor, progress, until_s=args.until_s)
 
 
-def _on_ray(job: Any, out: str, args: argparse.Namespace, display: Display, resumed: Folder | None) -> Any:
-    from ddpnas_ray.distributed import ray_driver
-    from ddpnas_ray.execution.ray_pool import fitting_workers
+def _on_ray(
+    job: Any, out: str, args: argparse.Namespace, display: Display, resumed: Folder | None, address: str
+) -> Any:
+    config = job.config
+    with cluster(
+        address, "train and score architectures", display.lines, workers=config.execution.workers
+    ) as dashboard:
+        from ddpnas_ray.console import ray_connect
+        from ddpnas_ray.distributed import ray_driver
+        from ddpnas_ray.execution.ray_pool import fitting_workers
 
-    with ray_driver.cluster(args.address, job.config.execution) as dashboard:
-        size = fitting_workers(job.config.execution, job.config.training.threads, job.widest_epoch())
+        size = fitting_workers(config.execution, config.training.threads, job.widest_epoch())
         with _run_folder(job, out, resumed) as (folder, lock):
-            where = f"dashboard http://{dashboard}" if dashboard else "no dashboard"
-            print(f"{out}: {size}, {where}", file=display.lines, flush=True)
+            print(f"{out}: {size}, {dashboard}", file=display.lines, flush=True)
             _warn(job, display, resumed)
             search = ray_driver.start(job, folder, args.until_s)
-            lock.add(address=ray_driver.gcs_address(), driver=search.name)  # for `attach`
+            here = {"address": ray_connect.gcs_address(), "auth": ray_connect.auth_mode()}
+            lock.add(driver=search.name, **here)  # for `attach`
             with display:
                 while not search.wait(timeout_s=0.25):
                     if (now := search.status()) is not None:
@@ -220,36 +199,6 @@ def _run_folder(job: Any, out: str, resumed: Folder | None) -> Iterator[tuple[Fo
     folder = resumed or create_run(out, job.first_files(dump(job.config)))
     with locked(folder) as lock, failure_logged(folder):
         yield folder, lock
-
-
-@contextmanager
-def _watching(progress: Progress, display: Display) -> Iterator[None]:
-    """Show progress from a thread while this one works."""
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.25):
-            display.show(progress.snapshot())
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
-def _saved(folder: Folder) -> str:
-    from ddpnas_ray.runs.checkpoint import newest_epoch
-
-    epochs = newest_epoch(folder / "checkpoints")
-    return f"{epochs} epoch{'' if epochs == 1 else 's'} {'is' if epochs == 1 else 'are'}"
-
-
-def resume_command(out: str) -> str:
-    """What goes on with a run."""
-    return f"python -m ddpnas_ray.search --out {shlex.quote(out)} --resume"
 
 
 def _print_result(result: dict[str, Any], args: argparse.Namespace, out: str | None = None) -> None:

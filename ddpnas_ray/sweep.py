@@ -6,28 +6,19 @@ import argparse
 import dataclasses
 import hashlib
 import importlib.util
-import os
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ddpnas_ray.commandline import (
-    FAILED,
-    INTERRUPTED,
-    OK,
-    Parser,
-    add_config_options,
-    guarded,
-    positive,
-    refuse_client,
-    refuse_dead_address,
-)
+from ddpnas_ray.console.cluster import checked_address, cluster
+from ddpnas_ray.console.command import FAILED, INTERRUPTED, OK, Parser, guarded, say
+from ddpnas_ray.console.options import add_address_option, add_config_options, positive
+from ddpnas_ray.console.out import default_name, new_out, resume_command, resumed_out
 from ddpnas_ray.core.errors import ConfigError, ResourceError, RunDirError, did_you_mean
 from ddpnas_ray.experiment.config import SearchConfig, check, load, source_name, to_dict
 from ddpnas_ray.experiment.yaml_text import parse, to_yaml
-from ddpnas_ray.runs.directory import create_run, free_name, parsed, read_result, refuse_existing
+from ddpnas_ray.runs.directory import create_run, parsed, read_result
 from ddpnas_ray.runs.files import read_evaluations
 from ddpnas_ray.runs.lock import locked
 from ddpnas_ray.storage.folder import Folder
@@ -39,8 +30,8 @@ if TYPE_CHECKING:
     from ddpnas_ray.distributed import ray_tune
 
 DESCRIPTION = """\
-Search for every combination of the values of some configuration keys, and for several seeds, on Ray Tune: as many
-searches at a time as the cluster holds. Each is a run directory of its own, the same as search would write.
+Search for every combination of the values of some configuration keys, and for several seeds, on Ray Tune, with as
+many searches at a time as fit. Each has a run directory of its own, the same as search would write.
 
 examples:
   python -m ddpnas_ray.sweep --grid pruning.gamma=0.7,0.8,0.9 --grid pruning.epochs_per_round=2,3,4 --seeds 3
@@ -48,21 +39,20 @@ examples:
       --set strategy=pruning --grid pruning.gamma=0.5,0.6,0.7,0.8,0.9 --seeds 10
   python -m ddpnas_ray.sweep --config configs/cifar10_cell.yaml --set data.path=DIR --grid training.lr=0.0125,0.025 \\
       --set execution.workers=4 --address auto --out s3://bucket/sweep
-  python -m ddpnas_ray.sweep --out runs/sweep-cell-digits --resume         go on after a kill, or try failed ones again
+  python -m ddpnas_ray.sweep --out runs/sweep-cell-digits --resume         resume after a kill, or retry failed searches
   python -m ddpnas_ray.report runs/sweep-cell-digits/trials/* --html all.html   its searches side by side
 
-A search takes one worker, a CPU or a GPU, unless execution.workers says more; its workers are reserved together, so
-that searches never wait for each other's. With a local --out searches run on this machine and only workers elsewhere.
+A search takes one worker, a CPU or a GPU, unless execution.workers asks for more; its workers are reserved together, so
+searches never wait for each other's. With a local --out, searches run on this machine and only workers elsewhere.
 
---stop none searches everything to its end. asha and median stop searches early whose mean score of an epoch is low, in
-the lower half and below the median, after a third of the epochs. Scores of an early supernet say little about the
-answer, and values of pruning.epochs_per_round are compared at the same epoch, though not equally far: so stop only
-where time is short.
+--stop none finishes every search. After a third of the epochs, asha stops those whose mean score of an epoch is in the
+lower half, and median those below the median. Early supernet scores say little about the result, and different values
+of pruning.epochs_per_round are compared at the same epoch but at different stages: stop early only if time is short.
 """
 EPILOG = """\
 --out gets sweep.yaml, trials/<name>/ (run directories), results.parquet, results.md, plot.png and plot.svg, and tune/
-with what TensorBoard reads.
-exit codes: 0 done; 1 a search failed (the others went on); 2 bad input; 130 Ctrl-C (finished epochs are saved)
+for TensorBoard.
+exit codes: 0 done; 1 a search failed (the others finished); 2 bad input; 130 Ctrl-C (finished epochs are saved)
 """
 SCHEMA_VERSION = 1
 STOPPED = "stopped.txt"  # names of searches that a scheduler stopped
@@ -74,16 +64,18 @@ def parser() -> argparse.ArgumentParser:
     p = Parser(prog="ddpnas sweep", description=DESCRIPTION, epilog=EPILOG)
     add_config_options(p)
     p.add_argument(
-        "--grid", metavar="KEY=V1,V2,..", action="append", default=[], help="values of a key, as YAML; once a key"
+        "--grid",
+        metavar="KEY=V1,V2,..",
+        action="append",
+        default=[],
+        help="values of one key, as YAML; may be repeated",
     )
-    p.add_argument("--seeds", metavar="N|A..B", help="so many seeds from 0, or those from A to B (1)")
-    p.add_argument("--out", metavar="DIR", help="where to, local or a URI; default: a new runs/sweep-<space>-<data>")
-    p.add_argument("--resume", action="store_true", help="go on with the sweep in --out; failed searches start again")
-    p.add_argument(
-        "--address", metavar="HOST:PORT", help="a running Ray cluster, or auto; default: start one on this machine"
-    )
-    p.add_argument("--concurrent", metavar="N", type=positive, help="searches at a time, at most; default: what fits")
-    p.add_argument("--stop", choices=("none", "asha", "median"), help="stop bad searches early (none); see above")
+    p.add_argument("--seeds", metavar="N|A..B", help="N seeds from 0, or seeds A to B (default 1)")
+    p.add_argument("--out", metavar="DIR", help="directory, local or a URI; default: a new runs/sweep-<space>-<data>")
+    p.add_argument("--resume", action="store_true", help="resume the sweep in --out, and retry failed searches")
+    add_address_option(p)
+    p.add_argument("--concurrent", metavar="N", type=positive, help="searches at a time, at most; default: as fit")
+    p.add_argument("--stop", choices=("none", "asha", "median"), help="stop weak searches early (none); see above")
     p.add_argument(
         "--log", metavar="WHERE,..", help="tensorboard, mlflow, wandb, or none; default: tensorboard if it is installed"
     )
@@ -122,20 +114,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     sweep = grids.plan(plan.config, plan.grid, plan.seeds)
     if plan.stop != "none" and any(not variant.config.trains for variant in sweep.variants):
         raise ConfigError(f"--stop {plan.stop}: searches by table take milliseconds; --stop is for those that train")
-    on = plan.config.searched_on
-    out = args.out or free_name(f"runs/sweep-{plan.config.space.name}-{on}")
-    folder = Folder.open(out)
-    if not args.resume:
-        refuse_existing(folder)
+    folder = Folder.open(args.out if args.resume else new_out(args.out, f"sweep-{default_name(plan.config)}"))
     errors: dict[str, str] = {}
-    stopped = _stopped(folder)
+    stopped = set(folder.read(STOPPED).decode().split("\n")) if folder.has(STOPPED) else set()
     left = [one for one in sweep.trials if grids.name(one) not in stopped and not _run(folder, one).has("result.json")]
     if left:
-        address = args.address or os.environ.get("RAY_ADDRESS") or ""
-        refuse_client(address)
-        refuse_dead_address(address)
+        address = checked_address(args.address, client=False)
         try:
-            errors = _search(plan, sweep, left, stopped, folder, args, log)
+            errors = _search(plan, sweep, left, stopped, folder, args, log, address)
         except KeyboardInterrupt:
             return _interrupted(sweep, folder)
     return _report(plan, sweep, folder, errors)
@@ -149,22 +135,23 @@ def _search(
     folder: Folder,
     args: argparse.Namespace,
     log: Sequence[str],
+    address: str,
 ) -> dict[str, str]:
     """Search what is left; tells which failed, and why. The directory appears when everything has been checked."""
     trials, evaluations, digest = _trials(plan, sweep, left, stopped, folder)
 
-    from ddpnas_ray.distributed import ray_driver, ray_tune
-    from ddpnas_ray.experiment.progress import counting
+    from ddpnas_ray.console.progress import counting
 
-    most = max((variant.config.execution for variant in sweep.variants), key=lambda e: e.workers or 0)
-    with ray_driver.cluster(args.address, most) as dashboard:
+    most = max(variant.config.execution.workers or 0 for variant in sweep.variants)
+    with cluster(address, "run searches side by side", sys.stdout, workers=most) as dashboard:
+        from ddpnas_ray.distributed import ray_tune
+
         placed = ray_tune.Placed.of(trials, folder)
         if not args.resume:
             content = _content(dataclasses.replace(plan, digest=digest))
             folder = create_run(folder.uri, {"sweep.yaml": to_yaml(content).encode()})
         sizes = ", ".join(dict.fromkeys(f"{size} each" for size in placed.sizes.values()))
-        where = f"dashboard http://{dashboard}" if dashboard else "no dashboard"
-        print(f"{folder.uri}: {len(left)} of {len(sweep.trials)} searches, {sizes}, {where}", flush=True)
+        print(f"{folder.uri}: {len(left)} of {len(sweep.trials)} searches, {sizes}, {dashboard}", flush=True)
         unit = plan.config.unit
         with locked(folder), counting(unit, evaluations, sys.stdout) as advance:
             return ray_tune.run(
@@ -220,12 +207,10 @@ def _report(plan: Plan, sweep: Sweep, folder: Folder, errors: dict[str, str]) ->
             folder.write(name, data)
     print(f"{table}\n{folder.uri}")
     for name, error in errors.items():
-        print(f"{name}: {error}", file=sys.stderr)
+        say(f"{name}: {error}")
     if errors:
-        print(
-            f"{len(errors)} of {len(sweep.trials)} searches failed; try them again with: {_resume(folder)}",
-            file=sys.stderr,
-        )
+        retry = resume_command(folder.uri, "sweep")
+        say(f"{len(errors)} of {len(sweep.trials)} searches failed; try them again with: {retry}")
     return FAILED if errors else OK
 
 
@@ -244,13 +229,12 @@ def _ended(folder: Folder, one: Planned, error: str | None) -> Ended:
 
 def _interrupted(sweep: Sweep, folder: Folder) -> int:
     if not folder.has("sweep.yaml"):
-        print("interrupted before the searches began; nothing was written", file=sys.stderr)
+        say("interrupted before the searches began; nothing was written")
         return INTERRUPTED
     done = sum(_run(folder, one).has("result.json") for one in sweep.trials)
-    print(
+    say(
         f"interrupted; {done} of {len(sweep.trials)} searches are finished, and the finished epochs of the others are "
-        f"saved. Go on with: {_resume(folder)}",
-        file=sys.stderr,
+        f"saved. Resume with: {resume_command(folder.uri, 'sweep')}"
     )
     return INTERRUPTED
 
@@ -275,18 +259,14 @@ def _content(plan: Plan) -> dict[str, Any]:
 
 
 def _saved(args: argparse.Namespace) -> Plan:
-    """The sweep to go on with; options that are given must be those that it was started with."""
+    """The sweep to resume; options that are given must be those that it was started with."""
     from ddpnas_ray.ablations.folder import overridden
     from ddpnas_ray.ablations.grid import parse_grid
     from ddpnas_ray.ablations.variants import parse_seeds
 
-    if args.out is None:
-        raise ConfigError("--resume: which sweep? give its directory with --out")
-    if args.config:
-        raise ConfigError("--config: a sweep goes on with its own sweep.yaml; leave --config out")
-    folder = Folder.open(args.out)
+    folder = Folder.open(resumed_out(args, "sweep", "sweep.yaml"))
     if not folder.has("sweep.yaml"):
-        raise RunDirError(f"{args.out}: is no sweep (no sweep.yaml there); give what sweep wrote with --out")
+        raise RunDirError(f"{args.out}: is not a sweep (no sweep.yaml there); give the --out of a sweep")
     plan = parsed(folder, "sweep.yaml", lambda data: _read(data, f"{args.out}/sweep.yaml"))
     given = {"grid": parse_grid(args.grid) if args.grid else None, "seeds": args.seeds, "stop": args.stop}
     for key, value in given.items():
@@ -316,28 +296,20 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def _stopped(folder: Folder) -> set[str]:
-    return set(folder.read(STOPPED).decode().split("\n")) if folder.has(STOPPED) else set()
-
-
 def _run(folder: Folder, one: Planned) -> Folder:
     from ddpnas_ray.ablations.grid import name
 
     return folder / "trials" / name(one)
 
 
-def _resume(folder: Folder) -> str:
-    return f"python -m ddpnas_ray.sweep --out {shlex.quote(folder.uri)} --resume"
-
-
 def _loggers(text: str | None) -> list[str]:
-    """What follows along, installed."""
+    """The loggers to use; those that were asked for are installed."""
     if text is None:
         return [name for name in ("tensorboard",) if importlib.util.find_spec(LOGGERS[name])]
     names = [name.strip() for name in text.split(",")] if text != "none" else []
     for name in names:
         if name not in LOGGERS:
-            raise ConfigError(f"--log: {name!r} is none of them{did_you_mean(name, [*LOGGERS, 'none'])}")
+            raise ConfigError(f"--log: {name!r} is not one of them{did_you_mean(name, [*LOGGERS, 'none'])}")
         if not importlib.util.find_spec(LOGGERS[name]):
             raise ResourceError(f"--log {name}: is not installed here; pip install {LOGGERS[name]}, or leave it out")
     return names

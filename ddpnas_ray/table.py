@@ -7,17 +7,16 @@ import importlib.metadata
 import json
 import re
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from ddpnas_ray.commandline import OK, Parser, guarded
+from ddpnas_ray.console.command import OK, Parser, guarded
+from ddpnas_ray.console.progress import counting
 from ddpnas_ray.core.errors import DataError
-from ddpnas_ray.experiment.progress import duration
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
 from ddpnas_ray.spaces.nasbench201.space import make
 from ddpnas_ray.storage.folder import place
@@ -33,23 +32,23 @@ examples:
   python -m ddpnas_ray.table describe nasbench201.parquet
   python -m ddpnas_ray.search --config configs/nasbench201_table.yaml --set evaluation.table=nasbench201.parquet
 
-`ddpnas table import --help` and `ddpnas table describe --help` tell more.
+`ddpnas table import --help` and `ddpnas table describe --help` say more.
 """
 IMPORT = """\
 Read the official files of NATS-Bench's topology space (NAS-Bench-201), check them, and write one Parquet file. FOLDER
-is what NATS-tss-v1_0-3ffb9-simple.tar of https://github.com/D-X-Y/NATS-Bench unpacks to. The package nats_bench reads
-it: pip install nats_bench.
+is the unpacked NATS-tss-v1_0-3ffb9-simple.tar of https://github.com/D-X-Y/NATS-Bench. The package nats_bench reads it:
+pip install nats_bench.
 
-The official files are pickles, and unpickling executes code: import only what you had from the official source. What
-is written holds no pickle.
+The official files are pickles, and unpickling executes code: import only files from the official source. The
+table holds no pickle.
 
 examples:
   python -m ddpnas_ray.table import NATS-tss-v1_0-3ffb9-simple --out nasbench201.parquet
   python -m ddpnas_ray.table import NATS-tss-v1_0-3ffb9-simple --datasets cifar100 --out cifar100.parquet
 """
 DESCRIBE = """\
-Check a table whole and tell what it holds: for every mean over trainings the best and the mean of all architectures,
-and which columns a search takes where its configuration names none.
+Check a whole table and summarise it: for every mean over trainings the best and the mean of all architectures, and the
+columns that a search reads if its configuration names none.
 
 examples:
   python -m ddpnas_ray.table describe nasbench201.parquet
@@ -62,15 +61,15 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = Parser(prog="ddpnas table", description=DESCRIPTION)
     commands = p.add_subparsers(dest="command", required=True, metavar="import|describe")
-    command = commands.add_parser("import", help="make a table of NATS-Bench's official files", description=IMPORT)
+    command = commands.add_parser("import", help="make a table from NATS-Bench's official files", description=IMPORT)
     command.add_argument("folder", metavar="FOLDER", help="the unpacked archive")
     command.add_argument("--out", metavar="FILE", required=True, help="the table, which must not exist yet")
     command.add_argument(
         "--datasets", metavar="NAME", nargs="+", choices=DATA, default=list(DATA), help=f"default: {' '.join(DATA)}"
     )
-    command = commands.add_parser("describe", help="check a table and tell what it holds", description=DESCRIBE)
+    command = commands.add_parser("describe", help="check and summarise a table", description=DESCRIBE)
     command.add_argument("file", metavar="FILE", help="a Parquet file")
-    command.add_argument("--space", metavar="NAME", default="nasbench201", help="its space (default nasbench201)")
+    command.add_argument("--space", metavar="NAME", default="nasbench201", help="space of the table (nasbench201)")
     command.add_argument("--json", action="store_true", help="print one JSON object; scores are fractions")
     return p
 
@@ -91,7 +90,8 @@ def _import(args: argparse.Namespace) -> int:
         raise DataError(f"{args.out}: exists; choose another --out")
     official = OfficialFolder.open(args.folder, make())
     folder.make()
-    imported = official.read(args.datasets, _progress(len(official.files)))
+    with counting("architectures", len(official.files), sys.stderr) as advance:
+        imported = official.read(args.datasets, lambda _: advance(1))
     metadata = {
         "unit": "percent",
         "source": Path(args.folder).resolve().name,
@@ -101,19 +101,6 @@ def _import(args: argparse.Namespace) -> int:
     print("\n".join(_summary(imported)))
     print(f"table {args.out}")
     return OK
-
-
-def _progress(total: int) -> Callable[[int], None]:
-    """Prints a line to stderr at every tenth of the files; call what it returns with how many are read."""
-    start = time.monotonic()
-
-    def read(done: int) -> None:
-        """So many are read."""
-        if 10 * (done - 1) // total < 10 * done // total:
-            left = (time.monotonic() - start) / done * (total - done)
-            print(f"{done:,}/{total:,} architectures, {duration(left)} left", file=sys.stderr, flush=True)
-
-    return read
 
 
 def _summary(imported: Imported) -> list[str]:

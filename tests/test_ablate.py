@@ -233,7 +233,7 @@ def interrupted(by_table: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(ray_trials, "search_all", search_all)
     command = f"python -m ddpnas_ray.ablate interval --out '{out}' --resume"
     assert said.code == 130
-    assert said.err == f"interrupted; 3 of 4 searches are saved. Go on with: {command}\n"
+    assert said.err == f"interrupted; 3 of 4 searches are saved. Resume with: {command}\n"
     assert sorted(path.name for path in out.iterdir()) == ["ablation.json", "config.yaml", "trials.jsonl"]
     with open(out / "trials.jsonl", "ab") as file:
         file.write(b'{"label": "T=2", "val')
@@ -307,9 +307,9 @@ def test_finished_searches_stay_when_one_fails(
 def test_ray_finds_the_same(
     by_table: Words, ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ddpnas_ray.distributed import ray_driver
+    from ddpnas_ray.console import ray_connect
 
-    monkeypatch.setattr(ray_driver, "cluster", lambda address, config: nullcontext(""))  # that of the session
+    monkeypatch.setattr(ray_connect, "connected", lambda *_: nullcontext(""))  # that of the session
     words = ["interval", *by_table, "--values", "1,2", "--seeds", "20"]
     done(*words, "--out", tmp_path / "here")
     done(*words, *options("execution.backend=ray"), "--out", tmp_path / "ray")

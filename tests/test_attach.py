@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -81,7 +82,9 @@ def test_a_run_that_nobody_works_on_names_what_is_there_and_the_way_on(out: Path
     before = contents(out)
     said = run(attach.main, out)
     assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
-    assert said.err.startswith(f"RunDirError: {out}: nobody searches there; 1 of 6 epochs are saved. Go on with: ")
+    assert said.err.startswith(
+        f"RunDirError: {out}: no search is running there; 1 of 6 epochs are saved. Resume with: "
+    )
     assert said.err.endswith(f"search --out {out} --resume\n")
     assert contents(out) == before, "the file of a dead process counts for nothing, and looking changes nothing"
 
@@ -99,7 +102,7 @@ def test_a_search_in_process_is_followed_by_its_log_to_its_result(out: Path, fin
 
     said = attached_while(out, finish)
     assert said.code == 0
-    assert f"following log.jsonl of process {os.getpid()} on " in said.err and "it tells of no Ray cluster" in said.err
+    assert f"following log.jsonl of process {os.getpid()} on " in said.err and "it uses no Ray cluster" in said.err
     assert said.out.startswith("1/6 epochs, round 2/6: 8/33 architecture-epochs, ")
     assert "\nfingerprint " in said.out
 
@@ -122,7 +125,7 @@ def test_where_the_cluster_cannot_be_reached_the_log_is_followed(out: Path) -> N
     [
         ("failed", {"error": "no worker\ncame back"}, 1, "without a result (it failed: no worker came back); 1 of 6"),
         ("epoch", {"phase": "starting", "note": ""}, 1, "without a result (Ctrl-C, a kill or a lost machine); "),
-        ("stopped", {"epoch": 1}, 0, "time limit reached; 1 of 6 epochs are saved. Go on with: "),
+        ("stopped", {"epoch": 1}, 0, "time limit reached; 1 of 6 epochs are saved. Resume with: "),
     ],
 )
 def test_how_a_search_without_a_result_ended(
@@ -179,7 +182,7 @@ def test_a_driver_that_does_not_answer_is_waited_for_and_said_once(
     store = Folder(fs.SubTreeFileSystem(str(out), fs.LocalFileSystem()), "", "store://bucket/run")
     attach._show(Restarted(), store, {}, Shown())  # type: ignore[arg-type]
     assert Shown.notes == ["the driver does not answer; waiting"] * 2 + ["from its checkpoint"]
-    silent = "the driver does not answer: it starts, or is started again after its death; waiting\n"
+    silent = "the driver does not answer: it is starting, or restarting after a crash; waiting\n"
     assert capsys.readouterr().err == silent
 
 
@@ -198,7 +201,7 @@ def test_a_second_terminal_shows_the_search_of_the_first_through_the_death_of_it
     _, errors = second.communicate(timeout=60)
     assert second.returncode == 130
     assert ": attached to ddpnas-" in errors.splitlines()[0]
-    assert f"left; the search goes on. Look again with: python -m ddpnas_ray.attach {out}\n" in errors
+    assert f"detached; the search continues. Attach again with: python -m ddpnas_ray.attach {out}\n" in errors
 
     third = start(ATTACH, out)
     assert third.stdout is not None
@@ -212,6 +215,53 @@ def test_a_second_terminal_shows_the_search_of_the_first_through_the_death_of_it
     result = shown[shown.index("genotype") :]
     assert result == said[said.index("genotype") :]
     assert " epochs, round " in shown[: shown.index("genotype")]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+def test_with_token_authentication_which_ray_turns_on_by_itself(tmp_path: Path) -> None:
+    out, home, other = tmp_path / "run", tmp_path / "home", tmp_path / "other"
+    home.mkdir()
+    other.mkdir()
+    default = {key: value for key, value in ENVIRONMENT.items() if not key.startswith("RAY_AUTH")} | {"HOME": str(home)}
+    words = options(*TINY, "execution.workers=1", "pruning.epochs_per_round=600")
+    first = start(SEARCH, *words, "--out", out, environment=default)
+    try:
+        wait_for(lambda: epochs_done(out) >= 1, first)
+        assert (home / ".ray" / "auth_token").is_file(), "Ray wrote a token: authentication is on"
+
+        attached = start(ATTACH, out, environment=default)
+        assert attached.stderr is not None
+        assert ": attached to ddpnas-" in attached.stderr.readline()
+        attached.send_signal(signal.SIGINT)
+        attached.communicate(timeout=60)
+        assert attached.returncode == 130
+
+        for wrong in ({"HOME": str(other)}, {"RAY_AUTH_TOKEN": "0" * 64}):
+            refused = start(ATTACH, out, environment=default | wrong)
+            assert refused.stderr is not None
+            line = refused.stderr.readline()
+            assert "following log.jsonl" in line
+            assert "which this process lacks: set RAY_AUTH_TOKEN to what `ray get-auth-token` prints where" in line
+            refused.kill()
+            refused.communicate()
+
+        address = json.loads((out / "LOCK").read_bytes())["address"]
+        new = ["--address", address, "--out", tmp_path / "new"]
+        second = start(SEARCH, *words, *new, environment=default)
+        said, errors = second.communicate(timeout=60)
+        assert (second.returncode, errors.count("\n")) == (2, 1)
+        assert said.startswith(f"connecting to Ray at {address} ")
+        assert "the cluster asks for a token: set RAY_AUTH_MODE=token" in errors
+        assert not (tmp_path / "new").exists()
+    finally:
+        first.send_signal(signal.SIGINT)
+        said, _ = first.communicate(timeout=60)
+    assert " (for its token: ray get-auth-token)\n" in said
+    command = Path(sys.executable).with_name("ray")
+    token = subprocess.run([command, "get-auth-token"], env=default, capture_output=True, text=True, check=True).stdout
+    assert token == (home / ".ray" / "auth_token").read_text(encoding="utf-8")
 
 
 def start(

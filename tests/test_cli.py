@@ -45,4 +45,4 @@ def test_words_are_passed_on_to_the_command(tmp_path: Path, monkeypatch: pytest.
 
 def test_an_unknown_command_gets_a_suggestion() -> None:
     said = run(cli.main, "serch")
-    assert (said.code, said.out, said.err) == (2, "", "ddpnas: serch is no command; did you mean search?\n")
+    assert (said.code, said.out, said.err) == (2, "", "ddpnas: serch is not a command; did you mean search?\n")

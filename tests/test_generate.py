@@ -254,7 +254,7 @@ def refused(finished: Path, *words: str) -> Said:
         (["--budget", "latency=1ms"], ["latency is no cost of this space"]),
         (["--set", "data.path=x"], ["--set is for --verify"]),
         (["--verify", "2", "--set", "training.lr=1.0"], ["training.lr: the run is over"]),
-        (["--verify", "0"], ["no whole number from 1 on"]),
+        (["--verify", "0"], ["not a whole number from 1 up"]),
         (["--target", "image_sise=8"], ["'image_sise' is no part of this target; did you mean image_size?"]),
         (["--target", "cells=many"], ["cells is 'many'; a whole number"]),
         (["--method", "guess"], ["invalid choice: 'guess'"]),

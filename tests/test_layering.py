@@ -23,6 +23,7 @@ LAYERS: list[
     {"distributed"},
     {"ablations"},
     {"reporting"},
+    {"console"},
     {"experiment"},
     {"tabular", "devices"},
     {"execution"},
@@ -36,16 +37,16 @@ LAYERS: list[
     {"costs"},
     {"runs"},
     {"storage"},
-    {"commandline"},
     {"core"},
     {""},  # ddpnas_ray/__init__.py
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Neither torch nor ray comes along with these, but for their networks and timing.
-HEAVY = ("network.py", "timing.py")
+HEAVY = ("network.py", "timing.py", "ray_connect.py")
 LIGHT = (
     "core",
+    "console",
     "experiment",
     "tabular",
     "devices",
@@ -83,7 +84,9 @@ ELSEWHERE = {
     "ablations.variants": ("test_ablate.py", "words of the command that stand for searches"),
     "ablations.theta": ("test_ablate.py", TESTED_BY_COMMAND),
     "ablations.topology": ("test_ablate.py", TESTED_BY_COMMAND),
-    "commandline": ("test_bad_input.py", "every command shares it"),
+    "console.command": ("test_bad_input.py", "every command shares it"),
+    "console.out": ("test_bad_input.py", "every command shares it"),
+    "console.ray_connect": ("test_attach.py", "how a cluster is reached"),
     "core.generation.enumeration": ("core/generation/test_solve.py", "the methods are compared with each other"),
     "core.generation.problem": ("core/generation/test_solve.py", "what the methods solve"),
     "core.requests": ("strategies/test_rounds.py", "values that strategies and executors exchange"),

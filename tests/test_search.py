@@ -210,10 +210,10 @@ def test_the_time_limit_ends_a_search_well_and_it_goes_on(tmp_path: Path, finger
     said = run(search.main, *LOCAL, "--out", out, *ONE_EPOCH)
     command = f"python -m ddpnas_ray.search --out '{out}' --resume"
     assert said.code == 0
-    assert said.err == f"time limit reached; 1 epoch is saved. Go on with: {command}\n"
+    assert said.err == f"time limit reached; 1 of 6 epochs are saved. Resume with: {command}\n"
     assert not (out / "result.json").exists()
     said = run(search.main, "--out", out, "--resume", *ONE_EPOCH)
-    assert (said.code, said.err) == (0, f"time limit reached; 2 epochs are saved. Go on with: {command}\n")
+    assert (said.code, said.err) == (0, f"time limit reached; 2 of 6 epochs are saved. Resume with: {command}\n")
     said = run(search.main, "--out", out, "--resume")
     assert said.code == 0
     assert f"fingerprint {fingerprint}" in said.out
@@ -290,7 +290,8 @@ def test_the_command_of_the_readme_searches_on_a_cluster_of_its_own(tmp_path: Pa
     words = [sys.executable, "-m", "ddpnas_ray.search", *options(*TINY), "--out", "run"]
     done = subprocess.run(words, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    first, warning, *lines = done.stdout.splitlines()
+    starting, first, warning, *lines = done.stdout.splitlines()
+    assert starting == "starting Ray on this machine to train and score architectures ..."
     assert first.startswith("run: ")
     assert "worker" in first
     assert warning.startswith("warning: training makes 2 steps an epoch")

@@ -53,9 +53,9 @@ def by_table(table: Path) -> Words:
 @pytest.fixture
 def on_the_cluster(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command uses the cluster of the session, of 4 logical CPUs."""
-    from ddpnas_ray.distributed import ray_driver
+    from ddpnas_ray.console import ray_connect
 
-    monkeypatch.setattr(ray_driver, "cluster", lambda address, config: nullcontext(""))
+    monkeypatch.setattr(ray_connect, "connected", lambda *_: nullcontext(""))
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
@@ -85,7 +85,9 @@ def test_every_combination_and_seed_is_a_search_by_table(by_table: Words, on_the
     out = tmp_path / "runs" / "sweep"
     grid = ["--grid", "pruning.gamma=0.5,0.9", "--grid", "pruning.epochs_per_round=1,2"]
     said = done(*by_table, *grid, "--seeds", "3..4", "--out", out, "--concurrent", "1")
-    assert said.out.startswith(f"{out}: 8 of 8 searches, 1 worker(s) of 1 CPU and 0 GPU each, no dashboard\n")
+    starting, first, *_ = said.out.splitlines()
+    assert starting == "starting Ray on this machine to run searches side by side ..."
+    assert first == f"{out}: 8 of 8 searches, 1 worker(s) of 1 CPU and 0 GPU each, no dashboard"
     assert said.out.endswith(f"\n{(out / 'results.md').read_text()}\n{out}\n")
     assert {path.name for path in out.iterdir()} == {
         *("sweep.yaml", "trials", "tune", "results.parquet", "results.md", "plot.png", "plot.svg")
@@ -237,7 +239,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.splitlines()[-1].startswith("interrupted; ")
-    assert err.endswith(f"Go on with: python -m ddpnas_ray.sweep --out {out} --resume\n")
+    assert err.endswith(f"Resume with: python -m ddpnas_ray.sweep --out {out} --resume\n")
 
 
 # --- what is refused ---
@@ -245,7 +247,8 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
 
 def refused(*words: str | Path) -> str:
     said = run(sweep.main, *words)
-    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1), said.err
+    printed = [line for line in said.out.splitlines() if not line.startswith("starting Ray on this machine ")]
+    assert (said.code, printed, said.err.count("\n")) == (2, [], 1), said.err
     return said.err.rstrip()
 
 
@@ -271,10 +274,10 @@ def refused(*words: str | Path) -> str:
         (["--grid", "pruning.gamma=0.7", "--stop", "early"], "--stop: invalid choice: 'early'"),
         (
             ["--grid", "pruning.gamma=0.7", "--log", "tensorbord"],
-            "--log: 'tensorbord' is none of them; did you mean te",
+            "--log: 'tensorbord' is not one of them; did you mean te",
         ),
         (["--resume"], "--resume: which sweep? give its directory with --out"),
-        (["--resume", "--out", "nothing"], "nothing: is no sweep (no sweep.yaml there); give what sweep wrote"),
+        (["--resume", "--out", "nothing"], "nothing: is not a sweep (no sweep.yaml there); give the --out of a sweep"),
         (["--grid", "data.path=nowhere", "--set", "data.name=folder"], "nowhere"),
     ],
 )
@@ -331,7 +334,7 @@ def test_only_the_same_sweep_goes_on(by_table: Words, table: Path, tmp_path: Pat
     assert "the data are not those" in refused(*resume, "--seeds", "0..1"), "the same seeds in other words"
     assert "the sweep was started with --stop none; " in refused(*resume, "--stop", "asha")
     assert "other values of training.lr; only execution.*, data.path" in refused(*resume, "--set", "training.lr=1")
-    assert "a sweep goes on with its own sweep.yaml" in refused(*resume, "--config", "x.yaml")
+    assert "--resume reads the sweep's own sweep.yaml" in refused(*resume, "--config", "x.yaml")
     assert "the data are not those that the sweep was started with" in refused(*resume)
     (out / "sweep.yaml").write_text("schema_version: 1\n")
     assert "sweep.yaml cannot be read: it knows no 'config'" in refused(*resume)

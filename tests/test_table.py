@@ -196,7 +196,6 @@ def test_what_else_a_row_says(official: Path, tmp_path: Path) -> None:
         "recorded params are not the architecture's in 0 of them (column params_anomaly), flops in 0",
         f"table {tmp_path / 't.parquet'}",
     ]
-    assert said.err.splitlines()[-1] == "5/5 architectures, 0s left"
 
 
 def test_equal_files_give_equal_tables(official: Path, tmp_path: Path) -> None:

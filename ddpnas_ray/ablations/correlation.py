@@ -12,7 +12,7 @@ import numpy as np
 from ddpnas_ray.ablations.outcomes import TAU, Row, Spread, markdown
 from ddpnas_ray.ablations.study import Searches
 from ddpnas_ray.ablations.variants import Arguments, Study, Variant, refuse_twice, varied
-from ddpnas_ray.commandline import positive
+from ddpnas_ray.console.options import positive
 from ddpnas_ray.core.errors import ConfigError, did_you_mean
 from ddpnas_ray.experiment.config import SearchConfig
 from ddpnas_ray.reporting.ablation_plots import Point, taus

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from ddpnas_ray.ablations.outcomes import Row, measure_label
 from ddpnas_ray.ablations.study import TABLE, Searches
 from ddpnas_ray.ablations.variants import PRUNING, Arguments, Study, Variant, each_value, varied
-from ddpnas_ray.commandline import positive
+from ddpnas_ray.console.options import positive
 from ddpnas_ray.experiment.config import SearchConfig
 from ddpnas_ray.reporting.ablation_plots import Point, swept
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from ddpnas_ray.ablations.folder import Report
 from ddpnas_ray.ablations.outcomes import markdown
 from ddpnas_ray.ablations.study import TABLE, Desk, Finding, Look
-from ddpnas_ray.commandline import add_config_options, positive
+from ddpnas_ray.console.options import add_config_options, positive
 from ddpnas_ray.core.errors import ConfigError, did_you_mean
 from ddpnas_ray.core.generation.problem import Problem, random_alphas
 from ddpnas_ray.core.sampling import rng_for

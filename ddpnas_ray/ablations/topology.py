@@ -17,12 +17,12 @@ from ddpnas_ray.ablations.folder import Report
 from ddpnas_ray.ablations.outcomes import markdown
 from ddpnas_ray.ablations.study import Desk, Finding, Look
 from ddpnas_ray.ablations.variants import numbers
-from ddpnas_ray.commandline import add_set_option
+from ddpnas_ray.console.options import add_set_option
+from ddpnas_ray.console.progress import counting
 from ddpnas_ray.core.errors import BudgetError, ConfigError
 from ddpnas_ray.core.generation.budgets import Budget, parse_budgets
 from ddpnas_ray.core.generation.solve import Solution, solve
 from ddpnas_ray.experiment.finished import FinishedRun
-from ddpnas_ray.experiment.progress import counting
 from ddpnas_ray.reporting.ablation_plots import heat_maps
 from ddpnas_ray.storage.parquet import parquet_bytes
 

@@ -1,4 +1,4 @@
-"""A whole search as one named, restartable actor; and the cluster it runs on.
+"""A whole search as one named, restartable actor.
 
 The actor holds the strategy's state and the weights. When its process dies, Ray starts it again and invokes ``run``
 again, which goes on from the newest checkpoint. It is not detached: it ends with the command, so that a killed command
@@ -11,18 +11,14 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ddpnas_ray.core.errors import ResourceError
-from ddpnas_ray.distributed.ray_attach import CONNECTION, Attached, reason
+from ddpnas_ray.distributed.ray_attach import Attached
 from ddpnas_ray.distributed.ray_metrics import Metrics
-from ddpnas_ray.execution.base import ExecutionConfig
 from ddpnas_ray.execution.ray_pool import RayPool, fetched, fitting_workers
 from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.progress import Progress
@@ -137,43 +133,3 @@ def start(job: Experiment, folder: Folder, until_s: float | None = None) -> Sear
     job_ref = ray.put(job)
     driver: Any = actor_class.remote(folder.path if folder.is_local else folder.uri, until_s)
     return Search(driver, name, driver.run.remote(job_ref), job_ref)
-
-
-@contextmanager
-def cluster(address: str | None, config: ExecutionConfig, *, label: str | None = None) -> Iterator[str]:
-    """Connect to a running cluster, or start one on this machine for as long as the block lasts.
-
-    Args:
-        address: ``auto`` or ``host:port`` of a running cluster; None starts one unless ``RAY_ADDRESS`` is set.
-        config: Sizes the cluster that is started.
-        label: ``key=value`` that this machine's node is labelled with in a cluster that is started.
-
-    Yields:
-        Where to look: the dashboard's address, or an empty string.
-
-    Raises:
-        ResourceError: There is no cluster at that address.
-    """
-    address = address or os.environ.get("RAY_ADDRESS")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        if address:
-            context = ray.init(address=address, **CONNECTION)
-        else:
-            cores = os.cpu_count() or 1
-            cpus = max(cores, (config.workers or 0) + 1)
-            labels = dict([label.split("=", 1)]) if label else None
-            context = ray.init(address="local", num_cpus=cpus, labels=labels, **CONNECTION)
-    except Exception as error:  # Ray raises a bare one where a node does not start in time
-        start_here = "leave --address and RAY_ADDRESS out to start one here"
-        way_out = start_here if address else "look at the memory and processes of this machine"
-        raise ResourceError(f"Ray: {address or 'local cluster'}: {reason(error)}; {way_out}") from error
-    try:
-        yield context.dashboard_url or ""
-    finally:
-        ray.shutdown()
-
-
-def gcs_address() -> str:
-    """Where others find the connected cluster."""
-    return str(ray.get_runtime_context().gcs_address)

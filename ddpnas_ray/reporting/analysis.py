@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from ddpnas_ray.console.progress import duration
 from ddpnas_ray.core.generation.budgets import is_time, quantity
 from ddpnas_ray.core.space import SearchSpace
 from ddpnas_ray.core.state import Evaluation
-from ddpnas_ray.experiment.progress import duration
 from ddpnas_ray.reporting import charts
 from ddpnas_ray.reporting.explain import RoundStory, edge_story
 from ddpnas_ray.reporting.runfiles import RunFiles, keep_per_group

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ddpnas_ray.experiment.progress import duration
+from ddpnas_ray.console.progress import duration
 from ddpnas_ray.reporting.confidence import INHERITED, how_sure, inherited_text
 from ddpnas_ray.spaces.target import target_text
 

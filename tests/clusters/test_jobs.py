@@ -121,7 +121,7 @@ def test_a_stopped_job_is_said_to_have_ended_with_what_is_saved(cluster: tuple[s
     subprocess.run([RAY, "job", "stop", "--address", cluster[1], "search-2"], env=ENVIRONMENT, check=True, timeout=60)
     _, errors = looking.communicate(timeout=60)
     assert looking.returncode == 1
-    assert " of 36 epochs are saved. Go on with: " in errors
+    assert " of 36 epochs are saved. Resume with: " in errors
     client.communicate(timeout=60)
 
 

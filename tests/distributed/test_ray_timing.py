@@ -9,15 +9,13 @@ import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from ddpnas_ray.core.errors import BadInput, ResourceError, WorkerLostError
-from ddpnas_ray.devices.config import TimingOptions, device_label
+from ddpnas_ray.devices.config import TimingOptions
 from ddpnas_ray.devices.table import Timings
-from ddpnas_ray.execution.base import ExecutionConfig
 from ddpnas_ray.spaces.base import Part
 from ddpnas_ray.spaces.cell.space import make
 from ddpnas_ray.spaces.target import Target
@@ -79,20 +77,6 @@ def test_a_gpu_is_asked_for_where_one_is_timed(monkeypatch: pytest.MonkeyPatch) 
     assert Device.find("a=b", TimingOptions()) == Device("a=b", 8.0, 0)
     with pytest.raises(ResourceError, match="have 2 CPU and 0 GPU; 1 threads and 1 GPU are needed"):
         Device.find("a=c", TimingOptions(device="cuda"))
-
-
-def test_a_cluster_that_is_started_here_carries_the_label(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ddpnas_ray.distributed import ray_driver
-
-    given: dict[str, Any] = {}
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(ray_driver.ray, "init", lambda **options: given.update(options) or Mock())
-    monkeypatch.setattr(ray_driver.ray, "shutdown", lambda: None)
-    with ray_driver.cluster(None, ExecutionConfig(), label=device_label("here")):
-        assert (given["address"], given["labels"]) == ("local", {"ddpnas-device": "here"})
-    given.clear()
-    with ray_driver.cluster("auto", ExecutionConfig(), label=device_label("here")):
-        assert given["address"] == "auto" and "labels" not in given
 
 
 # --- tasks ---

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from ddpnas_ray import report, search
+from ddpnas_ray.console.progress import Display
 from ddpnas_ray.core.errors import ResourceError
 from ddpnas_ray.core.state import Evaluation
 from ddpnas_ray.execution import local
 from ddpnas_ray.execution.mixed_devices import DeviceRecord, kinds, mixed_text, refuse_mixed
-from ddpnas_ray.experiment.progress import Display
 from ddpnas_ray.runs.files import evaluations_table, read_evaluations
 from ddpnas_ray.runs.fingerprint import search_fingerprint
 from ddpnas_ray.runs.log import read_log
@@ -96,7 +96,7 @@ def test_records_of_versions_without_devices_are_read_and_the_fingerprint_does_n
 
 def test_a_warning_is_printed_once() -> None:
     lines = io.StringIO()
-    display = Display("title", live=False, lines=lines)
+    display = Display("title", lines, live=False)
     for _ in range(3):
         display.show({"phase": "starting", "note": "", "warning": "two kinds", "workers": 0})
     assert lines.getvalue() == "warning: two kinds\n"

@@ -1,0 +1,59 @@
+"""Options that mean the same in every command, and the types of their values."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """``--config`` and ``--set``."""
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="YAML file, its URI, or the name of a packaged one, such as cifar10_cell (an unknown name lists them); "
+        "default: the digits quick start",
+    )
+    add_set_option(parser, "override one key; repeat for more: --set pruning.gamma=0.8")
+
+
+def add_set_option(parser: argparse._ActionsContainer, meaning: str) -> None:
+    """``--set``, which may be repeated, into ``overrides``."""
+    parser.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help=meaning)
+
+
+def add_address_option(
+    parser: argparse._ActionsContainer, default: str = "RAY_ADDRESS, else start one on this machine"
+) -> None:
+    """``--address``, the cluster to use."""
+    text = f"a running Ray cluster, or auto for the one on this machine; default: {default}"
+    parser.add_argument("--address", metavar="HOST:PORT", help=text)
+
+
+def seconds(text: str) -> float:
+    """``90``, ``45s``, ``30m``, ``1.5h`` -> seconds.
+
+    Example:
+        >>> seconds("1.5h")
+        5400.0
+    """
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([smh]?)", text.strip())
+    if not match or float(match[1]) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; examples: 90s, 30m, 1.5h")
+    return float(match[1]) * {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}[match[2]]
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 up."""
+    return _whole(text, 1)
+
+
+def count(text: str) -> int:
+    """A whole number from 0 up."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} up")
+    return int(text)

@@ -1,0 +1,78 @@
+"""The cluster of a command: its address is checked first, and seconds of waiting are announced."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from ddpnas_ray.console import ray_connect
+from ddpnas_ray.console.cluster import checked_address, cluster
+from ddpnas_ray.core.errors import ResourceError
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What was printed; connecting is recorded in the same place instead of done."""
+    printed = io.StringIO()
+
+    @contextmanager
+    def connected(*arguments: Any) -> Iterator[str]:
+        print(*arguments, file=printed)
+        yield "127.0.0.1:8265"
+
+    monkeypatch.setattr(ray_connect, "connected", connected)
+    return printed
+
+
+@pytest.mark.parametrize(
+    ("address", "first"),
+    [("", "starting Ray on this machine to time parts ..."), ("auto", "connecting to Ray at auto to time parts ...")],
+)
+def test_what_takes_seconds_is_said_before(lines: io.StringIO, address: str, first: str) -> None:
+    with cluster(address, "time parts", lines, workers=2, label="a=b"):
+        assert lines.getvalue().splitlines() == [first, f"{address} 2 a=b"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "where"),
+    [
+        ("disabled", "dashboard http://127.0.0.1:8265"),
+        ("token", "dashboard http://127.0.0.1:8265 (for its token: ray get-auth-token)"),
+    ],
+)
+def test_the_dashboard_that_asks_for_a_token_comes_with_the_way_to_get_it(
+    lines: io.StringIO, monkeypatch: pytest.MonkeyPatch, mode: str, where: str
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    with cluster("", "search", lines) as said:
+        assert said == where
+
+
+def test_the_address_of_the_option_goes_before_that_of_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert (checked_address(None), checked_address("local-name")) == ("auto", "local-name")
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert checked_address(None) == ""
+
+
+def test_a_client_port_is_refused_where_files_would_land_elsewhere() -> None:
+    with pytest.raises(ResourceError, match="searches run inside their cluster; submit them: ray job submit"):
+        checked_address("ray://head:10001", client=False)
+
+
+def test_a_cluster_that_is_started_here_carries_the_label_and_a_cpu_for_every_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(ray_connect.ray, "init", lambda **options: given.update(options))
+    monkeypatch.setattr(ray_connect.ray, "shutdown", lambda: None)
+    with ray_connect.connected("", 1000, "ddpnas-device=here"):
+        assert (given["address"], given["num_cpus"]) == ("local", 1001)
+        assert given["labels"] == {"ddpnas-device": "here"}
+    given.clear()
+    with ray_connect.connected("auto", 1000, "ddpnas-device=here"):
+        assert given["address"] == "auto" and not {"labels", "num_cpus"} & set(given)
