@@ -100,6 +100,7 @@ ELSEWHERE = {
     "distributed.ray_data": ("distributed/test_ray_trials.py", "what trials read their data through"),
     "distributed.ray_scoring": ("test_generate.py", "--verify"),
     "execution.base": ("execution/test_local.py", "the protocol, by its contract"),
+    "execution.ray_errors": ("execution/test_ray_pool.py", "errors of real workers"),
     "experiment.evaluators": ("test_search.py", "score sheets and warnings are read from runs"),
     "experiment.experiment": ("test_search.py", "a configuration becomes a search"),
     "experiment.finished": ("test_generate.py", "a run is read to generate from it"),
