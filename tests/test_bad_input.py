@@ -93,7 +93,7 @@ def test_an_unknown_key_names_file_key_and_likely_meaning(refused: Refused, tmp_
         ("seed=[", ["--set seed=[:", "not a YAML value"]),
         ("seed=2024-13-45", ["--set seed=2024-13-45:", "not a YAML value"]),
         ("pruning=3", ["pruning: a section with keys is needed, got 3"]),
-        ("space=cell", ["space: a section such as {name: cell} is needed, got 'cell'"]),
+        ("space=3", ["space: a section such as {name: cell} is needed, got 3"]),
         ("space.name=cel", ["space.name: 'cel' is no built-in space and not module:function", "did you mean cell?"]),
         ("space.name=no_such_lab:make", ["'no_such_lab:make' cannot be imported", "PYTHONPATH"]),
         ("space.name=json:make", ["'json:make' cannot be imported", "PYTHONPATH"]),
@@ -438,7 +438,7 @@ def test_workers_need_a_run_directory(refused: Refused) -> None:
 
 def test_without_images_there_is_nothing_to_check(refused: Refused, scores: Path) -> None:
     words = options("space={name: nasbench201}", "evaluation.kind=table", f"evaluation.table={scores}")
-    refused(check.main, words, "evaluation.kind is table: there are no images; this needs evaluation.kind=supernet")
+    refused(check.main, words, "evaluation.kind is table: nothing is trained; this needs evaluation.kind=supernet")
 
 
 # --- where the run goes ---
