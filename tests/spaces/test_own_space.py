@@ -259,7 +259,7 @@ def test_a_built_in_space_is_found_by_its_name() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cel", "'cel' is no built-in space and not module:function; did you mean cell?"),
+        ("cel", "'cel' is not a built-in space or module:function; did you mean cell?"),
         ("no_such_lab.tiny:make", "'no_such_lab.tiny:make' cannot be imported: No module named 'no_such_lab'"),
         (f"{__name__}:mak", "has no attribute 'mak'; is its folder on PYTHONPATH?"),
         (f"{__name__}:CONV", "is a Op; a function that returns a SpaceSpec is needed"),

@@ -88,7 +88,7 @@ def assert_same_state(first: SearchState, second: SearchState) -> None:
 
 
 def space_of(*kinds: tuple[int, int, int]) -> SearchSpace:
-    """A space with an edge for each (parameter, non-parameter, not generable non-parameter) count."""
+    """A space with an edge for each (parameter, non-parameter, non-selectable non-parameter) count."""
     edges = []
     for e, (parameter, other, lost) in enumerate(kinds):
         ops = [Op(f"p{i}", "parameter") for i in range(parameter)]

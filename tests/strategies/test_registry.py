@@ -100,7 +100,7 @@ def test_own_options_are_checked_and_saved(lab: Path) -> None:
         ("data:make", "section data has another meaning; rename the module"),
         ("evolution:make", "section evolution is a built-in strategy's; rename the module"),
         ("plain:make", "a dataclass is needed"),
-        ("base", "'base' is no built-in strategy"),
+        ("base", "'base' is not a built-in strategy"),
         ("lucky:luck", "has no attribute 'luck'"),
     ],
 )
