@@ -121,7 +121,10 @@ def test_an_unknown_key_names_file_key_and_likely_meaning(refused: Refused, tmp_
         ("evaluation.budget=0", ["evaluation.budget is 0", "greater than or equal to 1"]),
         (
             "evaluation.budget=98",
-            ["evaluation.budget is 98: pruning needs 99 evaluations in space 'cell'", "raise it, or lower that"],
+            [
+                "evaluation.budget is 98: pruning needs 99 evaluations in space 'cell'",
+                "raise the former or lower the latter",
+            ],
         ),
         ("evaluation.training=sometimes", ["evaluation.training is 'sometimes'", "'mean' or 'random'"]),
         ("evaluation.kind=table", ["evaluation.table is missing: the Parquet file that evaluation.kind=table reads"]),
