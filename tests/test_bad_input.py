@@ -215,7 +215,7 @@ PAIRS: list[Any] = [["sep_conv_3x3", 0], ["skip_connect", 1]]
         ({"normal": PAIRS, "reduce": 3}, ["g.json", "the key 'reduce' with a list"]),
         (
             {"normal": [["sep_conv_3x", 0], PAIRS[1]], "reduce": PAIRS},
-            ["g.json", "normal[0]: 'sep_conv_3x' is no operation", "did you mean sep_conv_3x3?"],
+            ["g.json", "normal[0]: 'sep_conv_3x' is not an operation", "did you mean sep_conv_3x3?"],
         ),
         ({"normal": PAIRS[:1], "reduce": PAIRS}, ["g.json", "normal has 1 pairs, 1 nodes need 2"]),
         ({"normal": PAIRS * 2, "reduce": PAIRS}, ["g.json", "reduce has 2 pairs, 2 nodes need 4"]),
@@ -226,7 +226,10 @@ PAIRS: list[Any] = [["sep_conv_3x3", 0], ["skip_connect", 1]]
         ({"normal": PAIRS, "reduce": [PAIRS[0], ["skip_connect", -1]]}, ["reduce[1]: input -1; node 0 has"]),
         ({"normal": PAIRS, "reduce": [PAIRS[0], ["skip_connect", 0]]}, ["reduce[1]: node 0 takes input 0 twice"]),
         ({"normal": PAIRS, "reduce": [PAIRS[0], "skip_connect"]}, ["reduce[1] is 'skip_connect'; a pair"]),
-        ({"normal": PAIRS, "reduce": [PAIRS[0], ["none", 1]]}, ["reduce[1]: 'none' is no operation", "skip_connect"]),
+        (
+            {"normal": PAIRS, "reduce": [PAIRS[0], ["none", 1]]},
+            ["reduce[1]: 'none' is not an operation", "skip_connect"],
+        ),
         ({"normal": PAIRS, "reduce": PAIRS, "normal_concat": [1, 2]}, ["normal_concat is [1, 2]", "[2]"]),
         ({"normal": PAIRS, "reduce": PAIRS, "normal_concat": 2}, ["normal_concat is 2", "[2]"]),
     ],
