@@ -89,7 +89,7 @@ def test_any_number_of_architectures_is_counted_out_evenly(seed: int, edges: int
         assert counts[live].max() - counts[live].min() <= 1
 
 
-def test_a_pruned_op_is_never_drawn_however_likely() -> None:
+def test_a_pruned_op_is_never_drawn_however_probable() -> None:
     theta_EK, live_EK = repeated([0.98, 0.01, 0.01], [False, True, True], edges=2_000)
     alphas_NE = disjoint_sample(theta_EK, live_EK, np.random.default_rng(0))
     assert set(np.unique(alphas_NE)) == {1, 2}

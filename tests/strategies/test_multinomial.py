@@ -118,7 +118,7 @@ def test_it_learns_which_operation_is_best() -> None:
         strategy = Multinomial(rounds=Rounds(evaluations=60))
         state = search(strategy, space, seed, script).states[-1]
         assert int(state.theta_EK[0].argmax()) == 3
-        assert strategy.answer(state, space) is None, "Eq. 10 takes the likeliest"
+        assert strategy.answer(state, space) is None, "Eq. 10 takes the most probable"
 
 
 # --- sampling ---

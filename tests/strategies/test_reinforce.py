@@ -27,7 +27,7 @@ class TestReinforce(StrategyContract):
         return strategy
 
 
-def told_one_at_a_time(state: SearchState, strategy: Reinforce, script: dict[int, float]) -> SearchState:
+def tell_one_by_one(state: SearchState, strategy: Reinforce, script: dict[int, float]) -> SearchState:
     """An epoch of the four operations of ``ONE``."""
     plan = strategy.ask(state, ONE)
     assert plan is not None
@@ -68,7 +68,7 @@ def test_a_step_by_hand() -> None:
     state = strategy.tell(state, space, plan, [EvalResult(0.5, 1.0)] * 2)
     plan = strategy.ask(state, space)
     assert plan is not None
-    # The first of the two is 0.1 above the mean 0.5, in a first standard deviation of 0.1: one. Mean and variance move to 0.51
+    # The first is 0.1 above the mean 0.5, in a first standard deviation of 0.1: one. Mean and variance move to 0.51
     # and 0.001: the second is 0.01 below, in standard deviations of sqrt(0.001).
     advantages = [1.0, -0.01 / np.sqrt(0.001)]
     expected_K = np.log([0.5, 0.5])
@@ -107,7 +107,7 @@ def test_it_learns_which_operation_is_best() -> None:
     for seed in range(5):
         strategy, state = Reinforce(rounds=Rounds(evaluations=200)), initial_state(ONE, seed)
         while strategy.ask(state, ONE) is not None:
-            state = told_one_at_a_time(state, strategy, scores)
+            state = tell_one_by_one(state, strategy, scores)
         assert state.theta_EK[0, 2] > 0.5
         assert strategy.answer(state, ONE).tolist() == [2]  # type: ignore[union-attr]
 

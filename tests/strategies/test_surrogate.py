@@ -146,7 +146,7 @@ def test_normal_scores_depend_on_ranks_alone_and_equals_share_theirs() -> None:
 
 
 @pytest.mark.parametrize(
-    "space", [SPACES["benchmark"], SPACES["not all generable"], CELL], ids=["benchmark", "lost", "cell"]
+    "space", [SPACES["benchmark"], SPACES["not all selectable"], CELL], ids=["benchmark", "lost", "cell"]
 )
 def test_disjoint_networks_share_no_choice_of_a_block_while_there_are_others(space: SearchSpace) -> None:
     for seed in range(5):

@@ -75,7 +75,7 @@ def test_it_gives_up_after_many_solutions_that_break_a_bound(monkeypatch: pytest
         solve(problem, {"a": Bound(None, 5 * LARGE)}, method="mip")
 
 
-def test_expectations_that_differ_by_little_are_told_apart() -> None:
+def test_expectations_that_differ_by_little_are_distinguished() -> None:
     # 1e-10 is far below the relative gap of 1e-4 at which HiGHS stops by default.
     space = chain(3, 3, 3, 3)
     theta_EK = np.array(0.3 + 1e-10 * np.random.default_rng(0).permutation(12).reshape(4, 3))

@@ -111,7 +111,7 @@ def test_evaluation_is_what_the_definitions_say(seed: int) -> None:
 
 
 @given(SEEDS)
-def test_without_a_budget_the_best_one_is_the_most_likely(seed: int) -> None:
+def test_without_a_budget_the_best_one_is_the_most_probable(seed: int) -> None:
     drawn = instance(seed)
     problem = drawn.problem
     if not drawn.architectures:
