@@ -225,7 +225,7 @@ def records(sigma_R: FloatArray, epochs: int, edges: int = 2) -> tuple[IntArray,
     """The columns of a run whose rounds have these standard deviations."""
     rng = np.random.default_rng(0)
     effect_EK = rng.normal(0, 0.01, (edges, 6))
-    effect_EK[1:] = 0  # what other edges do is noise to an edge; none here
+    effect_EK[1:] = 0  # choices on other edges are noise to an edge; none here
     rounds = [sampled_round(effect_EK, sigma, rng, epochs, drift=0.001) for sigma in sigma_R]
     return (
         np.concatenate([case.alphas_NE for case in rounds]),

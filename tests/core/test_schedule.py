@@ -1,4 +1,4 @@
-"""What a search costs, counted before it starts. Axes: E edges, K candidates."""
+"""Planned cost of a search. Axes: E edges, K candidates."""
 
 from __future__ import annotations
 

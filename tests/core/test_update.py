@@ -21,7 +21,7 @@ gammas = st.floats(0.0, 0.99)
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What Eq. 4-5 start from."""
+    """Inputs of Eq. 4-5."""
 
     theta_EK: FloatArray
     momentum_EK: FloatArray

@@ -46,7 +46,7 @@ def random_problem(seed: int) -> Problem:
 
 
 def networks(problem: Problem, first_edge: int) -> Iterator[tuple[float, int, int]]:
-    """Sum of theta, N and H of every network of a cell: two inputs a node, one of two operations on each."""
+    """Sum of theta, N and H of every network of a cell: two inputs per node, one of two operations on each."""
     edges = itertools.count(first_edge)
     choices_of_node = []
     for node in range(4):

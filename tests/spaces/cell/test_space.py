@@ -155,7 +155,7 @@ def test_the_figure_with_batch_norm_and_relu_is_the_published_one() -> None:
 
 
 def test_n_and_h_of_darts() -> None:
-    """DARTS_V2: one skip connection and three poolings or skips a reduction node pair; its paths by hand."""
+    """DARTS_V2: one skip connection and three poolings or skips per reduction node pair; its paths by hand."""
     spec = make()
     costs = {name: cost(CIFAR)(spec.encode(DARTS_V2)) for name, cost in spec.costs.items()}
     assert (costs["nonparametric.normal"], costs["nonparametric.reduce"]) == (2, 8)
