@@ -1,12 +1,12 @@
-"""How sure the result of a search by rounds is: replay Algorithm 1 on resampled epochs and see what changes.
+"""Confidence in the result of a search by rounds: replay Algorithm 1 on resampled epochs and see what changes.
 
 The epochs of a round repeat one experiment: every live operation is scored with new partners on the other edges and
 with another order of the data. So within a round the epochs are exchangeable but for a shift that all operations share,
-and resampling them shows how far theta and the pruning depend on which epochs happened to come.
+and resampling them shows how strongly theta and the pruning depend on the epochs that were drawn.
 
-A resample draws T - 1 of a round's T epochs with replacement. T - 1 is the number that gives the mean over a round its
-unbiased variance sigma^2 / T; drawing T would make it (T - 1) / T of that, a third too small at the paper's T = 3.
-Rounds are resampled independently. A round of one epoch is kept as it is: nothing tells its noise from its operations.
+A resample draws T - 1 of a round's T epochs with replacement. T - 1 draws give the mean over a round its unbiased
+variance sigma^2 / T; T draws would give (T - 1) / T of that, a third too small at the paper's T = 3. Rounds are
+resampled independently. A round of one epoch is kept as it is: its noise cannot be separated from its operations.
 
 A replay runs Eq. 3-5 on the resampled scores and either holds the pruning as the search recorded it, which gives theta
 its standard errors, or prunes again by its own theta (Alg. 1, lines 11-14), which shows whether the result would be
@@ -40,8 +40,8 @@ class RoundScores:
 
     Args:
         score_sum_TEK: Sum of the scores of the architectures that used the operation, shape (T, E, K).
-        visits_TEK: How many those were, shape (T, E, K).
-        live_EK: What was live after the round, as the search pruned, shape (E, K).
+        visits_TEK: Number of those architectures, shape (T, E, K).
+        live_EK: Operations live after the round, as the search pruned, shape (E, K).
     """
 
     score_sum_TEK: FloatArray
@@ -51,11 +51,11 @@ class RoundScores:
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """Where the replays end.
+    """Final states of the replays.
 
     Args:
         theta_BEK: The distribution of each, shape (B, E, K).
-        live_BEK: What is not pruned, shape (B, E, K).
+        live_BEK: Operations not pruned, shape (B, E, K).
     """
 
     theta_BEK: FloatArray
@@ -65,12 +65,12 @@ class Replayed:
 def rounds_of(
     history: Sequence[RoundRecord], evaluations: Sequence[Evaluation], space: SearchSpace
 ) -> list[RoundScores]:
-    """The records of a search by round and epoch; scores without training, which moved no theta, are left out.
+    """Group a search's records by round and epoch, without verification scores, which moved no theta.
 
     Args:
         history: The finished rounds.
         evaluations: All records.
-        space: Says which edges are active in an architecture.
+        space: Defines the active edges of an architecture.
     """
     records: dict[int, dict[int, list[Evaluation]]] = {record.round: {} for record in history}
     for row in evaluations:
@@ -93,11 +93,11 @@ def rounds_of(
 
 
 def resample(rounds: Sequence[RoundScores], seed: int, resamples: int) -> list[IntArray]:
-    """How often each resample uses each epoch: one array of shape (B, T) per round.
+    """Draw how often each resample uses each epoch: one array of shape (B, T) per round.
 
     Args:
         rounds: The records.
-        seed: Of the search; equal seeds give equal draws.
+        seed: Seed of the search; equal seeds give equal draws.
         resamples: B.
     """
     weights = []
@@ -126,7 +126,7 @@ def replay(
         weights: How often to use each epoch, shape (B, T) per round; ones replay the search itself.
         space: The space.
         gamma: Momentum of Eq. 4.
-        keep_per_group: Prune again and reserve so many operations of each group; None: prune what the search pruned.
+        keep_per_group: Prune again, keeping this many operations of each group; None: prune what the search pruned.
     """
     start, shape = initial_state(space, 0), (len(weights[0]), *space.shape)
     theta_BEK, momentum_BEK = np.broadcast_to(start.theta_EK, shape), np.broadcast_to(start.momentum_EK, shape)
@@ -149,14 +149,15 @@ def replay(
 def leads(
     alpha_E: IntArray, others_NE: IntArray, theta_EK: FloatArray, theta_BEK: FloatArray, space: SearchSpace
 ) -> tuple[FloatArray, FloatArray]:
-    """By how much a network's E[alpha] (Eq. 9) leads others, and the standard error of each lead.
+    """Compute a network's leads in E[alpha] (Eq. 9) over others, and their standard errors.
 
-    The standard error is the deviation of the lead over the resamples, so it knows that one score enters every edge.
+    The standard error is the standard deviation of the lead over the resamples, so it accounts for the fact that one
+    score enters every edge.
 
     Args:
         alpha_E: The network, shape (E,).
         others_NE: The others, shape (N, E).
-        theta_EK: The distribution that the search ended with, shape (E, K).
+        theta_EK: The final distribution of the search, shape (E, K).
         theta_BEK: Those of the replays with the recorded pruning, shape (B, E, K).
         space: The space.
 
@@ -176,16 +177,16 @@ def leads(
 
 
 def agreement(alphas_BE: IntArray, alpha_E: IntArray, space: SearchSpace) -> tuple[FloatArray, float, float]:
-    """How often resampling gives a network again.
+    """Compute how often resampling reproduces a network.
 
     Args:
         alphas_BE: The results of the resamples, shape (B, E).
         alpha_E: The result of the search, shape (E,).
-        space: Says which edges are active; an edge that is not has no choice.
+        space: Defines the active edges; inactive edges have no choice.
 
     Returns:
-        By edge the share of the resamples with the same choice, shape (E,); the share with the same choice on every
-        edge; and the median number of edges on which they differ.
+        Per edge, the share of resamples with the same choice, shape (E,); the share with the same choice on every
+        edge; and the median number of edges that differ.
     """
     chosen_BE = np.array([np.where(space.active(each_E), each_E, -1) for each_E in alphas_BE])
     same_BE = chosen_BE == np.where(space.active(alpha_E), alpha_E, -1)
@@ -193,7 +194,7 @@ def agreement(alphas_BE: IntArray, alpha_E: IntArray, space: SearchSpace) -> tup
 
 
 def _weighted(weights_BT: IntArray, values_TEK: FloatArray | IntArray) -> FloatArray:
-    """Sum over epochs, one after the other, so that equal operations have equal sums and ties stay ties."""
+    """Sum over epochs in order, so that equal operations have equal sums and ties stay ties."""
     total_BEK = np.zeros((len(weights_BT), *values_TEK.shape[1:]))
     for weight_B, value_EK in zip(weights_BT.T, values_TEK, strict=True):
         total_BEK += weight_B[:, None, None] * value_EK

@@ -1,6 +1,6 @@
-"""Errors that a user can act on. Each says where, what was given, what is allowed, and the way out.
+"""Errors that a user can act on. Each says where, what was given and what is allowed, with a hint.
 
-All of them take one string, so they survive pickling on their way out of a worker.
+All take one string, so they survive pickling between processes.
 """
 
 from __future__ import annotations
@@ -10,47 +10,47 @@ from collections.abc import Iterable
 
 
 class DdpnasError(Exception):
-    """Root of the package's own errors; the commands print its text on one line."""
+    """Base class of the package's errors; commands print the text on one line."""
 
     exit_code = 1
 
 
 class BadInput(DdpnasError):
-    """What the user gave cannot be used; nothing was started. Exit code 2."""
+    """Unusable input; nothing was started. Exit code 2."""
 
     exit_code = 2
 
 
 class ConfigError(BadInput):
-    """A configuration key or value."""
+    """Invalid configuration key or value."""
 
 
 class DataError(BadInput):
-    """A data set: absent, unreadable, or not what the configuration says."""
+    """Data set that is missing, unreadable, or does not match the configuration."""
 
 
 class RunDirError(BadInput):
-    """A run directory: exists already, locked, damaged, or of another configuration."""
+    """Run directory that already exists, is locked or damaged, or belongs to another configuration."""
 
 
 class ResourceError(BadInput):
-    """The machine or cluster lacks what was asked for."""
+    """Requested resource that the machine or cluster lacks."""
 
 
 class DeviceError(ResourceError):
-    """A GPU that cannot be used, or no longer by the process that raises this."""
+    """GPU that is unusable, or no longer usable by the raising process."""
 
 
 class GenotypeError(BadInput):
-    """An architecture description that does not fit the space."""
+    """Architecture description that does not fit the space."""
 
 
 class BudgetError(BadInput):
-    """A budget that is not understood, or that no architecture meets."""
+    """Budget that cannot be parsed, or that no architecture meets."""
 
 
 class TooLargeError(ResourceError):
-    """An exact method would need more than it may take."""
+    """Problem beyond the limits of an exact method."""
 
 
 class DivergedError(DdpnasError):
@@ -58,20 +58,20 @@ class DivergedError(DdpnasError):
 
 
 class WorkerLostError(DdpnasError):
-    """Workers kept dying, or none came back before the deadline."""
+    """Workers kept dying, or none recovered before the deadline."""
 
 
 class DriverGoneError(DdpnasError):
-    """The driver actor of a search is not in its cluster."""
+    """The cluster has no driver actor of the search."""
 
 
 def did_you_mean(name: str, allowed: Iterable[str], prefix: str = "") -> str:
-    """``"; did you mean X?"`` where something similar is allowed, else the list of what is.
+    """Return ``"; did you mean X?"`` for a similar allowed name, else the list of allowed names.
 
     Args:
-        name: What was given.
-        allowed: What is allowed.
-        prefix: Put before what is allowed, such as a section's name.
+        name: The given name.
+        allowed: Allowed names.
+        prefix: Put before allowed names, such as a section's name.
 
     Example:
         >>> did_you_mean("gama", ["gamma", "lr"])

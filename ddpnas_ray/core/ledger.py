@@ -1,4 +1,4 @@
-"""What every round pruned, and how likely that was a mistake (Theorem 2).
+"""Ledger of a search: every round's prunings, and the probability that each was a mistake (Theorem 2).
 
 Axes: N architectures, E edges, K candidates.
 """
@@ -23,12 +23,12 @@ class LedgerRow:
     Args:
         round: l.
         edge: The edge's name.
-        pruned: The operation that went; None where none did.
-        margin: theta of the next prunable operation less that of the pruned one; NaN where there was no other.
+        pruned: The pruned operation; None if none was.
+        margin: theta of the next prunable operation minus that of the pruned one; NaN where there was no other.
         sigma: Estimated standard deviation of one score of the round, beside operations and epochs.
-        p_worst_two_confused: Probability that the worst and the second worst prunable operation are in truth the other
-            way round (Theorem 2), given the round's scores.
-        p_best_pruned: Probability that the worst prunable operation is in truth the edge's best one.
+        p_worst_two_confused: Probability that the true order of the worst and the second worst prunable operation is
+            the reverse (Theorem 2), given the round's scores.
+        p_best_pruned: Probability that the worst prunable operation is truly the edge's best one.
     """
 
     round: int
@@ -43,13 +43,13 @@ class LedgerRow:
 def ledger(
     history: Sequence[RoundRecord], evaluations: Sequence[Evaluation], space: SearchSpace, keep_per_group: int
 ) -> list[LedgerRow]:
-    """Rounds in order, each with all edges. Probabilities are NaN where one epoch a round leaves nothing to estimate.
+    """Return one row per round and edge. Probabilities are NaN where one epoch per round leaves nothing to estimate.
 
     Args:
-        history: The finished rounds; a record without any utility is theta after the last of them, and says no more.
+        history: The finished rounds; a record without any utility only holds theta after the last of them.
         evaluations: Their records.
         space: The space.
-        keep_per_group: Operations of each group that stay.
+        keep_per_group: Operations of each group to keep.
     """
     rows, live_EK = [], space.exists_EK
     for record in history:

@@ -1,7 +1,7 @@
-"""Find a space, strategy, data set or ablation by name: one file of its folder, or ``module:function`` of your own.
+"""Find a space, strategy, data set or ablation by name: a file of its folder, or your own ``module:function``.
 
-Nothing registers itself and nothing is imported to be listed: a built-in is a module of the kind's package whose source
-defines the kind's function.
+There is no registration, and listing imports nothing: a built-in is a module of the kind's package whose source defines
+the kind's function.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Kind:
 
     Args:
         kind: Its name in messages.
-        package: Where the built-in ones live.
+        package: Package of the built-ins.
         function: The function that each of them defines.
         returns: What that function returns, for messages.
-        file: The module of each built-in that defines it, where a built-in is a folder.
+        file: The module that defines it, where a built-in is a folder.
     """
 
     kind: str
@@ -37,22 +37,22 @@ class Kind:
     file: str = ""
 
     def names(self) -> tuple[str, ...]:
-        """The built-in ones, sorted."""
+        """Return the names of the built-ins, sorted."""
         return _names(self.package, tuple(importlib.import_module(self.package).__path__), self.function, self.file)
 
     def find(self, name: str, key: str) -> Callable[..., Any]:
-        """The function of a built-in, or ``module:function`` of your own.
+        """Return the function of a built-in, or your own ``module:function``.
 
         Args:
-            name: Which one.
+            name: Name of a built-in, or ``module:function``.
             key: Where the name was given, for messages.
 
         Raises:
-            ConfigError: Nothing of that name can be imported.
+            ConfigError: The name cannot be imported.
         """
         if ":" not in name and name not in self.names():
             hint = did_you_mean(name, self.names())
-            raise ConfigError(f"{key}: {name!r} is no built-in {self.kind} and not module:function{hint}")
+            raise ConfigError(f"{key}: {name!r} is not a built-in {self.kind} or module:function{hint}")
         built_in = ".".join(filter(None, (self.package, name, self.file)))
         module, _, function = (name if ":" in name else f"{built_in}:{self.function}").partition(":")
         try:

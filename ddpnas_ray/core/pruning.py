@@ -1,6 +1,6 @@
-"""Which operations may go, and which one goes (Alg. 1, lines 11-14; Sec. 3.2).
+"""Pruning: the prunable operations, and the one that each round prunes per edge (Alg. 1, lines 11-14; Sec. 3.2).
 
-Axes: E edges, K candidates. Arrays may have leading axes before these, such as one for the replays of a search.
+Axes: E edges, K candidates. Arrays may have leading axes, such as one for the replays of a search.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from ddpnas_ray.core.space import GROUPS, BoolArray, FloatArray, SearchSpace
 
 
 def prunable(theta_EK: FloatArray, live_EK: BoolArray, space: SearchSpace, keep_per_group: int) -> BoolArray:
-    """The live operations that pruning may take.
+    """Return the live operations that may be pruned.
 
     Alg. 1 stops at K = 1, Sec. 3.2 keeps one operation of each group. The reading taken (docs/deviations.md): the
-    ``keep_per_group`` likeliest *generable* operations of each group are reserved,
-    so ``none`` of the cell space always goes.
+    ``keep_per_group`` most probable *selectable* operations of each group are reserved, so ``none`` of the cell space
+    is always pruned.
 
     Args:
         theta_EK: The distribution, shape (E, K).
         live_EK: Operations not pruned yet, shape (E, K).
-        space: Groups and generability.
-        keep_per_group: How many operations of each group stay to the end.
+        space: Defines groups and selectable operations.
+        keep_per_group: Operations of each group to keep to the end.
 
     Returns:
         Mask of shape (E, K).
@@ -38,17 +38,17 @@ def prunable(theta_EK: FloatArray, live_EK: BoolArray, space: SearchSpace, keep_
 def prune(
     theta_EK: FloatArray, live_EK: BoolArray, visited_EK: BoolArray, space: SearchSpace, keep_per_group: int
 ) -> BoolArray:
-    """Take the least likely prunable operation from every edge that has one (Alg. 1, lines 11-14).
+    """Prune the least probable prunable operation of every edge that has one (Alg. 1, lines 11-14).
 
     Args:
         theta_EK: theta_{l+1}, shape (E, K).
         live_EK: Operations not pruned yet, shape (E, K).
         visited_EK: Operations that had a score this round, shape (E, K); others stay.
-        space: Groups and generability.
-        keep_per_group: How many operations of each group stay to the end.
+        space: Defines groups and selectable operations.
+        keep_per_group: Operations of each group to keep to the end.
 
     Returns:
-        What is live afterwards, shape (E, K). Ties take the smaller index.
+        Operations live afterwards, shape (E, K). Ties prune the smaller index.
     """
     candidate_EK = prunable(theta_EK, live_EK, space, keep_per_group) & visited_EK
     least_E1 = np.where(candidate_EK, theta_EK, np.inf).argmin(axis=-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""One epoch's plan: which architectures to train and score, and what came of each.
+"""One epoch's plan, the architectures to train and score, and their results.
 
 Axes: E edges.
 """
@@ -33,19 +33,19 @@ class EvalRequest:
 
 @dataclass(frozen=True, slots=True)
 class EvalResult:
-    """What one architecture's evaluation found.
+    """Result of evaluating one architecture.
 
     Args:
         score: Validation score, higher is better, a fraction in [-1, 1]; NaN where ``ok`` is False.
         loss: Mean training loss of the epoch; NaN where nothing finite was seen.
         ok: False when the loss or the score was not finite: the weights were not merged.
         seconds: Wall time of building, training and scoring.
-        worker: Who did it; as all below never part of the fingerprint.
-        node: Where.
-        start_s: When it began, in seconds since 1970 by the clock of ``node``; None where unknown.
+        worker: The worker that ran it; this and all below are never part of the fingerprint.
+        node: The worker's node.
+        start_s: Start in seconds since 1970 by the clock of ``node``; None where unknown.
         train_s: Seconds of training.
         validate_s: Seconds of BatchNorm statistics and scoring.
-        device: Kind of device that trained; empty where scores come from a table.
+        device: Kind of device that trained; empty for tabular scores.
     """
 
     score: float
@@ -62,13 +62,13 @@ class EvalResult:
 
 @dataclass(slots=True)
 class Work:
-    """What an executor did beside training and scoring, since it was made.
+    """Overhead of an executor beside training and scoring, since it was created.
 
     Args:
-        transfer_s: Seconds in which weights travelled, summed over architectures: cutting, sending, waiting, receiving.
+        transfer_s: Seconds of weight transfer, summed over architectures: cutting, sending, waiting, receiving.
         merge_s: Seconds of merging.
-        bytes_moved: Bytes of weights that went through the object store.
-        retries: Evaluations that were lost and done again.
+        bytes_moved: Bytes of weights moved through the object store.
+        retries: Evaluations that were lost and repeated.
     """
 
     transfer_s: float = 0.0

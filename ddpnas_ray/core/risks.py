@@ -1,9 +1,9 @@
-"""What a run's own records say about its pruning: means and deviation of every round, and what they put at risk.
+"""Pruning risks estimated from a run's own records: means and standard deviation of every round, and error rates.
 
-The model is the paper's (Sec. 3.4, Fig. 3), an edge at a time: the score of an architecture is a mean of the operation
-that it uses on the edge, a shift that all architectures of the epoch share (the weights learn between the epochs of a
-round), and Gaussian noise of one standard deviation sigma_t. The noise holds whatever the *other* edges chose. Disjoint
-sampling makes it slightly dependent within an epoch; that adds a common shift, which no difference of operations sees.
+The model is the paper's (Sec. 3.4, Fig. 3), applied per edge: the score of an architecture is the sum of a mean of the
+operation used on the edge, a shift that all architectures of the epoch share (the weights learn between the epochs of a
+round), and Gaussian noise of one standard deviation sigma_t. The noise includes the choices on *other* edges. Disjoint
+sampling makes it slightly dependent within an epoch; that adds a common shift, which cancels between operations.
 
 The inputs are the columns of ``evaluations.parquet`` in which ``split`` is "val".
 Axes: N architectures, E edges, K candidates, R rounds.
@@ -20,19 +20,19 @@ from ddpnas_ray.core.space import BoolArray, FloatArray, IntArray
 from ddpnas_ray.core.theory import confusion, least_probabilities
 from ddpnas_ray.core.utility import utility
 
-NO_NOISE = 1e-12  # in scores; below it a deviation is a rounding error
+NO_NOISE = 1e-12  # in scores; below it a standard deviation is a rounding error
 
 
 @dataclass(frozen=True, slots=True)
 class RoundEstimate:
-    """Means and deviation of one round.
+    """Means and standard deviation of one round.
 
     Args:
         utility_EK: mu: the mean score of every operation (Eq. 3); NaN where it had no visit.
-        visits_EK: How many scores that mean has.
+        visits_EK: Number of scores in that mean.
         sigma: sigma_t, the pooled residual standard deviation of one score; NaN where nothing is left to estimate it.
-        tau: Standard deviation of the true means of an edge's operations, pooled over the edges: what the estimated
-            means vary more than their standard errors explain; 0 where they do not, NaN where sigma is.
+        tau: Standard deviation of the true means of an edge's operations, pooled over the edges: the variation of the
+            estimated means beyond their standard errors; 0 where there is none, NaN where sigma is.
         freedom_E: Degrees of freedom of each edge's residuals. The edges share their scores, so pooling them steadies
             sigma without making these add up to independent observations.
     """
@@ -46,13 +46,13 @@ class RoundEstimate:
 
 @dataclass(frozen=True, slots=True)
 class RoundRisks:
-    """The ledger of one round: what its scores leave open.
+    """Pruning risks of one round.
 
     Args:
-        p_confused_E: Theorem 2: that the two worst prunable operations are in truth the other way round.
-        p_best_pruned_E: That the worst prunable operation is in truth the best of the edge.
+        p_confused_E: Probability that the true order of the two worst prunable operations is the reverse (Theorem 2).
+        p_best_pruned_E: Probability that the worst prunable operation is truly the best of the edge.
         stderr_EK: sigma / sqrt(visits), the standard error of the utility; NaN where not estimated.
-        estimate: What they are computed from.
+        estimate: The estimate behind these risks.
     """
 
     p_confused_E: FloatArray
@@ -66,12 +66,12 @@ class DeviationFit:
     """sigma_t = beta (t* - t) + eta, fitted to a run (Corollary 1.1).
 
     Args:
-        beta: Growth an epoch; negative where the deviation rises towards the end, which contradicts the corollary.
-        eta: Deviation at t*.
+        beta: Growth per epoch; negative where sigma_t rises towards the end, which contradicts the corollary.
+        eta: Standard deviation at t*.
         converged_epoch: t*.
         epoch_R: t of every round: the mean of its epochs.
-        sigma_R: Estimated sigma_t; NaN where there was nothing to estimate it from.
-        residual_R: sigma_R less the fit. Two rounds always fit exactly.
+        sigma_R: Estimated sigma_t; NaN where it cannot be estimated.
+        residual_R: sigma_R minus the fit. Two rounds always fit exactly.
         utility_REK: mu of every round and operation; NaN where it had no visit.
     """
 
@@ -84,7 +84,7 @@ class DeviationFit:
     utility_REK: FloatArray
 
     def sigma_at(self, epoch: float) -> float:
-        """The fitted line at an epoch; it may be below zero outside the epochs of the fit."""
+        """Return the fitted sigma_t at an epoch; it may be negative outside the epochs of the fit."""
         return self.beta * (self.converged_epoch - epoch) + self.eta
 
 
@@ -98,7 +98,7 @@ def round_risks(
     active_NE: BoolArray | None = None,
     shrink: bool = True,
 ) -> RoundRisks:
-    """For every edge the probabilities, given a round's scores, that pruning its worst operation was a mistake.
+    """Compute per edge, given a round's scores, the probabilities that pruning its worst operation was a mistake.
 
     "Worst" is by the utility of this round alone; theta also remembers earlier rounds (Eq. 4-5) and may have pruned
     another operation.
@@ -109,16 +109,17 @@ def round_risks(
         epoch_N: The epoch of each, shape (N,).
         live_EK: Operations that were live in the round, shape (E, K).
         prunable_EK: Those that pruning could take (``core.pruning.prunable``), shape (E, K); None: all that were live.
-        active_NE: Edges that took part in an architecture (``SearchSpace.active``), shape (N, E); None: all.
-        shrink: True: an edge's true means are Gaussian with deviation tau, so the estimates move towards each other.
-            False: the estimated means are taken for the true ones, as Theorem 2 knows them. That is far too sure where
-            operations differ little, as noise alone spreads the estimates; shrunk, the risks are right or somewhat too
-            high (benchmarks/theory.py), unless effects differ a lot from edge to edge: then up to a third too low.
+        active_NE: Edges active in an architecture (``SearchSpace.active``), shape (N, E); None: all.
+        shrink: True: an edge's true means are Gaussian with standard deviation tau, so estimates shrink towards each
+            other. False: take the estimated means for the true ones, which Theorem 2 assumes known. That is far too
+            confident where operations differ little, as noise alone spreads the estimates; shrunk, the risks are right
+            or somewhat too high (benchmarks/theory.py), unless effects vary a lot across edges: then up to a third too
+            low.
 
     Returns:
-        The ledger. Of n operations that the scores do not tell apart at all, the worst is the best with probability
-        1/n. NaN where sigma cannot be estimated (one epoch a round leaves no degree of freedom: operations and noise
-        cannot be told apart; scores without noise leave no residual), where no visited operation was prunable, and for
+        The risks. Of n operations that the scores do not distinguish at all, the worst is the best with probability
+        1/n. NaN where sigma cannot be estimated (one epoch per round leaves no degree of freedom to separate operations
+        from noise; scores without noise leave no residual), where no visited operation was prunable, and for
         p_confused also where only one was.
 
     Raises:
@@ -172,13 +173,13 @@ def fit_deviation(
         scores_N: Their scores, fractions, shape (N,).
         round_N: The round of each, shape (N,).
         epoch_N: The epoch of each, counted over the whole run, shape (N,).
-        operations: K; None: as many as occur.
-        active_NE: Edges that took part in an architecture, shape (N, E); None: all.
+        operations: K; None: the number that occurs.
+        active_NE: Edges active in an architecture, shape (N, E); None: all.
         converged_epoch: t*; None: the last epoch recorded.
 
     Returns:
-        The least-squares line, each round with the same weight, and its residuals. beta and eta are NaN where fewer
-        than two rounds have a sigma.
+        The least-squares line with equal weight per round, and its residuals. beta and eta are NaN where fewer than two
+        rounds have a sigma.
 
     Raises:
         ValueError: A mean score outside [-1, 1].
@@ -209,7 +210,7 @@ def estimate_round(
     shape: tuple[int, ...],
     active_NE: BoolArray | None = None,
 ) -> RoundEstimate:
-    """Means, and the deviation that main effects of epoch and operation leave, edge by edge, pooled over the edges.
+    """Estimate means, and the standard deviation left by main effects of epoch and operation, pooled over the edges.
 
     On an edge of K operations that each occur once in each of T epochs the residuals have (K - 1)(T - 1) degrees of
     freedom. sigma^2 is the sum of squares of all edges over the sum of their degrees of freedom.
@@ -219,7 +220,7 @@ def estimate_round(
         scores_N: Their scores, fractions, shape (N,).
         epoch_N: The epoch of each, shape (N,).
         shape: (E, K).
-        active_NE: Edges that took part in an architecture, shape (N, E); None: all.
+        active_NE: Edges active in an architecture, shape (N, E); None: all.
 
     Raises:
         ValueError: A mean score outside [-1, 1].
@@ -248,7 +249,7 @@ def _standard_errors(sigma: float, visits_EK: IntArray) -> FloatArray:
 
 
 def _tau(utility_EK: FloatArray, stderr_EK: FloatArray) -> float:
-    """The deviation of the true means, by moments: an edge's estimates vary by tau^2 and the mean squared error."""
+    """Standard deviation of the true means, by moments: an edge's estimates vary by tau^2 plus mean squared error."""
     excess = []
     for utility_K, stderr_K in zip(utility_EK, stderr_EK, strict=True):
         seen_K = ~np.isnan(utility_K)
@@ -259,6 +260,6 @@ def _tau(utility_EK: FloatArray, stderr_EK: FloatArray) -> float:
 
 
 def _indicators(value_N: IntArray) -> FloatArray:
-    """One column a distinct value, 1 where it occurs."""
+    """One-hot encoding: one column per distinct value."""
     columns: FloatArray = (value_N[:, None] == np.unique(value_N)).astype(np.float64)
     return columns

@@ -1,4 +1,4 @@
-"""Disjoint sampling (Sec. 3.2, Alg. 1 line 3), its counterpart, and the keyed random generators of the whole search.
+"""Disjoint sampling (Sec. 3.2, Alg. 1 line 3), independent sampling, and the search's keyed random generators.
 
 Axes: N architectures, E edges, K candidates.
 """
@@ -11,7 +11,7 @@ from ddpnas_ray.core.space import BoolArray, FloatArray, IntArray
 
 
 def rng_for(*key: int) -> np.random.Generator:
-    """A generator that depends on its key alone, so that order, restarts and the number of workers cannot matter.
+    """Return a generator that depends only on its key, so that order, restarts and number of workers cannot matter.
 
     Example:
         >>> bool(rng_for(0, 3, 1).random() == rng_for(0, 3, 1).random())
@@ -28,13 +28,13 @@ def disjoint_sample(
     Each edge draws an order of its live operations without replacement with probabilities theta (Gumbel top-k), and as
     many further orders as it needs for n entries, so that its counts differ by at most one. Then each edge's entries
     are shuffled, and architecture i takes the i-th entry of every edge. Without the shuffle probable operations would
-    meet probable ones, and an operation's score would measure its company.
+    meet probable ones, and an operation's score would depend on its partners.
 
     Args:
         theta_EK: Probabilities, shape (E, K).
-        live_EK: What may be drawn, shape (E, K); every edge has at least one.
-        rng: Source of the draws and of the shuffle.
-        n: How many architectures; None: N, the most live operations on any edge.
+        live_EK: Operations to draw from, shape (E, K); every edge has at least one.
+        rng: Generator for draws and shuffle.
+        n: Number of architectures; None: N, the most live operations on any edge.
 
     Returns:
         The architectures, shape (n, E).
@@ -64,13 +64,13 @@ def disjoint_sample(
 
 
 def independent_sample(theta_EK: FloatArray, live_EK: BoolArray, n: int, rng: np.random.Generator) -> IntArray:
-    """Draw architectures whose edges are independent of each other, as strategies with a policy do.
+    """Draw architectures with independent edges, as policy-based strategies do.
 
     Args:
-        theta_EK: Probabilities, shape (E, K); those of live operations are brought to a sum of 1.
-        live_EK: What may be drawn, shape (E, K); every edge has at least one.
-        n: How many architectures.
-        rng: Source of the draws.
+        theta_EK: Probabilities, shape (E, K); normalised over live operations.
+        live_EK: Operations to draw from, shape (E, K); every edge has at least one.
+        n: Number of architectures.
+        rng: Generator for the draws.
 
     Returns:
         The architectures, shape (n, E).

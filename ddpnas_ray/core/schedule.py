@@ -1,6 +1,6 @@
-"""What a search costs, counted before it starts: Algorithm 1 as we run it, and Eq. 19 as printed.
+"""Planned cost of a search: Algorithm 1 as we run it, and Eq. 19 as printed.
 
-The two differ on purpose. Algorithm 1 with one operation of each group kept ends with two live operations an edge and
+The two differ on purpose. Algorithm 1 with one operation of each group kept ends with two live operations per edge and
 does not train them again (the paper's "less than 100 epochs"); Eq. 19 sums down to k = 2.
 """
 
@@ -12,10 +12,10 @@ from ddpnas_ray.core.space import GROUPS, SearchSpace
 
 
 def architectures_by_round(space: SearchSpace, keep_per_group: int) -> list[int]:
-    """N of every round: the most live operations on any edge, until nothing is prunable.
+    """Return N of every round: the most live operations on any edge, until nothing is prunable.
 
-    Which operations go depends on theta, how many stay does not: of an edge's group of g generable operations
-    min(g, keep_per_group) stay, and everything else goes, one a round, if every edge is visited in every round.
+    theta decides which operations are pruned, but not how many: of an edge's group of g selectable operations
+    min(g, keep_per_group) stay, and all others are pruned, one per round, if every edge is visited in every round.
 
     Example:
         >>> from ddpnas_ray.core.space import Edge, Op
@@ -36,17 +36,17 @@ def architectures_by_round(space: SearchSpace, keep_per_group: int) -> list[int]
 
 
 def planned_epochs(space: SearchSpace, keep_per_group: int, epochs_per_round: int) -> int:
-    """Epochs t of a whole search; the length of the cosine schedule."""
+    """Return the epochs t of a whole search, the length of the cosine schedule."""
     return len(architectures_by_round(space, keep_per_group)) * epochs_per_round
 
 
 def planned_architecture_epochs(space: SearchSpace, keep_per_group: int, epochs_per_round: int) -> int:
-    """Architectures trained for one epoch each in a whole search: 99 in the cell space with T = 3."""
+    """Return the architecture-epochs of a whole search: 99 in the cell space with T = 3."""
     return sum(architectures_by_round(space, keep_per_group)) * epochs_per_round
 
 
 def complexity(operations: int, epochs_per_round: int) -> int:
-    """Eq. 19 read literally: T * sum_{k=2}^{K} k = T (K + 2)(K - 1) / 2.
+    """Evaluate Eq. 19 literally: T * sum_{k=2}^{K} k = T (K + 2)(K - 1) / 2.
 
     Args:
         operations: K.

@@ -29,8 +29,8 @@ class Op:
     Args:
         name: The field's name for it, such as ``sep_conv_3x3``.
         group: O_p or O_n of Sec. 3.2; pruning keeps ``keep_per_group`` operations of each.
-        generable: Whether a final network may contain it by choice. ``none`` of the cell space is sampled and
-            scored like the rest but never kept.
+        generable: Whether it is selectable for a final network. ``none`` of the cell space is sampled and scored like
+            the rest but never kept.
     """
 
     name: str
@@ -47,27 +47,27 @@ class Edge:
 
 
 def every_edge_active(alpha_E: IntArray) -> BoolArray:
-    """The gate of spaces without conditional edges."""
+    """Gate of spaces without conditional edges."""
     return np.ones(len(alpha_E), dtype=bool)
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What can be chosen, and nothing about how it computes.
+    """The choices of a search space; how networks compute is defined elsewhere.
 
     Args:
         name: The space's name.
         edges: The E edges; edges may have different numbers of candidates ("ragged").
         blocks: Sets of edge indices that are chosen together when a network is generated (a layer; a cell's node with
             its inputs). Every edge is in exactly one block.
-        gate: Maps alpha_E to a mask of the edges that take part in that architecture. An edge that does not take part
-            records no visit.
-        inputs: How many edges of each block a generated network uses; on the others it has the one candidate that is
-            not generable (``none``). None: all edges.
+        gate: Maps alpha_E to a mask of the edges that are active in that architecture. An inactive edge records no
+            visit.
+        inputs: Edges of each block that a generated network uses; the others get the one candidate that is not
+            selectable (``none``). None: all edges.
 
     Raises:
-        ValueError: An edge without generable candidates, two of one name, blocks that are no partition of the edges, or
-            an edge that may be left out without one candidate that says so.
+        ValueError: An edge without selectable candidates, duplicate names, blocks that do not partition the edges, or
+            an edge that may be left out without exactly one candidate for that.
 
     Example:
         >>> conv, skip = Op("conv", "parameter"), Op("skip", "non_parameter")
@@ -86,15 +86,13 @@ class SearchSpace:
     def __post_init__(self) -> None:
         names = [edge.name for edge in self.edges]
         if not names or len(set(names)) != len(names):
-            raise ValueError(f"space {self.name!r}: edge names must be unique and at least one, got {names}")
+            raise ValueError(f"space {self.name!r}: needs at least one edge, and unique edge names, got {names}")
         for edge in self.edges:
             ops = [op.name for op in edge.candidates]
             if not ops or len(set(ops)) != len(ops):
                 raise ValueError(f"space {self.name!r}: edge {edge.name!r} needs unique candidates, got {ops}")
             if not any(op.generable for op in edge.candidates):
-                raise ValueError(
-                    f"space {self.name!r}: edge {edge.name!r} has no generable candidate, so none could stay"
-                )
+                raise ValueError(f"space {self.name!r}: edge {edge.name!r} needs at least one selectable candidate")
         if sorted(e for block in self.blocks for e in block) != list(range(len(self.edges))):
             raise ValueError(f"space {self.name!r}: blocks must name each of the {len(self.edges)} edges exactly once")
         if self.inputs is not None:
@@ -102,12 +100,12 @@ class SearchSpace:
 
     def _check_inputs(self, inputs: int) -> None:
         if not 1 <= inputs <= min(len(block) for block in self.blocks):
-            raise ValueError(f"space {self.name!r}: inputs is {inputs}; every block needs at least so many edges")
+            raise ValueError(f"space {self.name!r}: inputs is {inputs}; every block needs at least that many edges")
         for edge in self.edges:
             if sum(not op.generable for op in edge.candidates) != 1:
                 raise ValueError(
                     f"space {self.name!r}: edge {edge.name!r} may be left out, so it needs exactly one candidate "
-                    "that is not generable"
+                    "that is not selectable (generable=False)"
                 )
 
     @property
@@ -117,29 +115,29 @@ class SearchSpace:
 
     @cached_property
     def exists_EK(self) -> BoolArray:
-        """Which entries of an (E, K) array are real candidates; the rest is padding."""
+        """Mask of real candidates, shape (E, K); the rest is padding."""
         return self._mask(lambda op: True)
 
     @cached_property
     def generable_EK(self) -> BoolArray:
-        """Which candidates a generated network may contain."""
+        """Mask of candidates that a generated network may select, shape (E, K)."""
         return self._mask(lambda op: op.generable)
 
     def group_EK(self, group: Group) -> BoolArray:
-        """Which candidates belong to ``group``."""
+        """Return the mask of candidates in ``group``, shape (E, K)."""
         return self._mask(lambda op: op.group == group)
 
     def active(self, alpha_E: IntArray) -> BoolArray:
-        """Which edges take part in an architecture, shape (E,)."""
+        """Return the mask of edges active in an architecture, shape (E,)."""
         return self.gate(alpha_E)
 
     @property
     def conditional(self) -> bool:
-        """Whether some edges take part only where others say so."""
+        """Whether the choices on some edges decide if others are active."""
         return self.gate is not every_edge_active
 
     def op(self, edge: int, index: int) -> Op:
-        """The candidate that ``alpha_E[edge] == index`` chooses."""
+        """Return the candidate that ``alpha_E[edge] == index`` selects."""
         return self.edges[edge].candidates[index]
 
     def _mask(self, condition: Callable[[Op], bool]) -> BoolArray:
@@ -151,38 +149,38 @@ class SearchSpace:
 
 
 def each_edge_alone(edges: Sequence[Edge]) -> tuple[tuple[int, ...], ...]:
-    """Blocks of a space whose edges are chosen independently."""
+    """Return the blocks of a space whose edges are chosen independently."""
     return tuple((e,) for e in range(len(edges)))
 
 
 @dataclass(frozen=True)
 class CostTable:
-    """An additive cost: ``base`` and one entry an edge and candidate.
+    """An additive cost: ``base`` and one entry per edge and candidate.
 
     Args:
-        base: What every network of the target costs (stem, preprocessing, classifier).
-        entries_EK: What each choice adds, int64, shape (E, K); 0 in the padding.
+        base: Cost common to all networks of the target (stem, preprocessing, classifier).
+        entries_EK: Cost added by each choice, int64, shape (E, K); 0 in the padding.
     """
 
     base: int
     entries_EK: IntArray
 
     def __call__(self, alpha_E: IntArray) -> int:
-        """The cost of one architecture, exact."""
+        """Return the exact cost of one architecture."""
         return self.base + int(self.entries_EK[np.arange(len(alpha_E)), alpha_E].sum())
 
 
 @dataclass(frozen=True)
 class LongestPath:
-    """A cost that does not add up: the operations on the longest path from an input to a node (H of Table 4).
+    """A non-additive cost: the number of operations on the longest path from an input to a node (H of Table 4).
 
     Args:
         arcs: (edge, source node, node), such that all arcs into a node come before those out of it. Nodes without
             arcs into them are inputs.
-        counts_EK: Which choices are an operation: all but those that leave the edge out, shape (E, K).
+        counts_EK: Choices that count as an operation: all but those that leave the edge out, shape (E, K).
 
     Raises:
-        ValueError: No arcs, or in another order.
+        ValueError: No arcs, or arcs in another order.
     """
 
     arcs: tuple[tuple[int, int, int], ...]
@@ -199,11 +197,11 @@ class LongestPath:
 
     @property
     def sources(self) -> frozenset[int]:
-        """The inputs."""
+        """The input nodes."""
         return frozenset(source for _, source, _ in self.arcs) - frozenset(node for _, _, node in self.arcs)
 
     def __call__(self, alpha_E: IntArray) -> int:
-        """The height of one architecture."""
+        """Return the height of one architecture."""
         height = dict.fromkeys(self.sources, 0)
         for edge, source, node in self.arcs:
             if source in height and self.counts_EK[edge, alpha_E[edge]]:
@@ -215,9 +213,9 @@ CostFunction: TypeAlias = CostTable | LongestPath
 
 
 def expectation(alpha_E: IntArray, theta_EK: FloatArray, space: SearchSpace) -> float:
-    """E[alpha] of Eq. 9: the mean over edges of theta at the chosen operation, summed exactly in edge order.
+    """Compute E[alpha] of Eq. 9: the mean over edges of theta at the chosen operation, summed exactly in edge order.
 
-    An edge whose chosen operation is not generable (``none`` of the cell space: the edge is left out) adds 0.
+    An edge whose chosen operation is not selectable (``none`` of the cell space: the edge is left out) adds 0.
     """
     chosen = [float(theta_EK[e, k]) if space.op(e, int(k)).generable else 0.0 for e, k in enumerate(alpha_E)]
     return math.fsum(chosen) / len(chosen)

@@ -1,4 +1,4 @@
-"""The search state: theta, momentum, what is live, and every record so far.
+"""The search state: theta, momentum, live operations, and every record so far.
 
 Axes: E edges, K candidates of the widest edge, R rounds so far.
 """
@@ -15,7 +15,7 @@ from ddpnas_ray.core.space import BoolArray, FloatArray, IntArray, SearchSpace
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A request and its result as they are recorded; ``score`` is the value that entered P (Eq. 2)."""
+    """A recorded request with its result; ``score`` is the value that entered P (Eq. 2)."""
 
     round: int
     epoch: int
@@ -29,7 +29,7 @@ class Evaluation:
     seconds: float
     worker: str
     node: str
-    start_s: float | None = None  # records of earlier versions have none of these four
+    start_s: float | None = None  # records of earlier versions lack these four
     train_s: float = 0.0
     validate_s: float = 0.0
     device: str = ""
@@ -37,7 +37,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class RoundRecord:
-    """What one round decided; a row an edge and operation of ``theta.parquet``. All arrays have shape (E, K)."""
+    """Outcome of one round; one row per edge and operation in ``theta.parquet``. All arrays have shape (E, K)."""
 
     round: int
     theta_EK: FloatArray
@@ -58,11 +58,11 @@ class SearchState:
         theta_EK: The distribution; rows sum to 1 over existing candidates, padding is 0.
         momentum_EK: V of Eq. 4.
         live_EK: Candidates not pruned yet.
-        pruned_at_EK: The round that pruned a candidate, -1 where none did.
+        pruned_at_EK: The round that pruned a candidate, -1 if not pruned.
         score_sum_EK: P of Eq. 2, summed over the running round.
-        visits_EK: How many scores are in that sum.
+        visits_EK: Number of scores in that sum.
         evaluations: Every recorded evaluation, in order.
-        history: One record a finished round.
+        history: One record per finished round.
     """
 
     seed: int
@@ -78,12 +78,12 @@ class SearchState:
     history: tuple[RoundRecord, ...] = field(default=(), repr=False)
 
     def round_is_full(self, epochs_per_round: int) -> bool:
-        """Whether the running round has had its T epochs (Alg. 1, line 2)."""
+        """Return whether the running round has had its T epochs (Alg. 1, line 2)."""
         return self.epoch >= (self.round + 1) * epochs_per_round
 
 
 def initial_state(space: SearchSpace, seed: int) -> SearchState:
-    """theta uniform over each edge's candidates, V_0 zero (Sec. 3.2), nothing pruned."""
+    """Return the first state: theta uniform over each edge's candidates, V_0 zero (Sec. 3.2), nothing pruned."""
     exists_EK = space.exists_EK
     return SearchState(
         seed=seed,
@@ -99,12 +99,12 @@ def initial_state(space: SearchSpace, seed: int) -> SearchState:
 
 
 def entropy(theta_EK: FloatArray, kept_EK: BoolArray, exists_EK: BoolArray) -> float:
-    """Mean over edges of the entropy of theta among what is kept, as a share of that of a uniform choice among all.
+    """Average over edges the entropy of theta on kept operations, relative to a uniform choice among all.
 
     Args:
         theta_EK: The distribution of each edge.
-        kept_EK: What counts: all, or what is live.
-        exists_EK: What there is; edges without a choice are left out.
+        kept_EK: Operations to include: all, or the live ones.
+        exists_EK: Real candidates; edges with a single one are skipped.
 
     Example:
         >>> exists_EK = np.ones((1, 4), dtype=bool)

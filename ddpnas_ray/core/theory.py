@@ -1,16 +1,16 @@
-"""How likely a round prunes the wrong operation: Theorems 2 and 3 (Eq. 13-18), exactly and as printed.
+"""Probability that a round prunes the wrong operation: Theorems 2 and 3 (Eq. 13-18), exactly and as printed.
 
 Each operation of an edge draws its score from a Gaussian of its own mean; the standard deviation is shared, the draws
-are independent, and the least draw is pruned. ``risks.py`` estimates means and deviation from the records of a run.
+are independent, and the least draw is pruned. ``risks.py`` estimates means and sigma from the records of a run.
 
-Where print and model differ, the functions say which they are:
+Where print and model differ, each function says which it follows:
 
 - sigma_t is a variance in Eq. 11 and 12 ("a variance sigma_t") and a standard deviation in Eq. 13-18: the latter here.
 - delta_t = zeta_t / K (Theorem 2) is called the average distance, but K means that span zeta_t have K - 1 gaps.
-  Besides, the two worst may be closer than the average, and then Theorem 3 does not bound their confusion.
+  Also, the two worst may be closer than the average, and then Theorem 3 does not bound their confusion.
 - Eq. 17 sums over n = 1..K; the worst of K operations has K - 1 competitors. Its "<" is "=" at K = 1.
-- Sec. 4.3 prints P(X < mu + K C sigma) as the probability to prune the best operation *incorrectly*; it is meant as
-  that to keep it. It compares one draw with a fixed threshold, and best and worst are only (K - 1) C sigma apart.
+- Sec. 4.3 prints P(X < mu + K C sigma) as the probability to prune the best operation *incorrectly*; to keep it is
+  meant. It compares one draw with a fixed threshold, and best and worst are only (K - 1) C sigma apart.
 
 Axes: K operations of an edge, N simulated rounds, P pairs of operations, Q nodes of the quadrature.
 """
@@ -27,15 +27,15 @@ from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.core.space import FloatArray
 
 REACH = 9  # standard deviations; beyond lies 1e-19
-NODES = 12  # a panel; panels are at most one standard deviation long wherever an integrand bends
+NODES = 12  # per panel; panels are at most one standard deviation long wherever an integrand bends
 
 
 def confusion(mu_0: float, mu_1: float, sigma: float) -> float:
-    """P(xi_1 < xi_0) for two independent Gaussians of equal variance (Theorem 2, Eq. 13-14), exactly.
+    """Compute P(xi_1 < xi_0) for two independent Gaussians of equal variance (Theorem 2, Eq. 13-14), exactly.
 
     Args:
         mu_0: Mean score of the worst operation.
-        mu_1: Mean score of the second worst; an ``mu_1`` below ``mu_0`` gives more than 1/2.
+        mu_1: Mean score of the second worst; below ``mu_0`` it gives more than 1/2.
         sigma: Standard deviation of either, in the unit of the scores; of a mean of n scores it is sigma / sqrt(n).
 
     Returns:
@@ -53,10 +53,10 @@ def confusion(mu_0: float, mu_1: float, sigma: float) -> float:
 
 
 def confusion_as_printed(spread: float, sigma: float, operations: int) -> float:
-    """Theorem 2 as printed: the two worst are taken to be delta_t = zeta_t / K apart, whatever their means are.
+    """Compute Theorem 2 as printed: the two worst are assumed delta_t = zeta_t / K apart, whatever their means are.
 
     Args:
-        spread: zeta_t, the largest mean less the smallest, in the unit of the scores.
+        spread: zeta_t, the largest mean minus the smallest, in the unit of the scores.
         sigma: sigma_t, as a standard deviation, in the same unit.
         operations: K.
 
@@ -78,7 +78,7 @@ def confusion_as_printed(spread: float, sigma: float, operations: int) -> float:
 
 
 def pair_bound(delta: float, sigma: float) -> float:
-    """(sigma_t / delta_t)^2: Chebyshev's bound of ``confusion`` (Eq. 16).
+    """Compute (sigma_t / delta_t)^2, Chebyshev's bound on ``confusion`` (Eq. 16).
 
     Half of Chebyshev's 2 sigma^2 / delta^2, since the difference of two Gaussians is symmetric.
 
@@ -87,7 +87,7 @@ def pair_bound(delta: float, sigma: float) -> float:
         sigma: sigma_t, as a standard deviation, in the same unit.
 
     Returns:
-        The raw value: at 1 and above it says nothing. (At 1/2 already: no gap confuses more often.)
+        The raw value: vacuous from 1 on. (In fact from 1/2 on: no gap confuses more often.)
 
     Raises:
         ValueError: An argument is not positive.
@@ -101,10 +101,10 @@ def pair_bound(delta: float, sigma: float) -> float:
 
 
 def error_bound(delta: float, sigma: float, operations: int) -> float:
-    """(sigma_t / delta_t)^2 (2 - 1/K): the bound of a round's error rate in print (Eq. 17).
+    """Compute (sigma_t / delta_t)^2 (2 - 1/K), the printed bound on a round's error rate (Eq. 17).
 
-    An error is that another operation than the truly worst one is pruned. The bound adds up Eq. 16 over the other
-    operations, so it holds where the n-th worst mean lies at least n delta_t above the worst.
+    An error prunes an operation other than the truly worst one. The bound sums Eq. 16 over the other operations, so it
+    holds where the n-th worst mean lies at least n delta_t above the worst.
 
     Args:
         delta: delta_t; zeta_t / K in print.
@@ -112,7 +112,7 @@ def error_bound(delta: float, sigma: float, operations: int) -> float:
         operations: K.
 
     Returns:
-        The raw value: at 1 and above it says nothing.
+        The raw value: vacuous from 1 on.
 
     Raises:
         ValueError: An argument is not positive.
@@ -126,19 +126,19 @@ def error_bound(delta: float, sigma: float, operations: int) -> float:
 
 
 def error_bound_in_epochs(spread: float, operations: int, *, beta: float, epochs_left: float, eta: float) -> float:
-    """2 (K (beta Delta_t + eta) / zeta_t)^2: Theorem 3 as printed (Eq. 15 and 18).
+    """Compute 2 (K (beta Delta_t + eta) / zeta_t)^2, Theorem 3 as printed (Eq. 15 and 18).
 
     Eq. 17 with sigma_t = beta Delta_t + eta (Corollary 1.1), delta_t = zeta_t / K, and 2 for 2 - 1/K.
 
     Args:
-        spread: zeta_t, the largest mean less the smallest, in the unit of the scores.
+        spread: zeta_t, the largest mean minus the smallest, in the unit of the scores.
         operations: K.
-        beta: Growth of the standard deviation an epoch; may be negative, as a fit may find it.
+        beta: Growth of the standard deviation per epoch; a fit may be negative.
         epochs_left: Delta_t = t* - t.
         eta: Standard deviation at convergence.
 
     Returns:
-        The raw value: at 1 and above it says nothing.
+        The raw value: vacuous from 1 on.
 
     Raises:
         ValueError: ``spread``, ``operations`` or beta Delta_t + eta is not positive.
@@ -153,11 +153,11 @@ def error_bound_in_epochs(spread: float, operations: int, *, beta: float, epochs
 
 
 def least_probabilities(mu_K: FloatArray, sigma_K: FloatArray | float) -> FloatArray:
-    """For each of K independent Gaussians the probability that its draw is the least: that it is pruned.
+    """Compute for each of K independent Gaussians the probability that its draw is the least, and so pruned.
 
-    P(k) is the integral of k's density times the chance that each other draw lies above, in Gauss-Legendre panels
-    between all mu + m sigma, m = -9..9. The absolute error is below 1e-12, but for deviations of less than a thousandth
-    of the means.
+    P(k) is the integral of k's density times the probability that each other draw lies above, in Gauss-Legendre panels
+    between all mu + m sigma, m = -9..9. The absolute error is below 1e-12, except for standard deviations below a
+    thousandth of the means.
 
     Args:
         mu_K: Means, shape (K,).
@@ -167,7 +167,7 @@ def least_probabilities(mu_K: FloatArray, sigma_K: FloatArray | float) -> FloatA
         Probabilities that sum to 1, shape (K,).
 
     Raises:
-        ValueError: No operation, a mean that is not finite or a deviation that is not positive.
+        ValueError: No operation, a mean that is not finite or a standard deviation that is not positive.
 
     Example:
         >>> least_probabilities(np.array([0.0, 0.41, 0.82]), 1.0).round(4)
@@ -175,7 +175,7 @@ def least_probabilities(mu_K: FloatArray, sigma_K: FloatArray | float) -> FloatA
     """
     sigma_K = np.broadcast_to(np.asarray(sigma_K, dtype=np.float64), mu_K.shape)
     if mu_K.size == 0 or not (np.isfinite(mu_K).all() and np.isfinite(sigma_K).all() and (sigma_K > 0).all()):
-        raise ValueError(f"means must be finite and deviations positive, got {mu_K.tolist()} and {sigma_K.tolist()}")
+        raise ValueError(f"means must be finite and sigmas positive, got {mu_K.tolist()} and {sigma_K.tolist()}")
     edges = np.unique(mu_K[:, None] + sigma_K[:, None] * np.arange(-REACH, REACH + 1))
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
     middle, half = (edges[1:] + edges[:-1]) / 2, np.diff(edges) / 2
@@ -189,7 +189,7 @@ def least_probabilities(mu_K: FloatArray, sigma_K: FloatArray | float) -> FloatA
 
 
 def p_best_pruned(mu_K: FloatArray, sigma_K: FloatArray | float) -> float:
-    """Probability that the operation of the highest mean draws the least score; see ``least_probabilities``.
+    """Compute the probability that the operation of the highest mean is pruned; see ``least_probabilities``.
 
     Example:
         >>> round(p_best_pruned(0.41 * np.arange(8), 1.0), 4)
@@ -199,7 +199,7 @@ def p_best_pruned(mu_K: FloatArray, sigma_K: FloatArray | float) -> float:
 
 
 def p_worst_kept(mu_K: FloatArray, sigma_K: FloatArray | float) -> float:
-    """Probability that another operation than that of the lowest mean is pruned: the error Theorem 3 bounds.
+    """Compute the probability that the operation of the lowest mean is not pruned: the error that Theorem 3 bounds.
 
     Example:
         >>> round(p_worst_kept(0.41 * np.arange(8), 1.0), 4)
@@ -210,12 +210,12 @@ def p_worst_kept(mu_K: FloatArray, sigma_K: FloatArray | float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Toy:
-    """Outcome of ``toy_experiment``; what ends in ``_exact`` is computed, its namesake is simulated.
+    """Outcome of ``toy_experiment``; fields ending in ``_exact`` are computed, their namesakes simulated.
 
     Args:
         kendall_tau: Mean of Kendall's tau between scores and true order.
-        p_best_pruned: That the best of the K operations is pruned.
-        p_worst_kept: That the pruned one is not the worst.
+        p_best_pruned: Probability that the best of the K operations is pruned.
+        p_worst_kept: Probability that the worst is not pruned.
         p_best_kept_as_printed: P(X < mu + K C sigma), a normal distribution function at K C.
     """
 
@@ -231,12 +231,12 @@ class Toy:
 def toy_experiment(
     *, operations: int = 8, spacing: float = 0.41, visits: int = 1, samples: int = 10_000, seed: int = 0
 ) -> Toy:
-    """The toy example of Sec. 4.3: K Gaussians whose means are C sigma apart, ranked by one draw or a mean of several.
+    """Run the toy example of Sec. 4.3: K Gaussians with means C sigma apart, ranked by one draw or a mean of several.
 
     Args:
         operations: K; 8 in print (K C = 3.28).
         spacing: C, in standard deviations of one score.
-        visits: Scores that are averaged for each operation (T epochs); 1 in print.
+        visits: Scores averaged per operation (T epochs); 1 in print.
         samples: Rounds to simulate.
         seed: Keys the draws.
 

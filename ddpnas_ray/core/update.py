@@ -1,6 +1,6 @@
 """Momentum and theta (Eq. 4-5).
 
-Axes: E edges, K candidates. Arrays may have leading axes before these, such as one for the replays of a search.
+Axes: E edges, K candidates. Arrays may have leading axes, such as one for the replays of a search.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from ddpnas_ray.core.state import SearchState
 def update(
     state: SearchState, utility_EK: FloatArray, space: SearchSpace, gamma: float
 ) -> tuple[FloatArray, FloatArray]:
-    """One round's new momentum and distribution, each of shape (E, K) (Eq. 4, then Eq. 5)."""
+    """Return one round's new momentum and distribution, each of shape (E, K) (Eq. 4, then Eq. 5)."""
     momentum_EK = momentum(state.momentum_EK, utility_EK, state.live_EK, gamma)
     return momentum_EK, distribution(state.theta_EK, momentum_EK, space.exists_EK)
 
 
 def masked_softmax(x_EK: FloatArray, mask_EK: BoolArray) -> FloatArray:
-    """Softmax of every row over the entries in the mask; 0 elsewhere, and in rows whose mask is empty.
+    """Compute the softmax of every row over masked-in entries; 0 elsewhere, and in rows whose mask is empty.
 
     Example:
         >>> masked_softmax(np.array([[0.0, 0.0, 9.0]]), np.array([[True, True, False]]))
@@ -35,7 +35,7 @@ def masked_softmax(x_EK: FloatArray, mask_EK: BoolArray) -> FloatArray:
 
 
 def fill_unvisited(utility_EK: FloatArray, live_EK: BoolArray) -> FloatArray:
-    """Give live operations that no architecture visited this round their edge's mean utility (reading 3 of the design).
+    """Assign the edge's mean utility to live operations that no architecture visited this round.
 
     An edge without any visit gets 0 everywhere, which Eq. 4 turns into equal shares.
     """
@@ -49,8 +49,8 @@ def fill_unvisited(utility_EK: FloatArray, live_EK: BoolArray) -> FloatArray:
 def momentum(momentum_EK: FloatArray, utility_EK: FloatArray, live_EK: BoolArray, gamma: float) -> FloatArray:
     """V <- gamma V + (1 - gamma) softmax(utility), the softmax over the edge's live operations (Eq. 4).
 
-    In print the denominator sums over j but shows k; the sum over the operations is meant. A pruned operation's share
-    is 0, so that its momentum becomes gamma V.
+    In print the denominator sums over j but shows k; the sum over the operations is meant. A pruned operation's softmax
+    is 0, so its momentum becomes gamma V.
 
     Args:
         momentum_EK: V_l, shape (E, K).

@@ -1,4 +1,4 @@
-"""The performance matrix: recording scores (Eq. 2) and averaging them into the utility (Eq. 3).
+"""The performance matrix: record scores (Eq. 2) and average them into the utility (Eq. 3).
 
 Axes: N architectures, E edges, K candidates.
 """
@@ -19,14 +19,14 @@ from ddpnas_ray.core.state import Evaluation, SearchState
 def record(state: SearchState, plan: Plan, results: Sequence[EvalResult], space: SearchSpace) -> SearchState:
     """Credit each architecture's score to the operations it used (Eq. 2) and count the epoch.
 
-    P in R^{E x K x T} is kept as its sum over the round and the number of visits, which is all that Eq. 3 needs.
+    P in R^{E x K x T} is kept as its sum over the round and the number of visits, all that Eq. 3 needs.
     An inactive edge records no visit.
 
     Args:
         state: The state before the epoch.
-        plan: What was asked.
+        plan: The epoch's plan.
         results: Its results, in request order.
-        space: Says which edges take part.
+        space: Defines the active edges.
 
     Returns:
         The state with one more epoch.
@@ -67,11 +67,11 @@ def record(state: SearchState, plan: Plan, results: Sequence[EvalResult], space:
 
 
 def scores_to_record(results: Sequence[EvalResult]) -> list[float]:
-    """The epoch's scores, with the worst finite one standing in for those that diverged.
+    """Return the epoch's scores, replacing those that diverged by the worst finite one.
 
     Raises:
         ValueError: A score outside [-1, 1].
-        DivergedError: Nothing finite to stand in.
+        DivergedError: No score is finite.
 
     Example:
         >>> scores_to_record([EvalResult(0.5, 1.0), EvalResult(float("nan"), float("nan"), ok=False)])
@@ -97,7 +97,7 @@ def utility(score_sum_EK: FloatArray, visits_EK: IntArray) -> FloatArray:
 
     Args:
         score_sum_EK: Sum over the round of the scores of the architectures that used the operation, shape (E, K).
-        visits_EK: How many those were, shape (E, K); zero where pruned, absent or on an edge that took no part.
+        visits_EK: Number of those architectures, shape (E, K); zero where pruned, absent or on an inactive edge.
 
     Returns:
         The utility, P-bar in the paper, shape (E, K); NaN where there was no visit.

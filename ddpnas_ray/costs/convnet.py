@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-CONVOLUTIONS = {  # name: (kernel, dilation, how often the depthwise-pointwise pair is repeated)
+CONVOLUTIONS = {  # name: (kernel, dilation, repeats of the depthwise-pointwise pair)
     "sep_conv_3x3": (3, 1, 2),
     "sep_conv_5x5": (5, 1, 2),
     "dil_conv_3x3": (3, 2, 1),
@@ -25,7 +25,7 @@ class Cost:
     Args:
         params: Weights.
         macs: Multiply-adds of convolutions and linear layers.
-        elementwise: 2 an element that BatchNorm writes, 1 an element that ReLU does.
+        elementwise: 2 per element that BatchNorm writes, 1 per element that ReLU writes.
 
     Example:
         >>> conv(3, 48, kernel=3, size=32) + batch_norm(48, size=32)
@@ -53,33 +53,33 @@ KINDS: tuple[Kind, ...] = ("params", "macs", "macs_bn_relu")
 
 
 def strided(size: int, stride: int) -> int:
-    """The side of an image after a padded convolution, rounded up."""
+    """Return the side of an image after a padded convolution, rounded up."""
     return -(-size // stride)
 
 
 def conv(in_channels: int, out_channels: int, *, kernel: int, size: int, groups: int = 1) -> Cost:
-    """A convolution without bias whose *output* has size x size pixels."""
+    """Cost of a convolution without bias whose *output* has size x size pixels."""
     weights = in_channels // groups * out_channels * kernel * kernel
     return Cost(weights, weights * size * size)
 
 
 def batch_norm(channels: int, *, size: int) -> Cost:
-    """An affine BatchNorm of size x size pixels."""
+    """Cost of an affine BatchNorm of size x size pixels."""
     return Cost(2 * channels, 0, 2 * channels * size * size)
 
 
 def relu(channels: int, *, size: int) -> Cost:
-    """A ReLU, or ReLU6, of size x size pixels."""
+    """Cost of a ReLU, or ReLU6, of size x size pixels."""
     return Cost(0, 0, channels * size * size)
 
 
 def linear(in_features: int, out_features: int) -> Cost:
-    """A linear layer with bias."""
+    """Cost of a linear layer with bias."""
     return Cost(in_features * out_features + out_features, in_features * out_features)
 
 
 def relu_conv_bn(in_channels: int, out_channels: int, *, size: int, kernel: int = 1, stride: int = 1) -> Cost:
-    """ReLU, convolution, BatchNorm; ``size`` is that of the input."""
+    """Cost of ReLU, convolution and BatchNorm; ``size`` is that of the input."""
     out = strided(size, stride)
     return (
         relu(in_channels, size=size)
@@ -89,7 +89,7 @@ def relu_conv_bn(in_channels: int, out_channels: int, *, size: int, kernel: int 
 
 
 def factorized_reduce(in_channels: int, out_channels: int, *, size: int) -> Cost:
-    """ReLU, two stride-2 1x1 convolutions with half of the channels each, BatchNorm; ``size`` is that of the input."""
+    """Cost of ReLU, two stride-2 1x1 convolutions of half the channels each, BatchNorm; ``size`` is the input's."""
     half, out = out_channels // 2, strided(size, 2)
     return (
         relu(in_channels, size=size)
@@ -100,7 +100,7 @@ def factorized_reduce(in_channels: int, out_channels: int, *, size: int) -> Cost
 
 
 def cell_op(name: str, channels: int, *, stride: int, size: int) -> Cost:
-    """One DARTS operation; ``size`` is that of its input."""
+    """Cost of one DARTS operation; ``size`` is that of its input."""
     if name == "skip_connect" and stride == 2:
         return factorized_reduce(channels, channels, size=size)
     if name not in CONVOLUTIONS:

@@ -1,7 +1,7 @@
 """The DARTS operations, in the forms that searching and deploying use.
 
 Search form: BatchNorm without affine parameters, and one after pooling. Deploy form: affine BatchNorm, none after
-pooling, as DARTS evaluates. ``none`` has no module: a chosen ``none`` is simply not computed.
+pooling, as DARTS evaluates. ``none`` has no module and is not computed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ddpnas_ray.costs.convnet import CONVOLUTIONS
 
 
 def build_op(name: str, channels: int, stride: int, *, affine: bool) -> nn.Module:
-    """One candidate operation on an edge.
+    """Build one candidate operation of an edge.
 
     Args:
         name: One of ``costs.convnet.CELL_OPS`` except ``none``.

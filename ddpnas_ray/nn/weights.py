@@ -1,4 +1,4 @@
-"""Supernet weights: one flat buffer, slices of it for single architectures, and the merge of what they learned.
+"""Supernet weights: one flat buffer, slices of it for single architectures, and the merge of trained slices.
 
 The driver owns the flat float32 master. An architecture's slice has two parts, each flat as well: the *shared* pieces,
 which every architecture of the epoch uses, and its *own*. Pieces start at multiples of 64 bytes, so that vectorised
@@ -28,7 +28,7 @@ class Piece:
     Args:
         name: Parameter name in the supernet and in the stand-alone network.
         shape: Shape of the part.
-        slices: Which part; None is all of it.
+        slices: Index of the part; None is all of it.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Layout:
         return cls(pieces, tuple(offsets), end)
 
     def views(self, flat: Float32Array) -> list[Float32Array]:
-        """The pieces as views of the buffer, in their shapes."""
+        """Return the pieces as views of the buffer, in their shapes."""
         return [
             flat[offset : offset + piece.size].reshape(piece.shape)
             for piece, offset in zip(self.pieces, self.offsets, strict=True)
@@ -94,14 +94,14 @@ class Weights:
         return flat
 
     def merge(self, learned: Sequence[tuple[Layout, Float32Array]]) -> None:
-        """Take over what the architectures of an epoch learned, in place.
+        """Merge the trained slices of an epoch's architectures, in place.
 
-        Every element becomes W plus the mean of the changes over the architectures that trained it: the mean of what
-        they ended with. Elements that one architecture trained are taken over exactly, elements that none did stay
+        Every element becomes W plus the mean change over the architectures that trained it, that is the mean of their
+        final values. Elements that one architecture trained are copied exactly; elements that none trained stay
         bit-identical. Sums run in the given order, in float64.
 
         Args:
-            learned: A slice's layout and its new values, one an architecture, in architecture order.
+            learned: A slice's layout and its new values, one per architecture, in architecture order.
         """
         by_name: dict[str, list[tuple[Piece, Float32Array]]] = {}
         for layout, flat in learned:
@@ -126,13 +126,13 @@ class Weights:
 
 
 def split_shared(paths: Sequence[Sequence[Piece]]) -> tuple[Layout, list[Layout]]:
-    """Divide an epoch's paths into the pieces that all of them use and those that each has of its own.
+    """Split an epoch's paths into the pieces that all of them use and those of each alone.
 
     Args:
         paths: The pieces of every architecture.
 
     Returns:
-        The shared layout, and one layout an architecture for the rest. A single path shares nothing.
+        The shared layout, and one layout per architecture for the rest. A single path shares nothing.
     """
     if len(paths) < 2:
         return Layout.of(()), [Layout.of(path) for path in paths]
@@ -143,7 +143,7 @@ def split_shared(paths: Sequence[Sequence[Piece]]) -> tuple[Layout, list[Layout]
 
 
 def joined(shared: Layout, own: Layout) -> Layout:
-    """The layout of an architecture's whole slice: shared pieces, then its own."""
+    """Return the layout of an architecture's whole slice: shared pieces, then its own."""
     return Layout(
         shared.pieces + own.pieces, shared.offsets + tuple(shared.size + o for o in own.offsets), shared.size + own.size
     )
@@ -152,8 +152,8 @@ def joined(shared: Layout, own: Layout) -> Layout:
 def bind(network: nn.Module, layout: Layout, flat: torch.Tensor) -> nn.Parameter:
     """Make a network's parameters views of a flat buffer, gradients included.
 
-    One tensor then stands for all of them: the optimiser steps it, clipping takes its norm, and after training it is
-    the slice to send back.
+    One tensor then holds all of them: the optimiser steps it, clipping takes its norm, and after training it is the
+    slice to send back.
 
     Args:
         network: A stand-alone network; its parameters may be on the meta device.

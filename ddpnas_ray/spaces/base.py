@@ -1,4 +1,4 @@
-"""What a search space provides, and how one is found by name.
+"""``SpaceSpec``, which every search space provides, and lookup of spaces by name.
 
 A new space is one module with a function that returns a ``SpaceSpec``, named ``module:function`` in the configuration:
 ``space: {name: "my_lab.tiny:make", channels: 8}``.
@@ -31,14 +31,14 @@ Genotype = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A piece of work of a deploy network, to be timed on its own.
+    """A part of a deploy network that is timed on its own.
 
     Args:
-        edge: The edge whose choice it is; None: every network does it (stem, preprocessing, classifier).
-        candidate: Which choice.
-        key: What it is; parts of equal keys take equally long, and are timed once.
-        input_shape: (C, H, W) of what it takes.
-        build: Makes the module, weights drawn from torch's generator. Can be pickled.
+        edge: The edge that chooses it; None: common to all networks (stem, preprocessing, classifier).
+        candidate: Index of the choice.
+        key: Identifies the work; parts with equal keys take equally long, and are timed once.
+        input_shape: (C, H, W) of its input.
+        build: Builds the module with weights from torch's generator. Picklable.
     """
 
     edge: int | None
@@ -49,7 +49,7 @@ class Part:
 
 
 def module_of(module: str, function: str, *arguments: Any, **options: Any) -> nn.Module:
-    """Call a function of a module that imports torch, when it comes to that; a partial of this can be pickled."""
+    """Import a module that needs torch and call its function; partials of this are picklable."""
     made: nn.Module = getattr(importlib.import_module(module), function)(*arguments, **options)
     return made
 
@@ -65,21 +65,21 @@ class Supernet(Protocol):
     def named_parameters(self) -> Any: ...
 
     def pieces(self, alpha_E: IntArray) -> list[Piece]:
-        """The parts of the weights that an architecture uses, in the order of its stand-alone network's parameters."""
+        """Return the weights that an architecture uses, in the order of its stand-alone network's parameters."""
         ...
 
 
 def equal_effort(alpha_E: IntArray, inputs: Inputs) -> float:
-    """The effort of spaces that do not tell."""
+    """Default effort: equal for all architectures."""
     return 1.0
 
 
 @dataclass(frozen=True)
 class SpaceSpec:
-    """All that a search space provides.
+    """Everything that a search space provides.
 
     Args:
-        space: What can be chosen.
+        space: Edges, candidates and blocks.
         supernet: Inputs -> the supernet, weights initialised from torch's generator.
         build: (alpha_E, inputs) -> the stand-alone network of one architecture in search form. Its parameters are those
             of ``supernet.pieces(alpha_E)``, by name and in order.
@@ -88,8 +88,8 @@ class SpaceSpec:
         decode: alpha_E -> genotype, plain JSON.
         costs: Name -> (target -> that cost as a function of alpha_E). Names with a dot are a family: a budget for
             ``height`` bounds ``height.normal`` and ``height.reduce``, each.
-        target: What of section ``target`` its deploy networks have.
-        parts: Target -> the pieces of work to time for a latency table; a part's time adds up. None: no such table.
+        target: The options of section ``target`` that apply, with defaults.
+        parts: Target -> the parts to time for a latency table; times add up. None: no latency table.
         most_likely: (theta_EK, live_EK) -> the alpha_E with the largest expectation, of spaces with conditional edges.
         effort: (alpha_E, inputs) -> relative time of one architecture-epoch; orders work, never results.
     """
@@ -107,14 +107,14 @@ class SpaceSpec:
     effort: Callable[[IntArray, Inputs], float] = equal_effort
 
     def argmax(self, theta_EK: FloatArray, live_EK: BoolArray) -> IntArray:
-        """The architecture with the largest expectation among what is live and generable, shape (E,)."""
+        """Return the architecture with the largest expectation among live, selectable operations, shape (E,)."""
         if self.most_likely is not None:
             return self.most_likely(theta_EK, live_EK)
         return most_likely(self.space, theta_EK, live_EK)
 
 
 def decode_edges(edges: Sequence[Edge], alpha_E: IntArray) -> Genotype:
-    """alpha_E -> the operation of every edge, by name: the genotype of spaces without a form of their own.
+    """alpha_E -> the operation of every edge, by name: the default genotype.
 
     Example:
         >>> from ddpnas_ray.core.space import Op
@@ -126,7 +126,7 @@ def decode_edges(edges: Sequence[Edge], alpha_E: IntArray) -> Genotype:
 
 
 def encode_edges(edges: Sequence[Edge], genotype: Genotype) -> IntArray:
-    """What ``decode_edges`` gave -> alpha_E.
+    """Genotype from ``decode_edges`` -> alpha_E.
 
     Raises:
         GenotypeError: An edge is missing or unknown, or has no such operation.
@@ -138,15 +138,15 @@ def encode_edges(edges: Sequence[Edge], genotype: Genotype) -> IntArray:
         names, name = [op.name for op in edge.candidates], genotype[edge.name]
         if name not in names:
             hint = did_you_mean(str(name), names)
-            raise GenotypeError(f"genotype: {edge.name}: {name!r} is no operation of this edge{hint}")
+            raise GenotypeError(f"genotype: {edge.name}: {name!r} is not an operation of this edge{hint}")
         alpha.append(names.index(name))
     return np.array(alpha, dtype=np.int64)
 
 
 def find_space(name: str) -> Callable[..., SpaceSpec]:
-    """The function that makes a space: a built-in's name, or ``module:function`` of one's own.
+    """Return the function that makes a space: a built-in by name, or your own ``module:function``.
 
     Raises:
-        ConfigError: Nothing of that name can be imported.
+        ConfigError: The name cannot be imported.
     """
     return SPACES.find(name, "space.name")

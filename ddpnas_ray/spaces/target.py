@@ -1,4 +1,4 @@
-"""The networks of a space: the inputs they take, and the deploy network (target) whose costs are meant."""
+"""Networks of a space: their inputs, and the deploy network (target) whose costs are counted."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ddpnas_ray.core.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """What a network is built for.
+    """Shapes of a network's input and output.
 
     Args:
         shape: Shape of one example, such as (channels, height, width).
-        outputs: Numbers that the network returns for it, such as one per class.
+        outputs: Number of outputs per example, such as one per class.
     """
 
     shape: tuple[int, ...]
@@ -34,17 +34,17 @@ class Inputs:
         """Side in pixels of a square image."""
         _, height, width = self.shape
         if height != width:
-            raise ValueError(f"images of {height}x{width} have no one side")
+            raise ValueError(f"images must be square, got {height}x{width}")
         return width
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetConfig:
-    """Section ``target``: the deploy network whose costs are meant."""
+    """Section ``target``: the deploy network whose costs are counted."""
 
     cells: Annotated[int, Ge(1)] | None = None
-    """Cells of the deploy network; null: the space's default (cell: 20, the paper has 14 on ImageNet; nasbench201: 5 a
-    stage)"""
+    """Cells of the deploy network; null: the space's default (cell: 20, the paper has 14 on ImageNet; nasbench201: 5
+    per stage)"""
     channels: Annotated[int, Ge(1)] | None = None
     """Initial channels of the deploy network; null: the space's default (cell: 36; nasbench201: 16)"""
     image_size: Annotated[int, Ge(1)] | None = None
@@ -57,11 +57,11 @@ class TargetConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetDefaults:
-    """What a space's deploy networks can be told beside image size and classes, and what they are otherwise.
+    """Options of a space's deploy networks beside image size and classes, with defaults.
 
     Args:
-        cells: Default number of cells; None: the networks have no such number.
-        channels: Default width; None: the space itself says the widths.
+        cells: Default number of cells; None: not an option.
+        channels: Default width; None: the space defines the widths.
         stem: Whether there is a choice of stems.
     """
 
@@ -83,15 +83,15 @@ class Target:
 
     @classmethod
     def resolve(cls, config: TargetConfig, inputs: Inputs, defaults: TargetDefaults) -> Target:
-        """Fill what the configuration leaves open from the data and the space.
+        """Fill unset options from the data and the space.
 
         Raises:
-            ConfigError: It sets what networks of the space do not have.
+            ConfigError: An option does not apply to the space.
         """
         for key in ("cells", "channels"):
             if (value := getattr(config, key)) is not None and getattr(defaults, key) is None:
                 raise ConfigError(
-                    f"target.{key} is {value}; networks of this space have no such number: set it to null"
+                    f"target.{key} is {value}; networks of this space have no such option: set it to null"
                 )
         if config.stem != "auto" and not defaults.stem:
             raise ConfigError(f"target.stem is {config.stem}; networks of this space have one stem: set it to auto")
@@ -107,7 +107,7 @@ class Target:
 
     @property
     def inputs(self) -> Inputs:
-        """What its images look like, for spaces whose deploy network is the one that is searched with."""
+        """Its inputs, for spaces that deploy the network they search with."""
         return Inputs(shape=(self.input_channels, self.image_size, self.image_size), outputs=self.classes)
 
     def __str__(self) -> str:
@@ -115,14 +115,14 @@ class Target:
 
 
 def resolve_stem(stem: str, image_size: int) -> Literal["cifar", "imagenet"]:
-    """``auto`` is ``imagenet`` from 128 pixels on."""
+    """Resolve ``auto``: ``imagenet`` from 128 pixels on."""
     if stem == "auto":
         return "imagenet" if image_size >= 128 else "cifar"
     return "imagenet" if stem == "imagenet" else "cifar"
 
 
 def target_text(target: Mapping[str, Any]) -> str:
-    """The deploy network that costs are of, as every printed cost names it."""
+    """Describe the deploy network of a cost, as all printed costs do."""
     parts = [f"{target[key]} {key}" for key in ("cells", "channels") if target.get(key) is not None]
     parts += [f"{target['image_size']} px", f"{target['classes']} classes"]
     return ", ".join(parts + ([f"{target['stem']} stem"] if target.get("stem") else []))

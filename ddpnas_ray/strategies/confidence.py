@@ -1,4 +1,4 @@
-"""How sure the result of a search is, as ``result.json`` says it under ``confidence``."""
+"""Confidence in the result of a search, as written to ``result.json`` under ``confidence``."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from ddpnas_ray.strategies.pruning import Pruning
 from ddpnas_ray.strategies.reinforce import Reinforce
 
 RESAMPLES = 200
-NEXT = 9  # networks after the result that its lead is taken over
+NEXT = 9  # runner-up networks over which the result's lead is computed
 CLOSE = 2.0  # standard errors
-WORST = 3  # prunings that are named
+WORST = 3  # prunings listed
 
 
 def confidence(
@@ -34,10 +34,10 @@ def confidence(
     *,
     by_expectation: bool,
 ) -> dict[str, Any]:
-    """What a search's own records say about its result; what does not apply is left out (docs/report.md).
+    """Summarise what a search's records say about its result, omitting what does not apply (docs/report.md).
 
     Args:
-        strategy: What proposed the architectures.
+        strategy: The strategy of the search.
         state: The last state.
         space: The space.
         alpha_E: The result architecture, shape (E,).
@@ -46,7 +46,7 @@ def confidence(
 
     Returns:
         Plain JSON: ``edges`` and ``left_out`` always; ``prunings`` where something was pruned; ``lead``, ``resampling``
-        and ``stands_out`` for searches by pruning, or ``not_told``, the reason why there are none.
+        and ``stands_out`` for searches by pruning, or ``not_told``, the reason why they are missing.
     """
     left_out = sum(not space.op(e, int(k)).generable for e, k in enumerate(alpha_E))
     found: dict[str, Any] = {"edges": len(space.edges), "left_out": left_out}
@@ -84,7 +84,7 @@ def confidence(
 
 
 def _prunings(state: SearchState, space: SearchSpace, keep_per_group: int) -> dict[str, Any]:
-    """The ledger in short: how many prunings are expected to have removed an edge's best operation (Theorem 2)."""
+    """Summarise the ledger: the expected number of prunings that removed an edge's best operation (Theorem 2)."""
     pruned = [row for row in ledger(state.history, state.evaluations, space, keep_per_group) if row.pruned is not None]
     known = [row for row in pruned if not math.isnan(row.p_best_pruned)]
     worst = sorted(known, key=lambda row: -row.p_best_pruned)[:WORST]
@@ -102,7 +102,7 @@ def _prunings(state: SearchState, space: SearchSpace, keep_per_group: int) -> di
 def _next(
     state: SearchState, space: SearchSpace, alpha_E: IntArray, theta_BEK: FloatArray
 ) -> list[dict[str, float | None]]:
-    """The networks with the next largest E[alpha], exactly: how far behind they are."""
+    """Return the lead over each of the networks with the next largest E[alpha], found exactly."""
     problem = Problem(space, state.theta_EK, state.live_EK & space.generable_EK)
     own = tuple(int(k) for k in alpha_E)
     others = [s.alpha_E for s in solve(problem, {}, k=NEXT + 1) if s.alpha_E != own][:NEXT]
@@ -116,7 +116,7 @@ def _next(
 
 
 def _is_close(network: dict[str, float | None]) -> bool:
-    """Whether noise alone may separate a network from the result; without noise, whether nothing does."""
+    """Return whether noise alone may separate a network from the result; without noise, whether they tie."""
     errors = network["standard_errors"]
     return network["lead"] == 0.0 if errors is None else errors < CLOSE
 

@@ -1,4 +1,4 @@
-"""Regularised evolution (Real et al., 2019): tournaments in a population whose oldest member dies."""
+"""Regularised evolution (Real et al., 2019): tournament selection in a population that drops its oldest member."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class EvolutionConfig:
     """Section ``evolution``."""
 
     population: Annotated[int, Ge(2)] = 20
-    """Architectures that may have children: the youngest so many"""
+    """Number of most recent architectures that can become parents"""
     tournament: Annotated[int, Ge(1)] = 10
-    """Members drawn for a tournament; the best of them has a child"""
+    """Members drawn per tournament; the best becomes the parent"""
 
 
 def make(context: Context, section: EvolutionConfig) -> Strategy:
-    """Regularised evolution as configured."""
+    """Create regularised evolution from its section."""
     return Evolution(**asdict(section), evaluations=context.evaluations, batch=context.batch, lr=context.lr)
 
 
@@ -40,10 +40,10 @@ class Evolution:
     """Random architectures first, then children of tournament winners; the best score of all wins.
 
     Args:
-        evaluations: How many in all.
-        batch: How many children an epoch; 1 is the algorithm as published.
-        population: How many of the youngest may have children.
-        tournament: How many of those are drawn for one.
+        evaluations: Total number.
+        batch: Children per epoch; 1 is the algorithm as published.
+        population: Number of most recent architectures that can become parents.
+        tournament: Members drawn per tournament.
         lr: Initial learning rate, annealed to zero by a cosine.
     """
 
@@ -85,7 +85,7 @@ class Evolution:
 
 
 def mutated(alpha_E: IntArray, space: SearchSpace, rng: np.random.Generator) -> IntArray:
-    """A child: one block, drawn uniformly among those with an alternative, chooses otherwise."""
+    """Return a child: one block, drawn uniformly among those with an alternative, makes another choice."""
     choices = network_choices(space)
     b = int(rng.choice([b for b, alphas_CB in enumerate(choices) if len(alphas_CB) > 1]))
     edges = list(space.blocks[b])
@@ -97,5 +97,5 @@ def mutated(alpha_E: IntArray, space: SearchSpace, rng: np.random.Generator) -> 
 
 @lru_cache(maxsize=4)
 def network_choices(space: SearchSpace) -> tuple[IntArray, ...]:
-    """What every block of a network that could be generated can choose, each of shape (C, B); every child asks."""
+    """Return the choices of every block in generated networks, each of shape (C, B); cached for children."""
     return tuple(block_choices(space, space.generable_EK, block) for block in space.blocks)

@@ -28,23 +28,23 @@ class MultinomialConfig:
     """Section ``multinomial``."""
 
     step: Annotated[float, Gt(0.0)] = 0.1
-    """What one won or lost comparison of two operations adds to log theta"""
+    """Change of log theta for one won or lost comparison of two operations"""
     prune: bool = False
-    """Prune as DDPNAS does, by section pruning: after every round the least likely operation of an edge"""
+    """Prune as DDPNAS does, by section pruning: after every round the least probable operation of each edge"""
 
 
 def make(context: Context, section: MultinomialConfig) -> Strategy:
-    """Multinomial distribution learning as configured."""
+    """Create multinomial distribution learning from its section."""
     return Multinomial(rounds=Rounds.of(context, prune=section.prune), step=section.step, lr=context.lr)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Multinomial:
-    """Architectures drawn from theta; operations are compared by how often they were trained and how well they did.
+    """Sample from theta; compare operations by how often they were trained and how they scored.
 
     Args:
         rounds: When to prune, and when to stop.
-        step: Of log theta, for one comparison.
+        step: Step of log theta for one comparison.
         lr: Initial learning rate, annealed to zero by a cosine.
     """
 
@@ -58,7 +58,7 @@ class Multinomial:
         return self.rounds.ask(state, space, self.lr)
 
     def tell(self, state: SearchState, space: SearchSpace, plan: Plan, results: Sequence[EvalResult]) -> SearchState:
-        """Update theta after every architecture, and prune at a round's end where that is plugged in."""
+        """Update theta after every architecture, and prune at a round's end if enabled."""
         state = record(state, plan, results, space)
         compared_EK = self.step * comparisons(state.evaluations, len(plan.requests), space)
         logits_EK = np.log(np.maximum(state.theta_EK, np.finfo(np.float64).tiny)) + compared_EK
@@ -75,10 +75,10 @@ class Multinomial:
 
 
 def comparisons(evaluations: Sequence[Evaluation], new: int, space: SearchSpace) -> FloatArray:
-    """Comparisons won less those lost, summed over the ``new`` last evaluations, shape (E, K).
+    """Return comparisons won minus those lost, summed over the last ``new`` evaluations, shape (E, K).
 
-    After every evaluation all pairs of an edge's operations are compared: one wins that was trained less often and has
-    the higher last score; one loses that was trained more often and has the lower (Eq. 6 of MdeNAS).
+    After every evaluation all pairs of an edge's operations are compared: one that was trained less often and has the
+    higher last score wins; one that was trained more often and has the lower loses (Eq. 6 of MdeNAS).
     """
     trained_EK, last_EK, net_EK = np.zeros(space.shape), np.zeros(space.shape), np.zeros(space.shape)
     for i, row in enumerate(evaluations, start=1 - (len(evaluations) - new)):

@@ -42,21 +42,21 @@ class PruningConfig:
     keep_per_group: Annotated[int, Ge(1)] = 1
     """Operations of each group (parameter, non-parameter) that stay on every edge to the end"""
     prune: bool = True
-    """false: NoPrune of the paper's Table 2; the search then ends with evaluation.budget"""
+    """false: NoPrune of the paper's Table 2; the search then ends when evaluation.budget is spent"""
 
 
 def make(context: Context, section: PruningConfig) -> Strategy:
-    """Algorithm 1 as configured.
+    """Create Algorithm 1 from its section.
 
     Raises:
-        ConfigError: The budget is smaller than what pruning needs.
+        ConfigError: The budget is too small for pruning.
     """
     budget, T = context.evaluations, section.epochs_per_round
     needed = planned_architecture_epochs(context.space, section.keep_per_group, T)
     if section.prune and budget < needed:
         raise ConfigError(
             f"evaluation.budget is {budget}: pruning needs {needed} evaluations in space {context.space.name!r} with "
-            f"pruning.epochs_per_round={T}; raise it, or lower that"
+            f"pruning.epochs_per_round={T}; raise the former or lower the latter"
         )
     return Pruning(**asdict(section), evaluations=budget, lr=context.lr)
 
@@ -68,12 +68,12 @@ class Pruning:
     Args:
         epochs_per_round: T.
         gamma: Momentum of Eq. 4.
-        keep_per_group: Reserved generable operations of each group.
+        keep_per_group: Reserved selectable operations of each group.
         prune: False never prunes.
-        evaluations: How many in all. What Algorithm 1 leaves of them goes to scoring the architectures with the largest
-            E[alpha] without training, as many as the kept operations make, and the best of those is the answer; None:
-            it needs no more. Nothing is scored so in spaces with conditional edges, which generation does not cover.
-            Without pruning this is when the search ends, and with it a round that is not full.
+        evaluations: The budget. What Algorithm 1 leaves of it goes to verification: the architectures with the largest
+            E[alpha] are scored without training, up to all that the kept operations allow, and the best is the result.
+            None: no verification; nor is there any in spaces with conditional edges, which generation does not support.
+            Without pruning, the search ends when the budget is spent, even within a round.
         lr: Initial learning rate, annealed to zero by a cosine over the planned epochs; all architectures of an epoch
             train at the same rate.
     """
@@ -87,8 +87,8 @@ class Pruning:
     by_rounds: ClassVar[bool] = True
 
     def ask(self, state: SearchState, space: SearchSpace) -> Plan | None:
-        """One epoch's disjointly sampled architectures; None when nothing is prunable (Alg. 1, lines 1 and 3)."""
-        if not self._goes_on(state, space):  # line 1
+        """Return an epoch's disjointly sampled architectures; None when nothing is prunable (Alg. 1, lines 1 and 3)."""
+        if not self._continues(state, space):  # line 1
             return self._verification(state, space)
         alphas_NE = self.sample(state)  # line 3
         return epoch_plan(state, alphas_NE, cosine(self.lr, state.epoch, len(self._trained_epochs(space))))
@@ -96,7 +96,7 @@ class Pruning:
     def tell(self, state: SearchState, space: SearchSpace, plan: Plan, results: Sequence[EvalResult]) -> SearchState:
         """Record an epoch; at a round's end update theta and prune (Alg. 1, lines 9-15)."""
         state = record(state, plan, results, space)  # Eq. 2
-        over = not self.prune and not self._goes_on(state, space)  # NoPrune's budget may end within a round
+        over = not self.prune and not self._continues(state, space)  # NoPrune's budget may end within a round
         if not (over or state.round_is_full(self.epochs_per_round)) or not plan.requests[0].train:  # lines 2-8
             return state
         utility_EK = self.estimate(state, space)  # Eq. 3
@@ -107,7 +107,7 @@ class Pruning:
         return next_round(state, utility_EK, momentum_EK, theta_EK, live_EK)
 
     def answer(self, state: SearchState, space: SearchSpace) -> IntArray | None:
-        """The best of the verified architectures, the likeliest of equals; None where none was verified (Eq. 10)."""
+        """Return the best verified architecture, the most probable of equals; None if none was verified (Eq. 10)."""
         verified = [row for row in state.evaluations if not row.trained]
         return np.array(max(verified, key=lambda row: row.score).alpha_E) if verified else None
 
@@ -121,23 +121,23 @@ class Pruning:
         return (*trained, min(left, math.prod(len(block_choices(space, kept_EK, block)) for block in space.blocks)))
 
     def sample(self, state: SearchState) -> IntArray:
-        """An epoch's architectures, shape (N, E)."""
+        """Draw an epoch's architectures, shape (N, E)."""
         n = int(state.live_EK.sum(axis=1).max())
         if self.evaluations is not None:
             n = min(n, evaluations_left(state, self.evaluations))
         return disjoint_sample(state.theta_EK, state.live_EK, rng_for(state.seed, state.round, state.epoch), n=n)
 
     def estimate(self, state: SearchState, space: SearchSpace) -> FloatArray:
-        """What a full round says about each operation, shape (E, K); NaN where it says nothing."""
+        """Estimate each operation's utility from a full round, shape (E, K); NaN without a visit."""
         return utility(state.score_sum_EK, state.visits_EK)
 
-    def _goes_on(self, state: SearchState, space: SearchSpace) -> bool:
+    def _continues(self, state: SearchState, space: SearchSpace) -> bool:
         if self.prune:
             return more_to_prune(state, space, self.keep_per_group)
         return self.evaluations is not None and evaluations_left(state, self.evaluations) > 0
 
     def _verification(self, state: SearchState, space: SearchSpace) -> Plan | None:
-        """The most likely architectures that are left (Eq. 10), to be scored as they are; once, in one epoch."""
+        """Plan one final epoch that scores the most probable live architectures without training (Eq. 10)."""
         left = 0 if self.evaluations is None else evaluations_left(state, self.evaluations)
         if not left or space.conditional or not all(row.trained for row in state.evaluations[-1:]):
             return None

@@ -1,4 +1,4 @@
-"""Random search: the baseline that every other strategy has to beat at equal evaluations."""
+"""Random search: the baseline to beat at equal evaluations."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ddpnas_ray.strategies.base import Context, Strategy, best_seen, cosine, epo
 
 
 def make(context: Context) -> Strategy:
-    """Random search within the budget."""
+    """Create random search with the search's budget."""
     return Random(evaluations=context.evaluations, batch=context.batch, lr=context.lr)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Random:
-    """Networks that could be generated, drawn uniformly block by block, none twice; the best score wins.
+    """Draw networks that could be generated, uniformly per block and without duplicates; the best score wins.
 
     Args:
-        evaluations: How many in all.
-        batch: How many an epoch.
+        evaluations: Total number.
+        batch: Architectures per epoch.
         lr: Initial learning rate, annealed to zero by a cosine.
     """
 
@@ -58,9 +58,9 @@ class Random:
 
 
 def new_alphas(state: SearchState, space: SearchSpace, n: int, rng: np.random.Generator) -> IntArray:
-    """Random networks that were not evaluated before, shape (n, E).
+    """Draw random networks that were not evaluated before, shape (n, E).
 
-    Where a space has so few that drawing ``20 n`` of them finds too few new ones, some come again.
+    If ``20 n`` draws from a small space contain too few new ones, some are repeated.
     """
     problem = Problem(space, state.theta_EK, space.generable_EK)
     drawn = random_alphas(problem, 20 * n, rng)

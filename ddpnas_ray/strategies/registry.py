@@ -3,7 +3,7 @@
 The file defines ``make(context: Context) -> Strategy``, or ``make(context: Context, section: MyConfig) -> Strategy``
 with a dataclass of options, the string under each field being its help text. The section is named after the file:
 ``evolution`` for ``strategies/evolution.py``, ``greedy`` for ``strategy: my_lab.greedy:make``. A file may also define
-``VARIANTS``: what ``ablate strategies`` compares, as label -> options; by default itself as configured.
+``VARIANTS``, label -> options, for ``ablate strategies``; the default is one variant, the strategy as configured.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ STRATEGIES = Kind("strategy", "ddpnas_ray.strategies", function="make", returns=
 
 
 def create(name: str, sections: Mapping[str, Any], context: Context) -> Strategy:
-    """Make a strategy.
+    """Create a strategy.
 
     Args:
         name: A built-in, or ``module:function``.
         sections: The configuration's sections by name.
-        context: The search that it proposes for.
+        context: The search that it is created for.
 
     Raises:
         ConfigError: There is no such strategy, or its budget is too small.
@@ -39,7 +39,7 @@ def create(name: str, sections: Mapping[str, Any], context: Context) -> Strategy
 
 
 def section_name(name: str) -> str:
-    """Name of a strategy's section.
+    """Return the name of a strategy's section.
 
     Example:
         >>> section_name("evolution"), section_name("my_lab.greedy:make")
@@ -49,10 +49,10 @@ def section_name(name: str) -> str:
 
 
 def sections(name: str | None = None, key: str = "strategy") -> dict[str, type]:
-    """The dataclass of every section: those of the built-in strategies, and that of your own.
+    """Return the dataclass of every section: those of the built-in strategies, and your own.
 
     Args:
-        name: The chosen strategy; None: none of your own.
+        name: The chosen strategy; None: built-ins only.
         key: Where the name was given, for messages.
 
     Raises:
@@ -73,12 +73,12 @@ def sections(name: str | None = None, key: str = "strategy") -> dict[str, type]:
 
 
 def defaults() -> dict[str, Any]:
-    """The sections of the built-in strategies with their defaults."""
+    """Return the sections of the built-in strategies with their defaults."""
     return {name: cls() for name, cls in sections().items()}
 
 
 def variants() -> dict[str, dict[str, Any]]:
-    """What compares the built-in strategies: label -> dotted keys of the configuration; pruning first."""
+    """Return the variants of the built-in strategies: label -> dotted configuration keys; pruning first."""
     found: dict[str, dict[str, Any]] = {}
     for name in sorted(STRATEGIES.names(), key=lambda name: name != "pruning"):
         module = sys.modules[STRATEGIES.find(name, "strategy").__module__]

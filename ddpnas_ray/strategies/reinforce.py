@@ -32,11 +32,11 @@ class ReinforceConfig:
     baseline: Annotated[float, Ge(0.0), Lt(1.0)] = 0.9
     """Decay of the moving mean and variance of the scores"""
     prune: bool = False
-    """Prune as DDPNAS does, by section pruning: after every round the least likely operation of an edge"""
+    """Prune as DDPNAS does, by section pruning: after every round the least probable operation of each edge"""
 
 
 def make(context: Context, section: ReinforceConfig) -> Strategy:
-    """Policy gradient as configured."""
+    """Create policy gradient from its section."""
     return Reinforce(
         rounds=Rounds.of(context, prune=section.prune), step=section.step, baseline=section.baseline, lr=context.lr
     )
@@ -44,12 +44,12 @@ def make(context: Context, section: ReinforceConfig) -> Strategy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reinforce:
-    """Architectures drawn from theta; better ones than usual make their operations likelier; the best score wins.
+    """Sample from theta; scores above the moving mean make operations more probable; the best score wins.
 
     Args:
         rounds: When to prune, and when to stop.
-        step: Of log theta.
-        baseline: Decay of the moving mean and variance of scores that "usual" is measured by.
+        step: Learning rate of log theta.
+        baseline: Decay of the moving mean and variance of the scores.
         lr: Initial learning rate, annealed to zero by a cosine.
     """
 
@@ -64,7 +64,7 @@ class Reinforce:
         return self.rounds.ask(state, space, self.lr)
 
     def tell(self, state: SearchState, space: SearchSpace, plan: Plan, results: Sequence[EvalResult]) -> SearchState:
-        """One step of gradient ascent on the expected score an architecture, then prune where that is plugged in."""
+        """Take a step of gradient ascent on an architecture's expected score, then prune if enabled."""
         state = record(state, plan, results, space)
         logits_EK = np.log(np.maximum(state.theta_EK, np.finfo(np.float64).tiny))
         sampled_EK = masked_softmax(logits_EK, state.live_EK)
@@ -86,7 +86,7 @@ class Reinforce:
         return self.rounds.epochs(space)
 
     def _advantages(self, scores: Sequence[float]) -> list[float]:
-        """Each score less the moving mean before it, in moving standard deviations; 0 for the first."""
+        """Return each score minus the moving mean before it, in moving standard deviations; 0 for the first."""
         mean, variance, advantages = scores[0], 0.0, []
         for score in scores:
             off = score - mean

@@ -1,6 +1,6 @@
-"""Rounds of T epochs with a pruning at the end of each: Algorithm 1's, and a plug-in for whoever holds a theta.
+"""Rounds of T epochs that end with a pruning, for Algorithm 1 and as a plug-in for other strategies with a theta.
 
-The paper's claim is that pruning accelerates other methods too (Sec. 1); ``multinomial`` and ``reinforce`` can use it.
+The paper claims that pruning accelerates other methods too (Sec. 1); ``multinomial`` and ``reinforce`` can use it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Rounds:
         evaluations: The budget.
         prune: Whether every round ends with a pruning, as long as something is prunable.
         epochs_per_round: T.
-        keep_per_group: Operations of each group that stay.
+        keep_per_group: Operations of each group to keep.
     """
 
     evaluations: int
@@ -37,7 +37,7 @@ class Rounds:
 
     @classmethod
     def of(cls, context: Context, *, prune: bool) -> Rounds:
-        """The rounds of a search."""
+        """Create the rounds of a search."""
         return cls(
             evaluations=context.evaluations,
             prune=prune,
@@ -46,11 +46,11 @@ class Rounds:
         )
 
     def ask(self, state: SearchState, space: SearchSpace, lr: float) -> Plan | None:
-        """An epoch's architectures, drawn from theta; None: the budget is spent.
+        """Draw an epoch's architectures from theta; None if the budget is spent.
 
         Args:
-            state: Where the search is.
-            space: What can be chosen.
+            state: The search state.
+            space: The search space.
             lr: Initial learning rate, annealed to zero by a cosine.
         """
         if not (n := min(int(state.live_EK.sum(axis=1).max()), evaluations_left(state, self.evaluations))):
@@ -60,18 +60,18 @@ class Rounds:
         return epoch_plan(state, alphas_NE, cosine(lr, state.epoch, len(self.epochs(space))))
 
     def end(self, state: SearchState, space: SearchSpace) -> SearchState:
-        """After an epoch whose theta is settled: where its round is full, prune and start the next."""
+        """Finish an epoch after theta is updated: if its round is full, prune and start the next."""
         if not state.round_is_full(self.epochs_per_round):
             return state
         live_EK = state.live_EK
-        if self.prune:  # an operation that theta makes rare may not have been drawn: that its edge took part is enough
+        if self.prune:  # a rare operation may not have been drawn: that its edge was active is enough
             seen_EK = live_EK & state.visits_EK.any(axis=1, keepdims=True)
             live_EK = prune(state.theta_EK, live_EK, seen_EK, space, self.keep_per_group)
         utility_EK = utility(state.score_sum_EK, state.visits_EK)
         return next_round(state, utility_EK, state.momentum_EK, state.theta_EK, live_EK)
 
     def epochs(self, space: SearchSpace) -> tuple[int, ...]:
-        """How many architectures every epoch has, if pruning takes one operation of every edge a round."""
+        """Return the number of architectures of every epoch if each round prunes one operation per edge."""
         if not self.prune:
             return equal_epochs(self.evaluations, space.shape[1])
         left, epochs = self.evaluations, list[int]()
@@ -84,13 +84,13 @@ class Rounds:
 
 
 def kept(space: SearchSpace, keep_per_group: int) -> BoolArray:
-    """As many operations of every edge's groups as pruning leaves; which ones it leaves is theta's to say."""
+    """Return a mask with as many operations per edge and group as pruning keeps; theta decides which ones."""
     uniform_EK = space.exists_EK.astype(np.float64)
     return space.exists_EK & ~prunable(uniform_EK, space.exists_EK, space, keep_per_group)
 
 
 def more_to_prune(state: SearchState, space: SearchSpace, keep_per_group: int) -> bool:
-    """Whether a search by pruning goes on: something is prunable, and the last round pruned something.
+    """Return whether pruning continues: something is prunable, and the last round pruned something.
 
     Only in spaces with conditional edges may a round prune nothing: when the choices that activate an edge are pruned,
     its operations are never visited, hence never pruned.
@@ -103,7 +103,7 @@ def more_to_prune(state: SearchState, space: SearchSpace, keep_per_group: int) -
 def next_round(
     state: SearchState, utility_EK: FloatArray, momentum_EK: FloatArray, theta_EK: FloatArray, live_EK: BoolArray
 ) -> SearchState:
-    """Start round l + 1 with empty records, and keep what round l decided."""
+    """Start round l + 1 with empty records, and add round l to the history."""
     pruned_at_EK = state.pruned_at_EK.copy()
     pruned_at_EK[state.live_EK & ~live_EK] = state.round
     decided = RoundRecord(state.round, theta_EK, utility_EK, momentum_EK, live_EK, pruned_at_EK)

@@ -1,9 +1,9 @@
-"""A Gaussian process over all records proposes what to evaluate next: the strategy that measures best on tables.
+"""Bayesian optimisation with a Gaussian process over all records: the best strategy on tabular benchmarks.
 
 The first architectures are disjoint, as in Algorithm 1: every operation of every edge is seen equally often. From then
 on a Gaussian process is fitted to the normal scores of the ranks of all records, and the architecture with the largest
-expected improvement is next. Architectures are as far apart as the number of edges that differ, where two operations
-of one group (parameter, non-parameter) differ by half. Measured: docs/measurements.md,
+expected improvement is next. The distance of two architectures is the number of edges that differ, where two operations
+of one group (parameter, non-parameter) count half. Measured: docs/measurements.md,
 "NAS-Bench-201: strategies at equal evaluations".
 
 Axes: N architectures, E edges, C choices of a block, F features.
@@ -33,8 +33,8 @@ from ddpnas_ray.strategies.base import Context, Strategy, best_seen, cosine, epo
 from ddpnas_ray.strategies.evolution import mutated, network_choices
 from ddpnas_ray.strategies.random import new_alphas
 
-ALL = 20_000  # architectures of a space that are all looked at; of larger ones a pool is drawn
-DECIMALS = 8  # of log expected improvements that decide; beyond them sums differ from one BLAS to another
+ALL = 20_000  # up to this many architectures all are candidates; larger spaces are sampled
+DECIMALS = 8  # of log expected improvements that are compared; further ones depend on the BLAS
 DRAWN, BEST, CHILDREN = 2_000, 10, 50  # a pool: random networks, and children of the best ones
 
 
@@ -45,15 +45,15 @@ class SurrogateConfig:
     initial: Annotated[int, Ge(2)] = 15
     """Disjoint architectures before the first proposal"""
     length: Annotated[float, Gt(0.0)] = 1.1
-    """How many times the number of edges a distance is whose correlation is 1/e"""
+    """Distance at which the correlation is 1/e, in units of the number of edges"""
     group_distance: Annotated[float, Ge(0.0), Le(1.0)] = 0.5
-    """Distance of two operations of one group; 1 is that of two of different groups"""
+    """Distance of two operations of one group; two of different groups have distance 1"""
     noise: Annotated[float, Gt(0.0)] = 0.01
-    """Variance of a score beside the process's, in units of the latter"""
+    """Noise variance of a score, relative to the variance of the process"""
 
 
 def make(context: Context, section: SurrogateConfig) -> Strategy:
-    """Bayesian optimisation as configured."""
+    """Create Bayesian optimisation from its section."""
     return Surrogate(**asdict(section), evaluations=context.evaluations, batch=context.batch, lr=context.lr)
 
 
@@ -62,10 +62,10 @@ class Surrogate:
     """Bayesian optimisation by expected improvement; the best score wins.
 
     Args:
-        evaluations: How many in all.
-        batch: How many proposals an epoch; 1 learns most from each.
+        evaluations: Total number.
+        batch: Proposals per epoch; 1 learns most from each.
         initial: Disjoint architectures before the first proposal.
-        length: Distance at which the correlation is 1/e, in numbers of edges of the space.
+        length: Distance at which the correlation is 1/e, in units of the number of edges.
         group_distance: Distance of two operations of one group.
         noise: Noise variance.
         lr: Initial learning rate, annealed to zero by a cosine.
@@ -105,12 +105,12 @@ class Surrogate:
         return equal_epochs(first, space.shape[1]) + equal_epochs(self.evaluations - first, self.batch)
 
     def _proposals(self, state: SearchState, space: SearchSpace, n: int, rng: np.random.Generator) -> IntArray:
-        """The n candidates with the largest expected improvement; ties go to the first."""
+        """Return the n candidates with the largest expected improvement; ties go to the first."""
         seen_NE = np.array([row.alpha_E for row in state.evaluations])
         target_N = normal_scores(np.array([row.score for row in state.evaluations]))
         seen_NF = features(seen_NE, space, self.group_distance)
         pool_NE, pool_NF = candidates(state, space, rng, self.group_distance)
-        with _one_thread():  # sums in another order would break ties otherwise
+        with _one_thread():  # so that the order of sums does not break ties
             length = self.length * len(space.edges)
             mean_N, deviation_N = posterior(seen_NF, target_N, pool_NF, length=length, noise=self.noise)
         gain_N = log_expected_improvement(mean_N, deviation_N, float(target_N.max()))
@@ -121,7 +121,7 @@ class Surrogate:
 
 
 def disjoint_networks(space: SearchSpace, n: int, rng: np.random.Generator) -> IntArray:
-    """Networks that could be generated, of which no two share a block's choice while there are others, shape (n, E)."""
+    """Draw networks that could be generated, not repeating a block's choice until all are used, shape (n, E)."""
     alphas_NE = np.zeros((n, len(space.edges)), dtype=np.int64)
     for block, alphas_CB in zip(space.blocks, network_choices(space), strict=True):
         order = np.concatenate([rng.permutation(len(alphas_CB)) for _ in range(-(-n // len(alphas_CB)))])[:n]
@@ -132,7 +132,7 @@ def disjoint_networks(space: SearchSpace, n: int, rng: np.random.Generator) -> I
 def candidates(
     state: SearchState, space: SearchSpace, rng: np.random.Generator, group_distance: float
 ) -> tuple[IntArray, FloatArray]:
-    """What may be proposed, with its features: all of a small space, else random networks and children of the best."""
+    """Return candidates with their features: all of a small space, else random networks and children of the best."""
     if (everything := _all_networks(space, group_distance)) is not None:
         return everything
     pool = random_alphas(Problem(space, state.theta_EK, space.generable_EK), DRAWN, rng)
@@ -145,7 +145,7 @@ def candidates(
 
 @lru_cache(maxsize=2)
 def _all_networks(space: SearchSpace, group_distance: float) -> tuple[IntArray, FloatArray] | None:
-    """Every network of a space with its features; None of more than ``ALL``."""
+    """Return all networks of a space with their features; None if there are more than ``ALL``."""
     blocks = network_choices(space)
     if (count := math.prod(len(alphas_CB) for alphas_CB in blocks)) > ALL:
         return None
@@ -154,7 +154,7 @@ def _all_networks(space: SearchSpace, group_distance: float) -> tuple[IntArray, 
 
 
 def features(alphas_NE: IntArray, space: SearchSpace, group_distance: float) -> FloatArray:
-    """Architectures as points whose squared distance is 1 an edge of different groups, ``group_distance`` within one.
+    """Embed architectures: squared distance 1 per edge whose groups differ, ``group_distance`` within a group.
 
     Returns:
         Shape (N, F): for each edge its candidates, one-hot, and its two groups.
@@ -171,12 +171,12 @@ def features(alphas_NE: IntArray, space: SearchSpace, group_distance: float) -> 
 def posterior(
     seen_NF: FloatArray, target_N: FloatArray, pool_MF: FloatArray, *, length: float, noise: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Mean and standard deviation of a Gaussian process of unit variance, each of shape (M,).
+    """Compute mean and standard deviation of a Gaussian process of unit variance, each of shape (M,).
 
     Args:
-        seen_NF: Where it was observed, shape (N, F): rows of ``features``.
-        target_N: What was observed there, shape (N,).
-        pool_MF: Where it is asked for, shape (M, F).
+        seen_NF: Observed points, shape (N, F): rows of ``features``.
+        target_N: Observed values, shape (N,).
+        pool_MF: Points to predict, shape (M, F).
         length: Squared distance at which the correlation is 1/e.
         noise: Variance of an observation.
     """
@@ -204,7 +204,7 @@ def _thread_pools() -> Any:
 
 
 def normal_scores(scores_N: FloatArray) -> FloatArray:
-    """Ranks as quantiles of the normal distribution: neither the unit nor outliers matter.
+    """Map ranks to quantiles of the normal distribution, so that neither the unit nor outliers matter.
 
     Example:
         >>> normal_scores(np.array([0.1, 0.9, 0.5])).round(2)
@@ -217,15 +217,15 @@ def normal_scores(scores_N: FloatArray) -> FloatArray:
 
 
 def log_expected_improvement(mean_N: FloatArray, deviation_N: FloatArray, best: float) -> FloatArray:
-    """log E[max(0, f - best)] of Gaussian predictions f, exact however small the expectation.
+    """Compute log E[max(0, f - best)] of Gaussian predictions f, exact however small the expectation.
 
-    Once a space is well known all expected improvements are tiny: as numbers they round to equals, as logarithms they
-    do not (LogEI; Ament et al., "Unexpected improvements to expected improvement", 2023, Eq. 9).
+    Once a space is well explored, all expected improvements are tiny and round to ties; their logarithms do not
+    (LogEI; Ament et al., "Unexpected improvements to expected improvement", 2023, Eq. 9).
 
     Args:
         mean_N: Means of the predictions, shape (N,).
         deviation_N: Their standard deviations, shape (N,).
-        best: What is to be improved on.
+        best: Value to improve on.
 
     Returns:
         Shape (N,), finite.

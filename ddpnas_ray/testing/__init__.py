@@ -1,4 +1,4 @@
-"""Contracts that every search space, task, strategy and executor passes; plug-ins test themselves with them.
+"""Contract tests for search spaces, tasks, strategies and executors, built-in or plug-in.
 
 Import them in a pytest module and derive a class whose name starts with ``Test``.
 """

@@ -1,4 +1,4 @@
-"""Costs of a network, counted while it computes: what tables of costs are compared with."""
+"""Count a network's costs while it computes, to check cost tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_macs(network: nn.Module, x: Tensor) -> int:
-    """Multiply-adds of convolutions and matrix products for one example, those of biases aside.
+    """Count multiply-adds of convolutions and matrix products for one example, without biases.
 
     Args:
         network: A network, in evaluation mode.
@@ -43,7 +43,7 @@ class _Elementwise(TorchDispatchMode):
 
 
 def count_bn_relu(network: nn.Module, x: Tensor) -> int:
-    """2 an element that BatchNorm writes and 1 an element that ReLU or ReLU6 does, for one example.
+    """Count 2 per element that BatchNorm writes and 1 per element that ReLU or ReLU6 writes, for one example.
 
     Args:
         network: A network, in evaluation mode.

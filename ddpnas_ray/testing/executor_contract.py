@@ -1,4 +1,4 @@
-"""What every executor guarantees: the same answers, in order, and weights that change only where they were trained.
+"""Contract of executors: equal results, in order, and weights that change only where they were trained.
 
 Axes: E edges, N architectures.
 """
@@ -29,7 +29,7 @@ HUGE = 1e38  # a learning rate after which nothing is finite
 
 @cache
 def contract_trainer(seed: int = 0) -> Trainer:
-    """Two cells of two nodes and four channels on 64 digits: an architecture takes some hundredths of a second."""
+    """Return a small trainer: two cells of two nodes and four channels on 64 digits, some 10 ms per architecture."""
     return Trainer(
         spec=cell.make(cells=2, nodes=2, channels=4),
         task=make(DataConfig(name="digits", train_limit=64, val_limit=64), seed=0),
@@ -39,7 +39,7 @@ def contract_trainer(seed: int = 0) -> Trainer:
 
 
 class ExecutorContract:
-    """Tests of an executor. A subclass, or its module, has a fixture that makes one from ``contract_trainer()``::
+    """Tests of an executor. A subclass, or its module, has a fixture that creates one from ``contract_trainer()``::
 
         @pytest.fixture(scope="module")
         def executor():
@@ -50,12 +50,12 @@ class ExecutorContract:
         class TestMyExecutor(ExecutorContract):
             pass
 
-    One executor may serve all the tests: each starts from the first weights, which it loads.
+    One executor may serve all tests: each loads the first weights before it starts.
     """
 
     @pytest.fixture
     def ready(self, executor: Executor) -> Executor:
-        """The executor with the first weights."""
+        """Return the executor with the first weights."""
         executor.load_weights(contract_trainer().supernet()[0])
         return executor
 
@@ -120,7 +120,7 @@ class ExecutorContract:
         assert _bits(ready.weights()) == before
         assert all(result.ok and 0.0 <= result.score <= 1.0 for result in results)
 
-    def test_what_nobody_sampled_stays_bit_identical(self, ready: Executor) -> None:
+    def test_weights_not_sampled_stay_bit_identical(self, ready: Executor) -> None:
         _, supernet = contract_trainer().supernet()
         before = _copy(ready.weights())
         requests = _requests()[:2]
@@ -131,7 +131,7 @@ class ExecutorContract:
             changed = after.tobytes() != before[name].tobytes()
             assert changed == (name in sampled), name
 
-    def test_what_several_trained_becomes_the_mean(self, ready: Executor) -> None:
+    def test_weights_trained_by_several_become_the_mean(self, ready: Executor) -> None:
         requests = _requests()[:2]
         learned = []
         for request in requests:
@@ -145,28 +145,28 @@ class ExecutorContract:
             np.testing.assert_allclose(ready.weights()[name], expected, rtol=1e-4, atol=1e-6, err_msg=name)
 
     @pytest.mark.parametrize("train", [True, False])
-    def test_the_listener_is_told_every_result_once(self, ready: Executor, train: bool) -> None:
-        told: list[tuple[EvalRequest, EvalResult]] = []
+    def test_on_result_is_called_once_per_result(self, ready: Executor, train: bool) -> None:
+        calls: list[tuple[EvalRequest, EvalResult]] = []
         requests = [replace(request, train=train) for request in _requests()]
-        results = ready.evaluate(requests, lambda request, result: told.append((request, result)))
-        assert sorted(request.architecture for request, _ in told) == [0, 1, 2]
-        for request, result in told:
+        results = ready.evaluate(requests, lambda request, result: calls.append((request, result)))
+        assert sorted(request.architecture for request, _ in calls) == [0, 1, 2]
+        for request, result in calls:
             assert result == results[request.architecture]
 
     def test_an_architecture_that_diverges_fails_alone_and_is_not_merged(self, ready: Executor) -> None:
         requests = _requests()
-        # Scored alone in its place, the third leaves the first two the same slices: results must be bit-equal.
+        # If the third is only scored, the first two have the same slices: results must be bit-equal.
         expected = ready.evaluate([*requests[:2], replace(requests[2], train=False)])
         weights = _bits(ready.weights())
         ready.load_weights(contract_trainer().supernet()[0])
-        told: list[EvalResult] = []
-        results = ready.evaluate([*requests[:2], replace(requests[2], lr=HUGE)], lambda _, result: told.append(result))
+        calls: list[EvalResult] = []
+        results = ready.evaluate([*requests[:2], replace(requests[2], lr=HUGE)], lambda _, result: calls.append(result))
         assert not results[2].ok
         assert math.isnan(results[2].score)
         assert math.isnan(results[2].loss)
         assert _found(results[:2]) == _found(expected[:2])
         assert _bits(ready.weights()) == weights
-        assert [result.ok for result in told].count(False) == 1
+        assert [result.ok for result in calls].count(False) == 1
 
     def test_an_epoch_that_diverges_as_a_whole_changes_no_weight(self, ready: Executor) -> None:
         before = _bits(ready.weights())
@@ -176,7 +176,7 @@ class ExecutorContract:
 
 
 def _requests(epoch: int = 0) -> list[EvalRequest]:
-    """Three disjoint architectures."""
+    """Request three disjoint architectures."""
     space = contract_trainer().spec.space
     alphas_NE = disjoint_sample(initial_state(space, 0).theta_EK, space.exists_EK, rng_for(0, epoch))
     return [EvalRequest(epoch, epoch, n, alpha_E, lr=0.025) for n, alpha_E in enumerate(alphas_NE[:3])]

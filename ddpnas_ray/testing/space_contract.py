@@ -1,4 +1,4 @@
-"""What every search space guarantees: sampling, slicing, merging, building, decoding and costs.
+"""Contract of search spaces: sampling, slicing, merging, building, decoding and costs.
 
 Axes: E edges, K candidates, N images or architectures.
 """
@@ -30,22 +30,22 @@ from ddpnas_ray.spaces.base import SpaceSpec, Supernet
 from ddpnas_ray.spaces.target import Inputs, Target, TargetConfig
 from ddpnas_ray.testing.counting import count_bn_relu, count_macs
 
-EQUAL = 1e-12  # two expectations that differ by less are the same (design, section 5)
-TRIED = 512  # combinations of a block that are tried: all where there are no more, else so many at random
+EQUAL = 1e-12  # expectations that differ by less are equal
+TRIED = 512  # combinations tried per block: all, or that many at random
 _NOT_COUNTED = (nn.Identity, nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 class SpaceContract:
-    """Tests of a search space. A subclass says how it is made::
+    """Tests of a search space. A subclass names the function that creates it::
 
         class TestTinySpace(SpaceContract):
             make = staticmethod(make)
 
     Attributes:
         make: Returns the ``SpaceSpec``; options are bound with ``functools.partial``.
-        inputs: What the data look like to the search networks.
+        inputs: Inputs of the search networks.
         target_config: The deploy network; small, since it is run.
-        random_alphas: Random architectures, beside the first, the last and the likeliest of every edge.
+        random_alphas: Random architectures, beside the first, the last and the most probable of every edge.
     """
 
     inputs: ClassVar[Inputs] = Inputs(shape=(1, 8, 8), outputs=10)
@@ -56,34 +56,34 @@ class SpaceContract:
 
     @staticmethod
     def make() -> SpaceSpec:
-        """The space under test."""
+        """Return the space under test."""
         raise NotImplementedError
 
     def batch(self, n: int, channels: int, image_size: int) -> Tensor:
-        """What networks of the space take: ``n`` random images. Override it where they take something else."""
+        """Return a batch of ``n`` random images; override for networks with other inputs."""
         return torch.randn(n, channels, image_size, image_size, generator=torch.Generator().manual_seed(n))
 
     def macs(self, network: nn.Module, x: Tensor) -> int:
-        """Multiply-adds of one forward pass, counted independently of the space's table."""
+        """Count multiply-adds of one forward pass, independently of the space's table."""
         return count_macs(network, x)
 
     @pytest.fixture
     def spec(self) -> SpaceSpec:
-        """The space under test, made anew."""
+        """Return a new instance of the space under test."""
         return self.make()
 
-    # --- what can be chosen ---
+    # --- choices ---
 
     def test_blocks_partition_the_edges(self, spec: SpaceSpec) -> None:
         assert sorted(e for block in spec.space.blocks for e in block) == list(range(len(spec.space.edges)))
 
-    def test_the_gate_says_for_every_edge_whether_it_takes_part(self, spec: SpaceSpec) -> None:
+    def test_the_gate_says_for_every_edge_whether_it_is_active(self, spec: SpaceSpec) -> None:
         for alpha_E in self._alphas(spec):
             active_E = spec.space.active(alpha_E)
             assert active_E.shape == alpha_E.shape
             assert active_E.dtype == bool
 
-    def test_choices_on_an_edge_that_takes_no_part_change_nothing(self, spec: SpaceSpec) -> None:
+    def test_choices_on_an_inactive_edge_change_nothing(self, spec: SpaceSpec) -> None:
         supernet = self._supernet(spec)
         for alpha_E in self._alphas(spec):
             for e in np.flatnonzero(~spec.space.active(alpha_E)):
@@ -161,7 +161,7 @@ class SpaceContract:
                 network(x)
             for name, module in ran:
                 own = {f"{name}.{parameter}".lstrip(".") for parameter, _ in module.named_parameters(recurse=False)}
-                assert own <= sampled, f"{name} ran and is not of {alpha_E.tolist()}"
+                assert own <= sampled, f"{name} ran and is not part of {alpha_E.tolist()}"
             assert _kinds(ran) == _kinds(ran_alone), alpha_E.tolist()
 
     def test_gradients_reach_nothing_that_was_not_sampled(self, spec: SpaceSpec) -> None:
@@ -172,9 +172,9 @@ class SpaceContract:
             supernet(x, alpha_E).square().sum().backward()
             sampled = {piece.name for piece in supernet.pieces(alpha_E)}
             for name, parameter in supernet.named_parameters():
-                assert parameter.grad is None or name in sampled, f"{name} is not of {alpha_E.tolist()}"
+                assert parameter.grad is None or name in sampled, f"{name} is not part of {alpha_E.tolist()}"
                 if parameter.grad is None:
-                    continue  # not sampled, or sampled on a way that `none` blocks
+                    continue  # not sampled, or on a path that `none` blocks
                 unused = np.ones(parameter.shape, dtype=bool)
                 for piece in supernet.pieces(alpha_E):
                     if piece.name == name:
@@ -183,7 +183,7 @@ class SpaceContract:
 
     # --- merging ---
 
-    def test_what_one_architecture_trained_is_taken_over_exactly(self, spec: SpaceSpec) -> None:
+    def test_weights_trained_by_one_architecture_are_copied_exactly(self, spec: SpaceSpec) -> None:
         exists_EK = spec.space.exists_EK
         merged = self._merge(
             spec, list(disjoint_sample(initial_state(spec.space, 0).theta_EK, exists_EK, rng_for(0, 1)))
@@ -192,7 +192,7 @@ class SpaceContract:
             alone = merged.trained[name] == 1
             np.testing.assert_array_equal(after[alone], merged.last[name][alone], err_msg=name)
 
-    def test_what_several_architectures_trained_becomes_the_mean_of_their_changes(self, spec: SpaceSpec) -> None:
+    def test_weights_trained_by_several_architectures_change_by_the_mean(self, spec: SpaceSpec) -> None:
         alphas = disjoint_sample(initial_state(spec.space, 0).theta_EK, spec.space.exists_EK, rng_for(0, 1))
         merged = self._merge(spec, [*alphas, alphas[0], *self._alphas(spec)])
         assert any((count > 1).any() for count in merged.trained.values())
@@ -202,16 +202,16 @@ class SpaceContract:
             expected = merged.before[name][several].astype(np.float64) + mean
             np.testing.assert_allclose(after[several], expected, rtol=2e-7, atol=1e-9, err_msg=name)
 
-    def test_what_nobody_sampled_stays_bit_identical(self, spec: SpaceSpec) -> None:
+    def test_weights_not_sampled_stay_bit_identical(self, spec: SpaceSpec) -> None:
         for alpha_E in self._alphas(spec):
             merged = self._merge(spec, [alpha_E])
             for name, after in merged.after.items():
                 untouched = merged.trained[name] == 0
                 assert after[untouched].tobytes() == merged.before[name][untouched].tobytes(), name
 
-    # --- the likeliest architecture ---
+    # --- the most probable architecture ---
 
-    def test_argmax_chooses_what_is_live_and_generable(self, spec: SpaceSpec) -> None:
+    def test_argmax_chooses_live_selectable_operations(self, spec: SpaceSpec) -> None:
         for theta_EK, live_EK in self._thetas(spec.space):
             alpha_E = spec.argmax(theta_EK, live_EK)
             assert alpha_E.shape == (len(spec.space.edges),)
@@ -225,7 +225,7 @@ class SpaceContract:
             assert left_out < len(alpha_E)
 
     def test_argmax_has_the_largest_expectation(self, spec: SpaceSpec) -> None:
-        """Block by block, since blocks are chosen independently; of equals the lexicographically smallest."""
+        """Checked per block, since blocks are chosen independently; ties take the lexicographically smallest."""
         for theta_EK, live_EK in self._thetas(spec.space):
             best_E = spec.argmax(theta_EK, live_EK)
             best = expectation(best_E, theta_EK, spec.space)
@@ -282,7 +282,7 @@ class SpaceContract:
                 assert tables["macs_bn_relu"](alpha_E) == expected, alpha_E.tolist()
 
     def test_parts_add_up_to_the_deploy_network(self, spec: SpaceSpec) -> None:
-        """What is timed for a latency table is all that has weights, once, at its size."""
+        """Parts timed for a latency table cover every module with weights once, at its size."""
         if spec.parts is None:
             return
         parts = spec.parts(self.target)
@@ -307,7 +307,7 @@ class SpaceContract:
     # --- helpers ---
 
     def _alphas(self, spec: SpaceSpec) -> list[IntArray]:
-        """Every edge's first candidate, every edge's last, some at random, and two that a search could end with."""
+        """Return the first candidates, the last, some at random, and two architectures a search could end with."""
         last_E = np.array([len(edge.candidates) - 1 for edge in spec.space.edges])
         rng = rng_for(0, 2)
         random = [rng.integers(last_E + 1) for _ in range(self.random_alphas)]
@@ -315,7 +315,7 @@ class SpaceContract:
         return [np.zeros_like(last_E), last_E, *random, *generated]
 
     def _thetas(self, space: SearchSpace) -> list[tuple[FloatArray, BoolArray]]:
-        """theta and live as at the start, and as some rounds and a whole search of pruning could leave them."""
+        """Return theta and live operations at the start, after some rounds and after a whole search."""
         rng = rng_for(0, 3)
         theta_EK = initial_state(space, 0).theta_EK
         found = [(theta_EK, space.exists_EK.copy()), (_random_theta(space, rng), space.exists_EK.copy())]
@@ -327,7 +327,7 @@ class SpaceContract:
         return found
 
     def _others(self, space: SearchSpace, alpha_E: IntArray, live_EK: BoolArray) -> Iterator[IntArray]:
-        """Architectures that differ from ``alpha_E`` in one block; what is not generable stands for a left-out edge."""
+        """Yield architectures that differ from ``alpha_E`` in one block, including edges that are left out."""
         rng = rng_for(0, 4)
         for block in space.blocks:
             options = [
@@ -348,7 +348,7 @@ class SpaceContract:
             return spec.supernet(self.inputs)
 
     def _merge(self, spec: SpaceSpec, alphas: Sequence[IntArray]) -> _Merged:
-        """Cut the architectures out, change them at random, merge them, and keep account in plain NumPy."""
+        """Cut the architectures out, change them at random, merge them, and track the expected result in NumPy."""
         supernet = self._supernet(spec)
         weights = Weights(_tensors(supernet))
         rng = rng_for(0, 5)
@@ -370,7 +370,7 @@ class SpaceContract:
 
 
 class _Merged:
-    """Weights before and after a merge; per element how many trained it, the sum of changes, the last new value."""
+    """Weights before and after a merge; per element the number of trainers, the sum of changes, the last value."""
 
     def __init__(self, before: dict[str, Float32Array]) -> None:
         self.before = before
@@ -386,7 +386,7 @@ def _random_theta(space: SearchSpace, rng: np.random.Generator) -> FloatArray:
 
 
 def _admissible(spec: SpaceSpec, alpha_E: IntArray) -> bool:
-    """Whether a genotype can say this architecture."""
+    """Return whether a genotype can express this architecture."""
     try:
         return bool(np.array_equal(spec.encode(spec.decode(alpha_E)), alpha_E))
     except GenotypeError:
@@ -424,7 +424,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def _watched(network: nn.Module) -> Iterator[list[tuple[str, nn.Module]]]:
-    """Note every module that computes something itself, each time it runs."""
+    """Record every module that computes something itself, each time it runs."""
     ran: list[tuple[str, nn.Module]] = []
     hooks = []
     for name, module in network.named_modules():

@@ -13,7 +13,7 @@ WHO_AND_HOW_LONG = ("seconds", "worker", "node", "device")
 
 
 def assert_same_state(state: SearchState, other: SearchState) -> None:
-    """Two states agree bit for bit, NaN included, in all but who evaluated an architecture, where and how long."""
+    """Assert that two states are bit-equal, NaN included, except for worker, node, device and time of evaluations."""
     _same(state, other, "state")
 
 

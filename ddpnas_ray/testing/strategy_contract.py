@@ -1,4 +1,4 @@
-"""What every strategy guarantees: it is pure, keeps to its budget, announces its epochs, and survives a restart.
+"""Contract of strategies: pure, within the budget, with epochs as announced, and resumable.
 
 Axes: E edges, K candidates, N architectures of an epoch.
 """
@@ -34,7 +34,7 @@ Script: TypeAlias = Callable[[EvalRequest], EvalResult]
 
 
 def counted_space(name: str, *counts: tuple[int, int, int]) -> SearchSpace:
-    """A space with an edge for each (parameter, non-parameter, not generable) number of operations."""
+    """Return a space with an edge for each (parameter, non-parameter, not selectable) number of operations."""
     edges = []
     for e, (parameter, other, lost) in enumerate(counts):
         ops = [Op(f"p{i}", "parameter") for i in range(parameter)]
@@ -57,7 +57,7 @@ def _conditional() -> SearchSpace:
 SPACES: dict[str, SearchSpace] = {
     "benchmark": SearchSpace("benchmark", tuple(Edge(name, OPS) for name in "abcd"), tuple((e,) for e in range(4))),
     "ragged": counted_space("ragged", (4, 0, 0), (1, 1, 0), (2, 3, 0), (1, 0, 0)),
-    "not all generable": counted_space("not all generable", (1, 1, 1), (3, 0, 0), (2, 1, 1)),
+    "not all selectable": counted_space("not all selectable", (1, 1, 1), (3, 0, 0), (2, 1, 1)),
     "cell": cell.make(nodes=2).space,
     "conditional": _conditional(),
 }
@@ -65,21 +65,21 @@ SPACES: dict[str, SearchSpace] = {
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """A whole search: the states, one more than there are plans, and what was asked in between."""
+    """A whole search: its states, and the plans between them."""
 
     states: list[SearchState]
     plans: list[Plan]
 
 
 def by_architecture(request: EvalRequest) -> EvalResult:
-    """A score that depends on the architecture alone, as a table's does."""
+    """Return a score that depends on the architecture alone, as tabular scores do."""
     return EvalResult(score=float(rng_for(0, *(int(k) for k in request.alpha_E)).random()), loss=1.0)
 
 
 def search(
     strategy: Strategy, space: SearchSpace, start: SearchState | int, script: Script = by_architecture
 ) -> Searched:
-    """The driver's loop, from a state or a seed."""
+    """Run the driver's loop from a state or a seed."""
     states, plans = [initial_state(space, start) if isinstance(start, int) else start], list[Plan]()
     while (plan := strategy.ask(states[-1], space)) is not None:
         assert len(plans) < 1000, "the search does not end"
@@ -89,7 +89,7 @@ def search(
 
 
 class StrategyContract:
-    """Tests of a strategy. A subclass, or its module, has a fixture of functions that make one for a budget::
+    """Tests of a strategy. A subclass, or its module, has a fixture that returns a function budget -> strategy::
 
         @pytest.fixture
         def make():
@@ -99,7 +99,7 @@ class StrategyContract:
             pass
 
     Attributes:
-        has_budget: Whether it spends just so many evaluations; False: it knows itself when to end.
+        has_budget: Whether it spends exactly its budget of evaluations; False: it decides when to end.
     """
 
     has_budget: ClassVar[bool] = True
@@ -110,10 +110,10 @@ class StrategyContract:
         return SPACES[request.param]
 
     def evaluations(self, space: SearchSpace) -> int:
-        """A budget for a space: what Algorithm 1 needs with T = 1, and a few more."""
+        """Return a budget for a space: that of Algorithm 1 with T = 1, plus a few evaluations."""
         return planned_architecture_epochs(space, keep_per_group=1, epochs_per_round=1) + 2
 
-    # --- how much ---
+    # --- budget ---
 
     @pytest.mark.parametrize("more", [0, 1])
     def test_it_spends_its_budget_in_the_epochs_that_it_announced(
@@ -130,7 +130,7 @@ class StrategyContract:
             assert not self.has_budget or sum(sizes) == evaluations
         assert not self.has_budget or sum(sizes) <= evaluations
 
-    # --- what is asked ---
+    # --- requests ---
 
     def test_requests_are_numbered_and_name_live_candidates(self, make: Make, space: SearchSpace) -> None:
         searched = search(make(self.evaluations(space)), space, 1)
@@ -163,7 +163,7 @@ class StrategyContract:
             state = after
         assert other.ask(state, space) is None
 
-    def test_another_seed_asks_for_others(self, make: Make, space: SearchSpace) -> None:
+    def test_another_seed_asks_for_other_architectures(self, make: Make, space: SearchSpace) -> None:
         drawn = set()
         for seed in range(6):
             plan = make(self.evaluations(space)).ask(initial_state(space, seed), space)
@@ -171,7 +171,7 @@ class StrategyContract:
             drawn.add(tuple(tuple(request.alpha_E.tolist()) for request in plan.requests))
         assert len(drawn) > 1
 
-    # --- what is remembered ---
+    # --- records ---
 
     def test_every_result_is_recorded_in_order(self, make: Make, space: SearchSpace) -> None:
         searched = search(make(self.evaluations(space)), space, 3)
@@ -196,7 +196,7 @@ class StrategyContract:
             assert (after.pruned_at_EK == np.where(gone_EK, before.round, before.pruned_at_EK)).all()
             assert len(after.history) == after.round
 
-    def test_a_restored_search_goes_on_as_if_never_stopped(
+    def test_a_restored_search_equals_an_uninterrupted_one(
         self, make: Make, space: SearchSpace, tmp_path: Path
     ) -> None:
         strategy = make(self.evaluations(space))
@@ -219,9 +219,9 @@ class StrategyContract:
         if not strategy.by_rounds:
             np.testing.assert_array_equal(last.theta_EK, initial_state(space, 8).theta_EK)
 
-    # --- what it found ---
+    # --- result ---
 
-    def test_its_answer_is_none_or_a_network_that_may_be_generated(self, make: Make, space: SearchSpace) -> None:
+    def test_its_result_is_none_or_a_network_that_may_be_generated(self, make: Make, space: SearchSpace) -> None:
         for seed in range(3):
             strategy = make(self.evaluations(space))
             alpha_E = strategy.answer(search(strategy, space, seed).states[-1], space)
@@ -230,10 +230,10 @@ class StrategyContract:
                 assert np.issubdtype(alpha_E.dtype, np.integer)
                 assert may_be_generated(alpha_E, space)
 
-    # --- what went wrong ---
+    # --- failures ---
 
     def test_architectures_that_diverge_are_the_worst_of_their_epoch(self, make: Make, space: SearchSpace) -> None:
-        """The first of every epoch of more than one; of one alone, that would be all."""
+        """The first of every epoch diverges, unless it is the only one."""
         strategy = make(self.evaluations(space))
         state = initial_state(space, 6)
         while (plan := strategy.ask(state, space)) is not None:

@@ -1,4 +1,4 @@
-"""What every task guarantees: batches that depend on their arguments alone, a loss that trains, a score in [-1, 1]."""
+"""Contract of tasks: batches that depend on their arguments alone, a loss that trains, a score in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ddpnas_ray.tasks.base import Batch, Task
 
 
 class TaskContract:
-    """Tests of a task. A subclass names the function that makes it, and a batch size that makes two full batches::
+    """Tests of a task. A subclass names the function that creates it, and a batch size that gives two full batches::
 
     class TestMyTask(TaskContract):
         make = staticmethod(lambda: my_task(DataConfig(), seed=0))
@@ -32,12 +32,12 @@ class TaskContract:
         return type(self).make()
 
     def outputs(self, task: Task, batch: Batch) -> Tensor:
-        """Outputs of an untrained network, shape (examples, ``task.inputs.outputs``); others for tasks with others."""
+        """Return random outputs, shape (examples, ``task.inputs.outputs``); override for tasks with other shapes."""
         generator = torch.Generator().manual_seed(0)
         count = len(next(tensors(batch.targets)))
         return torch.randn(count, task.inputs.outputs, generator=generator, requires_grad=True)
 
-    def test_it_says_what_it_is(self, task: Task) -> None:
+    def test_it_describes_itself(self, task: Task) -> None:
         """Name, digest and sizes."""
         assert task.name and task.metric.name
         assert len(task.digest) == 64 and int(task.digest, 16) >= 0
@@ -46,13 +46,13 @@ class TaskContract:
         assert task.val_examples >= 1
 
     def test_made_again_or_pickled_it_is_the_same(self, task: Task) -> None:
-        """The digest is of the content, and workers get a copy."""
+        """The digest depends on content alone, and workers get a pickled copy."""
         for other in (type(self).make(), pickle.loads(pickle.dumps(task))):
             assert other.digest == task.digest
             assert same(other.training_batches(1, 2, self.batch_size), task.training_batches(1, 2, self.batch_size))
 
     def test_batches_are_pure_functions_of_their_arguments(self, task: Task) -> None:
-        """The global generators change nothing, and are left alone."""
+        """Global random generators have no effect and stay untouched."""
         ways: list[Callable[[], Iterable[Batch]]] = [
             lambda: task.training_batches(3, 5, self.batch_size),
             lambda: task.calibration_batches(2 * self.batch_size, 5, self.batch_size),
@@ -60,27 +60,27 @@ class TaskContract:
         ]
         for way in ways:
             first = list(way())
-            np.random.seed(1)  # the global generators are the point
+            np.random.seed(1)  # the legacy global generator is the point
             torch.manual_seed(1)
             before = torch.random.get_rng_state()
             assert same(way(), first)
             assert torch.equal(torch.random.get_rng_state(), before)
 
     def test_epochs_and_seeds_give_other_orders(self, task: Task) -> None:
-        """And the other way round, an epoch is the same for all of its architectures: see above."""
+        """All architectures of one epoch see the same order: see above."""
         first = list(task.training_batches(0, 0, self.batch_size))
         assert not same(task.training_batches(1, 0, self.batch_size), first)
         assert not same(task.training_batches(0, 1, self.batch_size), first)
 
     def test_training_batches_are_full(self, task: Task) -> None:
-        """All steps weigh the same; too few examples for one batch make one."""
+        """All steps weigh the same; fewer examples than a batch form one batch."""
         sizes = [size(batch) for batch in task.training_batches(0, 0, self.batch_size)]
         assert set(sizes) == {self.batch_size}
         assert task.train_examples - self.batch_size < sum(sizes) <= task.train_examples
         assert [size(b) for b in task.training_batches(0, 0, 2 * task.train_examples)] == [task.train_examples]
 
     def test_calibration_batches_are_of_equal_size(self, task: Task) -> None:
-        """Their average counts batches; more examples than there are take all that fill a batch."""
+        """Statistics are averaged over batches; requests beyond the data use all full batches."""
         for examples in (self.batch_size // 2, 2 * self.batch_size, 10 * task.train_examples):
             sizes = [size(b) for b in task.calibration_batches(examples, 0, self.batch_size)]
             assert len(set(sizes)) == 1 and sum(sizes) <= min(examples, task.train_examples)
@@ -111,12 +111,12 @@ class TaskContract:
         assert score == pytest.approx(task.metric.score([(outputs, whole[0].targets)]), abs=1e-5)
 
     def test_chance_is_a_score_or_nothing(self, task: Task) -> None:
-        """For the warning that nothing was learned."""
+        """Used for the warning that nothing was learned."""
         chance = task.chance()
         assert chance is None or -1 <= chance <= 1
 
     def test_an_excerpt_is_the_same_task_on_fewer_examples(self, task: Task) -> None:
-        """For ``check``."""
+        """Used by ``check``."""
         few = task.excerpt(self.batch_size, 0)
         assert few.inputs == task.inputs
         assert 1 <= few.train_examples <= self.batch_size and 1 <= few.val_examples <= self.batch_size
@@ -124,7 +124,7 @@ class TaskContract:
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
-    """Every tensor of a batch, in order."""
+    """Yield every tensor of a batch, in order."""
     if isinstance(value, Tensor):
         yield value
     else:
@@ -133,12 +133,12 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 
 def size(batch: Batch) -> int:
-    """How many examples a batch has; all of its tensors agree."""
+    """Return the number of examples of a batch, equal in all its tensors."""
     (count,) = {len(tensor) for tensor in tensors(batch)}
     return count
 
 
 def same(batches: Iterable[Batch], others: Iterable[Batch]) -> bool:
-    """Whether batches are bit-equal."""
+    """Return whether batches are bit-equal."""
     pairs = zip(tensors(list(batches)), tensors(list(others)), strict=True)
     return all(one.shape == other.shape and torch.equal(one, other) for one, other in pairs)

@@ -131,7 +131,7 @@ def test_renaming_operations_renames_the_result(seed: int) -> None:
 
 @given(seed=SEEDS, epochs=st.integers(2, 5))
 @settings(max_examples=20)
-def test_a_resample_has_one_epoch_less_and_none_of_another_round(seed: int, epochs: int) -> None:
+def test_a_resample_has_one_epoch_fewer_and_none_of_another_round(seed: int, epochs: int) -> None:
     """Drawing T - 1 of T gives means of the right variance: sigma^2 / T, estimated without bias."""
     state = searched(SMALL, seed, epochs)
     rounds = rounds_of(state.history, state.evaluations, SMALL)
@@ -167,7 +167,7 @@ def test_a_lead_is_the_difference_of_expectations() -> None:
     assert error_N[1] == pytest.approx(np.std(expected_B, ddof=1))
 
 
-def test_an_edge_that_takes_no_part_in_both_agrees() -> None:
+def test_an_edge_inactive_in_both_agrees() -> None:
     space = SPACES["conditional"]
     off = next(k for k in range(2) if not space.active(np.array([k, 0]))[1])
     stays_E, same, distance = agreement(np.array([[off, 1], [off, 0]]), np.array([off, 0]), space)

@@ -1,4 +1,4 @@
-"""Errors survive the way out of a worker and tell the way out of the problem."""
+"""Errors survive pickling between processes and carry a hint."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def test_bad_input_exits_with_2_and_every_other_failure_with_1(kind: type[Ddpnas
 
 
 @pytest.mark.parametrize("name", ["ConfigError", "DataError", "RunDirError", "ResourceError", "GenotypeError"])
-def test_what_the_user_can_mend_before_anything_starts_is_bad_input(name: str) -> None:
+def test_what_the_user_can_fix_before_anything_starts_is_bad_input(name: str) -> None:
     assert issubclass(getattr(errors, name), BadInput)
 
 
 @pytest.mark.parametrize("name", ["DivergedError", "WorkerLostError"])
-def test_what_goes_wrong_later_is_a_failure_and_no_bad_input(name: str) -> None:
+def test_what_goes_wrong_later_is_a_failure_and_not_bad_input(name: str) -> None:
     kind = getattr(errors, name)
     assert issubclass(kind, DdpnasError)
     assert not issubclass(kind, BadInput)

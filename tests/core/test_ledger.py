@@ -1,4 +1,4 @@
-"""The ledger of a search: what every round pruned, by how much, and how likely that was a mistake.
+"""The ledger of a search: every round's prunings, margins, and error probabilities.
 
 Axes: E edges, K candidates.
 """
@@ -29,7 +29,7 @@ EDGES = [edge.name for edge in SPACE.edges]
 
 
 def noisy(request: EvalRequest) -> EvalResult:
-    """An operation's worth is its index; a little noise an architecture and epoch, and progress between epochs."""
+    """An operation's worth is its index; a little noise per architecture and epoch, and progress between epochs."""
     noise = rng_for(request.epoch, request.architecture).normal(0, 0.01)
     return EvalResult(score=float(0.2 + 0.05 * request.alpha_E.sum() + 0.01 * request.epoch + noise), loss=1.0)
 
@@ -48,12 +48,12 @@ def rows(state: SearchState) -> list[LedgerRow]:
     return ledger(state.history, state.evaluations, SPACE, 1)
 
 
-def test_there_is_a_row_a_round_and_edge(state: SearchState, rows: list[LedgerRow]) -> None:
+def test_there_is_one_row_per_round_and_edge(state: SearchState, rows: list[LedgerRow]) -> None:
     assert [(row.round, row.edge) for row in rows] == [(r, edge) for r in range(state.round) for edge in EDGES]
     assert state.round == 3
 
 
-def test_it_names_what_went_and_when(state: SearchState, rows: list[LedgerRow]) -> None:
+def test_it_names_what_was_pruned_and_when(state: SearchState, rows: list[LedgerRow]) -> None:
     for row in rows:
         e = EDGES.index(row.edge)
         gone = np.flatnonzero(state.pruned_at_EK[e] == row.round)
@@ -62,7 +62,7 @@ def test_it_names_what_went_and_when(state: SearchState, rows: list[LedgerRow]) 
     assert not [row for row in rows if row.edge == "e2" and row.pruned], "one of each group stays"
 
 
-def test_the_margin_is_to_the_next_that_could_have_gone(state: SearchState, rows: list[LedgerRow]) -> None:
+def test_the_margin_is_to_the_next_prunable_one(state: SearchState, rows: list[LedgerRow]) -> None:
     margins = 0
     live_EK = SPACE.exists_EK
     for record in state.history:
@@ -116,7 +116,7 @@ def test_what_is_clear_is_no_risk_and_what_is_noise_is_one() -> None:
     assert first.p_worst_two_confused > 0.2
 
 
-def test_one_epoch_a_round_leaves_nothing_to_estimate() -> None:
+def test_one_epoch_per_round_leaves_nothing_to_estimate() -> None:
     """Where every operation of every edge has been seen once; what came again says something about the noise."""
     equal = counted_space("equal", (4, 0, 0), (4, 0, 0))
     state = searched(Pruning(epochs_per_round=1), equal)
@@ -132,7 +132,7 @@ def test_scores_without_training_do_not_count(rows: list[LedgerRow]) -> None:
     assert ledger_table(ledger(state.history, state.evaluations, SPACE, 1)) == ledger_table(rows)
 
 
-def test_without_pruning_nothing_went() -> None:
+def test_without_pruning_nothing_is_listed_as_pruned() -> None:
     state = searched(Pruning(epochs_per_round=2, prune=False, evaluations=20))
     rows = ledger(state.history, state.evaluations, SPACE, 1)
     assert len(rows) == 6
@@ -156,7 +156,7 @@ def test_theta_after_the_last_round_says_nothing(state: SearchState, rows: list[
     assert all(math.isnan(x) for row in found[9:] for x in (row.sigma, row.margin, row.p_best_pruned))
 
 
-def test_an_edge_that_takes_no_part_in_some_is_estimated_from_the_others() -> None:
+def test_an_edge_inactive_in_some_is_estimated_from_the_others() -> None:
     space = SPACES["conditional"]
     state = searched(Pruning(epochs_per_round=3), space)
     rows = ledger(state.history, state.evaluations, space, 1)
@@ -166,7 +166,7 @@ def test_an_edge_that_takes_no_part_in_some_is_estimated_from_the_others() -> No
         assert math.isnan(row.p_best_pruned) or 0 <= row.p_best_pruned <= 1
 
 
-def test_the_file_has_a_column_a_field(rows: list[LedgerRow]) -> None:
+def test_the_file_has_one_column_per_field(rows: list[LedgerRow]) -> None:
     table = read_parquet(ledger_table(rows))
     assert table.schema.equals(LEDGER)
     assert table.num_rows == len(rows)

@@ -43,10 +43,8 @@ def test_only_the_chosen_one_is_imported() -> None:
     assert "toy_box.broken" not in sys.modules
 
 
-def test_a_helper_is_none_by_name_but_its_function_can_be_named() -> None:
-    with pytest.raises(
-        ConfigError, match=r"^toy: 'helper' is no built-in toy and not module:function; allowed: ball, "
-    ):
+def test_a_helper_is_not_found_by_name_but_its_function_can_be_named() -> None:
+    with pytest.raises(ConfigError, match=r"^toy: 'helper' is not a built-in toy or module:function; allowed: ball, "):
         TOYS.find("helper", "toy")
     assert TOYS.find("toy_box.helper:make", "toy") is TOYS.find("ball", "toy")
 
@@ -54,7 +52,7 @@ def test_a_helper_is_none_by_name_but_its_function_can_be_named() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("bal", r"toy: 'bal' is no built-in toy and not module:function; did you mean ball\?"),
+        ("bal", r"toy: 'bal' is not a built-in toy or module:function; did you mean ball\?"),
         (
             "broken",
             r"toy: 'broken' cannot be imported: No module named 'no_such_module'; is its folder on PYTHONPATH\?",
@@ -65,7 +63,7 @@ def test_a_helper_is_none_by_name_but_its_function_can_be_named() -> None:
         ("toy_box.ball:__name__", r"'toy_box.ball:__name__' is a str; a function that returns a toy is needed"),
     ],
 )
-def test_what_cannot_be_found_is_said_in_one_line(name: str, message: str) -> None:
+def test_an_unknown_name_is_a_one_line_error(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as error:
         TOYS.find(name, "toy")
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Which operations may go, and which one goes (Alg. 1, lines 11-14; Sec. 3.2). Axes: E edges, K candidates."""
+"""Prunable operations, and the one that is pruned (Alg. 1, lines 11-14; Sec. 3.2). Axes: E edges, K candidates."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CELL = SearchSpace("cell", (Edge("e", (CONV3, CONV5, NONE, SKIP, POOL)),), ((0,)
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """A point in a search: a ragged space and what is known of it. theta has no ties."""
+    """A point in a search: a ragged space with theta, without ties, and live operations."""
 
     space: SearchSpace
     theta_EK: FloatArray
@@ -58,21 +58,21 @@ def names(mask_EK: BoolArray, space: SearchSpace = CELL) -> list[str]:
     return [op.name for op, there in zip(space.edges[0].candidates, mask_EK[0], strict=False) if there]
 
 
-def test_the_likeliest_generable_op_of_each_group_is_reserved() -> None:
+def test_the_most_probable_selectable_op_of_each_group_is_reserved() -> None:
     # Parameter: conv_3x3 (0.30) beats conv_5x5 (0.10). Non-parameter: skip (0.20) beats pool (0.15); none is not kept.
     theta_EK = np.array([[0.30, 0.10, 0.25, 0.20, 0.15]])
     assert names(prunable(theta_EK, everything(CELL), CELL, keep_per_group=1)) == ["conv_5x5", "none", "pool"]
 
 
-def test_the_least_likely_prunable_op_goes() -> None:
+def test_the_least_probable_prunable_op_is_pruned() -> None:
     theta_EK = np.array([[0.30, 0.10, 0.25, 0.20, 0.15]])
     after_EK = prune(theta_EK, everything(CELL), everything(CELL), CELL, keep_per_group=1)
     assert names(after_EK) == ["conv_3x3", "none", "skip", "pool"]
 
 
-def test_pruning_never_takes_a_reserved_op_even_the_least_likely_of_all() -> None:
-    # Both convolutions are the least likely of the edge; 0.04 is the best of its group and stays, 0.03 goes;
-    # then none, then pool go, though both are likelier than conv_3x3.
+def test_pruning_never_takes_a_reserved_op_even_the_least_probable_of_all() -> None:
+    # Both convolutions are the least probable of the edge; 0.04 is the best of its group and stays, 0.03 goes;
+    # then none, then pool go, though both are more probable than conv_3x3.
     theta_EK = np.array([[0.04, 0.03, 0.25, 0.38, 0.30]])
     live_EK, gone = everything(CELL), []
     for _ in range(3):
@@ -84,7 +84,7 @@ def test_pruning_never_takes_a_reserved_op_even_the_least_likely_of_all() -> Non
     assert not prunable(theta_EK, live_EK, CELL, keep_per_group=1).any()
 
 
-def test_an_op_that_is_not_generable_goes_even_when_it_is_the_likeliest() -> None:
+def test_an_op_that_is_not_selectable_is_pruned_even_when_it_is_the_most_probable() -> None:
     theta_EK = np.array([[0.10, 0.05, 0.75, 0.06, 0.04]])
     live_EK = np.array([[True, False, True, True, False]])
     assert names(prunable(theta_EK, live_EK, CELL, keep_per_group=1)) == ["none"]
@@ -96,7 +96,7 @@ def test_two_a_group_leaves_none_alone_to_go() -> None:
     assert names(prunable(theta_EK, everything(CELL), CELL, keep_per_group=2)) == ["none"]
 
 
-def test_a_pruned_op_holds_no_reservation_however_likely() -> None:
+def test_a_pruned_op_holds_no_reservation_however_probable() -> None:
     # conv_3x3 is gone: its 0.60 counts for nothing, and conv_5x5 is the best parameter operation left.
     theta_EK = np.array([[0.60, 0.05, 0.10, 0.15, 0.10]])
     live_EK = np.array([[False, True, True, True, True]])
@@ -116,7 +116,7 @@ def test_ties_reserve_the_smaller_index_and_prune_the_smallest_of_the_rest() -> 
     assert names(prune(theta_EK, everything(space), everything(space), space, 1), space) == ["o0", "o2", "o3"]
 
 
-def test_the_least_likely_op_stays_when_it_was_not_visited() -> None:
+def test_the_least_probable_op_stays_when_it_was_not_visited() -> None:
     # conv_5x5 (0.10) would go, but had no score this round; pool (0.15) is the next.
     theta_EK = np.array([[0.30, 0.10, 0.25, 0.20, 0.15]])
     visited_EK = np.array([[True, False, True, True, True]])
@@ -138,10 +138,12 @@ def test_prunable_ops_are_live_and_everything_else_live_is_the_best_of_its_group
     may_go_EK = prunable(now.theta_EK, now.live_EK, now.space, keep)
     assert not (may_go_EK & ~now.live_EK).any()
     for e, edge in enumerate(now.space.edges):
-        likeliest_first = [int(k) for k in np.argsort(-now.theta_EK[e]) if now.live_EK[e, k]]
+        most_probable_first = [int(k) for k in np.argsort(-now.theta_EK[e]) if now.live_EK[e, k]]
         expected = set()
         for group in GROUPS:
-            members = [k for k in likeliest_first if edge.candidates[k].group == group and edge.candidates[k].generable]
+            members = [
+                k for k in most_probable_first if edge.candidates[k].group == group and edge.candidates[k].generable
+            ]
             expected |= set(members[:keep])
         assert set(np.flatnonzero(now.live_EK[e] & ~may_go_EK[e])) == expected
 
@@ -183,7 +185,7 @@ def test_unvisited_ops_are_not_pruned(now: Situation, keep: int) -> None:
 
 @LAW
 @given(now=situations(), keep=st.integers(1, 3), seed=st.integers(0, 2**32 - 1))
-def test_renaming_operations_renames_what_goes(now: Situation, keep: int, seed: int) -> None:
+def test_renaming_operations_renames_what_is_pruned(now: Situation, keep: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(len(edge.candidates)) for edge in now.space.edges]
     renamed_edges = tuple(

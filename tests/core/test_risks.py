@@ -1,4 +1,4 @@
-"""What a run's records say about its pruning. Axes: N architectures, E edges, K candidates, R rounds, T epochs."""
+"""Pruning risks estimated from records. Axes: N architectures, E edges, K candidates, R rounds, T epochs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Round:
 def sampled_round(
     effect_EK: FloatArray, sigma: float, rng: np.random.Generator, epochs: int = 3, drift: float = 0.01
 ) -> Round:
-    """Disjointly sampled architectures whose scores add an effect an edge, one an epoch, and noise."""
+    """Disjointly sampled architectures whose scores add an effect per edge, one per epoch, and noise."""
     live_EK = np.ones(effect_EK.shape, dtype=bool)
     theta_EK = live_EK / effect_EK.shape[1]
     alphas_NE = np.concatenate([disjoint_sample(theta_EK, live_EK, rng) for _ in range(epochs)])
@@ -147,7 +147,7 @@ def test_the_ledger_tells_how_often_rounds_prune_the_wrong_operation() -> None:
     assert np.mean(sure, axis=0)[1] < p_best / 3
 
 
-def test_scores_that_tell_nothing_apart_leave_every_operation_equally_likely() -> None:
+def test_scores_that_tell_nothing_apart_leave_every_operation_equally_probable() -> None:
     # The same two scores for each operation, in either order: the means agree, the residuals do not vanish.
     alphas_NE, epoch_N = np.array([[0], [1], [2], [3]] * 2), np.repeat([0, 1], 4)
     scores_N = np.array([0.4, 0.6, 0.4, 0.6, 0.6, 0.4, 0.6, 0.4])
@@ -191,7 +191,7 @@ def test_nan_where_scores_have_no_noise() -> None:
     assert isnan(risks.estimate.sigma) and np.isnan(risks.p_best_pruned_E).all()
 
 
-def test_unvisited_operations_and_ragged_edges_take_no_part() -> None:
+def test_unvisited_operations_and_ragged_edges_are_ignored() -> None:
     rng = np.random.default_rng(0)
     case = sampled_round(rng.normal(0, 0.01, (2, 5)), 0.01, rng)
     wider_EK = np.hstack([case.live_EK, [[True], [False]]])  # live on one edge, padding on the other; no visit
@@ -202,7 +202,7 @@ def test_unvisited_operations_and_ragged_edges_take_no_part() -> None:
     assert np.isnan(after.stderr_EK[:, 5]).all()
 
 
-def test_an_edge_that_took_no_part_leaves_no_trace() -> None:
+def test_an_inactive_edge_leaves_no_trace() -> None:
     rng = np.random.default_rng(0)
     case = sampled_round(rng.normal(0, 0.01, (2, 5)), 0.01, rng)
     active_NE = np.tile([True, False], (len(case.scores_N), 1))
@@ -222,10 +222,10 @@ def test_percentages_are_refused() -> None:
 
 
 def records(sigma_R: FloatArray, epochs: int, edges: int = 2) -> tuple[IntArray, FloatArray, IntArray, IntArray]:
-    """The columns of a run whose rounds have these deviations."""
+    """The columns of a run whose rounds have these standard deviations."""
     rng = np.random.default_rng(0)
     effect_EK = rng.normal(0, 0.01, (edges, 6))
-    effect_EK[1:] = 0  # what other edges do is noise to an edge; none here
+    effect_EK[1:] = 0  # choices on other edges are noise to an edge; none here
     rounds = [sampled_round(effect_EK, sigma, rng, epochs, drift=0.001) for sigma in sigma_R]
     return (
         np.concatenate([case.alphas_NE for case in rounds]),

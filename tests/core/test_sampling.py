@@ -37,7 +37,7 @@ def random_live(rng: np.random.Generator, live_E: IntArray, ops: int) -> BoolArr
 
 
 def counts_of(alphas_NE: IntArray, ops: int) -> IntArray:
-    """How often every edge uses every operation, shape (E, K)."""
+    """Count how often every edge uses every operation, shape (E, K)."""
     return np.stack([(alphas_NE == k).sum(axis=0) for k in range(ops)], axis=1)
 
 
@@ -89,7 +89,7 @@ def test_any_number_of_architectures_is_counted_out_evenly(seed: int, edges: int
         assert counts[live].max() - counts[live].min() <= 1
 
 
-def test_a_pruned_op_is_never_drawn_however_likely() -> None:
+def test_a_pruned_op_is_never_drawn_however_probable() -> None:
     theta_EK, live_EK = repeated([0.98, 0.01, 0.01], [False, True, True], edges=2_000)
     alphas_NE = disjoint_sample(theta_EK, live_EK, np.random.default_rng(0))
     assert set(np.unique(alphas_NE)) == {1, 2}
@@ -158,7 +158,7 @@ def test_a_narrow_edge_repeats_what_theta_prefers() -> None:
 
 
 def test_single_architectures_of_consecutive_epochs_follow_theta() -> None:
-    # As the search does it: a fresh keyed generator an epoch.
+    # As in a search: a fresh keyed generator per epoch.
     theta_EK, live_EK = repeated([0.6, 0.3, 0.1], edges=4)
     draws = [disjoint_sample(theta_EK, live_EK, rng_for(0, epoch // 3, epoch), n=1) for epoch in range(DRAWS // 4)]
     counts = np.bincount(np.concatenate(draws).ravel(), minlength=3)
@@ -235,7 +235,7 @@ def test_each_edge_is_drawn_from_theta_over_what_is_live() -> None:
     alphas_NE = independent_sample(theta_EK, live_EK, n, rng_for(0, 1, 2))
     assert alphas_NE.shape == (n, 4)
     shares_EK = np.array([np.bincount(alphas_NE[:, e], minlength=4) / n for e in range(4)])
-    # What is live shares what it has; an edge whose theta lies on the dead alone still draws the living.
+    # Live operations share their mass; an edge whose theta lies on pruned ones alone still draws live ones.
     expected_EK = [[0.5, 0.3, 0.2, 0], [0, 0.4, 0.6, 0], [0.5, 0, 0, 0.5], [0, 0, 1, 0]]
     np.testing.assert_allclose(shares_EK, expected_EK, atol=5 * np.sqrt(0.25 / n))
     assert not shares_EK[~live_EK].any()

@@ -1,4 +1,4 @@
-"""What a search costs, counted before it starts. Axes: E edges, K candidates."""
+"""Planned cost of a search. Axes: E edges, K candidates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ edge_kinds = st.tuples(st.integers(0, 5), st.integers(0, 4), st.integers(0, 2)).
 
 
 def space_of(*kinds: tuple[int, int, int]) -> SearchSpace:
-    """A space with an edge for each (parameter, non-parameter, not generable non-parameter) count."""
+    """A space with an edge for each (parameter, non-parameter, non-selectable non-parameter) count."""
     edges = []
     for e, (parameter, other, lost) in enumerate(kinds):
         ops = [Op(f"p{i}", "parameter") for i in range(parameter)]

@@ -64,7 +64,7 @@ def test_op_is_what_an_index_of_alpha_chooses() -> None:
     assert [SPACE.op(0, 3), SPACE.op(1, 0), SPACE.op(2, 0)] == [SKIP, WIDE, CONV]
 
 
-def test_every_edge_takes_part_unless_a_gate_says_otherwise() -> None:
+def test_every_edge_is_active_unless_a_gate_says_otherwise() -> None:
     alpha_E = np.array([0, 1, 0])
     assert SPACE.active(alpha_E).tolist() == [True, True, True]
     assert replace(SPACE, gate=only_first).active(alpha_E).tolist() == [True, False, False]
@@ -81,7 +81,7 @@ def test_blocks_that_are_no_partition_of_the_edges_are_refused(blocks: tuple[tup
 
 
 def test_edges_of_one_name_are_refused() -> None:
-    with pytest.raises(ValueError, match="space 'bad': edge names must be unique"):
+    with pytest.raises(ValueError, match="space 'bad': needs at least one edge, and unique edge names"):
         SearchSpace("bad", (Edge("a", (CONV,)), Edge("a", (SKIP,))), ((0,), (1,)))
 
 
@@ -100,7 +100,7 @@ def cell_edge(name: str) -> Edge:
     return Edge(name, (CONV, NONE, SKIP))
 
 
-def test_edges_can_be_left_out_by_the_candidate_that_is_not_generable() -> None:
+def test_edges_can_be_left_out_by_the_candidate_that_is_not_selectable() -> None:
     edges = (cell_edge("a"), cell_edge("b"), cell_edge("c"))
     assert SearchSpace("cell", edges, ((0, 1, 2),), inputs=2).inputs == 2
     assert SearchSpace("cell", edges, ((0, 1), (2,)), inputs=1).inputs == 1
@@ -109,7 +109,9 @@ def test_edges_can_be_left_out_by_the_candidate_that_is_not_generable() -> None:
 @pytest.mark.parametrize(("blocks", "inputs"), [(((0, 1), (2,)), 2), (((0, 1, 2),), 4), (((0, 1, 2),), 0)])
 def test_more_inputs_than_a_block_has_edges_are_refused(blocks: tuple[tuple[int, ...], ...], inputs: int) -> None:
     edges = (cell_edge("a"), cell_edge("b"), cell_edge("c"))
-    with pytest.raises(ValueError, match=rf"space 'bad': inputs is {inputs}; every block needs at least so many edges"):
+    with pytest.raises(
+        ValueError, match=rf"space 'bad': inputs is {inputs}; every block needs at least that many edges"
+    ):
         SearchSpace("bad", edges, blocks, inputs=inputs)
 
 
@@ -166,7 +168,7 @@ HEIGHT = LongestPath(CELL_ARCS, np.tile([False, True], (5, 1)))
         ([1, 1, 1, 1, 0], 1),  # all nodes hang on the inputs
         ([1, 1, 0, 1, 1], 2),  # 0-2-3
         ([0, 1, 0, 0, 1], 2),  # 1-2-3
-        ([0, 0, 1, 0, 1], 1),  # nothing reaches node 2, so 2-3 is no path from an input
+        ([0, 0, 1, 0, 1], 1),  # nothing reaches node 2, so 2-3 is not a path from an input
         ([0, 0, 0, 0, 1], 0),
         ([0, 0, 0, 0, 0], 0),
     ],
@@ -233,7 +235,7 @@ def test_expectation_is_the_mean_theta_of_the_chosen_ops() -> None:
     assert expectation(np.array([1, 1, 0]), theta_EK, SPACE) == pytest.approx(1.7 / 3, rel=1e-15)
 
 
-def test_an_op_that_is_not_generable_adds_nothing_but_its_edge_counts() -> None:
+def test_an_op_that_is_not_selectable_adds_nothing_but_its_edge_counts() -> None:
     # (none, wide, conv): (0 + 0.7 + 1.0) / 3; the 0.3 of none is not added, and the divisor stays 3.
     theta_EK = np.array([[0.1, 0.4, 0.3, 0.2], [0.7, 0.3, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
     assert expectation(np.array([2, 0, 0]), theta_EK, SPACE) == pytest.approx(1.7 / 3, rel=1e-15)

@@ -35,7 +35,7 @@ SPACINGS = (0.1, 0.41, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
 
 @st.composite
 def gaussians(draw: st.DrawFn) -> tuple[FloatArray, FloatArray]:
-    """Means and deviations of one to eight operations."""
+    """Means and standard deviations of one to eight operations."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     operations = draw(st.integers(1, 8))
     return rng.uniform(-1, 1, operations), 10 ** rng.uniform(-2, 0.5, operations)
@@ -137,7 +137,7 @@ def test_theorem_3_bounds_nothing_where_the_two_worst_are_closer_than_the_averag
     assert p_worst_kept(mu_K, 0.1) == pytest.approx(0.5)
 
 
-# --- which of K is the least ----------------------------------------------------------------------------------------
+# --- the least of K ------------------------------------------------------------------------------------------------
 
 
 @LAW

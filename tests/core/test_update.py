@@ -21,7 +21,7 @@ gammas = st.floats(0.0, 0.99)
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What Eq. 4-5 start from."""
+    """Inputs of Eq. 4-5."""
 
     theta_EK: FloatArray
     momentum_EK: FloatArray
@@ -149,7 +149,7 @@ def test_adding_a_constant_to_all_utilities_of_an_edge_changes_nothing(
 
 @LAW
 @given(now=rounds(), gamma=gammas)
-def test_of_two_ops_with_equal_past_the_better_one_ends_likelier(now: Round, gamma: float) -> None:
+def test_of_two_ops_with_equal_past_the_better_one_ends_more_probable(now: Round, gamma: float) -> None:
     even_EK = now.exists_EK / now.exists_EK.sum(axis=1, keepdims=True)
     momentum_EK = momentum(np.zeros_like(even_EK), now.utility_EK, now.live_EK, gamma)
     theta_EK = distribution(even_EK, momentum_EK, now.exists_EK)
@@ -173,7 +173,7 @@ def test_an_unvisited_op_gets_the_mean_utility_of_its_edge() -> None:
     np.testing.assert_allclose(fill_unvisited(utility_EK, live_EK)[live_EK], [0.2, 0.4, 0.6])
 
 
-def test_an_unvisited_op_takes_part_in_the_softmax_with_the_mean() -> None:
+def test_an_unvisited_op_enters_the_softmax_with_the_mean() -> None:
     # Utilities -ln 2 and ln 2, mean 0: exp gives 1/2, 2 and 1, shares 1/7, 4/7 and 2/7.
     after_EK = momentum(np.zeros((1, 3)), np.array([[-log(2), log(2), NAN]]), everything(1, 3), gamma=0.0)
     np.testing.assert_allclose(after_EK, [[1 / 7, 4 / 7, 2 / 7]], rtol=1e-14)

@@ -87,7 +87,7 @@ def test_keys_that_a_reader_does_not_understand_are_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("images", "'images' is no built-in data set and not module:function"),
+        ("images", "'images' is not a built-in data set or module:function"),
         ("parqet", "did you mean parquet?"),
         ("shades:raed", "has no attribute 'raed'"),
         ("odd:read", "'odd:read': KEYS has 'paht'; allowed: path, val_path"),

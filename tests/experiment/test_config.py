@@ -196,7 +196,7 @@ def test_what_is_wrong_with_an_override_is_said(override: str, message: str) -> 
         (["trainng.lr=1"], "--set trainng.lr=1: trainng is not a key"),
         (["pruning=3"], "--set pruning=3: pruning: a section with keys is needed, got 3"),
         (["space.node=2"], "--set space.node=2: space.node is not an option of space 'cell'"),
-        (["space.name=cel"], "--set space.name=cel: space.name: 'cel' is no built-in space"),
+        (["space.name=cel"], "--set space.name=cel: space.name: 'cel' is not a built-in space"),
         (["seed=1", "evaluation.kind=table"], "--set evaluation.kind=table: evaluation.table is missing"),
         (["evaluation.probe=4"], "--set evaluation.probe=4: evaluation.probe is 4"),
         (["training.merge=sequential"], "--set training.merge=sequential: training.merge=sequential needs"),
@@ -216,7 +216,7 @@ def test_an_error_of_an_override_names_the_override(overrides: list[str], messag
         ("training: {lrr: 1}", "training.lrr is not a key"),
         ("space: {node: 2}", "space.node is not an option"),
         ("evaluation: {kind: table}", "evaluation.table is missing"),
-        ("space: {name: cel}", "space.name: 'cel' is no built-in space"),
+        ("space: {name: cel}", "space.name: 'cel' is not a built-in space"),
     ],
 )
 def test_an_error_of_the_file_names_the_file_whatever_else_was_overridden(
@@ -300,7 +300,7 @@ def test_wrong_types(text: str, message: str) -> None:
         ("training: {merge: average}", "a.yaml: training.merge is 'average'; input should be 'mean' or 'sequential'"),
         (
             "data: {name: digit}",
-            "a.yaml: data.name: 'digit' is no built-in data set and not module:function; did you mean digits?",
+            "a.yaml: data.name: 'digit' is not a built-in data set or module:function; did you mean digits?",
         ),
         ("data: {val_fraction: 1.0}", "a.yaml: data.val_fraction is 1.0; input should be less than 1"),
         ("data: {std: [0.5, 0.0]}", "a.yaml: data.std is [0.5, 0.0]; input should be greater than 0"),
@@ -311,7 +311,7 @@ def test_wrong_types(text: str, message: str) -> None:
         ("execution: {retry_deadline_s: 0}", "a.yaml: execution.retry_deadline_s is 0; input should be greater than 0"),
         (
             "strategy: darts",
-            "a.yaml: strategy: 'darts' is no built-in strategy and not module:function; allowed: evolution, "
+            "a.yaml: strategy: 'darts' is not a built-in strategy or module:function; allowed: evolution, "
             "multinomial, pruning, random, reinforce, surrogate",
         ),
     ],

@@ -1,4 +1,4 @@
-"""Search spaces of one's own, each one function found as ``module:function``: a chain, and one that shares slices.
+"""Custom search spaces, each one function found as ``module:function``: a chain, and one that shares slices.
 
 Axes: E edges, K candidates.
 """
@@ -237,9 +237,12 @@ class TestElasticSpace(SpaceContract):
         (["skip_connect"] * 3, "an operation for each of layer0, layer1, layer2 is needed"),
         (
             {"layer0": "skip_connect", "layer1": "sep_conv_5x5", "layer2": "skip_connect"},
-            "layer1: 'sep_conv_5x5' is no operation of this edge; did you mean sep_conv_3x3?",
+            "layer1: 'sep_conv_5x5' is not an operation of this edge; did you mean sep_conv_3x3?",
         ),
-        ({"layer0": 1, "layer1": "skip_connect", "layer2": "skip_connect"}, "layer0: 1 is no operation of this edge"),
+        (
+            {"layer0": 1, "layer1": "skip_connect", "layer2": "skip_connect"},
+            "layer0: 1 is not an operation of this edge",
+        ),
     ],
 )
 def test_a_genotype_by_edges_that_does_not_fit_is_refused(genotype: Any, message: str) -> None:
@@ -259,13 +262,13 @@ def test_a_built_in_space_is_found_by_its_name() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cel", "'cel' is no built-in space and not module:function; did you mean cell?"),
+        ("cel", "'cel' is not a built-in space or module:function; did you mean cell?"),
         ("no_such_lab.tiny:make", "'no_such_lab.tiny:make' cannot be imported: No module named 'no_such_lab'"),
         (f"{__name__}:mak", "has no attribute 'mak'; is its folder on PYTHONPATH?"),
         (f"{__name__}:CONV", "is a Op; a function that returns a SpaceSpec is needed"),
     ],
 )
-def test_what_cannot_be_found_is_said(name: str, message: str) -> None:
+def test_an_unknown_space_is_an_error(name: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         find_space(name)
     assert message in str(error.value)
@@ -294,7 +297,7 @@ def test_a_whole_search_of_a_space_of_ones_own() -> None:
     assert set(genotype) == {"layer0", "layer1", "layer2"}
 
 
-def test_a_search_of_slices_ends_although_an_edge_took_no_part() -> None:
+def test_a_search_of_slices_ends_although_an_edge_was_inactive() -> None:
     spec = make_elastic()
     task = make_task(DataConfig(name="digits", train_limit=64, val_limit=64), seed=0)
     executor = LocalExecutor(Trainer(spec=spec, task=task, config=TrainingConfig(batch_size=16, bn_images=0), seed=0))

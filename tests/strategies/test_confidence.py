@@ -1,4 +1,4 @@
-"""How sure a search says its result is, from whole searches with scripted scores."""
+"""The confidence that a search reports, from whole searches with scripted scores."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_a_child_differs_from_its_parent_in_one_block(space: SearchSpace) -> Non
     assert len(set(children)) > 10
 
 
-def test_every_alternative_is_equally_likely() -> None:
+def test_every_alternative_is_equally_probable() -> None:
     space = counted_space("small", (3, 0, 0), (1, 0, 0), (2, 0, 0))  # the edge in the middle has no alternative
     children = Counter(tuple(mutated(np.array([0, 0, 0]), space, rng_for(seed)).tolist()) for seed in range(2000))
     assert set(children) == {(1, 0, 0), (2, 0, 0), (0, 0, 1)}
@@ -77,7 +77,7 @@ def by_age(request: EvalRequest) -> EvalResult:
     return EvalResult(score=1.0 - request.epoch / 100, loss=1.0)
 
 
-def test_the_oldest_dies_however_good_it_is() -> None:
+def test_the_oldest_is_dropped_however_good_it_is() -> None:
     """When all compete, the best of the living has every child; by age that is always the oldest of them."""
     strategy = Evolution(evaluations=30, batch=1, population=5, tournament=5)
     rows = search(strategy, WIDE, 0, by_age).states[-1].evaluations
@@ -87,7 +87,7 @@ def test_the_oldest_dies_however_good_it_is() -> None:
 
 
 def test_a_tournament_of_one_is_no_selection() -> None:
-    """Scores then play no part in who is asked next."""
+    """Scores then do not influence the next architectures."""
     strategy = Evolution(evaluations=25, population=5, tournament=1)
     asked = [[row.alpha_E for row in search(strategy, WIDE, 0, script).states[-1].evaluations] for script in SCRIPTS]
     assert asked[0] == asked[1]
@@ -101,7 +101,7 @@ SCRIPTS = (by_age, lambda request: EvalResult(score=request.epoch / 100, loss=1.
 
 
 def test_it_climbs() -> None:
-    """On a score that adds an edge at a time it finds better ones than the random ones that it started with."""
+    """On an additive score it improves on the random architectures it started with."""
 
     def script(request: EvalRequest) -> EvalResult:
         return EvalResult(score=float((request.alpha_E == 1).mean()), loss=1.0)

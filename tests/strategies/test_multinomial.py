@@ -67,7 +67,7 @@ def slow_comparisons(evaluations: list[Evaluation], new: int, space: SearchSpace
 
 def test_comparisons_by_hand() -> None:
     # a scores 0.5, b scores 0.7, a again 0.6: b, trained once, beats a, trained twice; c was never trained. It loses to
-    # neither, as it was trained less, and beats nobody, as it scored nothing.
+    # neither, as it was trained less, and beats none, as it scored nothing.
     space = counted_space("one", (3, 0, 0))
     rows = recorded([(0,), (1,), (0,)], [0.5, 0.7, 0.6])
     np.testing.assert_array_equal(comparisons(rows, 1, space), [[-1, 1, 0]])
@@ -118,7 +118,7 @@ def test_it_learns_which_operation_is_best() -> None:
         strategy = Multinomial(rounds=Rounds(evaluations=60))
         state = search(strategy, space, seed, script).states[-1]
         assert int(state.theta_EK[0].argmax()) == 3
-        assert strategy.answer(state, space) is None, "Eq. 10 takes the likeliest"
+        assert strategy.answer(state, space) is None, "Eq. 10 takes the most probable"
 
 
 # --- sampling ---

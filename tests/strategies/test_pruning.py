@@ -34,7 +34,7 @@ Script = Callable[[EvalRequest], EvalResult]
 
 @dataclass(slots=True)
 class FakeExecutor:
-    """Scores architectures by a script and remembers what it was asked."""
+    """Scores architectures by a script and records its requests."""
 
     script: Script
     asked: list[EvalRequest] = field(default_factory=list)
@@ -55,7 +55,7 @@ def at_random(request: EvalRequest) -> EvalResult:
 
 
 def states_of(strategy: Strategy, executor: FakeExecutor, space: SearchSpace, state: SearchState) -> list[SearchState]:
-    """The driver's loop: the state it starts with and the state after each epoch."""
+    """Run the driver's loop; return the first state and the state after each epoch."""
     states = [state]
     while (plan := strategy.ask(states[-1], space)) is not None:
         assert len(states) < 500, "the search does not end"
@@ -88,7 +88,7 @@ def assert_same_state(first: SearchState, second: SearchState) -> None:
 
 
 def space_of(*kinds: tuple[int, int, int]) -> SearchSpace:
-    """A space with an edge for each (parameter, non-parameter, not generable non-parameter) count."""
+    """A space with an edge for each (parameter, non-parameter, non-selectable non-parameter) count."""
     edges = []
     for e, (parameter, other, lost) in enumerate(kinds):
         ops = [Op(f"p{i}", "parameter") for i in range(parameter)]
@@ -100,7 +100,7 @@ def space_of(*kinds: tuple[int, int, int]) -> SearchSpace:
 
 @st.composite
 def spaces(draw: st.DrawFn) -> SearchSpace:
-    """Ragged spaces with groups and generability at random; every edge has something generable."""
+    """Ragged spaces with random groups and selectability; every edge has a selectable operation."""
     kind = st.tuples(st.sampled_from(GROUPS), st.booleans())
     kinds = st.lists(kind, min_size=1, max_size=7).filter(lambda ops: any(generable for _, generable in ops))
     edges = []
@@ -214,7 +214,7 @@ def test_theta_and_live_change_once_a_round(space: SearchSpace, epochs_per_round
 
 @LAW
 @given(space=spaces(), seed=seeds)
-def test_the_history_tells_when_each_op_went(space: SearchSpace, seed: int) -> None:
+def test_the_history_records_when_each_op_was_pruned(space: SearchSpace, seed: int) -> None:
     final = search(Pruning(epochs_per_round=1), at_random, space, seed)
     live_EK = space.exists_EK
     for number, decided in enumerate(final.history):
@@ -304,7 +304,7 @@ def test_given_epochs_to_average_over_the_best_op_of_every_edge_is_kept(seed: in
 
 @LAW
 @given(space=spaces(), epochs_per_round=st.integers(1, 3), seed=seeds, data=st.data())
-def test_a_search_restarted_from_any_state_goes_on_identically(
+def test_a_search_restarted_from_any_state_continues_identically(
     space: SearchSpace, epochs_per_round: int, seed: int, data: st.DataObject
 ) -> None:
     strategy = Pruning(epochs_per_round=epochs_per_round)
@@ -354,7 +354,7 @@ def test_every_epoch_pairs_the_ops_anew() -> None:
     assert len(set(drawn)) == 4
 
 
-def test_nothing_is_asked_where_nothing_can_be_pruned() -> None:
+def test_ask_returns_none_where_nothing_can_be_pruned() -> None:
     space = space_of((1, 1, 0), (1, 0, 0))
     assert Pruning().ask(initial_state(space, seed=0), space) is None
 
@@ -442,12 +442,12 @@ class TestAlgorithm1(StrategyContract):
         return lambda _evaluations: Pruning(epochs_per_round=2)
 
 
-# A budget beyond Algorithm 1: what is left of it verifies the most likely architectures.
+# A budget beyond Algorithm 1: what is left of it verifies the most probable architectures.
 
 
 @LAW
 @given(space=spaces(), more=st.integers(1, 70), epochs_per_round=st.integers(1, 2), seed=seeds)
-def test_the_rest_of_a_budget_verifies_the_most_likely_without_training(
+def test_the_rest_of_a_budget_verifies_the_most_probable_without_training(
     space: SearchSpace, more: int, epochs_per_round: int, seed: int
 ) -> None:
     needed = planned_architecture_epochs(space, 1, epochs_per_round)
@@ -477,7 +477,7 @@ def test_the_rest_of_a_budget_verifies_the_most_likely_without_training(
     assert scores[tuple(answer_E.tolist())] == best
 
 
-def test_of_equal_scores_the_most_likely_is_the_answer() -> None:
+def test_of_equal_scores_the_most_probable_is_the_result() -> None:
     strategy = Pruning(epochs_per_round=1, evaluations=12 + 9)
     final = search(strategy, scored_by(lambda _: 0.5), NASBENCH201)
     assert [row.trained for row in final.evaluations].count(False) == 9
@@ -487,7 +487,7 @@ def test_of_equal_scores_the_most_likely_is_the_answer() -> None:
 
 
 def test_what_the_verified_learned_from_is_theta_alone() -> None:
-    """Verification comes once: neither its scores nor a budget that it could not spend go on with the search."""
+    """Verification comes once: neither its scores nor an unspent budget continue the search."""
     strategy = Pruning(epochs_per_round=1, evaluations=1000)
     state = search(strategy, at_random, SMALL)
     assert strategy.ask(state, SMALL) is None
@@ -495,7 +495,7 @@ def test_what_the_verified_learned_from_is_theta_alone() -> None:
     assert (state.round, len(state.history)) == (state.epoch - 1, state.epoch - 1)
 
 
-def test_without_a_rest_the_answer_is_left_to_theta() -> None:
+def test_without_a_rest_theta_decides_the_result() -> None:
     for strategy in (Pruning(epochs_per_round=1), Pruning(epochs_per_round=1, evaluations=12)):
         final = search(strategy, at_random, NASBENCH201)
         assert len(final.evaluations) == 12
@@ -554,7 +554,7 @@ def test_the_first_round_is_the_same_with_and_without_pruning() -> None:
     assert (first.live_EK.sum(), other.live_EK.sum()) == (24, 30)
 
 
-# Gated spaces: an edge may be left out of an architecture.
+# Gated spaces: an edge may be inactive in an architecture.
 
 DEEP, SHALLOW = Op("deep", "parameter"), Op("shallow", "parameter")
 LAYER_OPS = (Op("a", "parameter"), Op("b", "parameter"), Op("c", "parameter"))
@@ -589,7 +589,7 @@ def test_only_ops_that_were_visited_are_pruned() -> None:
         assert set(np.flatnonzero(state.live_EK[1] & ~after.live_EK[1])) <= visited
 
 
-def test_a_search_ends_when_a_layer_can_no_longer_take_part() -> None:
+def test_a_search_ends_when_a_layer_can_no_longer_be_active() -> None:
     # "deep" always loses and goes in round 0; the layer has two operations too many, and nothing visits them any more.
     final = search(Pruning(epochs_per_round=1), scored_by(lambda alpha_E: 0.9 if alpha_E[0] == 1 else 0.1), DEPTH)
     assert not final.live_EK[0, 0]

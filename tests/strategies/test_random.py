@@ -38,14 +38,14 @@ def test_no_architecture_is_drawn_twice(batch: int) -> None:
         assert drawn <= NETWORKS
 
 
-def test_where_nothing_new_is_left_some_come_again() -> None:
+def test_where_nothing_new_is_left_some_are_repeated() -> None:
     space = counted_space("four", (2, 0, 0), (1, 1, 0))
     state = search(Random(evaluations=11, batch=2), space, 0).states[-1]
     assert len(state.evaluations) == 11
     assert {row.alpha_E for row in state.evaluations} == set(product(range(2), repeat=2))
 
 
-def test_every_network_is_equally_likely() -> None:
+def test_every_network_is_equally_probable() -> None:
     drawn = [new_alphas(initial_state(SMALL, 0), SMALL, 1, rng_for(seed)) for seed in range(2000)]
     alphas_NE = np.concatenate(drawn)
     assert {tuple(alpha) for alpha in alphas_NE.tolist()} == NETWORKS
@@ -60,7 +60,7 @@ def test_it_draws_networks_as_they_are_generated_where_sampling_uses_all_edges()
     assert all(may_be_generated(row.alpha_E, space) for row in state.evaluations)
 
 
-def test_the_answer_is_the_first_of_the_best() -> None:
+def test_the_result_is_the_first_of_the_best() -> None:
     strategy = Random(evaluations=30, batch=3)
     state = search(strategy, SMALL, 0).states[-1]
     best = max(state.evaluations, key=lambda row: row.score)

@@ -41,7 +41,7 @@ NEEDY = LUCKY.replace("charm: Annotated[int, Ge(1)] = 7", "charm: int")
 
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of one's own on PYTHONPATH."""
+    """The user's own folder on PYTHONPATH."""
     folder = tmp_path / "lab"
     folder.mkdir()
     (folder / "lucky.py").write_text(LUCKY)
@@ -100,11 +100,11 @@ def test_own_options_are_checked_and_saved(lab: Path) -> None:
         ("data:make", "section data has another meaning; rename the module"),
         ("evolution:make", "section evolution is a built-in strategy's; rename the module"),
         ("plain:make", "a dataclass is needed"),
-        ("base", "'base' is no built-in strategy"),
+        ("base", "'base' is not a built-in strategy"),
         ("lucky:luck", "has no attribute 'luck'"),
     ],
 )
-def test_what_is_no_strategy_is_refused(lab: Path, name: str, message: str) -> None:
+def test_what_is_not_a_strategy_is_refused(lab: Path, name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check({"strategy": name}, "a.yaml")
 

@@ -27,7 +27,7 @@ class TestReinforce(StrategyContract):
         return strategy
 
 
-def told_one_at_a_time(state: SearchState, strategy: Reinforce, script: dict[int, float]) -> SearchState:
+def tell_one_by_one(state: SearchState, strategy: Reinforce, script: dict[int, float]) -> SearchState:
     """An epoch of the four operations of ``ONE``."""
     plan = strategy.ask(state, ONE)
     assert plan is not None
@@ -35,8 +35,8 @@ def told_one_at_a_time(state: SearchState, strategy: Reinforce, script: dict[int
 
 
 @pytest.mark.parametrize("better", [True, False])
-def test_operations_of_architectures_above_the_baseline_become_likelier(better: bool) -> None:
-    """One architecture an epoch: the second scores above or below the first, which is the baseline."""
+def test_operations_of_architectures_above_the_baseline_become_more_probable(better: bool) -> None:
+    """One architecture per epoch: the second scores above or below the first, which is the baseline."""
     space = counted_space("narrow", *[(3, 0, 0)] * 4)
     strategy = Reinforce(rounds=Rounds(evaluations=99))
     for seed in range(5):
@@ -60,7 +60,7 @@ def test_operations_of_architectures_above_the_baseline_become_likelier(better: 
 
 
 def test_a_step_by_hand() -> None:
-    """The gradient of log softmax is one at the chosen operation, less the probabilities."""
+    """The gradient of log softmax is one at the chosen operation, minus the probabilities."""
     space = counted_space("one", (2, 0, 0))
     strategy, state = Reinforce(rounds=Rounds(evaluations=99), step=0.5, baseline=0.9), initial_state(space, 0)
     plan = strategy.ask(state, space)
@@ -68,8 +68,8 @@ def test_a_step_by_hand() -> None:
     state = strategy.tell(state, space, plan, [EvalResult(0.5, 1.0)] * 2)
     plan = strategy.ask(state, space)
     assert plan is not None
-    # The first of the two is 0.1 above the mean 0.5, in a first deviation of 0.1: one. Mean and variance move to 0.51
-    # and 0.001: the second is 0.01 below, in deviations of sqrt(0.001).
+    # The first is 0.1 above the mean 0.5, in a first standard deviation of 0.1: one. Mean and variance move to 0.51
+    # and 0.001: the second is 0.01 below, in standard deviations of sqrt(0.001).
     advantages = [1.0, -0.01 / np.sqrt(0.001)]
     expected_K = np.log([0.5, 0.5])
     for request, advantage in zip(plan.requests, advantages, strict=True):
@@ -92,7 +92,7 @@ def test_neither_unit_nor_offset_of_the_scores_matters() -> None:
         np.testing.assert_allclose(*thetas, rtol=1e-9)
 
 
-def test_an_edge_that_takes_no_part_learns_nothing() -> None:
+def test_an_inactive_edge_learns_nothing() -> None:
     space, strategy = SPACES["conditional"], Reinforce(rounds=Rounds(evaluations=30))
     state = initial_state(space, 0)
     while (plan := strategy.ask(state, space)) is not None:
@@ -107,7 +107,7 @@ def test_it_learns_which_operation_is_best() -> None:
     for seed in range(5):
         strategy, state = Reinforce(rounds=Rounds(evaluations=200)), initial_state(ONE, seed)
         while strategy.ask(state, ONE) is not None:
-            state = told_one_at_a_time(state, strategy, scores)
+            state = tell_one_by_one(state, strategy, scores)
         assert state.theta_EK[0, 2] > 0.5
         assert strategy.answer(state, ONE).tolist() == [2]  # type: ignore[union-attr]
 

@@ -1,4 +1,4 @@
-"""Rounds with a pruning at their end, for strategies that hold a theta. Axes: E edges, K candidates."""
+"""Rounds that end with a pruning, for strategies with a theta. Axes: E edges, K candidates."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_epochs_by_hand() -> None:
 @pytest.mark.parametrize("kind", STRATEGIES)
 @LAW
 @given(space=spaces, epochs_per_round=st.integers(1, 2), keep=st.integers(1, 2), seed=st.integers(0, 2**32 - 1))
-def test_as_many_operations_go_as_in_algorithm_1(
+def test_as_many_operations_are_pruned_as_in_algorithm_1(
     kind: type, space: SearchSpace, epochs_per_round: int, keep: int, seed: int
 ) -> None:
     by_round = architectures_by_round(space, keep)
@@ -72,13 +72,13 @@ def test_as_many_operations_go_as_in_algorithm_1(
         live_EK = record.live_EK
     for e, edge in enumerate(space.edges):
         for group in GROUPS:
-            generable = sum(op.generable and op.group == group for op in edge.candidates)
+            selectable = sum(op.generable and op.group == group for op in edge.candidates)
             assert sum(op.group == group for op, live in zip(edge.candidates, live_EK[e], strict=False) if live) == min(
-                generable, keep
+                selectable, keep
             )
 
 
-def test_the_least_likely_operation_goes_whether_or_not_it_was_drawn() -> None:
+def test_the_least_probable_operation_is_pruned_whether_or_not_it_was_drawn() -> None:
     space = counted_space("one", (4, 0, 0))
     theta_EK, visits_EK = np.array([[0.5, 0.3, 0.01, 0.19]]), np.array([[2, 1, 0, 1]])
     full = replace(initial_state(space, 0), epoch=1, theta_EK=theta_EK, visits_EK=visits_EK)
@@ -90,7 +90,7 @@ def test_the_least_likely_operation_goes_whether_or_not_it_was_drawn() -> None:
     assert np.isnan(after.history[0].utility_EK).tolist() == [[False, False, True, False]]
 
 
-def test_an_edge_that_took_no_part_keeps_its_operations() -> None:
+def test_an_inactive_edge_keeps_its_operations() -> None:
     space = SPACES["conditional"]
     visits_EK = np.array([[0, 3, 0], [0, 0, 0]])
     full = replace(initial_state(space, 0), epoch=1, visits_EK=visits_EK, score_sum_EK=0.5 * visits_EK)

@@ -1,4 +1,4 @@
-"""The Gaussian process over all records. Axes: N architectures seen, M asked for, E edges, K candidates, F features."""
+"""The Gaussian process over all records. Axes: N architectures seen, M predicted, E edges, K candidates, F features."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def drawn(space: SearchSpace, n: int, seed: int) -> IntArray:
 
 
 def distance(one: IntArray, other: IntArray, space: SearchSpace, group_distance: float) -> float:
-    """By definition: 1 an edge of different groups, ``group_distance`` where two operations of one group differ."""
+    """By definition: 1 per edge of different groups, ``group_distance`` where two operations of one group differ."""
     apart = 0.0
     for e, (a, b) in enumerate(zip(one, other, strict=True)):
         if a != b:
@@ -142,11 +142,11 @@ def test_normal_scores_depend_on_ranks_alone_and_equals_share_theirs() -> None:
     assert found_N[3] == -found_N[1]
 
 
-# --- who is asked ---
+# --- proposals ---
 
 
 @pytest.mark.parametrize(
-    "space", [SPACES["benchmark"], SPACES["not all generable"], CELL], ids=["benchmark", "lost", "cell"]
+    "space", [SPACES["benchmark"], SPACES["not all selectable"], CELL], ids=["benchmark", "lost", "cell"]
 )
 def test_disjoint_networks_share_no_choice_of_a_block_while_there_are_others(space: SearchSpace) -> None:
     for seed in range(5):
@@ -180,7 +180,7 @@ def test_it_proposes_no_architecture_twice_until_all_are_known(batch: int) -> No
     assert len(asked) == 24
 
 
-def test_of_a_small_space_everything_is_looked_at() -> None:
+def test_in_a_small_space_all_are_candidates() -> None:
     space = counted_space("small", (2, 1, 1), (1, 2, 0), (2, 0, 0))
     pool_NE, pool_NF = candidates(initial_state(space, 0), space, rng_for(0), 0.5)
     assert len({tuple(alpha) for alpha in pool_NE.tolist()}) == len(pool_NE) == 18
@@ -223,7 +223,7 @@ def test_the_next_one_has_the_largest_expected_improvement() -> None:
 
 
 def test_tiny_expected_improvements_are_ranked_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Nothing left is likely to improve: the least unlikely one is still next, not the first of the space.
+    # Nothing left is likely to improve: the least unlikely candidate is still next, not the first of the space.
     space = SPACES["benchmark"]
     state = search(Surrogate(evaluations=16, initial=15), space, 0).states[-2]
     hopeful = 321

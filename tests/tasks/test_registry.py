@@ -79,7 +79,7 @@ def test_another_task_leaves_the_options_of_the_files_own_behind(lab: Path, tmp_
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("task: clasification", "task.name: 'clasification' is no built-in task.*did you mean classification"),
+        ("task: clasification", "task.name: 'clasification' is not a built-in task.*did you mean classification"),
         ("task: {name: 3}", "task.name: a name is needed, got 3"),
         ("task: [a]", "task: a section such as {name: classification} is needed"),
         ("task: {metrc: accuracy}", "task.metrc is not an option of task 'classification'.*did you mean"),

@@ -1,4 +1,4 @@
-"""What a block of a space can choose when a network is generated.
+"""Choices of a space's blocks in network generation.
 
 Axes: E edges, K candidates, B edges of a block, C choices of a block, N networks.
 """
@@ -18,11 +18,11 @@ MAX_CHOICES = 200_000  # of one block
 
 
 def block_choices(space: SearchSpace, choosable_EK: BoolArray, block: Sequence[int]) -> IntArray:
-    """All that a block can choose, shape (C, B), in lexicographic order.
+    """Return all choices of a block, shape (C, B), in lexicographic order.
 
     Args:
-        space: The space; where it has ``inputs``, every choice uses so many edges of the block and leaves out the rest.
-        choosable_EK: What may be chosen on an edge that is used, shape (E, K).
+        space: The space; if it has ``inputs``, every choice uses that many edges of the block and leaves out the rest.
+        choosable_EK: Operations that a used edge may choose, shape (E, K).
         block: The block's edges.
 
     Raises:
@@ -46,11 +46,11 @@ def block_choices(space: SearchSpace, choosable_EK: BoolArray, block: Sequence[i
 
 
 def networks(space: SearchSpace, choices: Sequence[IntArray], numbers_N: IntArray) -> IntArray:
-    """The networks of so many numbers, shape (N, E), when all are counted with the first block slowest.
+    """Return the networks with the given numbers, shape (N, E), counting with the first block slowest.
 
     Args:
         space: The space.
-        choices: What each block can choose, each of shape (C, B).
+        choices: Choices of each block, each of shape (C, B).
         numbers_N: From 0 to the product of all C, exclusive.
     """
     alphas_NE = np.zeros((len(numbers_N), len(space.edges)), dtype=np.int64)
@@ -61,5 +61,5 @@ def networks(space: SearchSpace, choices: Sequence[IntArray], numbers_N: IntArra
 
 
 def left_out(space: SearchSpace, edge: int) -> int:
-    """The candidate that says that a generated network does not use the edge; -1 where there is none."""
+    """Return the candidate that marks an edge as unused by a generated network; -1 where there is none."""
     return next((k for k, op in enumerate(space.edges[edge].candidates) if not op.generable), -1)

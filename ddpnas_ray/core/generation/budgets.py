@@ -1,4 +1,4 @@
-"""Budgets: what the costs of a generated network may be, and how people write them.
+"""Budgets: bounds on the costs of a generated network, and their text form.
 
 ``macs=600M`` at most, ``height=2..3`` between, ``nonparametric=4..4`` exactly; several separated by commas.
 """
@@ -16,13 +16,13 @@ from ddpnas_ray.core.errors import BudgetError, did_you_mean
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What a cost may be, both ends included; None where it is open."""
+    """Allowed range of a cost, both ends included; None where it is open."""
 
     lower: int | None = None
     upper: int | None = None
 
     def allows(self, value: int) -> bool:
-        """Whether a value lies within."""
+        """Return whether a value lies within."""
         return (self.lower is None or value >= self.lower) and (self.upper is None or value <= self.upper)
 
 
@@ -33,26 +33,26 @@ TIMES = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 
 
 def parse_budgets(text: str, costs: Mapping[str, int]) -> list[Budget]:
-    """``macs=600M,height=3..3`` -> one budget; ``macs=200M..600M:20`` -> 20 of them, evenly spaced upper bounds.
+    """Parse ``macs=600M,height=3..3`` into one budget, ``macs=200M..600M:20`` into 20 evenly spaced upper bounds.
 
     Args:
-        text: ``key=V`` at most, ``key=L..U`` between, ``key=L..U:n`` a sweep; suffixes k, M, G, and % of what the
-            unconstrained best architecture costs; latencies need a unit (ns, us, ms, s). A key stands for every cost of
+        text: ``key=V`` at most, ``key=L..U`` between, ``key=L..U:n`` a sweep; suffixes k, M, G, and % of the cost of
+            the unconstrained best architecture; latencies need a unit (ns, us, ms, s). A key stands for every cost of
             its family: ``height`` for ``height.normal`` and ``height.reduce``.
         costs: Every cost, with its value for the unconstrained best architecture.
 
     Raises:
-        BudgetError: A key, number or form that is not understood.
+        BudgetError: A key, number or form that cannot be parsed.
     """
     parts: list[tuple[list[str], list[Bound]]] = []
     for item in text.split(","):
         key, _, values = (word.strip() for word in item.partition("="))
         if not key or not values:
-            raise BudgetError(f"budget {text!r}: {item.strip()!r} is no key=value, such as macs=600M or height=2..3")
+            raise BudgetError(f"budget {text!r}: {item.strip()!r} is not key=value, such as macs=600M or height=2..3")
         names = [key] if key in costs else [name for name in costs if name.partition(".")[0] == key]
         if not names:
             keys = {*costs, *(name.partition(".")[0] for name in costs)}
-            raise BudgetError(f"budget {text!r}: {key} is no cost of this space{did_you_mean(key, keys)}")
+            raise BudgetError(f"budget {text!r}: {key} is not a cost of this space{did_you_mean(key, keys)}")
         if set(names) & {name for others, _ in parts for name in others}:
             raise BudgetError(f"budget {text!r}: {key} is bounded twice; write key=L..U for two bounds")
         if ":" in values and len(names) > 1:
@@ -60,7 +60,7 @@ def parse_budgets(text: str, costs: Mapping[str, int]) -> list[Budget]:
         parts.append((names, _bounds(values, names, costs, text)))
     swept = [names[0] for names, bounds in parts if len(bounds) > len(names)]
     if len(swept) > 1:
-        raise BudgetError(f"budget {text!r}: one cost can be swept at a time, not {' and '.join(swept)}")
+        raise BudgetError(f"budget {text!r}: only one cost can be swept at a time, not {' and '.join(swept)}")
     count = max([len(bounds) for names, bounds in parts if names[0] in swept], default=1)
     budgets: list[Budget] = []
     for i in range(count):
@@ -73,11 +73,11 @@ def parse_budgets(text: str, costs: Mapping[str, int]) -> list[Budget]:
 
 
 def budget_text(budget: Budget, costs: Iterable[str] = ()) -> str:
-    """A budget as it is written and as its folder is named, exactly: ``macs=600M,height=3..3``.
+    """Format a budget exactly, as users write it and its folder is named: ``macs=600M,height=3..3``.
 
     Args:
         budget: The budget.
-        costs: All costs: a family whose members are bounded alike is written as one.
+        costs: All costs: a family whose members have equal bounds is written as one.
     """
     costs, texts = list(costs), {}
     for name, bound in budget.items():
@@ -90,17 +90,17 @@ def budget_text(budget: Budget, costs: Iterable[str] = ()) -> str:
 
 
 def quantity(name: str, value: int) -> str:
-    """A cost for people: with thousands separators, latencies in milliseconds."""
+    """Format a cost for display: with thousands separators, latencies in milliseconds."""
     return f"{value / 1e6:.3f} ms" if is_time(name) else f"{value:,}"
 
 
 def is_time(name: str) -> bool:
-    """Whether a cost is a time, in integer nanoseconds."""
+    """Return whether a cost is a time, in integer nanoseconds."""
     return name.partition(".")[0] == "latency"
 
 
 def _bounds(values: str, names: Sequence[str], costs: Mapping[str, int], text: str) -> list[Bound]:
-    """One bound for every name; for a sweep one for every step."""
+    """Parse one bound per name; for a sweep, one per step."""
     span, colon, steps = values.partition(":")
     low, dots, high = span.partition("..")
     if colon:
@@ -118,13 +118,13 @@ def _bounds(values: str, names: Sequence[str], costs: Mapping[str, int], text: s
 
 
 def _sweep(low: str, high: str, steps: str, name: str, costs: Mapping[str, int], text: str) -> list[Bound]:
-    """Upper bounds, evenly spaced, both ends included."""
+    """Parse a sweep into evenly spaced upper bounds, both ends included."""
     if not low or not high or not re.fullmatch(r"[1-9][0-9]{0,5}", steps) or steps == "1":
         raise BudgetError(f"budget {text!r}: a sweep is key=L..U:n with n at least 2, such as macs=200M..600M:20")
     first, last = (math.floor(_number(end, name, costs, text)) for end in (low, high))
     if last - first < int(steps) - 1:
         raise BudgetError(
-            f"budget {text!r}: from {low} to {high} there are no {steps} different values of {name}; "
+            f"budget {text!r}: from {low} to {high} there are fewer than {steps} values of {name}; "
             "write the smaller end first, or a smaller n"
         )
     step = Fraction(last - first, int(steps) - 1)
@@ -136,7 +136,7 @@ def _number(value: str, name: str, costs: Mapping[str, int], text: str) -> Fract
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*(%|[A-Za-z]*)", value.strip())
     if not match or match[2] not in units:
         allowed = ", ".join(unit for unit in units if unit)
-        raise BudgetError(f"budget {text!r}: {value!r} is no number of {name}; allowed units: {allowed}")
+        raise BudgetError(f"budget {text!r}: {value!r} is not a value of {name}; allowed units: {allowed}")
     number = Fraction(match[1])
     return number * costs[name] / 100 if match[2] == "%" else number * units[match[2]]
 
@@ -148,7 +148,7 @@ def _range_text(name: str, bound: Bound) -> str:
 
 
 def _short(name: str, value: int) -> str:
-    """The shortest exact way to write a number."""
+    """Format a number exactly, as short as possible."""
     units = TIMES if is_time(name) else COUNTS
     unit, factor = max(
         ((unit, factor) for unit, factor in units.items() if value % factor == 0 and (value or factor == 1)),

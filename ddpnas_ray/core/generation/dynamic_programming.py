@@ -1,4 +1,4 @@
-"""The dynamic programme of generation: go through the blocks, keeping the partial architectures that may yet be best.
+"""Generation by dynamic programming: extend partial architectures block by block, dropping dominated ones.
 
 Axes: E edges, K candidates, B edges of a block, C its choices, S states, A additive costs, V nodes of path costs.
 """
@@ -17,21 +17,21 @@ from ddpnas_ray.core.generation.budgets import Bound, Budget
 from ddpnas_ray.core.generation.problem import Problem
 from ddpnas_ray.core.space import BoolArray, CostTable, IntArray, LongestPath, SearchSpace
 
-MAX_EXPANDED = 4_000_000  # states before those that are beaten go
+MAX_EXPANDED = 4_000_000  # states before dominated ones are dropped
 MAX_COMPARED = 50_000_000  # pairs of states with several bounded directions
 UNREACHED = -1
 
 
 @dataclass(slots=True)
 class _States:
-    """Choices for the blocks so far, in lexicographic order of their alphas.
+    """Partial architectures over the blocks so far, in lexicographic order of their alphas.
 
     Args:
         value_S: Sum of the objective.
         total_SA: Bounded additive costs, base included.
         height_SV: Longest paths to the nodes of all bounded path costs; ``UNREACHED`` where there is none.
-        parent_S: Of which state before the last block each one is a continuation.
-        choice_S: By which choice of that block.
+        parent_S: Index of the state before the last block that each one extends.
+        choice_S: Index of the last block's choice.
     """
 
     value_S: IntArray
@@ -41,13 +41,13 @@ class _States:
     choice_S: IntArray
 
     def keep(self, mask_S: BoolArray) -> _States:
-        """Those of the mask."""
+        """Return the states in the mask."""
         return _States(*(getattr(self, name)[mask_S] for name in self.__dataclass_fields__))
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """A block's choices: what they are, and what they add to the objective and the additive costs."""
+    """A block's choices, and their contributions to the objective and the additive costs."""
 
     edges: tuple[int, ...]
     alphas_CB: IntArray
@@ -70,17 +70,17 @@ class _Path:
 def run_dynamic_programming(
     problem: Problem, value_EK: IntArray, budgets: Sequence[Budget], k: int
 ) -> tuple[list[list[tuple[int, ...]]], int]:
-    """The k best alphas within each budget, and the size of the largest front.
+    """Return the k best alphas within each budget, and the size of the largest front.
 
-    Of all partial architectures those are kept that fewer than k others beat. One is beaten by another that is better
-    (larger objective, then smaller first cost, then smaller alpha), has the same heights, and is at least as good in
-    every direction that is bounded: whatever completes the one completes the other, better and within the budget.
+    A partial architecture is kept if fewer than k others dominate it. One dominates another if it is better (larger
+    objective, then smaller first cost, then smaller alpha), has the same heights, and is at least as good in every
+    bounded direction: whatever completes the other also completes this one, better and within the budget.
 
     Args:
-        problem: What can be generated.
-        value_EK: The objective: what each choice adds, shape (E, K).
-        budgets: One, or several that ``shares_a_pass``: then states go that are within none of them.
-        k: How many.
+        problem: The generation problem.
+        value_EK: Objective of each choice, shape (E, K).
+        budgets: One, or several for which ``shares_a_pass``; states within none of them are dropped.
+        k: Number of alphas per budget.
 
     Raises:
         TooLargeError: There are too many states, or a path cost's arcs do not follow the order of the blocks.
@@ -137,7 +137,7 @@ def run_dynamic_programming(
 
 
 def shares_a_pass(problem: Problem, budgets: Sequence[Budget]) -> bool:
-    """Whether all budgets bound the same additive costs, and from above only."""
+    """Return whether all budgets bound the same additive costs, and from above only."""
     names = list(budgets[0])
     return all(
         list(budget) == names
@@ -165,7 +165,7 @@ def _block(problem: Problem, value_EK: IntArray, tables: Sequence[CostTable], ed
 
 
 def _still_to_come(blocks: Sequence[_Block], extreme: Any) -> IntArray:
-    """The least or most that the blocks after each one add to the additive costs, shape (blocks, A)."""
+    """Return the least or most that the blocks after each one add to the additive costs, shape (blocks, A)."""
     of_block = np.array(
         [extreme(block.cost_CA, axis=0) for block in blocks[1:]] + [np.zeros_like(blocks[0].cost_CA[0])]
     )
@@ -174,7 +174,7 @@ def _still_to_come(blocks: Sequence[_Block], extreme: Any) -> IntArray:
 
 
 def _paths(space: SearchSpace, problem: Problem, budget: Budget) -> tuple[list[_Path], IntArray]:
-    """The budget's path costs, and the heights before the first block: 0 at inputs, else unreached."""
+    """Return the budget's path costs, and the heights before the first block: 0 at inputs, else unreached."""
     block_of = {e: b for b, block in enumerate(space.blocks) for e in block}
     paths: list[_Path] = []
     height_V: list[int] = []
@@ -186,7 +186,7 @@ def _paths(space: SearchSpace, problem: Problem, budget: Budget) -> tuple[list[_
         try:
             LongestPath(tuple(arcs), cost.counts_EK)
         except ValueError as error:
-            raise TooLargeError(f"the programme goes block by block, which {name} does not allow: {error}") from error
+            raise TooLargeError(f"dynamic programming follows the blocks, {name} does not: {error}") from error
         nodes = sorted({v for _, *ends in arcs for v in ends})
         column = {v: len(height_V) + i for i, v in enumerate(nodes)}
         by_block = tuple(
@@ -200,10 +200,10 @@ def _paths(space: SearchSpace, problem: Problem, budget: Budget) -> tuple[list[_
 
 
 def _expand(states: _States, block: _Block) -> _States:
-    """Every state with every choice of the block."""
+    """Combine every state with every choice of the block."""
     many, choices = len(states.value_S), len(block.alphas_CB)
     if many * choices > MAX_EXPANDED:
-        raise TooLargeError(f"the programme needs {many * choices:,} states; at most {MAX_EXPANDED:,} are tried")
+        raise TooLargeError(f"dynamic programming needs {many * choices:,} states; at most {MAX_EXPANDED:,} fit")
     parent_S, choice_S = np.repeat(np.arange(many), choices), np.tile(np.arange(choices), many)
     return _States(
         states.value_S[parent_S] + block.value_C[choice_S],
@@ -215,7 +215,7 @@ def _expand(states: _States, block: _Block) -> _States:
 
 
 def _visit(paths: Sequence[_Path], b: int, block: _Block, states: _States) -> BoolArray:
-    """Lengthen the paths by a block's choices, in place, and tell which states stay within the path bounds."""
+    """Extend the paths by a block's choices, in place, and return the mask of states within the path bounds."""
     height_SV = states.height_SV
     within_S = np.ones(len(height_SV), dtype=bool)
     for path in paths:
@@ -236,7 +236,7 @@ def _visit(paths: Sequence[_Path], b: int, block: _Block, states: _States) -> Bo
 
 
 def _front(states: _States, first: int | None, columns: Sequence[IntArray], k: int) -> BoolArray:
-    """Mask of the states that fewer than k others beat (or a few more)."""
+    """Return the mask of states that fewer than k others dominate (or a few more)."""
     if len(states.value_S) == 0:
         return np.zeros(0, dtype=bool)
     group_S = _groups(states.height_SV)
@@ -256,7 +256,7 @@ def _front(states: _States, first: int | None, columns: Sequence[IntArray], k: i
 
 
 def _groups(height_SV: IntArray) -> IntArray:
-    """Numbers from 0 that are equal where rows are."""
+    """Number the distinct rows from 0."""
     number_S = np.zeros(len(height_SV), dtype=np.int64)
     for column_S in height_SV.T:
         if (column_S != column_S[0]).any():
@@ -265,7 +265,7 @@ def _groups(height_SV: IntArray) -> IntArray:
 
 
 def _staircase(column_S: IntArray, group_S: IntArray, k: int) -> BoolArray:
-    """Rows in order of preference within each group: those with a smaller column than all rows before them; k times."""
+    """Mask the first k staircases of rows ordered by group and preference: columns below those of all rows before."""
     _, rank_S = np.unique(column_S, return_inverse=True)
     step_S = rank_S - group_S * (len(column_S) + 1)  # each group lies below the one before
     kept_S = np.zeros(len(column_S), dtype=bool)
@@ -282,7 +282,7 @@ def _staircase(column_S: IntArray, group_S: IntArray, k: int) -> BoolArray:
 
 
 def _skyline(column_SD: IntArray, k: int, chunk: int = 256) -> BoolArray:
-    """Rows in order of preference: those to which fewer than k rows before them are at most as large in all columns."""
+    """Mask rows, in order of preference, for which fewer than k earlier rows are at most as large in all columns."""
     kept_S = np.zeros(len(column_SD), dtype=bool)
     front_SD = column_SD[:0]
     for start in range(0, len(column_SD), chunk):
@@ -291,12 +291,12 @@ def _skyline(column_SD: IntArray, k: int, chunk: int = 256) -> BoolArray:
         kept_S[start : start + chunk] = beaten_by_S < k
         front_SD = np.concatenate([front_SD, part_SD[beaten_by_S < k]])
         if len(front_SD) * len(column_SD) > MAX_COMPARED:
-            raise TooLargeError(f"the programme's front has more than {len(front_SD):,} states")
+            raise TooLargeError(f"the front of dynamic programming has more than {len(front_SD):,} states")
     return kept_S
 
 
 def _at_most(front_SD: IntArray, part_SD: IntArray) -> BoolArray:
-    """Whether a row of the front (axis 1) is at most as large as one of the part (axis 0), in all columns."""
+    """Return whether a row of the front (axis 1) is at most as large as one of the part (axis 0), in all columns."""
     at_most = np.ones((len(part_SD), len(front_SD)), dtype=bool)
     for d in range(front_SD.shape[1]):
         at_most &= front_SD[None, :, d] <= part_SD[:, None, d]
@@ -304,7 +304,7 @@ def _at_most(front_SD: IntArray, part_SD: IntArray) -> BoolArray:
 
 
 def _first_cost(states: _States, first: int | None, paths: Sequence[_Path]) -> IntArray:
-    """The cost that decides between equals, of finished states."""
+    """Return the cost of finished states that breaks ties."""
     if first is not None:
         return states.total_SA[:, first]
     deciding = [path for path in paths if path.decides_ties]
@@ -313,7 +313,7 @@ def _first_cost(states: _States, first: int | None, paths: Sequence[_Path]) -> I
 
 
 def _alpha(space: SearchSpace, blocks: Sequence[_Block], history: Sequence[_States], state: int) -> tuple[int, ...]:
-    """Follow a finished state back through the blocks."""
+    """Trace a finished state back through the blocks."""
     alpha = [0] * len(space.edges)
     for block, states in zip(reversed(blocks), reversed(history), strict=True):
         for edge, op in zip(block.edges, block.alphas_CB[states.choice_S[state]], strict=True):

@@ -1,4 +1,4 @@
-"""Enumeration: look at every architecture. The plainest of the three exact methods, for small spaces.
+"""Enumeration of every architecture: the simplest of the three exact methods, for small spaces.
 
 Axes: E edges, K candidates, N architectures, C choices of a block.
 """
@@ -20,13 +20,13 @@ UNREACHED = -1
 
 
 def enumerate_all(problem: Problem, value_EK: IntArray, budget: Budget, k: int) -> tuple[list[tuple[int, ...]], int]:
-    """The k best alphas within a budget, and how many there are in all.
+    """Return the k best alphas within a budget, and the number of architectures enumerated.
 
     Args:
-        problem: What can be generated.
-        value_EK: The objective: what each choice adds, shape (E, K).
+        problem: The generation problem.
+        value_EK: Objective of each choice, shape (E, K).
         budget: Bounds by cost.
-        k: How many.
+        k: Number of alphas.
 
     Raises:
         TooLargeError: There are more than ``MAX_ENUMERATED``.

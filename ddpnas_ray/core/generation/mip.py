@@ -1,7 +1,7 @@
-"""The mixed-integer programme of generation, solved by HiGHS to a gap of 0 and checked in integers.
+"""Generation as a mixed-integer program (MIP), solved by HiGHS to a gap of 0 and checked in integers.
 
-One binary an edge and operation. HiGHS satisfies rows to 1e-6, so a solution may break a bound by that much: it is then
-cut off and the programme solved again. For the k best, each solution found is cut off in turn.
+One binary per edge and operation. HiGHS satisfies rows to 1e-6, so a solution may violate a bound by that much: it is
+then cut off and the MIP solved again. For the k best, each solution found is cut off in turn.
 
 Axes: E edges, K candidates.
 """
@@ -19,7 +19,7 @@ from ddpnas_ray.core.generation.budgets import Bound, Budget
 from ddpnas_ray.core.generation.problem import Problem
 from ddpnas_ray.core.space import CostFunction, IntArray, LongestPath
 
-MAX_CUTS = 200  # solutions that turn out to break a bound
+MAX_CUTS = 200  # solutions that violate a bound
 MAX_NODES = 100_000  # about a minute; two bounds that are 3e-5 apart take up to 2,000
 OBJECTIVE_SCALE = 1e6  # HiGHS stops at an absolute gap of 1e-6
 Row = tuple[dict[int, float], float, float]  # weights by variable, least and largest sum
@@ -27,28 +27,28 @@ Row = tuple[dict[int, float], float, float]  # weights by variable, least and la
 
 @dataclass(slots=True)
 class _Variables:
-    """Columns of the programme: first a binary for each choosable operation, then what the path bounds need."""
+    """Columns of the MIP: a binary for each choosable operation, then the variables of path bounds."""
 
     of_edge: list[dict[int, int]]  # operation -> column
     limits: list[tuple[float, float]] = field(default_factory=list)
 
     def add(self, low: float, high: float) -> int:
-        """A new integer column between two limits; its number."""
+        """Add an integer column between two limits and return its index."""
         self.limits.append((low, high))
         return len(self.limits) - 1
 
 
 def solve_mip(problem: Problem, value_EK: IntArray, budget: Budget, k: int) -> tuple[list[tuple[int, ...]], int]:
-    """The k best alphas within a budget, and how many nodes HiGHS visited. Equals come in any order.
+    """Return the k best alphas within a budget, ties in any order, and the number of nodes HiGHS visited.
 
     Args:
-        problem: What can be generated.
-        value_EK: The objective: what each choice adds, shape (E, K).
+        problem: The generation problem.
+        value_EK: Objective of each choice, shape (E, K).
         budget: Bounds by cost.
-        k: How many.
+        k: Number of alphas.
 
     Raises:
-        TooLargeError: HiGHS failed, visited too many nodes, or found too many solutions that break a bound.
+        TooLargeError: HiGHS failed, visited too many nodes, or found too many solutions that violate a bound.
     """
     space, edges = problem.space, range(len(problem.space.edges))
     variables = _Variables([{} for _ in edges])
@@ -60,7 +60,7 @@ def solve_mip(problem: Problem, value_EK: IntArray, budget: Budget, k: int) -> t
     absent = [left_out(space, e) if space.inputs is not None else -1 for e in edges]
 
     def gain(entries_EK: IntArray, edge: int, op: int) -> int:
-        """What an operation adds to what the edge adds when it is left out."""
+        """Return an operation's entry minus that of leaving the edge out."""
         return int(entries_EK[edge, op]) - (int(entries_EK[edge, absent[edge]]) if absent[edge] >= 0 else 0)
 
     rows: list[Row] = []
@@ -99,11 +99,11 @@ def solve_mip(problem: Problem, value_EK: IntArray, budget: Budget, k: int) -> t
             if len(found) == k:
                 return found, nodes
         rows.append((dict.fromkeys((column for *_, column in chosen), 1.0), -np.inf, len(chosen) - 1.0))
-    raise TooLargeError(f"the mixed-integer programme met {MAX_CUTS} solutions that break a bound by less than 1e-6")
+    raise TooLargeError(f"the MIP solver found {MAX_CUTS} solutions that violate a bound by less than 1e-6")
 
 
 def _is_negative(cost: CostFunction, bound: Bound) -> bool:
-    """Whether a bound asks for a negative height; the rows of a longest path take for granted that none does."""
+    """Return whether a bound asks for a negative height, which the rows of a longest path do not cover."""
     return isinstance(cost, LongestPath) and bound.upper is not None and bound.upper < 0
 
 
@@ -117,7 +117,7 @@ def _optimum(
     limits: Sequence[tuple[float, float]],
     rows: Sequence[Row],
 ) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]] | None, int]:
-    """The best point, None where there is none; and the nodes visited."""
+    """Return the best point, None if infeasible, and the number of nodes visited."""
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import csr_array
 
@@ -132,20 +132,17 @@ def _optimum(
         options={"mip_rel_gap": 0.0, "node_limit": MAX_NODES},
     )
     if "limit reached" in outcome.message:
-        raise TooLargeError(
-            f"the mixed-integer programme has no answer after {MAX_NODES:,} nodes; bounds farther apart are easier"
-        )
+        raise TooLargeError(f"the MIP has no solution after {MAX_NODES:,} nodes; bounds farther apart are easier")
     if outcome.status not in (0, 2):  # solved; infeasible
-        raise TooLargeError(f"the mixed-integer programme failed: {outcome.message}")
+        raise TooLargeError(f"the MIP solver failed: {outcome.message}")
     return outcome.x, int(outcome.mip_node_count or 0)
 
 
 def _path_rows(path: LongestPath, bound: Bound, variables: _Variables) -> Iterator[Row]:
-    """Rows, and further variables, that bound a longest path.
+    """Yield the rows that bound a longest path, and add the variables they need.
 
     Upper bound: heights that grow by at least one along every used edge; those of nodes that no input reaches may be
-    negative. Lower bound: a path of so many used edges, as a flow of one unit that starts at an input and may end
-    anywhere.
+    negative. Lower bound: a path of that many used edges, as a flow of one unit from an input to any node.
     """
     nodes = sorted({v for _, *ends in path.arcs for v in ends})
     used = {e: [c for op, c in variables.of_edge[e].items() if path.counts_EK[e, op]] for e, *_ in path.arcs}

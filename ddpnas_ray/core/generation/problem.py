@@ -16,12 +16,12 @@ from ddpnas_ray.core.space import BoolArray, CostFunction, FloatArray, SearchSpa
 
 @dataclass(frozen=True)
 class Problem:
-    """What can be generated.
+    """The space, theta and costs that generation optimises over.
 
     Args:
         space: Edges and blocks.
         theta_EK: The distribution, shape (E, K).
-        choosable_EK: What may be chosen: live and generable operations, shape (E, K).
+        choosable_EK: Operations that may be chosen: live and selectable, shape (E, K).
         costs: Every cost that can be bounded, by name.
     """
 
@@ -32,14 +32,14 @@ class Problem:
 
 
 def evaluate(problem: Problem, alpha_E: Sequence[int]) -> tuple[float, dict[str, int]]:
-    """E[alpha] and all costs of one architecture, from the definitions: what every solution is checked against."""
+    """Compute E[alpha] and all costs of one architecture from the definitions, to check every solution."""
     alpha = np.asarray(alpha_E)
     costs = {name: cost(alpha) for name, cost in problem.costs.items()}
     return expectation(alpha, problem.theta_EK, problem.space), costs
 
 
 def random_alphas(problem: Problem, count: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
-    """Architectures whose blocks choose uniformly, whatever they cost."""
+    """Draw architectures with uniform choices per block, at any cost."""
     alphas_NE = np.zeros((count, len(problem.space.edges)), dtype=np.int64)
     for block in problem.space.blocks:
         alphas_CB = block_choices(problem.space, problem.choosable_EK, block)

@@ -1,9 +1,9 @@
 """Efficient network generation: the architectures with the largest E[alpha] within a budget, exactly (Eq. 9-10).
 
-Three methods that agree: a dynamic programme over the space's blocks, a mixed-integer programme, and enumeration. All
-maximise a sum of integers: theta in units of 1e-13, so that sums are exact and do not depend on their order, and no
-expectation is off by more than 5e-14. Architectures of equal expectation in these units are ties: the programme and
-enumeration take the smaller first cost of the budget, then the lexicographically smallest alpha (block by block).
+Three methods that agree: dynamic programming over the space's blocks, a mixed-integer program (MIP), and enumeration.
+All maximise a sum of integers: theta in units of 1e-13, so that sums are exact and do not depend on their order, and no
+expectation is off by more than 5e-14. Ties in these units: dynamic programming and enumeration take the smaller first
+cost of the budget, then the lexicographically smallest alpha (block by block).
 
 Axes: E edges, K candidates.
 """
@@ -31,15 +31,14 @@ GRID = 1e13  # E is compared in units of 1e-13, so that equal decimals have equa
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """Why a solution is the best one.
+    """Evidence that a solution is optimal.
 
     Args:
-        method: ``programme``, ``mip`` or ``enumeration``.
+        method: ``programme`` (dynamic programming), ``mip`` or ``enumeration``.
         bound: No feasible architecture (other than the better ones of the k best) has a larger expectation.
         gap: ``bound`` minus the solution's expectation: 0.
-        work: How much was looked at: the largest front of the programme, nodes of the mixed-integer programme, or
-            architectures enumerated.
-        work_unit: Which of these.
+        work: States in the largest front, nodes of the MIP, or architectures enumerated.
+        work_unit: Which of these ``work`` counts.
     """
 
     method: str
@@ -57,7 +56,7 @@ class Solution:
         alpha_E: The choice of every edge.
         expectation: E[alpha] (Eq. 9).
         costs: All costs of the problem, exact.
-        certificate: Why none is better.
+        certificate: Evidence that none is better.
     """
 
     alpha_E: tuple[int, ...]
@@ -67,12 +66,12 @@ class Solution:
 
 
 def most_likely(space: SearchSpace, theta_EK: FloatArray, live_EK: BoolArray) -> IntArray:
-    """The alpha with the largest expectation without any budget: each block's best choice.
+    """Return the alpha with the largest expectation without a budget: each block's best choice.
 
     Args:
         space: The space.
         theta_EK: The distribution, shape (E, K).
-        live_EK: What is not pruned, shape (E, K).
+        live_EK: Operations not pruned, shape (E, K).
 
     Returns:
         alpha_E; ties go to the lexicographically smallest.
@@ -87,7 +86,7 @@ def most_likely(space: SearchSpace, theta_EK: FloatArray, live_EK: BoolArray) ->
 
 
 def groups_that_share(problem: Problem, budgets: Sequence[Budget]) -> list[list[Budget]]:
-    """Budgets in order, those that one pass of the programme answers together in one group."""
+    """Group the budgets, in order, that one pass of dynamic programming can solve together."""
     groups: list[list[Budget]] = []
     for budget in budgets:
         if groups and shares_a_pass(problem, [groups[-1][0], budget]):
@@ -98,16 +97,16 @@ def groups_that_share(problem: Problem, budgets: Sequence[Budget]) -> list[list[
 
 
 def solve(problem: Problem, budget: Budget, *, k: int = 1, method: Method = "auto") -> list[Solution]:
-    """The k best architectures within a budget (Eq. 10), the best first.
+    """Return the k best architectures within a budget (Eq. 10), the best first.
 
     Args:
-        problem: What can be generated.
-        budget: Bounds by cost; the first one decides between equals.
-        k: How many; fewer are returned where fewer are feasible, none where the budget is infeasible.
-        method: ``auto`` is the dynamic programme, and the mixed-integer programme where that one has too many states.
+        problem: The generation problem.
+        budget: Bounds by cost; the first one breaks ties.
+        k: Number of architectures; fewer if fewer are feasible, none if the budget is infeasible.
+        method: ``auto`` is dynamic programming, or the MIP where that has too many states.
 
     Raises:
-        TooLargeError: The method cannot do it within its limits.
+        TooLargeError: The problem exceeds the method's limits.
     """
     return solve_many(problem, [budget], k=k, method=method)[0]
 
@@ -115,22 +114,22 @@ def solve(problem: Problem, budget: Budget, *, k: int = 1, method: Method = "aut
 def solve_many(
     problem: Problem, budgets: Sequence[Budget], *, k: int = 1, method: Method = "auto"
 ) -> list[list[Solution]]:
-    """``solve`` for many budgets. Upper bounds on the same additive costs take one pass of the programme together."""
+    """Solve for many budgets; upper bounds on the same additive costs share one pass of dynamic programming."""
     if problem.space.conditional:
-        raise ResourceError(f"space {problem.space.name!r} has conditional edges; generation does not cover those yet")
+        raise ResourceError(f"space {problem.space.name!r} has conditional edges; generation does not support them")
     value_EK = _objective(problem.space, problem.theta_EK)
     groups = groups_that_share(problem, budgets)
     return [solutions for group in groups for solutions in _solve(problem, value_EK, group, k, method)]
 
 
 def nearest(problem: Problem, budget: Budget) -> dict[str, tuple[int | None, int | None]]:
-    """For an infeasible budget: by bound, the values nearest to it that are feasible with the other bounds held.
+    """Return for each bound of an infeasible budget the nearest values that are feasible with the other bounds held.
 
     Returns:
         Cost -> (largest feasible value below the bound, smallest above it); None where there is none.
 
     Raises:
-        TooLargeError: That takes too many states.
+        TooLargeError: Too many states are needed.
     """
     found = {}
     for name, bound in budget.items():
@@ -141,14 +140,14 @@ def nearest(problem: Problem, budget: Budget) -> dict[str, tuple[int | None, int
 
 
 def _objective(space: SearchSpace, theta_EK: FloatArray) -> IntArray:
-    """theta on the grid; an edge that is left out adds nothing (Eq. 9)."""
+    """Round theta to the grid; an edge that is left out adds nothing (Eq. 9)."""
     return np.rint(np.where(space.generable_EK, theta_EK, 0.0) * GRID).astype(np.int64)
 
 
 def _solve(
     problem: Problem, value_EK: IntArray, budgets: Sequence[Budget], k: int, method: Method
 ) -> list[list[Solution]]:
-    """One pass for all budgets, or one budget by another method."""
+    """Solve all budgets in one pass, or one by one with another method."""
     if method in ("auto", "programme"):
         try:
             alphas, front = run_dynamic_programming(problem, value_EK, budgets, k)
@@ -175,7 +174,7 @@ def _solve(
 def _solutions(
     problem: Problem, budget: Budget, alphas: Sequence[tuple[int, ...]], method: str, work: int, unit: str
 ) -> list[Solution]:
-    """Evaluate what a method found once more, from the definitions."""
+    """Evaluate a method's alphas again, from the definitions."""
     solutions = []
     for alpha_E in alphas:
         value, costs = evaluate(problem, alpha_E)
@@ -187,7 +186,7 @@ def _solutions(
 
 
 def _extreme(problem: Problem, budget: Budget, name: str, bound: Bound, sign: int) -> int | None:
-    """The largest (sign 1) or smallest (-1) value of a cost within ``bound`` and the other bounds; None if none."""
+    """Return the largest (sign 1) or smallest (-1) value of a cost within all bounds; None if there is none."""
     cost, others = problem.costs[name], {other: b for other, b in budget.items() if other != name}
     if isinstance(cost, LongestPath):
         low, high = (
@@ -197,7 +196,7 @@ def _extreme(problem: Problem, budget: Budget, name: str, bound: Bound, sign: in
         values = sorted(range(low, high + 1), reverse=sign > 0)
         feasible = (v for v in values if solve(problem, {**others, name: Bound(v, v)}))
         return next(feasible, None)
-    # Without the bound first: its optimum nearly always lies where the bound wants it, and fronts stay small.
+    # Without the bound first: its optimum nearly always meets the bound, and fronts stay small.
     for budget_tried in (others, {name: bound, **others}):
         solutions = _solve(problem, sign * cost.entries_EK, [budget_tried], 1, "auto")[0]
         if not solutions or bound.allows(solutions[0].costs[name]):

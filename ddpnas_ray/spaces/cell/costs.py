@@ -53,10 +53,9 @@ class CellGeometry:
 def geometry(
     *, cells: int, nodes: int, channels: int, image_size: int, stem: str, reductions: Sequence[int]
 ) -> list[CellGeometry]:
-    """Walk through the cells: reductions double the width and halve the side (rounded up).
+    """Compute widths and sizes of all cells: reductions double the width and halve the side (rounded up).
 
-    The ``imagenet`` stem gives its two outputs at a quarter and an eighth of the side, so that the first cell sees a
-    reduction before it.
+    The ``imagenet`` stem outputs a quarter and an eighth of the side, so the first cell follows a reduction.
     """
     size = size_before = image_size
     if stem == "imagenet":
@@ -76,11 +75,11 @@ def geometry(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellNetShape:
-    """Everything about a network of cells but its operations.
+    """Shape of a network of cells, all but its operations.
 
     Args:
         cells: L.
-        nodes: M, intermediate nodes a cell.
+        nodes: M, intermediate nodes per cell.
         channels: Initial channels.
         image_size: Side in pixels.
         input_channels: Colour channels.
@@ -113,10 +112,10 @@ class CellNetShape:
 
 
 def cost_table(kind: Kind, shape: CellNetShape, candidates: Sequence[str]) -> CostTable:
-    """The cost of every choice in a network: additive, since a cell's output always concatenates all its nodes.
+    """Compute the cost of every choice in a network: additive, as a cell's output always concatenates all its nodes.
 
     Args:
-        kind: What to count.
+        kind: The cost to count.
         shape: The network.
         candidates: Operation names of every edge.
 

@@ -1,6 +1,6 @@
 """Networks of DARTS cells: the supernet, and the stand-alone network of one architecture, in search and deploy form.
 
-One class is all of them: it holds the candidates it was given, and a forward pass computes one candidate an edge.
+One class serves all of them: it holds the given candidates, and a forward pass computes one candidate per edge.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Cell(nn.Module):
             self.edges.append(nn.ModuleDict(ops))
 
     def forward(self, before_previous: Tensor, previous: Tensor, chosen: Sequence[str]) -> Tensor:
-        """(B, C'', H'', W''), (B, C', H', W') and one operation's name an edge -> (B, M C, H, W)."""
+        """(B, C'', H'', W''), (B, C', H', W') and one operation name per edge -> (B, M C, H, W)."""
         states = [self.preprocess0(before_previous), self.preprocess1(previous)]
         edge = 0
         for _ in range(self.nodes):
@@ -55,7 +55,7 @@ class CellNetwork(nn.Module):
     """A stack of cells that holds some candidates of every edge.
 
     Args:
-        shape: Everything but the operations.
+        shape: The network's shape, all but the operations.
         candidates: The names of each edge's candidates: the normal cell's edges, then the reduction cell's. All normal
             cells share an architecture, and so do all reduction cells; each has weights of its own.
     """
@@ -73,11 +73,11 @@ class CellNetwork(nn.Module):
         self._names_by_choice: dict[tuple[int, str], list[tuple[int, Piece]]] | None = None
 
     def forward(self, x: Tensor, alpha_E: IntArray | None = None) -> Tensor:
-        """Images (B, C, H, W) -> logits (B, classes), computing one operation an edge.
+        """Images (B, C, H, W) -> logits (B, classes), computing one operation per edge.
 
         Args:
             x: Images.
-            alpha_E: Which candidate of every edge; may be left out where each edge has only one.
+            alpha_E: The chosen candidate of every edge; optional where each edge has only one.
         """
         if alpha_E is None:
             chosen = [names[0] for names in self.candidates]
@@ -91,9 +91,9 @@ class CellNetwork(nn.Module):
         return self.classifier(last.mean(dim=(2, 3)))
 
     def pieces(self, alpha_E: IntArray) -> list[Piece]:
-        """The parameters that an architecture uses, in the order of its stand-alone network.
+        """Return the parameters that an architecture uses, in the order of its stand-alone network.
 
-        An operation's parameters belong to its edge in every cell of the kind; all others are used by everybody.
+        An operation's parameters belong to its edge in every cell of the kind; all architectures use the others.
         """
         if self._names_by_choice is None:
             self._names_by_choice = self._index()
@@ -103,7 +103,7 @@ class CellNetwork(nn.Module):
         return [piece for _, piece in sorted(parts, key=lambda part: part[0])]
 
     def _index(self) -> dict[tuple[int, str], list[tuple[int, Piece]]]:
-        """(edge, operation) -> its parameters with their place in the order; (-1, "") -> those that are always used."""
+        """Map (edge, operation) to its parameters with their positions, and (-1, "") to those that are always used."""
         index: dict[tuple[int, str], list[tuple[int, Piece]]] = {}
         half = len(self.candidates) // 2
         for position, (name, parameter) in enumerate(self.named_parameters()):
@@ -117,7 +117,7 @@ class CellNetwork(nn.Module):
 
 
 def build_stem(stem: str, input_channels: int, channels: int, *, affine: bool = True) -> nn.Sequential:
-    """What gives the first cell its two inputs: the outputs of the first and of the second half."""
+    """Build the stem; the outputs of its two halves are the first cell's inputs."""
     c = channels
     if stem == "cifar":
         first = [nn.Conv2d(input_channels, 3 * c, 3, 1, 1, bias=False), nn.BatchNorm2d(3 * c, affine=affine)]
@@ -135,16 +135,16 @@ def build_stem(stem: str, input_channels: int, channels: int, *, affine: bool = 
 
 
 def preprocess(kind: str, in_channels: int, out_channels: int, *, affine: bool = True) -> nn.Module:
-    """What brings an input of a cell to its width, and to the size of the other."""
+    """Build the layer that brings a cell's input to its width, and to the size of the other input."""
     reduce_or_not = FactorizedReduce if kind == "FactorizedReduce" else ReLUConvBN
     return reduce_or_not(in_channels, out_channels, affine=affine)
 
 
 def deploy_op(name: str, channels: int, stride: int) -> nn.Module:
-    """One operation as deploy networks have it."""
+    """Build one operation in deploy form."""
     return build_op(name, channels, stride, affine=True)
 
 
 def classifier(width: int, classes: int) -> nn.Module:
-    """Global pooling and the linear layer."""
+    """Build global pooling and the linear layer."""
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))

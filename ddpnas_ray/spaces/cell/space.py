@@ -1,7 +1,7 @@
 """The cell space of DARTS (Sec. 3.1): a normal and a reduction cell, each a fully connected graph of M nodes.
 
-Edge order: the normal cell's edges, node by node and input by input, then the reduction cell's. A generated cell gives
-every node two inputs: its alpha has ``none`` on the others (design row 11).
+Edge order: the normal cell's edges, node by node and input by input, then the reduction cell's. Every node of a
+generated cell has two inputs: its alpha has ``none`` on the other edges.
 
 Axes: E edges, K candidates.
 """
@@ -39,11 +39,11 @@ def make(
     nodes: Annotated[int, Ge(1), Le(8)] = 4,
     channels: Annotated[int, Ge(2)] = 16,
 ) -> SpaceSpec:
-    """The cell space.
+    """Create the cell space.
 
     Args:
         cells: L of the search network; its second and third cells are reductions (Sec. 4).
-        nodes: M, intermediate nodes a cell.
+        nodes: M, intermediate nodes per cell.
         channels: Initial channels of the search network.
     """
     per_cell = nodes * (nodes + 3) // 2
@@ -70,11 +70,11 @@ def make(
 
 
 def encode(genotype: Genotype, *, nodes: int | None = None) -> IntArray:
-    """A DARTS genotype -> alpha_E with ``none`` on the edges that it leaves out.
+    """DARTS genotype -> alpha_E with ``none`` on the edges that it leaves out.
 
     Args:
         genotype: ``{"normal": [[operation, input], ...], "normal_concat": [...], "reduce": ..., ...}``,
-            two pairs a node, in node order; inputs 0 and 1 are the cell's, 2 is the first node.
+            two pairs per node, in node order; inputs 0 and 1 are the cell's, 2 is the first node.
         nodes: M; None takes it from the genotype.
 
     Raises:
@@ -85,7 +85,7 @@ def encode(genotype: Genotype, *, nodes: int | None = None) -> IntArray:
     for kind in KINDS:
         pairs = _section(genotype, kind)
         if len(pairs) != 2 * nodes:
-            raise GenotypeError(f"genotype: {kind} has {len(pairs)} pairs, {nodes} nodes need {2 * nodes}: two a node")
+            raise GenotypeError(f"genotype: {kind} has {len(pairs)} pairs, {nodes} nodes need {2 * nodes}, two each")
         concat = genotype.get(f"{kind}_concat", list(range(2, 2 + nodes)))
         if not isinstance(concat, (list, tuple)) or list(concat) != list(range(2, 2 + nodes)):
             raise GenotypeError(
@@ -97,7 +97,7 @@ def encode(genotype: Genotype, *, nodes: int | None = None) -> IntArray:
             edges = _edges_of(i // 2)
             if name not in CELL_OPS or name == "none":
                 hint = did_you_mean(str(name), CELL_OPS[1:])
-                raise GenotypeError(f"genotype: {kind}[{i}]: {name!r} is no operation of a network{hint}")
+                raise GenotypeError(f"genotype: {kind}[{i}]: {name!r} is not an operation of a network{hint}")
             if type(source) is not int or not 0 <= source < len(edges):
                 raise GenotypeError(
                     f"genotype: {kind}[{i}]: input {source!r}; node {i // 2} has inputs 0..{len(edges) - 1}"
@@ -110,7 +110,7 @@ def encode(genotype: Genotype, *, nodes: int | None = None) -> IntArray:
 
 
 def decode(alpha_E: IntArray, *, nodes: int) -> Genotype:
-    """alpha_E -> a DARTS genotype: every chosen operation but ``none``, node by node."""
+    """alpha_E -> DARTS genotype: every chosen operation but ``none``, node by node."""
     genotype: dict[str, Any] = {}
     for kind, cell_E in zip(KINDS, np.split(np.asarray(alpha_E), 2), strict=True):
         genotype[kind] = [
@@ -133,7 +133,7 @@ def _section(genotype: Genotype, kind: str) -> list[Any]:
 
 
 def _edges_of(node: int) -> range:
-    """The edges into a node, one an input, within its cell."""
+    """Return the edges into a node, one per input, within its cell."""
     first = node * (node + 3) // 2
     return range(first, first + node + 2)
 
@@ -143,7 +143,7 @@ def _cost(kind: Kind, nodes: int, target: Target) -> CostTable:
 
 
 def _parts(nodes: int, target: Target) -> list[Part]:
-    """Every piece of work of the deploy network; additions, concatenations and stride-1 skips are not timed."""
+    """Return all timed parts of the deploy network; additions, concatenations and stride-1 skips are not timed."""
     shape = _deploy_shape(nodes, target)
     c, size = shape.channels, shape.image_size
     stem = (shape.stem, shape.input_channels, c)
@@ -169,7 +169,7 @@ def _parts(nodes: int, target: Target) -> list[Part]:
 
 
 def _part(name: str, input_shape: tuple[int, int, int], function: str, *arguments: Any) -> Part:
-    """A part that every network has, made by a function of ``nn.cellnet``."""
+    """Return a part common to all networks, built by a function of ``spaces.cell.network``."""
     key = f"{name} {'x'.join(map(str, input_shape))} ({', '.join(map(str, arguments))})"
     return Part(
         edge=None,

@@ -19,7 +19,7 @@ ZERO = "zero"  # the block is left out
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A place for an inverted residual block.
+    """Position of an inverted residual block.
 
     Args:
         in_channels: Channels of its input.
@@ -33,13 +33,13 @@ class Block:
 
     @property
     def keeps_shape(self) -> bool:
-        """Whether its output has the shape of its input: it has a residual connection then, and may be left out."""
+        """Whether output and input have the same shape: the block then has a residual connection and can be omitted."""
         return self.stride == 1 and self.in_channels == self.out_channels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backbone:
-    """Everything about a network but the operations of its searched blocks, its images and its classes.
+    """Shape of a network, all but the operations of its searched blocks, its images and its classes.
 
     Args:
         widths: Channels of the stem, of the first block, of every stage and of the last convolution.
@@ -47,7 +47,7 @@ class Backbone:
         strides: Stride of every stage's first block, which also changes the width; the others keep the shape.
         stem_stride: Stride of the stem.
         first_kernel: Kernel of the first block, which has expansion 1 and stride 1.
-        fixed_last: What every block of the last stage is; None: they are searched like the others.
+        fixed_last: Operation of every block of the last stage; None: they are searched like the others.
     """
 
     widths: tuple[int, ...]
@@ -64,11 +64,11 @@ class Backbone:
 
     @property
     def searched(self) -> int:
-        """E: how many blocks of the stages are searched; the fixed ones come after them."""
+        """E, the number of searched blocks; the fixed ones come after them."""
         return sum(self.depths) - (self.depths[-1] if self.fixed_last else 0)
 
     def blocks(self) -> list[Block]:
-        """The blocks of all stages, in order."""
+        """Return the blocks of all stages, in order."""
         blocks, before = [], self.widths[1]
         for width, depth, stride in zip(self.widths[2:-1], self.depths, self.strides, strict=True):
             blocks += [Block(before, width, stride), *[Block(width, width, 1)] * (depth - 1)]
@@ -76,14 +76,14 @@ class Backbone:
         return blocks
 
     def candidates(self) -> list[tuple[str, ...]]:
-        """What each block may be: ``zero`` only where the shape is kept, a single operation where it is fixed."""
+        """Return each block's candidates: ``zero`` only where the shape is kept, one operation where it is fixed."""
         names = [(*MBCONVS, ZERO) if block.keeps_shape else tuple(MBCONVS) for block in self.blocks()]
         if self.fixed_last:
             names[self.searched :] = [(self.fixed_last,)] * self.depths[-1]
         return names
 
     def sizes(self, image_size: int) -> list[int]:
-        """Sides in pixels: of the input of every block of the stages, then of the output of the last one."""
+        """Return sides in pixels: of the input of every block of the stages, then of the output of the last one."""
         sizes = [strided(image_size, self.stem_stride)]
         for block in self.blocks():
             sizes.append(strided(sizes[-1], block.stride))
@@ -91,7 +91,7 @@ class Backbone:
 
 
 def chosen(candidates: Sequence[tuple[str, ...]], alpha_E: Iterable[int]) -> list[str]:
-    """The operation of every block; those after the last edge have one candidate.
+    """Return the operation of every block; those after the last edge have one candidate.
 
     Example:
         >>> chosen([("mbconv_k3_e3", "zero"), ("mbconv_k5_e6",)], [1])
@@ -103,7 +103,7 @@ def chosen(candidates: Sequence[tuple[str, ...]], alpha_E: Iterable[int]) -> lis
 
 
 def conv_bn_relu(in_channels: int, out_channels: int, *, kernel: int, size: int, groups: int = 1) -> Cost:
-    """A convolution, BatchNorm and ReLU6 whose *output* has size x size pixels."""
+    """Cost of a convolution, BatchNorm and ReLU6 whose *output* has size x size pixels."""
     return (
         conv(in_channels, out_channels, kernel=kernel, size=size, groups=groups)
         + batch_norm(out_channels, size=size)
@@ -112,7 +112,7 @@ def conv_bn_relu(in_channels: int, out_channels: int, *, kernel: int, size: int,
 
 
 def mbconv(block: Block, *, kernel: int, expand: int, size: int) -> Cost:
-    """Expansion (none at 1), depthwise convolution, projection; ``size`` is that of the input."""
+    """Cost of expansion (none at 1), depthwise convolution and projection; ``size`` is that of the input."""
     hidden, out = block.in_channels * expand, strided(size, block.stride)
     expansion = Cost() if expand == 1 else conv_bn_relu(block.in_channels, hidden, kernel=1, size=size)
     return (
@@ -124,10 +124,10 @@ def mbconv(block: Block, *, kernel: int, expand: int, size: int) -> Cost:
 
 
 def cost_table(kind: Kind, backbone: Backbone, *, image_size: int, input_channels: int, classes: int) -> CostTable:
-    """The cost of every choice in a network.
+    """Compute the cost of every choice in a network.
 
     Args:
-        kind: What to count.
+        kind: The cost to count.
         backbone: The network.
         image_size: Side in pixels.
         input_channels: Colour channels.
@@ -152,7 +152,7 @@ def cost_table(kind: Kind, backbone: Backbone, *, image_size: int, input_channel
 
 
 def block_cost(name: str, block: Block, *, size: int) -> Cost:
-    """One candidate of a block; ``size`` is that of its input."""
+    """Cost of one candidate of a block; ``size`` is that of its input."""
     if name == ZERO:
         return Cost()
     kernel, expand = MBCONVS[name]

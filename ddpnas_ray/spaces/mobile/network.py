@@ -1,6 +1,6 @@
 """Chains of inverted residual blocks (MobileNetV2, ProxylessNAS): the supernet, and the network of one architecture.
 
-One class is both: it holds the candidates it was given, and a forward pass computes one candidate a block.
+One class serves both: it holds the given candidates, and a forward pass computes one candidate per block.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class MobileNetwork(nn.Module):
     """Stem, first block, the blocks of all stages, last convolution, global pooling and classifier.
 
     Args:
-        backbone: Everything but the operations, the images and the classes.
+        backbone: The network's shape, all but operations, images and classes.
         candidates: The names of each block's candidates.
         input_channels: Colour channels.
         classes: Number of classes.
@@ -61,11 +61,11 @@ class MobileNetwork(nn.Module):
         self.classifier = nn.Linear(widths[-1], classes)
 
     def forward(self, x: Tensor, alpha_E: Iterable[int] = ()) -> Tensor:
-        """Images (B, C, H, W) -> logits (B, classes), computing one operation a block.
+        """Images (B, C, H, W) -> logits (B, classes), computing one operation per block.
 
         Args:
             x: Images.
-            alpha_E: Which candidate of every edge; left out where each block has only one.
+            alpha_E: The chosen candidate of every edge; optional where each block has only one.
         """
         x = self.first(self.stem(x))
         for block, name in zip(self.blocks, chosen(self.candidates, alpha_E), strict=True):
@@ -74,9 +74,9 @@ class MobileNetwork(nn.Module):
         return self.classifier(self.last(x).mean(dim=(2, 3)))
 
     def pieces(self, alpha_E: Iterable[int]) -> list[Piece]:
-        """The parameters that an architecture uses, in the order of its stand-alone network.
+        """Return the parameters that an architecture uses, in the order of its stand-alone network.
 
-        ``blocks.<block>.<operation>.*`` belong to one candidate; all others are used by everybody.
+        ``blocks.<block>.<operation>.*`` belong to one candidate; all architectures use the others.
         """
         used = {f"blocks.{i}.{name}" for i, name in enumerate(chosen(self.candidates, alpha_E))}
         return [
@@ -89,7 +89,7 @@ class MobileNetwork(nn.Module):
 def conv_bn_relu(
     in_channels: int, out_channels: int, *, kernel: int, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
-    """A convolution without bias, affine BatchNorm, ReLU6."""
+    """Build a convolution without bias, affine BatchNorm and ReLU6."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(out_channels),
@@ -98,11 +98,11 @@ def conv_bn_relu(
 
 
 def build_mbconv(name: str, block: Block) -> MBConv:
-    """A candidate of a block; ``zero`` has no module: it is simply not computed."""
+    """Build a candidate of a block; ``zero`` has no module and is not computed."""
     kernel, expand = MBCONVS[name]
     return MBConv(block, kernel=kernel, expand=expand)
 
 
 def classifier(width: int, classes: int) -> nn.Sequential:
-    """Global pooling and the linear layer."""
+    """Build global pooling and the linear layer."""
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))

@@ -1,7 +1,7 @@
-"""The mobile space of ProxylessNAS (Sec. 3.1, "layer-wise"): a chain of blocks, each of which may be of six shapes.
+"""The mobile space of ProxylessNAS (Sec. 3.1, "layer-wise"): a chain of blocks with six candidates each.
 
-An edge is a block. Where a block keeps the shape of its input it may also be left out (``zero``), so that depth is
-searched as well as width and kernels. The network that is searched is the one that is deployed.
+An edge is a block. A block that keeps the shape of its input may also be left out (``zero``), so that depth is searched
+as well as width and kernels. The searched network is the one that is deployed.
 
 Axes: E edges, K candidates.
 """
@@ -39,7 +39,7 @@ def make(
     search_last: bool = True,
     last: MBConvName = "mbconv_k3_e6",
 ) -> SpaceSpec:
-    """The mobile space.
+    """Create the mobile space.
 
     Args:
         widths: Channels of the stem, of the first block, of every stage and of the last convolution.
@@ -48,7 +48,7 @@ def make(
         stem_stride: Stride of the stem.
         first_kernel: Kernel of the first block, which is fixed and has expansion 1.
         search_last: False fixes the blocks of the last stage: the paper's 20 layers.
-        last: What they are then.
+        last: Their operation in that case.
 
     Raises:
         ConfigError: The numbers of widths, depths and strides do not fit, or no block is left to search.
@@ -95,19 +95,19 @@ def backbone(
     search_last: bool,
     last: str,
 ) -> Backbone:
-    """What the options of ``make`` say, all given.
+    """Check the options of ``make`` and build the backbone.
 
     Raises:
         ConfigError: See ``make``.
     """
     if len(strides) != len(depths):
         raise ConfigError(
-            f"space.strides has {len(strides)} numbers and space.depths {len(depths)}; give both one a stage"
+            f"space.strides has {len(strides)} numbers and space.depths {len(depths)}; give one per stage in both"
         )
     if len(widths) != len(depths) + 3:
         raise ConfigError(
             f"space.widths has {len(widths)} numbers; {len(depths)} stages (space.depths) need {len(depths) + 3}: "
-            "stem, first block, one a stage, last convolution"
+            "stem, first block, one per stage, last convolution"
         )
     if not search_last and len(depths) == 1:
         raise ConfigError(
@@ -125,10 +125,10 @@ def backbone(
 
 
 def encode(genotype: Genotype, *, backbone: Backbone) -> IntArray:
-    """A genotype -> alpha_E.
+    """Genotype -> alpha_E.
 
     Args:
-        genotype: ``{"stages": [["mbconv_k5_e3", "zero", ...], ...]}``, one operation a block, fixed blocks included.
+        genotype: ``{"stages": [["mbconv_k5_e3", "zero", ...], ...]}``, one operation per block, fixed ones included.
         backbone: The network.
 
     Raises:
@@ -164,7 +164,7 @@ def _why_not(name: Any, allowed: tuple[str, ...]) -> str:
         return f"{name!r}; the blocks of the last stage are fixed to {allowed[0]} (space.search_last, space.last)"
     if name == ZERO:
         return f"'zero' would leave out a block that changes width or size; allowed: {', '.join(allowed)}"
-    return f"{name!r} is no operation of this block{did_you_mean(str(name), allowed)}"
+    return f"{name!r} is not an operation of this block{did_you_mean(str(name), allowed)}"
 
 
 def _cost(kind: Kind, backbone: Backbone, target: Target) -> CostTable:
@@ -178,7 +178,7 @@ def _cost(kind: Kind, backbone: Backbone, target: Target) -> CostTable:
 
 
 def _count_blocks(backbone: Backbone, target: Target, *, left_out: bool) -> CostTable:
-    """Searched blocks that are left out (N of Table 4, for a chain), or those that remain (H)."""
+    """Count searched blocks that are left out (N of Table 4, for a chain), or those that remain (H)."""
     candidates = backbone.candidates()[: backbone.searched]
     entries_EK = np.zeros((len(candidates), max(map(len, candidates))), dtype=np.int64)
     for e, names in enumerate(candidates):
@@ -187,7 +187,7 @@ def _count_blocks(backbone: Backbone, target: Target, *, left_out: bool) -> Cost
 
 
 def _parts(backbone: Backbone, target: Target) -> list[Part]:
-    """Every piece of work of the network; a block that is left out is none. Residual additions belong to the block."""
+    """Return all timed parts of the network; blocks include their residual addition, and ``zero`` has none."""
     widths, sizes, kernel = backbone.widths, backbone.sizes(target.image_size), backbone.first_kernel
     image, stem_stride = (target.input_channels, target.image_size, target.image_size), backbone.stem_stride
     parts = [
@@ -215,7 +215,7 @@ def _parts(backbone: Backbone, target: Target) -> list[Part]:
 
 
 def _part(key: str, input_shape: tuple[int, int, int], function: str, *arguments: Any, **options: Any) -> Part:
-    """A part that every network has, made by a function of ``nn.mobile``."""
+    """Return a part common to all networks, built by a function of ``spaces.mobile.network``."""
     build = partial(module_of, "ddpnas_ray.spaces.mobile.network", function, *arguments, **options)
     return Part(edge=None, key=f"{key} from {'x'.join(map(str, input_shape))}", input_shape=input_shape, build=build)
 

@@ -20,7 +20,7 @@ EDGES = tuple((source, node) for node in range(1, NODES) for source in range(nod
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skeleton:
-    """Everything about a network but the operations of its cell.
+    """Shape of a network, all but the operations of its cell.
 
     Args:
         cells: N, cells of each of the three stages.
@@ -37,16 +37,16 @@ class Skeleton:
     classes: int
 
     def stages(self) -> list[tuple[int, int]]:
-        """Channels and side of each stage; a reduction between two doubles the one and halves the other, rounded up."""
+        """Return channels and side of each stage; reductions double channels and halve the side, rounded up."""
         half = strided(self.image_size, 2)
         return [(self.channels, self.image_size), (2 * self.channels, half), (4 * self.channels, strided(half, 2))]
 
 
 def cost_table(kind: Kind, skeleton: Skeleton) -> CostTable:
-    """The cost of every choice in a network.
+    """Compute the cost of every choice in a network.
 
     Args:
-        kind: What to count.
+        kind: The cost to count.
         skeleton: The network.
 
     Returns:
@@ -65,7 +65,7 @@ def cost_table(kind: Kind, skeleton: Skeleton) -> CostTable:
 
 
 def reduction(channels: int, *, size: int) -> Cost:
-    """The residual block between two stages; ``channels`` and ``size`` are those of its input."""
+    """Cost of the residual block between two stages; ``channels`` and ``size`` are those of its input."""
     out = strided(size, 2)
     return (
         relu_conv_bn(channels, 2 * channels, size=size, kernel=3, stride=2)
@@ -75,5 +75,5 @@ def reduction(channels: int, *, size: int) -> Cost:
 
 
 def op_cost(name: str, channels: int, *, size: int) -> Cost:
-    """One operation of a cell."""
+    """Cost of one operation of a cell."""
     return relu_conv_bn(channels, channels, size=size, kernel=KERNELS[name]) if name in KERNELS else Cost()

@@ -1,6 +1,6 @@
 """Networks of NAS-Bench-201: the supernet, and the stand-alone network of one architecture, in search and deploy form.
 
-One class is all of them: it holds the candidates it was given, and a forward pass computes one candidate an edge.
+One class serves all of them: it holds the given candidates, and a forward pass computes one candidate per edge.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Cell(nn.Module):
         )
 
     def forward(self, x: Tensor, chosen: Sequence[str]) -> Tensor:
-        """(B, C, H, W) and one operation's name an edge -> (B, C, H, W)."""
+        """(B, C, H, W) and one operation name per edge -> (B, C, H, W)."""
         states = [x]
         for node in range(1, NODES):
             incoming = [
@@ -48,7 +48,7 @@ class Reduction(nn.Module):
         self.conv_a = ReLUConvBN(channels, 2 * channels, kernel=3, stride=2, affine=affine)
         self.conv_b = ReLUConvBN(2 * channels, 2 * channels, kernel=3, affine=affine)
         self.shortcut = nn.Sequential(
-            nn.AvgPool2d(2, ceil_mode=True),  # like the convolution of stride 2 where the side is odd
+            nn.AvgPool2d(2, ceil_mode=True),  # odd sides round up, as for the convolution of stride 2
             nn.Conv2d(channels, 2 * channels, 1, bias=False),
         )
 
@@ -59,7 +59,7 @@ class Reduction(nn.Module):
 
 
 class Addition(nn.Module):
-    """What a node costs for each further edge; here only to be timed."""
+    """Addition of a further edge into a node, as a module for timing."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same."""
@@ -70,7 +70,7 @@ class NasBench201Network(nn.Module):
     """Stem, three stages of cells with a reduction between them, and the head.
 
     Args:
-        skeleton: Everything but the operations.
+        skeleton: The network's shape, all but the operations.
         candidates: The names of each edge's candidates. All cells share an architecture; each has weights of its own.
         affine: True builds the deploy form, False the search form.
     """
@@ -87,11 +87,11 @@ class NasBench201Network(nn.Module):
         self.head = build_head(channels, skeleton.classes, affine=affine)
 
     def forward(self, x: Tensor, alpha_E: IntArray | None = None) -> Tensor:
-        """Images (B, C, H, W) -> logits (B, classes), computing one operation an edge.
+        """Images (B, C, H, W) -> logits (B, classes), computing one operation per edge.
 
         Args:
             x: Images.
-            alpha_E: Which candidate of every edge; may be left out where each edge has only one.
+            alpha_E: The chosen candidate of every edge; optional where each edge has only one.
         """
         chosen = self._chosen(alpha_E)
         x = self.stem(x)
@@ -101,9 +101,9 @@ class NasBench201Network(nn.Module):
         return out
 
     def pieces(self, alpha_E: IntArray) -> list[Piece]:
-        """The parameters that an architecture uses, in the order of its stand-alone network.
+        """Return the parameters that an architecture uses, in the order of its stand-alone network.
 
-        ``layers.<layer>.edges.<edge>.<operation>.*`` belong to one candidate; all others are used by everybody.
+        ``layers.<layer>.edges.<edge>.<operation>.*`` belong to one candidate; all architectures use the others.
         """
         used = [f".edges.{e}.{name}." for e, name in enumerate(self._chosen(alpha_E))]
         return [
@@ -119,21 +119,21 @@ class NasBench201Network(nn.Module):
 
 
 def build_op(name: str, channels: int, *, affine: bool = True) -> nn.Module:
-    """A candidate of an edge; ``none`` has no module: it is simply not computed."""
+    """Build a candidate of an edge; ``none`` has no module and is not computed."""
     if name in KERNELS:
         return ReLUConvBN(channels, channels, kernel=KERNELS[name], affine=affine)
     return nn.Identity() if name == "skip_connect" else nn.AvgPool2d(3, 1, padding=1, count_include_pad=False)
 
 
 def build_stem(input_channels: int, channels: int, *, affine: bool = True) -> nn.Sequential:
-    """What gives the first cell its input."""
+    """Build the stem."""
     return nn.Sequential(
         nn.Conv2d(input_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels, affine=affine)
     )
 
 
 def build_head(channels: int, classes: int, *, affine: bool = True) -> nn.Sequential:
-    """BatchNorm, ReLU, global pooling and the linear layer."""
+    """Build BatchNorm, ReLU, global pooling and the linear layer."""
     return nn.Sequential(
         nn.BatchNorm2d(channels, affine=affine),
         nn.ReLU(),

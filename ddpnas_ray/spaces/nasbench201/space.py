@@ -1,7 +1,7 @@
 """The space of NAS-Bench-201 (Dong and Yang, 2020): one cell of four nodes, repeated in three stages.
 
-An edge is one of the cell's six; ``none`` on it may stay, since the benchmark's networks have it. Accuracies of all
-15,625 architectures are known.
+The cell has six edges; their ``none`` is selectable, since the benchmark's networks have it. Accuracies of all 15,625
+architectures are known.
 
 Axes: E edges, K candidates.
 """
@@ -29,7 +29,7 @@ OPS = tuple(Op(name, "parameter" if name in KERNELS else "non_parameter") for na
 
 
 def make(*, cells: Annotated[int, Ge(1), Le(100)] = 5, channels: Annotated[int, Ge(1)] = 16) -> SpaceSpec:
-    """The space of NAS-Bench-201.
+    """Create the space of NAS-Bench-201.
 
     Args:
         cells: N of the search network: cells of each of the three stages.
@@ -57,7 +57,7 @@ def make(*, cells: Annotated[int, Ge(1), Le(100)] = 5, channels: Annotated[int, 
 
 
 def encode(genotype: Genotype) -> IntArray:
-    """A genotype ``{"arch_str": "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|..."}`` -> alpha_E.
+    """Genotype ``{"arch_str": "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|..."}`` -> alpha_E.
 
     Raises:
         GenotypeError: No such key, or see ``from_string``.
@@ -68,18 +68,18 @@ def encode(genotype: Genotype) -> IntArray:
 
 
 def decode(alpha_E: IntArray) -> Genotype:
-    """alpha_E -> a genotype with the architecture string."""
+    """alpha_E -> genotype with the architecture string."""
     return {"arch_str": to_string(alpha_E)}
 
 
 def from_string(text: str) -> IntArray:
-    """An architecture string of NAS-Bench-201 -> alpha_E.
+    """Architecture string of NAS-Bench-201 -> alpha_E.
 
     Args:
-        text: Nodes 1 to 3, joined by ``+``; of each the operation on every edge into it, with the edge's source.
+        text: Nodes 1 to 3, joined by ``+``; for each the operation on every edge into it, with the edge's source.
 
     Raises:
-        GenotypeError: It is no such string.
+        GenotypeError: The text is not such a string.
 
     Example:
         >>> from_string("|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|none~2|")
@@ -101,7 +101,7 @@ def from_string(text: str) -> IntArray:
             name, _, given = choice.partition("~")
             if name not in OPERATIONS:
                 hint = did_you_mean(name, OPERATIONS)
-                raise GenotypeError(f"genotype: node {node} of arch_str: {name!r} is no operation of this space{hint}")
+                raise GenotypeError(f"genotype: node {node} of arch_str: {name!r} is not an operation{hint}")
             if given != str(source):
                 raise GenotypeError(f"genotype: node {node} of arch_str: {choice!r}; {name}~{source} is needed here")
             alpha.append(OPERATIONS.index(name))
@@ -109,7 +109,7 @@ def from_string(text: str) -> IntArray:
 
 
 def to_string(alpha_E: IntArray) -> str:
-    """alpha_E -> the architecture string of NAS-Bench-201.
+    """alpha_E -> architecture string of NAS-Bench-201.
 
     Example:
         >>> to_string(np.array([3, 0, 1, 4, 2, 0]))
@@ -129,7 +129,7 @@ def _cost(kind: Kind, target: Target) -> CostTable:
 
 
 def _flops(target: Target) -> CostTable:
-    """The benchmark's own count: macs, and an addition for every element of the classifier's bias."""
+    """The benchmark's own count: macs, plus an addition for every element of the classifier's bias."""
     macs = _cost("macs", target)
     return CostTable(macs.base + target.classes, macs.entries_EK)
 
@@ -146,7 +146,7 @@ def _height(target: Target) -> LongestPath:
 
 
 def _parts(target: Target) -> list[Part]:
-    """Every piece of work of the deploy network. An edge costs an addition unless it is the first into its node."""
+    """Return all timed parts of the deploy network. An edge costs an addition unless it is the first into its node."""
     skeleton = _deploy_skeleton(target)
     *halved, (width, side) = stages = skeleton.stages()
     colours, c, size, classes = skeleton.input_channels, skeleton.channels, skeleton.image_size, skeleton.classes
@@ -166,7 +166,7 @@ def _parts(target: Target) -> list[Part]:
 
 
 def _part(key: str, input_shape: tuple[int, int, int], function: str, *arguments: Any) -> Part:
-    """A part that every network has, made by a function or class of ``nn.nasbench201``."""
+    """Return a part common to all networks, built by ``spaces.nasbench201.network``."""
     build = partial(module_of, "ddpnas_ray.spaces.nasbench201.network", function, *arguments)
     return Part(edge=None, key=f"{key} from {'x'.join(map(str, input_shape))}", input_shape=input_shape, build=build)
 

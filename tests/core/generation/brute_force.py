@@ -1,4 +1,4 @@
-"""Generation by trying everything, written from the definitions: it shares nothing with the package but the types.
+"""Generation by brute force, from the definitions: it shares only types with the package.
 
 Axes: E edges, K candidates.
 """
@@ -22,7 +22,7 @@ NONE = Op("none", "non_parameter", generable=False)
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What is to be known of one architecture that can be generated."""
+    """One architecture that can be generated."""
 
     alpha_E: tuple[int, ...]
     expectation: float
@@ -31,7 +31,7 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A small problem with all that solves it, a budget, and how many architectures are wanted."""
+    """A small problem with its solutions, a budget, and the number of architectures to find."""
 
     problem: Problem
     architectures: list[Architecture]
@@ -40,7 +40,7 @@ class Instance:
 
 
 def every_architecture(problem: Problem) -> list[Architecture]:
-    """All that can be generated, whatever it costs."""
+    """All architectures that can be generated, at any cost."""
     space = problem.space
     of_blocks = [
         [
@@ -59,7 +59,7 @@ def every_architecture(problem: Problem) -> list[Architecture]:
 
 
 def best(problem: Problem, architectures: Iterable[Architecture], budget: Budget, k: int) -> list[Architecture]:
-    """The k best within a budget. Ties: the smaller first cost, then the smaller alpha, block by block."""
+    """Return the k best within a budget. Ties: the smaller first cost, then the smaller alpha, block by block."""
     order = [e for block in problem.space.blocks for e in block]
 
     def preference(a: Architecture) -> tuple[float, int, list[int]]:
@@ -70,12 +70,12 @@ def best(problem: Problem, architectures: Iterable[Architecture], budget: Budget
 
 
 def within(architectures: Iterable[Architecture], budget: Budget) -> list[Architecture]:
-    """Those whose costs the budget allows."""
+    """Return the architectures within the budget."""
     return [a for a in architectures if all(_allowed(a.costs[name], bound) for name, bound in budget.items())]
 
 
 def nearest_values(architectures: Sequence[Architecture], budget: Budget) -> dict[str, tuple[int | None, int | None]]:
-    """By bound: the largest feasible value below it and the smallest above, the other bounds held."""
+    """Return per bound the largest feasible value below it and the smallest above, the other bounds held."""
     found = {}
     for name, bound in budget.items():
         others = {other: b for other, b in budget.items() if other != name}
@@ -100,7 +100,7 @@ def costs_of(problem: Problem, alpha_E: Sequence[int]) -> dict[str, int]:
 def assert_proved(
     problem: Problem, budget: Budget, solutions: Sequence[Solution], expected: list[Architecture]
 ) -> None:
-    """The solutions are as good as those expected, distinct, within the budget, and say of themselves what is true."""
+    """Check that solutions are as good as expected, distinct, within the budget, and described correctly."""
     assert len(solutions) == len(expected)
     assert len({solution.alpha_E for solution in solutions}) == len(solutions)
     for solution, best_one in zip(solutions, expected, strict=True):
@@ -136,7 +136,7 @@ def instance(seed: int) -> Instance:
 
 
 def chain(*sizes: int) -> SearchSpace:
-    """A space of edges with so many candidates, each chosen alone."""
+    """A space of edges with the given numbers of candidates, each chosen alone."""
     edges = tuple(Edge(f"e{e}", tuple(Op(f"o{k}", "parameter") for k in range(n))) for e, n in enumerate(sizes))
     return SearchSpace("chain", edges, tuple((e,) for e in range(len(edges))))
 
@@ -167,7 +167,7 @@ def _cell(rng: np.random.Generator) -> tuple[SearchSpace, tuple[tuple[int, int, 
 
 
 def _budget(problem: Problem, architectures: list[Architecture], rng: np.random.Generator) -> Budget:
-    """One to three costs, bounded on one side or both, or exactly; most by what one architecture costs."""
+    """One to three costs, bounded on one side or both, or exactly; most by the cost of one architecture."""
     pivot = architectures[rng.integers(len(architectures))].costs if architectures else dict.fromkeys(problem.costs, 0)
     budget = {}
     for name in rng.permutation(list(problem.costs))[: rng.integers(1, 4)]:
@@ -181,7 +181,7 @@ def _budget(problem: Problem, architectures: list[Architecture], rng: np.random.
 
 
 def _is_generated(problem: Problem, alpha_E: Sequence[int] | Mapping[int, int], block: Sequence[int]) -> bool:
-    """Whether a block uses as many edges as it must, by operations that may be chosen, and leaves out the rest."""
+    """Return whether a block uses the required number of edges, with choosable operations, and leaves out the rest."""
     space = problem.space
     used = [e for e in block if space.edges[e].candidates[alpha_E[e]].generable]
     needed = len(block) if space.inputs is None else space.inputs

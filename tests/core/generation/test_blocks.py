@@ -1,4 +1,4 @@
-"""What a block can choose. Axes: E edges, K candidates, B edges of a block, C choices."""
+"""Choices of a block. Axes: E edges, K candidates, B edges of a block, C choices."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 def block_of(edges: int, ops: int, inputs: int | None) -> SearchSpace:
-    """One block of edges with so many generable operations each, ``none`` between them where edges may be left out."""
+    """One block; each edge has that many selectable operations, with ``none`` in between where it may be left out."""
     names = tuple(Op(f"o{k}", "parameter") for k in range(ops))
     candidates = names if inputs is None else (*names[:1], NONE, *names[1:])
     return SearchSpace(
@@ -82,6 +82,6 @@ def test_too_many_choices_are_refused_before_they_are_made(monkeypatch: pytest.M
         block_choices(wide, wide.generable_EK, tuple(range(40)))
 
 
-def test_the_candidate_that_leaves_an_edge_out_is_the_one_that_is_not_generable() -> None:
+def test_the_candidate_that_leaves_an_edge_out_is_the_one_that_is_not_selectable() -> None:
     assert left_out(block_of(2, 3, inputs=1), 0) == 1
     assert left_out(block_of(2, 3, inputs=None), 0) == -1

@@ -1,4 +1,4 @@
-"""Budgets as people write them, and back."""
+"""Parsing and formatting of budgets."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def test_what_is_written_is_read_back(data: st.DataObject) -> None:
         ("latency.gpu", 500, "0.001 ms"),
     ],
 )
-def test_costs_are_printed_for_people(name: str, value: int, text: str) -> None:
+def test_costs_are_formatted_for_display(name: str, value: int, text: str) -> None:
     assert quantity(name, value) == text
 
 
@@ -223,27 +223,30 @@ def test_costs_are_printed_for_people(name: str, value: int, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("macs", "'macs' is no key=value, such as macs=600M or height=2..3"),
-        ("macs=", "'macs=' is no key=value"),
-        ("=5", "'=5' is no key=value"),
-        ("", "'' is no key=value"),
-        ("macs=1M,", "'' is no key=value"),
-        ("mac=1M", "mac is no cost of this space; did you mean macs?"),
-        ("heigth=2", "heigth is no cost of this space; did you mean height?"),
-        ("zzz=1", "zzz is no cost of this space; allowed: height, height.normal, height.reduce, latency, macs, params"),
+        ("macs", "'macs' is not key=value, such as macs=600M or height=2..3"),
+        ("macs=", "'macs=' is not key=value"),
+        ("=5", "'=5' is not key=value"),
+        ("", "'' is not key=value"),
+        ("macs=1M,", "'' is not key=value"),
+        ("mac=1M", "mac is not a cost of this space; did you mean macs?"),
+        ("heigth=2", "heigth is not a cost of this space; did you mean height?"),
+        (
+            "zzz=1",
+            "zzz is not a cost of this space; allowed: height, height.normal, height.reduce, latency, macs, params",
+        ),
         ("macs=1,macs=2", "macs is bounded twice; write key=L..U for two bounds"),
         ("height.normal=1,height=2", "height is bounded twice"),
         ("height=2,height.normal=1", "height.normal is bounded twice"),
-        ("macs=1m", "'1m' is no number of macs; allowed units: k, M, G, %"),
-        ("macs=1ms", "'1ms' is no number of macs; allowed units: k, M, G, %"),
-        ("macs=1e6", "'1e6' is no number of macs"),
-        ("macs=-5", "'-5' is no number of macs"),
-        ("macs=1_000", "'1_000' is no number of macs"),
-        ("macs=1.M", "'1.M' is no number of macs"),
-        ("macs=nan", "'nan' is no number of macs"),
-        ("latency=5", "'5' is no number of latency; allowed units: ns, us, ms, s, %"),
-        ("latency=5M", "'5M' is no number of latency"),
-        ("macs=1..x", "'x' is no number of macs"),
+        ("macs=1m", "'1m' is not a value of macs; allowed units: k, M, G, %"),
+        ("macs=1ms", "'1ms' is not a value of macs; allowed units: k, M, G, %"),
+        ("macs=1e6", "'1e6' is not a value of macs"),
+        ("macs=-5", "'-5' is not a value of macs"),
+        ("macs=1_000", "'1_000' is not a value of macs"),
+        ("macs=1.M", "'1.M' is not a value of macs"),
+        ("macs=nan", "'nan' is not a value of macs"),
+        ("latency=5", "'5' is not a value of latency; allowed units: ns, us, ms, s, %"),
+        ("latency=5M", "'5M' is not a value of latency"),
+        ("macs=1..x", "'x' is not a value of macs"),
         ("macs=..", ".. bounds nothing; write V, L..U, L.. or ..U"),
         ("macs=3..2", "no value of macs lies in 3..2; write the smaller end first"),
         ("height.normal=2.4..2.6", "no value of height.normal lies in 2.4..2.6"),
@@ -254,13 +257,13 @@ def test_costs_are_printed_for_people(name: str, value: int, text: str) -> None:
         ("macs=1..9:x", "a sweep is key=L..U:n"),
         ("macs=1..9:3:4", "a sweep is key=L..U:n"),
         ("macs=1..9:1000000", "a sweep is key=L..U:n"),
-        ("macs=1..3:4", "from 1 to 3 there are no 4 different values of macs; write the smaller end first, or a sm"),
-        ("macs=9..1:3", "from 9 to 1 there are no 3 different values of macs; write the smaller end first"),
+        ("macs=1..3:4", "from 1 to 3 there are fewer than 4 values of macs; write the smaller end first, or a sm"),
+        ("macs=9..1:3", "from 9 to 1 there are fewer than 3 values of macs; write the smaller end first"),
         ("height=1..3:3", "height is several costs (height.normal, height.reduce); sweep one of them"),
-        ("macs=1..9:3,params=1..9:3", "one cost can be swept at a time, not macs and params"),
+        ("macs=1..9:3,params=1..9:3", "only one cost can be swept at a time, not macs and params"),
     ],
 )
-def test_what_is_not_understood_is_one_line_with_the_way_out(text: str, part: str) -> None:
+def test_what_cannot_be_parsed_is_one_line_with_a_hint(text: str, part: str) -> None:
     with pytest.raises(BudgetError) as caught:
         parse_budgets(text, COSTS)
     assert str(caught.value).startswith(f"budget {text!r}: ")

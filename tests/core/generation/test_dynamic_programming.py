@@ -1,4 +1,4 @@
-"""The dynamic programme: which partial architectures it keeps, and where it gives up. Axes: E edges, K candidates."""
+"""Dynamic programming: the partial architectures it keeps, and its limits. Axes: E edges, K candidates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddpnas_ray.core.errors import TooLargeError
-from ddpnas_ray.core.generation import dynamic_programming as programme
+from ddpnas_ray.core.generation import dynamic_programming
 from ddpnas_ray.core.generation.budgets import Bound
 from ddpnas_ray.core.generation.dynamic_programming import shares_a_pass
 from ddpnas_ray.core.generation.problem import Problem
@@ -46,13 +46,13 @@ def test_only_bounded_directions_make_states_incomparable() -> None:
 
 
 @given(seed=SEEDS, rows=st.integers(1, 60), columns=st.integers(1, 4), k=st.integers(1, 4), chunk=st.integers(1, 20))
-def test_a_state_goes_when_k_better_ones_are_at_most_as_large_in_all_columns(
+def test_a_state_is_dropped_when_k_better_ones_are_at_most_as_large_in_all_columns(
     seed: int, rows: int, columns: int, k: int, chunk: int
 ) -> None:
     column_SD = np.random.default_rng(seed).integers(0, 6, size=(rows, columns))
     beaten_by = [sum((other <= row).all() for other in column_SD[:i]) for i, row in enumerate(column_SD)]
     kept = [count < k for count in beaten_by]
-    assert programme._skyline(column_SD, k, chunk).tolist() == kept
+    assert dynamic_programming._skyline(column_SD, k, chunk).tolist() == kept
 
 
 @given(seed=SEEDS, rows=st.integers(1, 60), groups=st.integers(1, 4), k=st.integers(1, 4))
@@ -61,10 +61,10 @@ def test_with_one_column_at_least_those_are_kept_and_of_each_k_layers(
 ) -> None:
     rng = np.random.default_rng(seed)
     column_S, group_S = rng.integers(0, 9, size=rows), np.sort(rng.integers(0, groups, size=rows))
-    kept_S = programme._staircase(column_S, group_S, k)
+    kept_S = dynamic_programming._staircase(column_S, group_S, k)
     for group in range(groups):
         column, kept = column_S[group_S == group], kept_S[group_S == group]
-        layers: list[int] = []  # by how long a chain of better ones each is beaten
+        layers: list[int] = []  # length of the chain of better ones that dominates each
         for i, value in enumerate(column):
             layers.append(max((layers[j] + 1 for j in range(i) if column[j] <= value), default=0))
         assert kept.tolist() == [layer < k for layer in layers]
@@ -72,8 +72,8 @@ def test_with_one_column_at_least_those_are_kept_and_of_each_k_layers(
 
 def test_it_refuses_too_many_states(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = random_chain(3, 2, 4, "a")
-    monkeypatch.setattr(programme, "MAX_EXPANDED", 3)
-    with pytest.raises(TooLargeError, match=r"^the programme needs 4 states; at most 3 are tried$"):
+    monkeypatch.setattr(dynamic_programming, "MAX_EXPANDED", 3)
+    with pytest.raises(TooLargeError, match=r"^dynamic programming needs 4 states; at most 3 fit$"):
         solve(problem, {"a": Bound(None, 10**9)}, method="programme")
 
 
@@ -81,20 +81,20 @@ def test_it_refuses_too_many_comparisons(monkeypatch: pytest.MonkeyPatch) -> Non
     problem = random_chain(4, 6, 4, "a", "b")
     budget = {"a": Bound(None, 2_800_000), "b": Bound(None, 2_800_000)}
     assert solve(problem, budget, method="programme")
-    monkeypatch.setattr(programme, "MAX_COMPARED", 100)
-    with pytest.raises(TooLargeError, match=r"^the programme's front has more than [0-9,]+ states$"):
+    monkeypatch.setattr(dynamic_programming, "MAX_COMPARED", 100)
+    with pytest.raises(TooLargeError, match=r"^the front of dynamic programming has more than [0-9,]+ states$"):
         solve(problem, budget, method="programme")
     assert solve(problem, budget)[0].certificate.method == "mip"
 
 
-def test_a_path_that_runs_against_the_blocks_is_left_to_the_mixed_integer_programme() -> None:
+def test_a_path_that_runs_against_the_blocks_is_left_to_the_mip() -> None:
     # Arcs 0 -> 1 -> 2 by edges 0 and 1, but the block of edge 1 comes first.
     space = replace(chain(2, 2), blocks=((1,), (0,)))
     counts_EK = np.array([[True, False], [True, False]])
     height = LongestPath(((0, 0, 1), (1, 1, 2)), counts_EK)
     problem = Problem(space, np.array([[0.9, 0.1], [0.8, 0.2]]), space.exists_EK, {"height": height})
     with pytest.raises(
-        TooLargeError, match=r"goes block by block, which height does not allow: .*edge 0 enters node 1"
+        TooLargeError, match=r"dynamic programming follows the blocks, height does not: .*edge 0 enters node 1"
     ):
         solve(problem, {"height": Bound(None, 1)}, method="programme")
     methods: tuple[Method, ...] = ("auto", "mip", "enumeration")

@@ -1,4 +1,4 @@
-"""The mixed-integer programme is exact although its solver works in doubles. Axes: E edges, K candidates."""
+"""The MIP is exact although its solver works in doubles. Axes: E edges, K candidates."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LARGE = 10**9
 
 @pytest.fixture
 def solved(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What the solver found, one entry a call."""
+    """Results of the solver, one entry per call."""
     found: list[Any] = []
 
     def watched(*args: Any) -> Any:
@@ -35,7 +35,7 @@ def solved(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def nearly_affordable(edges: int) -> Problem:
-    """Every edge's likelier operation costs one more than the other, of a thousand million."""
+    """The more probable operation of every edge costs one more than the other, of 1e9."""
     space = chain(*[2] * edges)
     theta_EK = np.array([[0.4 - 0.01 * e, 0.6 + 0.01 * e] for e in range(edges)])
     entries_EK = np.array([[LARGE, LARGE + 1]] * edges)
@@ -58,7 +58,7 @@ def test_a_solution_that_breaks_a_bound_by_less_than_the_solver_sees_is_cut_off(
     problem, budget = nearly_affordable(edges=4), {"a": bound}
     solutions = solve(problem, budget, k=k, method="mip")
     assert_proved(problem, budget, solutions, best(problem, every_architecture(problem), budget, k))
-    assert len(solved) > len(solutions)  # the likeliest alphas break the bound by 1e-9 of it, and came first
+    assert len(solved) > len(solutions)  # the most probable alphas violate the bound by 1e-9 of it, and came first
 
 
 @pytest.mark.parametrize("bound", [Bound(None, 4 * LARGE - 1), Bound(4 * LARGE + 5, None), Bound(LARGE, 2 * LARGE)])
@@ -71,11 +71,11 @@ def test_what_is_infeasible_by_less_than_the_solver_sees_is_infeasible(bound: Bo
 def test_it_gives_up_after_many_solutions_that_break_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = nearly_affordable(edges=5)
     monkeypatch.setattr(mip, "MAX_CUTS", 3)
-    with pytest.raises(TooLargeError, match=r"met 3 solutions that break a bound by less than 1e-6$"):
+    with pytest.raises(TooLargeError, match=r"found 3 solutions that violate a bound by less than 1e-6$"):
         solve(problem, {"a": Bound(None, 5 * LARGE)}, method="mip")
 
 
-def test_expectations_that_differ_by_little_are_told_apart() -> None:
+def test_expectations_that_differ_by_little_are_distinguished() -> None:
     # 1e-10 is far below the relative gap of 1e-4 at which HiGHS stops by default.
     space = chain(3, 3, 3, 3)
     theta_EK = np.array(0.3 + 1e-10 * np.random.default_rng(0).permutation(12).reshape(4, 3))
@@ -110,16 +110,14 @@ def test_operations_that_do_not_count_reach_no_node() -> None:
 
 
 def test_it_gives_up_after_many_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Ten numbers of seven digits each, and a sum that must come out exactly: hardly better than trying everything.
+    # Ten numbers of seven digits each, and a sum that must come out exactly: hardly better than enumeration.
     rng = np.random.default_rng(0)
     space = chain(*[4] * 10)
     costs = {"a": CostTable(0, rng.integers(10**6, 10**7, size=space.shape))}
     problem = Problem(space, rng.dirichlet(np.ones(4), size=10), space.exists_EK, costs)
     wanted = costs["a"](rng.integers(4, size=10))
     monkeypatch.setattr(mip, "MAX_NODES", 20)
-    with pytest.raises(
-        TooLargeError, match=r"^the mixed-integer programme has no answer after 20 nodes; bounds farther apart"
-    ):
+    with pytest.raises(TooLargeError, match=r"^the MIP has no solution after 20 nodes; bounds farther apart"):
         solve(problem, {"a": Bound(wanted, wanted)}, method="mip")
 
 
@@ -128,5 +126,5 @@ def test_a_failure_of_the_solver_is_no_infeasibility(monkeypatch: pytest.MonkeyP
         status, message, x, mip_node_count = 4, "Solve error", None, None
 
     monkeypatch.setattr("scipy.optimize.milp", lambda *_, **__: Outcome())
-    with pytest.raises(TooLargeError, match="the mixed-integer programme failed: Solve error"):
+    with pytest.raises(TooLargeError, match="the MIP solver failed: Solve error"):
         solve(nearly_affordable(edges=2), {}, method="mip")

@@ -1,4 +1,4 @@
-"""Generation returns the best architectures within a budget, by whatever method (Eq. 9-10).
+"""Generation returns the best architectures within a budget, by every method (Eq. 9-10).
 
 Axes: E edges, K candidates.
 """
@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddpnas_ray.core.errors import ResourceError, TooLargeError
-from ddpnas_ray.core.generation import dynamic_programming as programme
-from ddpnas_ray.core.generation import enumeration
+from ddpnas_ray.core.generation import dynamic_programming, enumeration
 from ddpnas_ray.core.generation.budgets import Bound, Budget
 from ddpnas_ray.core.generation.problem import Problem, evaluate, random_alphas
 from ddpnas_ray.core.generation.solve import (
@@ -40,7 +39,7 @@ from .brute_force import (
 )
 
 METHODS: tuple[Method, ...] = ("programme", "mip", "enumeration")
-IN_ORDER: tuple[Method, ...] = ("programme", "enumeration")  # these decide ties
+IN_ORDER: tuple[Method, ...] = ("programme", "enumeration")  # methods that break ties
 SEEDS = st.integers(0, 2**32 - 1)
 
 
@@ -112,7 +111,7 @@ def test_evaluation_is_what_the_definitions_say(seed: int) -> None:
 
 
 @given(SEEDS)
-def test_without_a_budget_the_best_one_is_the_most_likely(seed: int) -> None:
+def test_without_a_budget_the_best_one_is_the_most_probable(seed: int) -> None:
     drawn = instance(seed)
     problem = drawn.problem
     if not drawn.architectures:
@@ -131,7 +130,7 @@ def test_without_a_budget_the_best_one_is_the_most_likely(seed: int) -> None:
 
 @settings(max_examples=200)
 @given(drawn=budgets_from_above(), k=st.integers(1, 4))
-def test_one_pass_for_many_budgets_answers_each_as_if_alone(drawn: tuple[Instance, list[Budget]], k: int) -> None:
+def test_one_pass_for_many_budgets_solves_each_as_if_alone(drawn: tuple[Instance, list[Budget]], k: int) -> None:
     of, budgets = drawn
     assert groups_that_share(of.problem, budgets) == [budgets]
     for budget, together in zip(budgets, solve_many(of.problem, budgets, k=k), strict=True):
@@ -142,7 +141,7 @@ def test_one_pass_for_many_budgets_answers_each_as_if_alone(drawn: tuple[Instanc
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_budgets_of_all_kinds_are_answered_in_their_order(method: Method) -> None:
+def test_budgets_of_all_kinds_are_solved_in_order(method: Method) -> None:
     problem = two_edges([[0.1, 0.2, 0.7], [0.5, 0.3, 0.2]], a=[[1, 2, 9], [4, 5, 6]], b=[[7, 7, 1], [1, 2, 3]])
     above, other = [{"a": Bound(None, v)} for v in (4, 6, 20)], {"b": Bound(8, 8), "a": Bound(None, 9)}
     budgets: list[Budget] = [above[0], above[1], other, {}, above[2], {"a": Bound(14, None)}]
@@ -158,7 +157,7 @@ def test_budgets_of_all_kinds_are_answered_in_their_order(method: Method) -> Non
     ]
 
 
-def test_no_budgets_have_no_answers() -> None:
+def test_no_budgets_have_no_solutions() -> None:
     assert solve_many(two_edges([[0.4, 0.6]]), []) == []
 
 
@@ -166,7 +165,7 @@ def test_no_budgets_have_no_answers() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_pruned_candidate_is_never_chosen_however_likely(method: Method) -> None:
+def test_a_pruned_candidate_is_never_chosen_however_probable(method: Method) -> None:
     problem = two_edges([[0.9, 0.1], [0.2, 0.8]], a=[[1, 1], [1, 1]])
     pruned = replace(problem, choosable_EK=np.array([[False, True], [True, True]]))
     assert [s.alpha_E for s in solve(pruned, {}, k=9, method=method)] == [(1, 1), (1, 0)]
@@ -185,7 +184,7 @@ def test_where_everything_of_an_edge_is_pruned_there_is_nothing(method: Method) 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_edges_that_are_left_out_add_nothing_to_the_expectation_but_their_cost_to_the_costs(method: Method) -> None:
-    # Two of three inputs: leaving out edge 1 costs 50, edge 0 or 2 nothing. none is the likeliest and counts 0.
+    # Two of three inputs: leaving out edge 1 costs 50, edge 0 or 2 nothing. none is the most probable and counts 0.
     space, _ = cell(nodes=2, ops=2)
     theta_EK = np.array([[0.5, 0.5]] * 2 + [[0.9, 0.1], [0.8, 0.2], [0.6, 0.4]])
     entries_EK = np.zeros((5, 2), dtype=np.int64)
@@ -229,7 +228,7 @@ def test_a_random_architecture_is_one_that_can_be_generated() -> None:
 def test_conditional_spaces_are_refused() -> None:
     problem = two_edges([[0.5, 0.5]])
     conditional = replace(problem, space=replace(problem.space, gate=_first_only))
-    with pytest.raises(ResourceError, match="space 'chain' has conditional edges; generation does not cover"):
+    with pytest.raises(ResourceError, match="space 'chain' has conditional edges; generation does not support"):
         solve(conditional, {})
 
 
@@ -291,26 +290,26 @@ def test_enumeration_refuses_what_is_too_large(monkeypatch: pytest.MonkeyPatch) 
         solve(problem, {}, method="enumeration")
 
 
-def test_auto_takes_the_mixed_integer_programme_where_the_programme_is_too_large(
+def test_auto_takes_the_mip_where_dynamic_programming_is_too_large(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     problem = two_edges([[0.4, 0.6], [0.4, 0.6]], a=[[1, 2], [1, 2]])
     budgets: list[Budget] = [{"a": Bound(None, 3)}, {"a": Bound(None, 2)}, {"a": Bound(3, 3)}]
-    by_programme = solve_many(problem, budgets)
-    monkeypatch.setattr(programme, "MAX_EXPANDED", 1)
+    by_dynamic_programming = solve_many(problem, budgets)
+    monkeypatch.setattr(dynamic_programming, "MAX_EXPANDED", 1)
     methods: tuple[Method, ...] = ("auto", "mip")
     for method in methods:
         found = solve_many(problem, budgets, method=method)
         assert [s.certificate.method for solutions in found for s in solutions] == ["mip"] * 3
         assert [[s.expectation for s in solutions] for solutions in found] == [
-            [s.expectation for s in solutions] for solutions in by_programme
+            [s.expectation for s in solutions] for solutions in by_dynamic_programming
         ]
     with pytest.raises(TooLargeError):
         solve_many(problem, budgets, method="programme")
 
 
 def test_where_a_pass_for_many_budgets_is_too_large_each_is_solved_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    # One pass must keep what is best for either budget; under the loose one alone everything is affordable.
+    # One pass must keep the best for either budget; under the loose one alone everything is affordable.
     rng = np.random.default_rng(0)
     space = chain(*[4] * 8)
     problem = Problem(
@@ -325,11 +324,11 @@ def test_where_a_pass_for_many_budgets_is_too_large_each_is_solved_alone(monkeyp
     assert [s.alpha_E for s in together] == [s.alpha_E for s in alone]
     largest = max(s.certificate.work for s in alone)
     assert largest < together[0].certificate.work == together[1].certificate.work
-    monkeypatch.setattr(programme, "MAX_EXPANDED", 4 * largest)
+    monkeypatch.setattr(dynamic_programming, "MAX_EXPANDED", 4 * largest)
     assert [found[0] for found in solve_many(problem, budgets, method="programme")] == alone
 
 
-def test_a_method_that_breaks_a_bound_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_solution_that_violates_a_bound_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = two_edges([[0.4, 0.6]], a=[[1, 2]])
     broken = "ddpnas_ray.core.generation.solve.run_dynamic_programming"
     monkeypatch.setattr(broken, lambda *_: ([[(1,)]], 1))

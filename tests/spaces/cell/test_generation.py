@@ -30,7 +30,7 @@ SEEDS = (0, 1, 2, 3)
 
 
 def pruned(theta_EK: FloatArray) -> BoolArray:
-    """The likeliest generable operation of each group on every edge, shape (E, K)."""
+    """The most probable selectable operation of each group on every edge, shape (E, K)."""
     live_EK = np.zeros(theta_EK.shape, dtype=bool)
     for e, theta_K in enumerate(theta_EK):
         for group in ("parameter", "non_parameter"):
@@ -46,7 +46,7 @@ def random_problem(seed: int) -> Problem:
 
 
 def networks(problem: Problem, first_edge: int) -> Iterator[tuple[float, int, int]]:
-    """Sum of theta, N and H of every network of a cell: two inputs a node, one of two operations on each."""
+    """Sum of theta, N and H of every network of a cell: two inputs per node, one of two operations on each."""
     edges = itertools.count(first_edge)
     choices_of_node = []
     for node in range(4):
@@ -87,7 +87,7 @@ def enumerated(request: pytest.FixtureRequest) -> tuple[Problem, list[dict[tuple
 
 
 def optimum(largest: dict[tuple[int, int], float], wanted: dict[str, int]) -> float:
-    """The largest sum of theta in one cell with so many non-parameter operations and of such a height."""
+    """Return the largest sum of theta in one cell with the given non-parameter operations and height."""
     return max(
         (value for (n, h), value in largest.items() if wanted.get("N", n) == n and wanted.get("H", h) == h),
         default=-math.inf,

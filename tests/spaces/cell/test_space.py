@@ -155,7 +155,7 @@ def test_the_figure_with_batch_norm_and_relu_is_the_published_one() -> None:
 
 
 def test_n_and_h_of_darts() -> None:
-    """DARTS_V2: one skip connection and three poolings or skips a reduction node pair; its paths by hand."""
+    """DARTS_V2: one skip connection and three poolings or skips per reduction node pair; its paths by hand."""
     spec = make()
     costs = {name: cost(CIFAR)(spec.encode(DARTS_V2)) for name, cost in spec.costs.items()}
     assert (costs["nonparametric.normal"], costs["nonparametric.reduce"]) == (2, 8)
@@ -231,7 +231,7 @@ def test_none_adds_zero(size: int, where: str) -> None:
     assert out.shape == (4, 3)
     assert torch.isfinite(out).all()
     spread = (out - out[0]).abs().max()
-    # The last two cells are reductions: with nothing in them no image can be told from another.
+    # The last two cells are reductions: with nothing in them all images look alike.
     assert (spread == 0) == (where in ("the reduction cell", "everything"))
 
 
@@ -255,7 +255,7 @@ def test_a_network_of_none_has_the_parameters_that_all_share() -> None:
     assert not any(".edges." in name for name in names)
 
 
-# --- the likeliest architecture ---
+# --- the most probable architecture ---
 
 
 def test_argmax_equals_brute_force_over_all_generated_architectures() -> None:
@@ -271,7 +271,7 @@ def test_argmax_equals_brute_force_over_all_generated_architectures() -> None:
         assert expectation(spec.argmax(theta_EK, live_EK), theta_EK, spec.space) == best
 
 
-def test_every_node_of_the_likeliest_architecture_has_its_two_best_edges() -> None:
+def test_every_node_of_the_most_probable_architecture_has_its_two_best_edges() -> None:
     spec, rng = make(nodes=3), np.random.default_rng(1)
     theta_EK = rng.dirichlet(np.ones(8), size=18)
     alpha_E = spec.argmax(theta_EK, spec.space.exists_EK)
@@ -282,7 +282,7 @@ def test_every_node_of_the_likeliest_architecture_has_its_two_best_edges() -> No
         assert chosen == pytest.approx(max(pairs), abs=1e-15)
 
 
-def test_of_equally_likely_architectures_the_lexicographically_smallest_is_taken() -> None:
+def test_of_equally_probable_architectures_the_lexicographically_smallest_is_taken() -> None:
     spec = make(nodes=2)
     state = initial_state(spec.space, 0)
     cell = [1, 1, 0, 1, 1]  # `none` first, and the first operation where there must be one
@@ -345,15 +345,15 @@ def changed(kind: str, at: int, pair: object) -> dict[str, Any]:
         (without("reduce"), "the key 'reduce' with a list of [operation, input] pairs is missing"),
         (DARTS_V1 | {"reduce": "sep_conv_3x3"}, "the key 'reduce' with a list of [operation, input] pairs is missing"),
         ([], "the key 'normal' with a list of [operation, input] pairs is missing"),
-        (DARTS_V1 | {"normal": DARTS_V1["normal"][:-1]}, "normal has 7 pairs, 4 nodes need 8: two a node"),
-        (DARTS_V1 | {"reduce": []}, "reduce has 0 pairs, 4 nodes need 8: two a node"),
+        (DARTS_V1 | {"normal": DARTS_V1["normal"][:-1]}, "normal has 7 pairs, 4 nodes need 8, two each"),
+        (DARTS_V1 | {"reduce": []}, "reduce has 0 pairs, 4 nodes need 8, two each"),
         (
             DARTS_V1 | {"normal_concat": [2, 3, 4]},
             "normal_concat is [2, 3, 4]; cells of this space concatenate all nodes",
         ),
         (
             changed("normal", 0, ["sep_conv_3x4", 1]),
-            "normal[0]: 'sep_conv_3x4' is no operation of a network; did you mean sep_conv_3x3?",
+            "normal[0]: 'sep_conv_3x4' is not an operation of a network; did you mean sep_conv_3x3?",
         ),
         (changed("normal", 2, ["skip_connect", 3]), "normal[2]: input 3; node 1 has inputs 0..2"),
         (changed("reduce", 7, ["skip_connect", -1]), "reduce[7]: input -1; node 3 has inputs 0..4"),
@@ -361,9 +361,9 @@ def changed(kind: str, at: int, pair: object) -> dict[str, Any]:
         (changed("normal", 1, ["sep_conv_5x5", 1]), "normal[1]: node 0 takes input 1 twice"),
         (changed("normal", 1, ["sep_conv_5x5"]), "normal[1] is ['sep_conv_5x5']; a pair [operation, input] is needed"),
         (changed("normal", 1, 3), "normal[1] is 3; a pair [operation, input] is needed"),
-        (changed("normal", 1, [3, 0]), "normal[1]: 3 is no operation"),
+        (changed("normal", 1, [3, 0]), "normal[1]: 3 is not an operation"),
         (DARTS_V1 | {"normal_concat": None}, "normal_concat is None"),
-        (changed("normal", 1, ["none", 0]), "normal[1]: 'none' is no operation"),
+        (changed("normal", 1, ["none", 0]), "normal[1]: 'none' is not an operation"),
         (changed("normal", 1, ["sep_conv_5x5", True]), "normal[1]: input True"),
     ],
 )

@@ -30,7 +30,7 @@ SMALL_IMAGES = {"stem_stride": 1, "strides": (1, 2, 2, 1, 2, 1)}
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """More threads than one wait for each other longer than these small layers take."""
+    """Use one thread: for these small layers synchronisation costs more than it saves."""
     with fixed_threads(1):
         yield
 
@@ -228,12 +228,12 @@ def test_a_block_that_keeps_the_shape_adds_its_input() -> None:
     [
         (
             {"depths": [4, 4]},
-            "space.strides has 6 numbers and space.depths 2; give both one a stage",
+            "space.strides has 6 numbers and space.depths 2; give one per stage in both",
         ),
         (
             {"depths": [4, 4], "strides": [2, 2]},
             "space.widths has 9 numbers; 2 stages (space.depths) need 5: "
-            "stem, first block, one a stage, last convolution",
+            "stem, first block, one per stage, last convolution",
         ),
         (
             {"widths": [], "strides": [2, 2, 2, 1, 2, 1]},
@@ -318,12 +318,12 @@ def test_tuples_are_as_good_as_lists() -> None:
         ({"stages": [["zero"], *MOBILENET_V2["stages"][1:]]}, "stages[0] has 1 operations; this stage has 4 blocks"),
         (
             changed(2, 1, "mbconv_k3_e5"),
-            "stages[2][1]: 'mbconv_k3_e5' is no operation of this block; did you mean mbconv_k3_e",
+            "stages[2][1]: 'mbconv_k3_e5' is not an operation of this block; did you mean mbconv_k3_e",
         ),
-        (changed(2, 1, "Zero"), "stages[2][1]: 'Zero' is no operation of this block; did you mean zero?"),
-        (changed(2, 1, 3), "stages[2][1]: 3 is no operation of this block; allowed: mbconv_k3_e3, "),
-        (changed(2, 1, ["zero"]), "stages[2][1]: ['zero'] is no operation of this block"),
-        (changed(2, 1, None), "stages[2][1]: None is no operation of this block"),
+        (changed(2, 1, "Zero"), "stages[2][1]: 'Zero' is not an operation of this block; did you mean zero?"),
+        (changed(2, 1, 3), "stages[2][1]: 3 is not an operation of this block; allowed: mbconv_k3_e3, "),
+        (changed(2, 1, ["zero"]), "stages[2][1]: ['zero'] is not an operation of this block"),
+        (changed(2, 1, None), "stages[2][1]: None is not an operation of this block"),
         (
             changed(1, 0, "zero"),
             "stages[1][0]: 'zero' would leave out a block that changes width or size; allowed: mbconv_k3_e3, ",

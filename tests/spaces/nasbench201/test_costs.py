@@ -20,7 +20,7 @@ SKIP = OPERATIONS.index("skip_connect")
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """More threads than one wait for each other longer than these small layers take."""
+    """Use one thread: for these small layers synchronisation costs more than it saves."""
     with fixed_threads(1):
         yield
 

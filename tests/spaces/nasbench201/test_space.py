@@ -39,7 +39,7 @@ NONE, SKIP, CONV_1, CONV_3, POOL = range(5)
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """More threads than one wait for each other longer than these small layers take."""
+    """Use one thread: for these small layers synchronisation costs more than it saves."""
     with fixed_threads(1):
         yield
 
@@ -61,7 +61,7 @@ class TestTwoCellsAStageOnOddImages(SpaceContract):
 
 @pytest.fixture(scope="module")
 def benchmark(test_data: Path) -> pa.Table:
-    """One row an architecture."""
+    """One row per architecture."""
     return pq.read_table(test_data / "nasbench201" / "nasbench201_cifar10.parquet")
 
 
@@ -253,16 +253,16 @@ FORM = "|operation~0|+|operation~0|operation~1|+|operation~0|operation~1|operati
         ),
         (
             BEST.replace("nor_conv_1x1", "nor_conv_1x2"),
-            "node 3 of arch_str: 'nor_conv_1x2' is no operation of this space; did you mean nor_conv_1x1?",
+            "node 3 of arch_str: 'nor_conv_1x2' is not an operation; did you mean nor_conv_1x1?",
         ),
         (
             BEST.replace("nor_conv_1x1", "sep"),
-            "node 3 of arch_str: 'sep' is no operation of this space; "
+            "node 3 of arch_str: 'sep' is not an operation; "
             "allowed: avg_pool_3x3, none, nor_conv_1x1, nor_conv_3x3, skip_connect",
         ),
         (
             BEST.replace("skip_connect~0", ""),
-            "node 3 of arch_str: '' is no operation of this space; allowed: avg_pool_3x3, none, ",
+            "node 3 of arch_str: '' is not an operation; allowed: avg_pool_3x3, none, ",
         ),
         (
             BEST.replace("nor_conv_1x1~2", "nor_conv_1x1~1"),
@@ -273,7 +273,7 @@ FORM = "|operation~0|+|operation~0|operation~1|+|operation~0|operation~1|operati
         (BEST.replace("nor_conv_1x1~2", "none~02\n"), "node 3 of arch_str: 'none~02\\n'; none~2 is needed here"),
     ],
 )
-def test_what_is_wrong_with_a_string_is_said(wrong: Any, message: str) -> None:
+def test_a_wrong_string_is_a_precise_error(wrong: Any, message: str) -> None:
     with pytest.raises(GenotypeError) as error:
         make().encode({"arch_str": wrong})
     assert str(error.value).startswith(f"genotype: {message}")
