@@ -1,4 +1,4 @@
-"""Accuracy, by hand and however examples are batched."""
+"""Accuracy, checked by hand and under any batching."""
 
 from __future__ import annotations
 
