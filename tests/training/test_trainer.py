@@ -93,8 +93,8 @@ def test_the_global_generator_and_the_threads_are_put_back() -> None:
 
 
 def test_the_score_is_the_accuracy_over_all_validation_images_after_statistics_were_recomputed() -> None:
-    """The whole of scoring, once more with plain torch."""
-    trainer = with_config(bn_images=40, batch_size=16)  # 40 images: two batches of 16, the rest is left out
+    """Reimplement scoring in plain torch."""
+    trainer = with_config(bn_images=40, batch_size=16)  # 40 images: two batches of 16, the rest is dropped
     layout, flat = slice_of(trainer)
     result, _ = trainer.train_and_score(replace(REQUEST, train=False), layout, flat)
     network = trainer.spec.build(ALPHA_E, trainer.task.inputs)
