@@ -74,7 +74,7 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "ones", ones)
 
 
-def test_a_gpu_without_kernels_is_told_in_one_line_with_what_is_needed(fake_gpu: None) -> None:
+def test_a_gpu_without_kernels_is_reported_in_one_line_with_the_fix(fake_gpu: None) -> None:
     with pytest.raises(DeviceError) as error:
         try_device("cuda")
     assert str(error.value) == (
@@ -85,7 +85,7 @@ def test_a_gpu_without_kernels_is_told_in_one_line_with_what_is_needed(fake_gpu:
 
 
 @pytest.mark.parametrize("failure", [OLD_DRIVER, AssertionError("Torch not compiled with CUDA enabled")])
-def test_a_driver_that_is_too_old_or_a_pytorch_for_cpus_is_told_in_one_line(
+def test_an_old_driver_or_a_cpu_only_pytorch_is_reported_in_one_line(
     failure: Exception, fake_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def capability(where: str) -> None:
