@@ -404,9 +404,18 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("more", "fragments"),
     [
-        (["space={name: cell}"], ["made.parquet: row 0: alpha [0, 0, 0, 0, 0, 0] is no architecture of space 'cell'"]),
-        (["evaluation.score=made_test_e200"], ["evaluation.score: made_test_e200 is of the test split; val is needed"]),
-        (["evaluation.final=made_val_e12"], ["evaluation.final: made_val_e12 is of the val split; test is needed"]),
+        (
+            ["space={name: cell}"],
+            ["made.parquet: row 0: alpha [0, 0, 0, 0, 0, 0] is not an architecture of space 'cell'"],
+        ),
+        (
+            ["evaluation.score=made_test_e200"],
+            ["evaluation.score: made_test_e200 is a column of the test split; val is needed"],
+        ),
+        (
+            ["evaluation.final=made_val_e12"],
+            ["evaluation.final: made_val_e12 is a column of the val split; test is needed"],
+        ),
         (["evaluation.score=made_val_e21"], ["made.parquet has no column 'made_val_e21'; did you mean made_val_e12?"]),
         (["evaluation.training=777"], ["evaluation.training is 777: ", "has no single trainings of made_val_e12"]),
         (["evaluation.training=random"], ["evaluation.training is random: ", "mean takes the column itself"]),
