@@ -1,4 +1,4 @@
-"""Many searches as Ray tasks give what one process gives, whatever happens to the tasks' processes."""
+"""Many searches as Ray tasks give the results of one process, whatever happens to the tasks' processes."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def without_seconds(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_results_are_those_of_one_process_and_in_order(by_table: Experiment) -> None:
     trials = trials_of(by_table.config, 30)
     done: list[int] = []
-    told: dict[int, dict[str, Any]] = {}
-    found = run_trials(by_table, trials, on_done=done.append, on_result=told.__setitem__)
+    received: dict[int, dict[str, Any]] = {}
+    found = run_trials(by_table, trials, on_done=done.append, on_result=received.__setitem__)
     assert without_seconds(found) == without_seconds(search_all(by_table, trials))
     assert [result["seed"] for result in found] == list(range(30))
     assert len({result["fingerprint"] for result in found}) > 20, "seeds differ"
-    assert [told[i] for i in range(30)] == found
+    assert [received[i] for i in range(30)] == found
     assert sum(done) == 30
     assert len(done) > 4, "several tasks"
 
@@ -72,16 +72,16 @@ def test_nothing_to_search_is_no_task(by_table: Experiment) -> None:
 # --- what goes wrong ---
 
 
-def _die_once(job: Experiment | None, trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """The body of a task whose process dies, unless somebody died before."""
+def _die_once(experiment: Experiment | None, trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """The body of a task whose process dies, unless another one has died before."""
     flag = Path(trials[0].label)
     if flag.exists():
         flag.unlink()
         os.kill(os.getpid(), signal.SIGKILL)
-    return search_all(job, trials)
+    return search_all(experiment, trials)
 
 
-def _die(job: Experiment | None, trials: Sequence[Trial]) -> list[dict[str, Any]]:
+def _die(experiment: Experiment | None, trials: Sequence[Trial]) -> list[dict[str, Any]]:
     os.kill(os.getpid(), signal.SIGKILL)
     return []
 
@@ -105,7 +105,7 @@ def test_a_process_that_dies_again_and_again_ends_it(by_table: Experiment, monke
     from ddpnas_ray.distributed import ray_trials
 
     monkeypatch.setattr(ray_trials, "_search", _die)
-    with pytest.raises(WorkerLostError, match=r"^trials: a task died again and again; look at its node's memory"):
+    with pytest.raises(WorkerLostError, match=r"^trials: a task's process kept dying; check its node's memory"):
         run_trials(by_table, trials_of(by_table.config, 1))
 
 
