@@ -28,14 +28,14 @@ class Timed:
         options: Device, data type and batch size.
 
     Raises:
-        ResourceError: There is no GPU, or the module does not support the data type there.
+        ResourceError: There is no GPU, or the module does not support the data type on the device.
     """
 
     def __init__(
         self, build: Callable[[], nn.Module], input_shape: tuple[int, int, int], options: TimingOptions
     ) -> None:
         if options.device == "cuda" and not torch.cuda.is_available():
-            raise ResourceError("--device cuda: PyTorch finds no GPU there; leave it out to time on the CPU")
+            raise ResourceError("--device cuda: PyTorch finds no GPU on the node; leave it out to time on the CPU")
         device, dtype = torch.device(options.device), DTYPES[options.dtype]
         self._module = build().eval().to(device, dtype)
         self._batch = torch.randn(options.batch, *input_shape).to(device, dtype)

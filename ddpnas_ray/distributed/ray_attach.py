@@ -35,7 +35,7 @@ def attached(address: str, name: str) -> Iterator[Attached]:
     """Connect to a search's cluster for the duration of the block.
 
     Args:
-        address: ``auto``, ``host:port`` or ``ray://host:port``; something listens there.
+        address: ``auto``, ``host:port`` or ``ray://host:port``, where something listens.
         name: Name of the driver actor.
 
     Raises:

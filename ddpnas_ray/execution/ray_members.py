@@ -111,7 +111,7 @@ def fitting_workers(config: ExecutionConfig, threads: int, architectures: int | 
     Args:
         config: The requested size.
         threads: CPU threads per worker.
-        architectures: Architectures per epoch; an elastic cluster is asked for one worker each.
+        architectures: Architectures per epoch, the default number of workers of an elastic cluster.
 
     Raises:
         ResourceError: No worker fits on any node, or GPUs were requested and there are none.

@@ -24,7 +24,7 @@ class TableExecutor:
     Args:
         table: The scores.
         column: The column to read.
-        training: ``mean``: the column itself; ``random``: one of the architecture's trainings, drawn anew for every
+        training: ``mean``: the column itself; ``random``: one of the architecture's trainings, redrawn for every
             query; a number: the training of that seed.
         seed: Keys the draws.
 

@@ -32,7 +32,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("size", "there", "workers"),
+    ("size", "free", "workers"),
     [
         (PoolSize(1, gpus_per_worker=0.6), [ONE_GPU, ONE_GPU], 2),
         (PoolSize(1, gpus_per_worker=0.6), [TWO_GPUS], 2),
@@ -48,8 +48,8 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         (PoolSize(1), [], 0),
     ],
 )
-def test_workers_are_counted_by_node_and_gpu(size: PoolSize, there: list[dict[str, float]], workers: int) -> None:
-    assert size.fitting(there) == workers
+def test_workers_are_counted_by_node_and_gpu(size: PoolSize, free: list[dict[str, float]], workers: int) -> None:
+    assert size.fitting(free) == workers
 
 
 def test_no_more_workers_are_started_than_fit_on_their_nodes(nodes: list[dict[str, Any]]) -> None:

@@ -252,7 +252,7 @@ def test_one_training_is_that_of_its_seed(path: Path) -> None:
         assert TableExecutor(table, "tiny_val_e12", training=training).evaluate(requests([[0, 0]]))[0].score == score
 
 
-def test_a_random_training_is_drawn_anew_for_every_query(trained: ScoreTable) -> None:
+def test_a_random_training_is_redrawn_for_every_query(trained: ScoreTable) -> None:
     def scores(seed: int) -> list[float]:
         executor = TableExecutor(trained, "tiny_val_e12", training="random", seed=seed)
         return [result.score for epoch in range(20) for result in executor.evaluate(requests([[1, 0]] * 3, epoch))]
@@ -480,7 +480,7 @@ def test_nothing_is_generated_from_a_search_without_theta(finished: tuple[Path, 
     assert "strategy surrogate keeps no theta" in said.err
 
 
-def test_networks_are_generated_from_a_search_by_table(words: list[str], real: Path, tmp_path: Path) -> None:
+def test_networks_are_generated_from_a_tabular_search(words: list[str], real: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     found(run(search.main, *words, *options("strategy=multinomial"), "--out", out, "--json"))
     said = run(generate.main, out, "--budget", "macs=50M,nonparametric=3..3", "--verify", "4")
