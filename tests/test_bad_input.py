@@ -104,11 +104,11 @@ def test_an_unknown_key_names_file_key_and_likely_meaning(refused: Refused, tmp_
         ("data.channels=2", ["data.channels is 2", "1 or 3"]),
         (
             "data.path=photos",
-            ["data.path has no meaning for data.name=digits", "only for cifar10, folder", "remove it"],
+            ["data.path is for cifar10, folder", "only, not for digits; remove it"],
         ),
         ("data.mean=[0.1,0.2]", ["data.mean has 2 numbers", "give 1"]),
         ("data.crop=8", ["data.crop=8 could blank whole images of 8 pixels"]),
-        ("data.train_limit=3", ["data.train_limit=3 is less than one image for each of the 10 classes", "raise it"]),
+        ("data.train_limit=3", ["data.train_limit=3 is less than one image per class (10 classes)", "raise it"]),
         (
             "strategy=greedy",
             ["strategy: 'greedy' is not a built-in strategy", "allowed: evolution, multinomial, pruning"],
@@ -313,8 +313,8 @@ def a_file(root: Path) -> Path:
     [
         (lambda root: root / "photos", ["photos: no such folder; set data.path"]),
         (a_file, ["photos: not a folder; set data.path"]),
-        (empty_folder, ["photos: no class folders (0 images lie directly in it)", "CLASS/NAME.png"]),
-        (loose_pictures, ["photos: no class folders (1 images lie directly in it)", "CLASS/NAME.png"]),
+        (empty_folder, ["photos: no class folders (0 images directly in it)", "CLASS/NAME.png"]),
+        (loose_pictures, ["photos: no class folders (1 images directly in it)", "CLASS/NAME.png"]),
         (empty_class, ["photos/bird: no images in this class folder; add some", "or remove it"]),
         (folder_with(encoded(image(0), "JPEG")[:200]), ["photos/dog/001.png: damaged image"]),
         (folder_with("text"), ["photos/dog/001.png: not an image that Pillow can read (4 bytes)"]),
@@ -322,7 +322,7 @@ def a_file(root: Path) -> Path:
         (lambda root: write_folder(root / "photos", {"cat": 4}), ["only one class ('cat'); a search needs at least 2"]),
         (lambda root: write_folder(root / "photos", {"cat": 4, "dog": 1}), ["class 'dog' has 1 image", "add images"]),
         (grey_and_colour, ["images mix", "set data.channels=1 or data.channels=3"]),
-        (mixed_sizes, ["images are of several sizes: ", "set data.image_size="]),
+        (mixed_sizes, ["images have several sizes: ", "set data.image_size="]),
         (not_square, ["images are 12x9, not square", "set data.image_size=9 to resize them"]),
     ],
 )
@@ -337,7 +337,7 @@ def test_own_validation_data_that_do_not_fit(refused: Refused, tmp_path: Path) -
     words = [*LOCAL, *options("data.name=folder", f"data.path={folder_with()(tmp_path)}")]
     refused(search.main, [*words, *options("data.val_path=val")], "val: no such file or folder", "remove data.val_path")
     write_folder(tmp_path / "val", {"cat": 1, "cow": 1})
-    refused(search.main, [*words, *options("data.val_path=val")], "class 'cow', which the training data does not have")
+    refused(search.main, [*words, *options("data.val_path=val")], "class 'cow', which the training data lacks")
 
 
 def test_a_folder_without_a_path(refused: Refused) -> None:
@@ -366,10 +366,10 @@ def damaged_row(path: Path) -> None:
         (
             label_too_large,
             [],
-            ["more labels than classes: ", "a.parquet, row 10 has label 10, but there are 10 class names (0 to 9)"],
+            ["label out of range: ", "a.parquet, row 10 has label 10, but there are 10 class names (0 to 9)"],
         ),
         (damaged_row, [], ["a.parquet, row 3: damaged image"]),
-        (lambda path: write_parquet(path, [0, 1, None, 1]), [], ["a.parquet, row 2: no label", "drop the rows"]),
+        (lambda path: write_parquet(path, [0, 1, None, 1]), [], ["a.parquet, row 2: no label", "drop such rows"]),
         (
             lambda path: write_parquet(path, [0, 1, 0, 1]),
             ["data.image_column=imag"],
@@ -413,9 +413,18 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("more", "fragments"),
     [
-        (["space={name: cell}"], ["made.parquet: row 0: alpha [0, 0, 0, 0, 0, 0] is no architecture of space 'cell'"]),
-        (["evaluation.score=made_test_e200"], ["evaluation.score: made_test_e200 is of the test split; val is needed"]),
-        (["evaluation.final=made_val_e12"], ["evaluation.final: made_val_e12 is of the val split; test is needed"]),
+        (
+            ["space={name: cell}"],
+            ["made.parquet: row 0: alpha [0, 0, 0, 0, 0, 0] is not an architecture of space 'cell'"],
+        ),
+        (
+            ["evaluation.score=made_test_e200"],
+            ["evaluation.score: made_test_e200 is a column of the test split; val is needed"],
+        ),
+        (
+            ["evaluation.final=made_val_e12"],
+            ["evaluation.final: made_val_e12 is a column of the val split; test is needed"],
+        ),
         (["evaluation.score=made_val_e21"], ["made.parquet has no column 'made_val_e21'; did you mean made_val_e12?"]),
         (["evaluation.training=777"], ["evaluation.training is 777: ", "has no single trainings of made_val_e12"]),
         (["evaluation.training=random"], ["evaluation.training is random: ", "mean takes the column itself"]),

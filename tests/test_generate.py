@@ -395,7 +395,7 @@ def test_a_latency_budget_is_kept_on_the_table(finished: Path, tmp_path: Path) -
 def test_a_table_of_another_target_or_space_is_refused(finished: Path, tmp_path: Path, test_data: Path) -> None:
     latency_table(finished, tmp_path / "pc.parquet")
     words = ["--budget", "latency=1ms", "--latency", str(tmp_path / "pc.parquet"), "--target", "cells=5"]
-    assert "it is of the target" in refused(finished, *words).err
+    assert "it is for the target" in refused(finished, *words).err
     published = str(test_data / "latency" / "proxylessnas_mobile.csv")
     assert "published tables are of the mobile space" in refused(finished, "--latency", published).err
     assert "no such file" in refused(finished, "--latency", "nowhere.parquet").err

@@ -139,7 +139,7 @@ def test_the_table_of_a_run_bounds_what_is_generated_from_it(label: str, tmp_pat
     other = tmp_path / "other.parquet"
     dataclasses.replace(table, target={**table.target, "image_size": 32}).save(str(other))
     said = run(generate.main, out, "--latency", other)
-    assert said.code == 2 and "is of the target '3 cells, 4 channels, 32 px" in said.err
+    assert said.code == 2 and "is for the target '3 cells, 4 channels, 32 px" in said.err
 
 
 @pytest.mark.slow  # 10 to 20 s, most of which are Ray's
@@ -253,8 +253,11 @@ def test_bad_input_takes_one_line(refused: Callable[..., None], words: list[str 
 
 
 @pytest.mark.ray
-def test_a_label_that_nobody_carries_is_refused(refused: Callable[..., None], label: str) -> None:
-    refused(["build", *TINY, "--device-label", "jetson", "--out", "t.parquet"], "carries ddpnas-device=jetson")
+def test_a_label_that_no_node_has_is_refused(refused: Callable[..., None], label: str) -> None:
+    refused(
+        ["build", *TINY, "--device-label", "jetson", "--out", "t.parquet"],
+        "no node of the cluster has ddpnas-device=jetson",
+    )
 
 
 @pytest.mark.ray
@@ -263,6 +266,6 @@ def test_a_table_of_a_space_that_has_changed_is_refused(
 ) -> None:
     table = read_table(str(built[0]))
     dataclasses.replace(table, edges=table.edges[:-1]).save(str(tmp_path / "t.parquet"))
-    refused(["check", "t.parquet"], "it is of space 'cell' with 3 edges; space 'cell' has 4 here")
+    refused(["check", "t.parquet"], "it is for space 'cell' with 3 edges; space 'cell' has 4 here")
     dataclasses.replace(table, space={"name": "cell", "nods": 1}).save(str(tmp_path / "t.parquet"))
     refused(["check", "t.parquet"], "t.parquet: space.nods is not an option of space 'cell'; did you mean nodes?")

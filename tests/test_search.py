@@ -97,7 +97,7 @@ def test_one_epoch_a_round_says_that_it_cannot_be_told(finished: tuple[Path, str
 def test_without_a_terminal_progress_is_plain_lines(finished: tuple[Path, str]) -> None:
     progress, _, _ = finished[1].partition("genotype")
     warning, *lines = progress.splitlines()
-    assert warning.startswith("warning: training makes 2 steps an epoch")
+    assert warning.startswith("warning: training makes 2 steps per epoch")
     assert lines
     assert all(" epochs, round " in line and "/33 architecture-epochs, " in line for line in lines)
     assert "\x1b" not in finished[1]
@@ -294,7 +294,7 @@ def test_the_command_of_the_readme_searches_on_a_cluster_of_its_own(tmp_path: Pa
     assert starting == "starting Ray on this machine to train and score architectures ..."
     assert first.startswith("run: ")
     assert "worker" in first
-    assert warning.startswith("warning: training makes 2 steps an epoch")
+    assert warning.startswith("warning: training makes 2 steps per epoch")
     assert any("/6 epochs, round " in line for line in lines)
     assert "\x1b" not in done.stdout
     assert f"\nfingerprint {fingerprint}\nrun directory run\n" in done.stdout

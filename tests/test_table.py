@@ -286,7 +286,11 @@ def test_without_the_official_package_it_says_what_to_install(
     refused: Callable[..., None], official: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "nats_bench", None)
-    refused(["import", official, "--out", "t"], "ResourceError: nats_bench is not installed", "pip install nats_bench")
+    refused(
+        ["import", official, "--out", "t"],
+        "ResourceError: nats_bench, which reads the official files, is not installed",
+        "pip install nats_bench",
+    )
 
 
 def test_a_table_that_exists_stays(refused: Callable[..., None], official: Path, tmp_path: Path) -> None:
@@ -305,7 +309,7 @@ def test_a_place_that_cannot_be_written(refused: Callable[..., None], official: 
         ([], "the following arguments are required: import|describe"),
         (["import", "f"], "--out"),
         (["import", "f", "--out", "t", "--datasets", "cifar"], "invalid choice: 'cifar'"),
-        (["import", "absent", "--out", "t"], "absent: is no folder; unpack NATS-tss-v1_0-3ffb9-simple.tar"),
+        (["import", "absent", "--out", "t"], "absent: is not a folder; unpack NATS-tss-v1_0-3ffb9-simple.tar"),
         (["import", ".", "--out", "t"], ".: has no meta.pickle.pbz2; unpack NATS-tss-v1_0-3ffb9-simple.tar"),
     ],
 )
@@ -334,7 +338,7 @@ def test_a_list_of_architectures_that_is_not_the_benchmarks(
 def test_missing_architectures_are_counted(refused: Callable[..., None], copy: Path) -> None:
     file_of(copy, 2).unlink()
     file_of(copy, 4).unlink()
-    refused(["import", copy, "--out", "t"], "2 of 5 architectures are missing, 000002.pickle.pbz2 the first")
+    refused(["import", copy, "--out", "t"], "2 of 5 architectures are missing, starting with 000002.pickle.pbz2")
 
 
 @pytest.mark.parametrize("damaged", [b"", b"no pickle", "half"])
@@ -354,22 +358,22 @@ def _of(states: States, epochs: str, data: str, seed: int) -> dict[str, Any]:
     ("how", "named"),
     [
         (lambda s: s.pop("200"), "has no results of 200 epochs"),
-        (lambda s: s["12"].update(arch_index=4), f"is of architecture 4, {TEXTS[3]}; {META} has {TEXTS[3]} there"),
+        (lambda s: s["12"].update(arch_index=4), f"holds architecture 4, {TEXTS[3]}; {META} has {TEXTS[3]} there"),
         (
             lambda s: s["200"].update(arch_str=TEXTS[0]),
-            f"is of architecture 3, {TEXTS[0]}; {META} has {TEXTS[3]} there",
+            f"holds architecture 3, {TEXTS[0]}; {META} has {TEXTS[3]} there",
         ),
         (
             lambda s: s["200"]["dataset_seed"]["cifar100"].remove(888),
-            "cifar100, 200 epochs: lists the trainings 777, 999, holds 777, 888, 999",
+            "cifar100, 200 epochs: lists trainings 777, 999, but holds 777, 888, 999",
         ),
         (
             lambda s: s["200"]["all_results"].pop(("cifar100", 888)),
-            "cifar100, 200 epochs: lists the trainings 777, 888, 999, holds 777, 999",
+            "cifar100, 200 epochs: lists trainings 777, 888, 999, but holds 777, 999",
         ),
         (
             lambda s: (s["12"]["dataset_seed"].pop("cifar10"), s["12"]["all_results"].pop(("cifar10", 777))),
-            "cifar10, 12 epochs: lists the trainings none, holds none",
+            "cifar10, 12 epochs: lists trainings none, but holds none",
         ),
         (
             lambda s: _of(s, "200", "cifar10", 888).update(epochs=199),
@@ -404,7 +408,9 @@ def test_a_mean_that_is_not_that_of_the_trainings(
     refused: Callable[..., None], official: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nats_bench.ArchResults, "get_metrics", lambda self, data, images: {"accuracy": 50.0})
-    refused(["import", official, "--out", "t"], "cifar10, 12 epochs: the mean on train is 50 %, that of its trainings ")
+    refused(
+        ["import", official, "--out", "t"], "cifar10, 12 epochs: the mean on train is 50 %, but its trainings average "
+    )
 
 
 # --- describe ---
@@ -478,7 +484,10 @@ def test_the_real_table_is_described(test_data: Path) -> None:
     [
         (["describe", "absent"], "absent cannot be read: No such file or directory"),
         (["describe", "t"], "t: has 5 architectures; a table of space 'nasbench201' needs all 15,625"),
-        (["describe", "t", "--space", "cell"], "t: row 0: alpha [2, 0, 0, 0, 0, 0] is no architecture of space 'cell'"),
+        (
+            ["describe", "t", "--space", "cell"],
+            "t: row 0: alpha [2, 0, 0, 0, 0, 0] is not an architecture of space 'cell'",
+        ),
         (["describe", "t", "--space", "cel"], "did you mean cell?"),
     ],
 )

@@ -1,6 +1,6 @@
-"""Batches of a training epoch: order, augmentation and normalisation, all keyed by seed and epoch alone.
+"""Batches of a training epoch: order, augmentation and normalisation, all keyed by seed and epoch only.
 
-Every architecture of an epoch therefore trains on the same pixels in the same order. NumPy only, and no loop over
+Every architecture of an epoch therefore trains on the same pixels in the same order. NumPy only, with no loop over
 images: this runs inside the training loop.
 
 Axes: N images (of the data set in draws, of the batch in pixels), C channels, H height, W width.
@@ -22,7 +22,7 @@ from ddpnas_ray.data.values import Augment
 
 Float32Array = npt.NDArray[np.float32]
 
-ORDER_KEY = 0x4F524452  # what a draw is for is part of its key, so that one option leaves the draws of others alone
+ORDER_KEY = 0x4F524452  # each purpose has its own key, so that one option does not change the draws of others
 CROP_KEY = 0x43524F50
 FLIP_KEY = 0x464C4950
 CUTOUT_KEY = 0x4355544F
@@ -30,11 +30,11 @@ CUTOUT_KEY = 0x4355544F
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draws:
-    """How each image of a data set is augmented in one epoch.
+    """Augmentation of every image of a data set for one epoch.
 
     Args:
-        shift_N2: Rows and columns that the window moves by, within -crop..crop, shape (N, 2).
-        flip_N: Which are mirrored left to right, shape (N,).
+        shift_N2: Row and column shift of the crop window, within -crop..crop, shape (N, 2).
+        flip_N: True where the image is mirrored left to right, shape (N,).
         hole_N2: Centre of the erased square, shape (N, 2).
     """
 
@@ -44,16 +44,16 @@ class Draws:
 
 
 def epoch_order(n: int, batch_size: int, seed: int, epoch: int) -> list[IntArray]:
-    """A permutation of the training images, cut into batches.
+    """Permute the training images and cut them into batches.
 
     Args:
-        n: How many training images.
-        batch_size: Images a batch.
+        n: Number of training images.
+        batch_size: Images per batch.
         seed: Keys the permutation.
         epoch: Keys the permutation.
 
     Returns:
-        Index arrays of ``batch_size``. An incomplete last batch is left out, unless it is the only one.
+        Index arrays of length ``batch_size``. An incomplete last batch is dropped, unless it is the only one.
 
     Example:
         >>> [len(batch) for batch in epoch_order(10, 4, seed=0, epoch=0)]
@@ -91,16 +91,16 @@ def training_batch(
 
 
 def augment_batch(pixels_NCHW: ByteArray, indices: IntArray, draws: Draws, augment: Augment) -> ByteArray:
-    """Shift and flip a batch; erasing follows normalisation, see :func:`erase`.
+    """Shift and flip a batch; erasing comes after normalisation, see :func:`erase`.
 
     Args:
-        pixels_NCHW: The images at ``indices``, uint8; left as they are.
-        indices: Which images of the data set these are, shape (N,).
+        pixels_NCHW: The images at ``indices``, uint8; not modified.
+        indices: Data-set indices of these images, shape (N,).
         draws: The epoch's draws.
-        augment: With ``crop`` and ``flip`` off the pixels come back as they are.
+        augment: With ``crop`` and ``flip`` off, the pixels are returned unchanged.
 
     Returns:
-        uint8, shape (N, C, H, W). What a shift uncovers is 0, black.
+        uint8, shape (N, C, H, W). Pixels uncovered by a shift are 0, black.
     """
     out_NCHW = pixels_NCHW
     crop = augment.crop
@@ -119,7 +119,7 @@ def augment_batch(pixels_NCHW: ByteArray, indices: IntArray, draws: Draws, augme
 
 
 def normalise(pixels_NCHW: ByteArray, mean: Sequence[float], std: Sequence[float]) -> Float32Array:
-    """``(pixels / 255 - mean) / std`` for each channel, as one multiplication and one subtraction in float32.
+    """Compute ``(pixels / 255 - mean) / std`` per channel, as one multiplication and one subtraction in float32.
 
     Args:
         pixels_NCHW: uint8, shape (N, C, H, W).
@@ -138,11 +138,11 @@ def normalise(pixels_NCHW: ByteArray, mean: Sequence[float], std: Sequence[float
 
 
 def erase(batch_NCHW: Float32Array, indices: IntArray, draws: Draws, augment: Augment) -> None:
-    """Set a square of each normalised image to 0, the mean, in place; it may reach over the border (Cutout).
+    """Set a square of each normalised image to 0, the mean, in place; it may cross the border (Cutout).
 
     Args:
-        batch_NCHW: Normalised images; changed.
-        indices: Which images of the data set these are, shape (N,).
+        batch_NCHW: Normalised images; modified in place.
+        indices: Data-set indices of these images, shape (N,).
         draws: The epoch's draws.
         augment: ``cutout`` is the square's side; 0 does nothing.
     """

@@ -30,10 +30,10 @@ BY_HAND = (
 
 
 def read(config: DataConfig, wanted: Sequence[SplitName]) -> dict[SplitName, RawSplit]:
-    """Read the wanted splits; there is no validation split of its own.
+    """Read the wanted splits; CIFAR-10 has no validation split.
 
     Raises:
-        DataError: The files are neither there nor to be had, or damaged.
+        DataError: The files are missing and cannot be downloaded, or are damaged.
     """
     root = Path(config.path or DEFAULT_PATH).expanduser()
     if root.name == BATCHES:
@@ -51,7 +51,7 @@ def _read_parquet(root: Path, config: DataConfig, wanted: Sequence[SplitName]) -
             raw = replace(raw, classes=CLASSES)
         if len(found := class_names(raw)) != len(CLASSES):
             raise DataError(
-                f"{raw.origin}: {len(found)} classes, not CIFAR-10's 10; set data.name=parquet for own data"
+                f"{raw.origin}: {len(found)} classes, not CIFAR-10's 10; set data.name=parquet for your own data"
             )
         splits[name] = raw
     return splits
@@ -68,7 +68,7 @@ def _read_torchvision(root: Path, wanted: Sequence[SplitName]) -> dict[SplitName
     for name in wanted:
         try:
             data = CIFAR10(str(root), train=name == "train")
-        except Exception as error:  # RuntimeError of the checksums; anything of a damaged pickle
+        except Exception as error:  # RuntimeError from checksums; anything from a damaged pickle
             raise DataError(f"{root / BATCHES}: incomplete or damaged ({error}); delete it, or {BY_HAND}") from None
         splits[name] = RawSplit(
             sources=data.data,
@@ -89,4 +89,4 @@ def _download(dataset: Any, root: Path) -> None:
             return
         except Exception as error:  # URLError, OSError, RuntimeError, tarfile's
             reason = " ".join(str(error).split())
-    raise DataError(f"{root}: no CIFAR-10 there, and {dataset.url} cannot be downloaded ({reason}); {BY_HAND}")
+    raise DataError(f"{root}: CIFAR-10 not found, and {dataset.url} cannot be downloaded ({reason}); {BY_HAND}")

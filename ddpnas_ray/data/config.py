@@ -1,7 +1,7 @@
 """The ``data`` section of a configuration file.
 
-Plain values and their ranges; ``ddpnas_ray.experiment.config`` checks the ranges, :mod:`ddpnas_ray.data.images` what
-only the data can answer. The string under each field is its help text.
+Plain values and their ranges. ``ddpnas_ray.experiment.config`` checks the ranges; :mod:`ddpnas_ray.data.images` checks
+them against the data. The string under each field is its help text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PositiveFraction = Annotated[float, Gt(0.0), Le(1.0)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
-    """Which images to search on, how they are split, and how training images are augmented.
+    """Images to search on, their split, and the augmentation of training images.
 
     Example:
         >>> DataConfig(name="folder", path="photos", image_size=64).val_fraction
@@ -25,53 +25,53 @@ class DataConfig:
     """
 
     name: str = "digits"
-    """digits ships with scikit-learn; cifar10; your own: folder, parquet, huggingface, or module:function of your own
-    reader."""
+    """digits (ships with scikit-learn) or cifar10; for your own data folder, parquet, huggingface, or module:function
+    of your own reader."""
 
     path: str | None = None
-    """Where the data is: a folder, a Parquet file, or a Hugging Face name. cifar10 looks here before it downloads."""
+    """Location of the data: a folder, a Parquet file, or a Hugging Face name. cifar10 looks here before downloading."""
 
     image_column: str | None = None
-    """Column of the images (parquet, huggingface); null: the only one that holds images."""
+    """Image column (parquet, huggingface); null: the only one that holds images."""
 
     label_column: str | None = None
-    """Column of the labels (parquet, huggingface); null: the only one that can be a label."""
+    """Label column (parquet, huggingface); null: the only one that can be a label."""
 
     image_size: Annotated[int, Ge(1)] | None = None
-    """Side in pixels: the shorter side is resized to it, then the centre is cropped. null: as the images are, which
-    must then be square and all of one size."""
+    """Side in pixels: the shorter side is resized to it, then the centre is cropped. null: keep the size of the images,
+    which must then be square and all equal."""
 
     channels: Literal[1, 3] | None = None
-    """1 for grey, 3 for RGB. null: as the images are, which must then agree."""
+    """1 for grey, 3 for RGB. null: keep the channels of the images, which must then agree."""
 
     val_fraction: Annotated[float, Gt(0.0), Lt(1.0)] = 0.5
-    """Share of the training images held out, class by class, to score architectures. Own validation data wins over
-    it."""
+    """Fraction of the training images held out, per class, to score architectures. Ignored if there is a validation
+    split."""
 
     val_path: str | None = None
-    """Own validation data, of the same kind as path."""
+    """Validation data, in the same format as path."""
 
     test_path: str | None = None
-    """Own test data, of the same kind as path. A search never reads it."""
+    """Test data, in the same format as path. A search never reads it."""
 
     train_limit: Annotated[int, Ge(1)] | None = None
-    """Train on so many images only, drawn by seed with the classes in proportion."""
+    """Train on at most this many images, a stratified draw by seed."""
 
     val_limit: Annotated[int, Ge(1)] | None = None
-    """Score on so many validation images only, drawn by seed with the classes in proportion."""
+    """Score on at most this many validation images, a stratified draw by seed."""
 
     mean: Annotated[tuple[Fraction, ...], MinLen(1)] | None = None
-    """Subtracted from pixel values, which are fractions in [0, 1]; one number, or one a channel. null: 0.5."""
+    """Subtracted from pixel values, which are fractions in [0, 1]; one number, or one per channel. null: 0.5."""
 
     std: Annotated[tuple[PositiveFraction, ...], MinLen(1)] | None = None
-    """Divides pixel values after mean was subtracted; one number, or one a channel. null: 0.5."""
+    """Divides pixel values after mean is subtracted; one number, or one per channel. null: 0.5."""
 
     crop: Annotated[int, Ge(0)] | None = None
-    """Pixels of zero padding on each side before a random crop back to size. null: digits 0, cifar10 4, own data an
+    """Pixels of zero padding on each side before a random crop back to size. null: digits 0, cifar10 4, others an
     eighth of image_size."""
 
     flip: bool | None = None
-    """Flip half of the training images left to right. null: false for digits, else true."""
+    """Mirror training images left to right with probability 0.5. null: false for digits, else true."""
 
     cutout: Annotated[int, Ge(0)] | None = None
     """Side in pixels of the square erased from each training image; null or 0: none."""

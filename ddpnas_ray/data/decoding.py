@@ -1,4 +1,4 @@
-"""From what a data set stores (encoded bytes, a file, an array) to pixels of one shape.
+"""Decode stored images (encoded bytes, files, arrays) into pixels of one shape.
 
 Axes: C channels, H height, W width. Pixels are uint8, 0 to 255.
 """
@@ -21,7 +21,7 @@ ImageSource: TypeAlias = bytes | str | Path | ByteArray
 """Encoded bytes, the path of a file, or pixels of shape (H, W) or (H, W, 3)."""
 
 GREY_MODES = ("1", "L", "LA", "La")
-DEEP_MODES = ("I", "F")  # and I;16 and its kin: more than 8 bits a channel, which Pillow would clip rather than scale
+DEEP_MODES = ("I", "F")  # and I;16 and the like: more than 8 bits per channel, which Pillow clips instead of scaling
 EXIF_ORIENTATION = 0x0112
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -35,7 +35,7 @@ UPRIGHT = {
 
 
 def read_source(source: ImageSource, name: str) -> bytes | ByteArray:
-    """What is stored of an image, read from its file where it is one.
+    """Return the stored bytes or pixels of an image; reads the file if the source is a path.
 
     Raises:
         DataError: The file cannot be read.
@@ -49,15 +49,15 @@ def read_source(source: ImageSource, name: str) -> bytes | ByteArray:
 
 
 def open_image(stored: bytes | ByteArray, name: str, *, load: bool = True) -> Image.Image:
-    """Open an image and turn it upright where its EXIF data says so.
+    """Open an image and apply its EXIF orientation.
 
     Args:
         stored: Encoded bytes, or pixels of shape (H, W) or (H, W, 3).
-        name: What to call it in an error.
+        name: Name used in errors.
         load: False reads the header only: enough for :func:`native_shape`.
 
     Raises:
-        DataError: Not an image, damaged, or with more than 8 bits a channel.
+        DataError: Not an image, damaged, or more than 8 bits per channel.
     """
     if not isinstance(stored, bytes):
         return Image.fromarray(stored)
@@ -72,7 +72,7 @@ def open_image(stored: bytes | ByteArray, name: str, *, load: bool = True) -> Im
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, zlib.error, ...
         raise DataError(f"{name}: damaged image ({' '.join(str(error).split())})") from None
     if image.mode.partition(";")[0] in DEEP_MODES:
-        raise DataError(f"{name}: image of mode {image.mode!r}, more than 8 bits a channel; convert it to 8 bits first")
+        raise DataError(f"{name}: image mode {image.mode!r} has more than 8 bits per channel; convert it to 8 bits")
     if load and (turn := UPRIGHT.get(_orientation(image))) is not None:
         image = image.transpose(turn)
         image.info.pop("exif", None)
@@ -80,7 +80,7 @@ def open_image(stored: bytes | ByteArray, name: str, *, load: bool = True) -> Im
 
 
 def native_shape(image: Image.Image) -> tuple[int, int, int]:
-    """(channels, height, width) of the upright image as it is: 1 channel for grey modes, 3 for everything else.
+    """Return (channels, height, width) of the upright image: 1 channel for grey modes, 3 otherwise.
 
     Example:
         >>> native_shape(Image.new("RGBA", (64, 48)))
@@ -93,7 +93,7 @@ def native_shape(image: Image.Image) -> tuple[int, int, int]:
 def fit_image(image: Image.Image, *, channels: int, image_size: int) -> ByteArray:
     """Convert to grey or RGB, resize the shorter side with antialiasing, crop the centre.
 
-    Transparency is dropped, not blended, as torchvision and Hugging Face do.
+    Transparency is dropped, not blended, as in torchvision and Hugging Face.
 
     Returns:
         Pixels of shape (channels, image_size, image_size).
@@ -103,7 +103,7 @@ def fit_image(image: Image.Image, *, channels: int, image_size: int) -> ByteArra
         (1, 32, 32)
     """
     if image.mode in ("P", "PA"):
-        image = image.convert("RGBA")  # by way of RGBA, or Pillow warns about transparent palettes
+        image = image.convert("RGBA")  # via RGBA, or Pillow warns about transparent palettes
     mode = "L" if channels == 1 else "RGB"
     if image.mode != mode:
         image = image.convert(mode)
@@ -119,7 +119,7 @@ def fit_image(image: Image.Image, *, channels: int, image_size: int) -> ByteArra
 
 
 def source_name(sources: Sequence[ImageSource], names: Sequence[str] | None, index: int) -> str:
-    """What to call an image in an error: its name, else its path, else its number."""
+    """Name of an image in errors: its given name, else its path, else its number."""
     if names is not None:
         return names[index]
     source = sources[index]
@@ -131,5 +131,5 @@ def _orientation(image: Image.Image) -> int:
         return 1
     try:
         return int(image.getexif().get(EXIF_ORIENTATION, 1))
-    except Exception:  # a damaged EXIF block does not damage the picture
+    except Exception:  # a damaged EXIF block leaves the pixels intact
         return 1

@@ -19,10 +19,10 @@ GREYS = 16  # scikit-learn's pixels are 0.0 to 16.0
 
 
 def read(config: DataConfig, wanted: Sequence[SplitName]) -> dict[SplitName, RawSplit]:
-    """Read the wanted splits; there is no validation split of its own.
+    """Read the wanted splits; there is no validation split.
 
-    The data set has no official test split, so a fixed 20 % of every class is set aside, whatever the seed: a search
-    never sees it.
+    The data set has no official test split, so a fixed 20 % of every class is held out, independent of the seed: a
+    search never sees it.
 
     Example:
         >>> {name: len(split) for name, split in read(DataConfig(), ["train", "test"]).items()}

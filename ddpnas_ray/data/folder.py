@@ -1,4 +1,4 @@
-"""Image files in a folder a class: ``root/class/*.jpg``, or ``root/train/class/*.jpg`` beside ``val`` and ``test``."""
+"""One folder of images per class: ``root/class/*.jpg``, or ``root/train/class/*.jpg`` beside ``val`` and ``test``."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ SPLIT_FOLDERS: dict[SplitName, tuple[str, ...]] = {
 
 
 def read(config: DataConfig, wanted: Sequence[SplitName]) -> dict[SplitName, RawSplit]:
-    """List the files of the wanted splits; those that do not exist are left out.
+    """List the files of the wanted splits; missing splits are omitted.
 
-    Classes are the folders in alphabetical order; files are searched for in folders below them too. Hidden files and
-    files that are no images by their ending are passed over.
+    Classes are the folders in alphabetical order, each searched recursively. Hidden files and files without an image
+    suffix are skipped.
 
     Raises:
         ConfigError: ``data.path`` is not set.
@@ -51,7 +51,7 @@ def read(config: DataConfig, wanted: Sequence[SplitName]) -> dict[SplitName, Raw
 
 
 def _has_split_folders(root: Path) -> bool:
-    """Whether ``root/train`` is the training split, and not a class of that name (as of vehicles)."""
+    """Return whether ``root/train`` is the training split, not a class of that name (trains among vehicles)."""
     folders = {folder.name for folder in _folders(root)}
     if not folders <= {name for names in SPLIT_FOLDERS.values() for name in names}:
         train = root / "train"
@@ -67,14 +67,12 @@ def _has_split_folders(root: Path) -> bool:
 
 def _read_classes(root: Path, *, every_class: bool = False) -> RawSplit:
     if not root.is_dir():
-        raise DataError(f"{root}: not a folder; images are expected at {root / 'CLASS' / 'NAME.png'}")
+        raise DataError(f"{root}: not a folder; expected images at {root / 'CLASS' / 'NAME.png'}")
     folders = _folders(root)
     if not folders:
         loose = len(_files(root))
-        raise DataError(
-            f"{root}: no class folders ({loose} images lie directly in it); "
-            f"images are expected at {root / 'CLASS' / 'NAME.png'}"
-        )
+        expected = root / "CLASS" / "NAME.png"
+        raise DataError(f"{root}: no class folders ({loose} images directly in it); expected images at {expected}")
     files: list[str] = []
     labels: list[int] = []
     problems = Problems()

@@ -22,11 +22,11 @@ SPLITS: dict[SplitName, tuple[str, ...]] = {
 
 
 def read(config: DataConfig, wanted: Sequence[SplitName]) -> dict[SplitName, RawSplit]:
-    """Read the wanted splits; those that do not exist are left out.
+    """Read the wanted splits; missing splits are omitted.
 
     Raises:
         ConfigError: ``data.path`` is not set.
-        DataError: No such data set, the hub cannot be reached, no split of that name, or no such columns.
+        DataError: The data set, split or columns do not exist, or the hub cannot be reached.
     """
     if config.path is None:
         raise ConfigError("data.name=huggingface needs data.path, a name on the hub (owner/name) or a local folder")
@@ -52,7 +52,7 @@ def read(config: DataConfig, wanted: Sequence[SplitName]) -> dict[SplitName, Raw
 
 
 def _load(path: str, key: str) -> dict[str, Any]:
-    """Every split of a data set, memory-mapped, by name; a data set without splits is ``train``."""
+    """Load all splits of a data set by name, memory-mapped; a data set without splits is ``train``."""
     try:
         import datasets
     except ImportError as error:
@@ -76,7 +76,7 @@ def _load(path: str, key: str) -> dict[str, Any]:
 
 
 def _refuse_absent(path: str, key: str) -> None:
-    """Raise where a path that cannot be a name on the hub does not exist."""
+    """Raise if a path that cannot be a name on the hub does not exist."""
     local = Path(path).expanduser()
     if not local.exists() and (local.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1):
         raise DataError(f"{path}: no such folder; set {key}")
@@ -84,7 +84,7 @@ def _refuse_absent(path: str, key: str) -> None:
 
 @contextmanager
 def _offline_where_unreachable(name: str, key: str) -> Iterator[None]:
-    """Where the hub does not answer, look in the local cache at once: the library would try for half a minute first."""
+    """Use only the local cache if the hub is unreachable: the library would retry for half a minute first."""
     import datasets.config
     import huggingface_hub.constants
 
@@ -101,7 +101,7 @@ def _offline_where_unreachable(name: str, key: str) -> Iterator[None]:
     except Exception:  # ConnectionError, OfflineModeIsEnabled, DatasetNotFoundError, ...
         raise DataError(
             f"{name}: not a local folder, not in the local cache, and {huggingface_hub.constants.ENDPOINT} cannot be "
-            f"reached ({reason}); on a machine with network, load_dataset({name!r}).save_to_disk(FOLDER), "
+            f"reached ({reason}); run load_dataset({name!r}).save_to_disk(FOLDER) on a machine with network access, "
             f"then set {key} to a copy of that folder"
         ) from None
     finally:

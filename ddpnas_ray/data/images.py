@@ -1,4 +1,4 @@
-"""Open the data set of a configuration: read it, number its classes, split it by seed, and decode what fits in memory.
+"""Open the configured data set: read it, number its classes, split it by seed, and decode what fits in memory.
 
 Axes: N images, C channels, H height, W width.
 """
@@ -19,7 +19,7 @@ from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.pixels import DecodedImages, EncodedImages, Images, Picked
 from ddpnas_ray.data.problems import Problems
 from ddpnas_ray.data.raw import RawSplit, SplitName, class_names, class_numbers
-from ddpnas_ray.data.registry import SOME_KEYS, Reader, find_reader, understanding
+from ddpnas_ray.data.registry import SOME_KEYS, Reader, find_reader, supporting
 from ddpnas_ray.data.scan import Shape, scan, shape_of
 from ddpnas_ray.data.split import stratified_split, stratified_subset
 from ddpnas_ray.data.values import Augment, ImageData, Split
@@ -33,18 +33,18 @@ WHAT: dict[SplitName, str] = {"train": "training", "val": "validation", "test": 
 
 
 def load_data(config: DataConfig, seed: int, *, decoded_limit_bytes: int = DECODED_LIMIT_BYTES) -> ImageData:
-    """Open the training and the validation images of a data set; test images are not read.
+    """Open the training and validation images of a data set; test images are not read.
 
     Args:
         config: Names the data set.
         seed: Keys the split (reading 8 of the design) and the limits.
-        decoded_limit_bytes: Sets with more pixels than that are decoded whenever they are gathered. Of those only the
-            headers are checked here, so that a damaged image is found when its turn comes.
+        decoded_limit_bytes: Larger sets are decoded on access. Only their headers are checked here, so a damaged image
+            may surface later.
 
     Raises:
-        ConfigError: A key that the data set cannot have, or that does not fit its images.
-        DataError: The data is absent, unreadable, or not what the configuration says. One error names everything that
-            is wrong; of a set too large to keep decoded, images are read only where labels and classes are right.
+        ConfigError: A key does not apply to the data set, or does not fit its images.
+        DataError: The data is missing, unreadable, or not what the configuration says. One error lists all problems; in
+            a set too large to keep decoded, images are read only if labels and classes are valid.
 
     Example:
         >>> data = load_data(DataConfig(name="digits"), seed=0)
@@ -58,8 +58,8 @@ def load_data(config: DataConfig, seed: int, *, decoded_limit_bytes: int = DECOD
     problems = _problems(raw)
     classes = class_names(train)
     rows = np.arange(len(train)), np.arange(0 if own_val is None else len(own_val))
-    labels = rows  # of no use where something is wrong, but every image is still looked at
-    if not problems:  # without the rows that were left out, classes would be wrong in other ways
+    labels = rows  # placeholder: after a problem every image is still checked
+    if not problems:  # dropped rows would cause follow-up errors in the classes
         with problems.collecting():
             rows, labels = _choose(train, own_val, classes, config, seed)
     shape = _shape(train, config, problems)
@@ -75,7 +75,7 @@ def load_data(config: DataConfig, seed: int, *, decoded_limit_bytes: int = DECOD
     logger.info(
         "%s: %d training and %d validation images of %d classes, %dx%dx%d%s",
         config.name, len(rows[0]), len(rows[1]), len(classes), shape.channels, shape.image_size, shape.image_size,
-        "" if decode else ", decoded as they are used",
+        "" if decode else ", decoded on access",
     )  # fmt: skip
     return ImageData(
         name=config.name,
@@ -92,11 +92,11 @@ def load_data(config: DataConfig, seed: int, *, decoded_limit_bytes: int = DECOD
 
 
 def load_test(config: DataConfig, *, decoded_limit_bytes: int = DECODED_LIMIT_BYTES) -> Split:
-    """Open the test images, for the one look at the end of retraining; classes and shape are the training images'.
+    """Open the test images, read once, after retraining; classes and shape come from the training images.
 
     Raises:
-        ConfigError: A key that the data set cannot have.
-        DataError: There is no test data, or it does not fit the training data.
+        ConfigError: A key does not apply to the data set.
+        DataError: There is no test data, or it does not match the training data.
 
     Example:
         >>> len(load_test(DataConfig(name="digits")))
@@ -120,23 +120,22 @@ def load_test(config: DataConfig, *, decoded_limit_bytes: int = DECODED_LIMIT_BY
 
 
 def _reader(config: DataConfig) -> Reader:
-    """The data set's reader, once it understands every key that is set."""
+    """Find the data set's reader and refuse keys that do not apply to it."""
     reader = find_reader(config.name)
     for key in SOME_KEYS:
         value = getattr(config, key)
         if value is None:
             continue
         if key not in reader.keys:
-            having = understanding(key)
-            raise ConfigError(f"data.{key} has no meaning for data.name={config.name}, only for {having}; remove it")
-        by_name = config.name == "huggingface"  # which looks itself: the path may be a name on the hub
+            raise ConfigError(f"data.{key} is for {supporting(key)} only, not for {config.name}; remove it")
+        by_name = config.name == "huggingface"  # has its own check: the path may be a name on the hub
         if key in ("val_path", "test_path") and not by_name and not Path(value).expanduser().exists():
             raise DataError(f"{value}: no such file or folder; correct or remove data.{key}")
     return reader
 
 
 def _problems(raw: Mapping[SplitName, RawSplit]) -> Problems:
-    """What reading the splits has found wrong."""
+    """Problems found while reading the splits."""
     problems = Problems()
     for split in raw.values():
         problems.extend(split.problems)
@@ -148,10 +147,10 @@ def _problems(raw: Mapping[SplitName, RawSplit]) -> Problems:
 def _choose(
     train: RawSplit, own_val: RawSplit | None, classes: tuple[str, ...], config: DataConfig, seed: int
 ) -> tuple[tuple[IntArray, IntArray], tuple[IntArray, IntArray]]:
-    """Which images to train on and which to score on, and their class numbers.
+    """Choose the images to train and to score on, with their class numbers.
 
     Raises:
-        DataError: The classes are too few, or too small, or not those of the training images.
+        DataError: Too few classes, a class too small, or a class that the training images lack.
     """
     if len(classes) < 2:
         raise DataError(f"{train.origin}: only one class ({classes[0]!r}); a search needs at least 2")
@@ -175,14 +174,14 @@ def _choose(
 def _check_every_class(train: RawSplit, labels_N: IntArray, classes: tuple[str, ...]) -> None:
     absent = np.flatnonzero(np.bincount(labels_N, minlength=len(classes)) == 0)
     if len(absent):
-        more = f" (nor have {len(absent) - 1} more classes)" if len(absent) > 1 else ""
+        more = f" (nor do {len(absent) - 1} other classes)" if len(absent) > 1 else ""
         raise DataError(
-            f"{train.origin}: class {classes[absent[0]]!r} has no training image{more}; add some or drop the class"
+            f"{train.origin}: class {classes[absent[0]]!r} has no training images{more}; add some or drop the class"
         )
 
 
 def _shape(train: RawSplit, config: DataConfig, problems: Problems) -> Shape:
-    """The shape asked for, else that of the first training image that can be read."""
+    """Return the configured shape, else that of the first readable training image."""
     damaged = Problems()
     for i, source in enumerate(train.sources):
         with damaged.collecting():
@@ -219,7 +218,7 @@ def _augment(config: DataConfig, reader: Reader, image_size: int) -> Augment:
             default = " (the default)" if getattr(config, key) is None else ""
             raise ConfigError(
                 f"data.{key}={getattr(augment, key)}{default} could blank whole images of {image_size} pixels; "
-                f"set data.{key} to less than that"
+                f"set data.{key} below {image_size}"
             )
     return augment
 

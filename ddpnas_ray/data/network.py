@@ -1,4 +1,4 @@
-"""Whether a server answers, decided in seconds: libraries that download may otherwise try for minutes, or for ever."""
+"""Check in seconds whether a server is reachable: download libraries may otherwise retry for minutes, or forever."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ STALL_S = 20.0
 
 
 def why_unreachable(url: str, *, timeout_s: float = PROBE_S) -> str | None:
-    """Ask a server for the head of a page, by way of the proxy that the environment names.
+    """Send a HEAD request, through the environment's proxy if it sets one.
 
     Args:
-        url: An http(s) address; any answer from its server will do.
-        timeout_s: How long to wait in all, name resolution included.
+        url: An http(s) address; any response counts.
+        timeout_s: Total wait, name resolution included.
 
     Returns:
-        None where the server answers, else why not.
+        None if the server responds, else the reason.
 
     Example:
         >>> why_unreachable("http://127.0.0.1:9/") is None
         False
     """
-    outcome: list[str | None] = [f"no answer within {timeout_s:g} s"]
+    outcome: list[str | None] = [f"no response within {timeout_s:g} s"]
 
     def probe() -> None:
         try:
             with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout_s):
                 outcome[0] = None
-        except urllib.error.HTTPError as error:  # it answered
+        except urllib.error.HTTPError as error:  # still a response
             error.close()
             outcome[0] = None
         except (OSError, ValueError) as error:
@@ -47,7 +47,7 @@ def why_unreachable(url: str, *, timeout_s: float = PROBE_S) -> str | None:
 
 @contextmanager
 def stall_limit(timeout_s: float = STALL_S) -> Iterator[None]:
-    """Let new sockets of this process give up after a silence, while the block runs."""
+    """Set a default timeout for this process's new sockets while the block runs."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(timeout_s)
     try:

@@ -1,4 +1,4 @@
-"""Images in Parquet files: one file, or a folder with ``train*.parquet`` and perhaps ``val*`` and ``test*``."""
+"""Images in Parquet files: one file, or a folder with ``train*.parquet`` and optionally ``val*`` and ``test*``."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ KEYS = ("path", "val_path", "test_path", "image_column", "label_column")
 
 
 def read(config: DataConfig, wanted: Sequence[SplitName]) -> dict[SplitName, RawSplit]:
-    """Read the wanted splits; those that do not exist are left out.
+    """Read the wanted splits; missing splits are omitted.
 
-    Images are kept as they are encoded, in memory: for a set larger than that, use ``data.name=folder``. Labels are
-    integers or strings; class names are those of a Hugging Face ClassLabel in the file's metadata, where it has one.
+    Images stay encoded, in memory: for larger sets, use ``data.name=folder``. Labels are integers or strings; class
+    names come from a Hugging Face ClassLabel in the file's metadata, if there is one.
 
     Raises:
         ConfigError: ``data.path`` is not set.
-        DataError: A file does not exist, is not Parquet, or has no such columns.
+        DataError: A file does not exist, is not Parquet, or lacks the columns.
     """
     if config.path is None:
         raise ConfigError("data.name=parquet needs data.path, a Parquet file or a folder with train*.parquet")
@@ -44,7 +44,7 @@ def read(config: DataConfig, wanted: Sequence[SplitName]) -> dict[SplitName, Raw
 
 
 def find_files(root: Path, split: str) -> list[Path]:
-    """The Parquet files of a split, by name; a path that is a file is the training split, or whatever ``""`` asks for.
+    """List a split's Parquet files by name; a path that is a file counts as ``train``, or as any split for ``""``.
 
     Example:
         >>> find_files(Path("absent"), "train")
@@ -78,7 +78,7 @@ def _read_files(files: list[Path], config: DataConfig) -> RawSplit:
             if missing := {image, label} - set(pq.read_schema(reading).names):
                 raise DataError(f"{reading}: no column {missing.pop()!r}, which {files[0].name} has")
             with pq.ParquetFile(reading) as file:
-                # Without Arrow's threads, which can abort a process that ends soon after (see storage/parquet.py).
+                # No Arrow threads: they can abort a process that exits soon after (see storage/parquet.py).
                 tables.append(file.read(columns=[image, label], use_threads=False))
         table = pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowException, OSError) as error:

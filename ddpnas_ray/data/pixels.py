@@ -1,4 +1,4 @@
-"""Sets of images of one shape: held as pixels, or decoded by a few threads whenever they are gathered.
+"""Sets of images of one shape: held as pixels, or decoded on access by a few threads.
 
 Axes: N images, C channels, H height, W width. Pixels are uint8, 0 to 255.
 """
@@ -29,19 +29,19 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def gather(self, indices: npt.ArrayLike) -> ByteArray:
-        """The images at ``indices``, in that order: a fresh contiguous uint8 array of shape (n, C, H, W)."""
+        """Return the images at ``indices``, in that order: a new contiguous uint8 array of shape (n, C, H, W)."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedImages:
-    """Images held as pixels; never written to, so the array may be a read-only view of shared memory.
+    """Images held as read-only pixels; the array may be a view of shared memory.
 
     Args:
         pixels_NCHW: uint8, shape (N, C, H, W).
 
     Raises:
-        ValueError: Another type or number of axes.
+        ValueError: Wrong dtype or number of axes.
 
     Example:
         >>> DecodedImages(np.zeros((5, 1, 8, 8), dtype=np.uint8)).gather([3, 0]).shape
@@ -66,21 +66,21 @@ class DecodedImages:
         return np.take(self.pixels_NCHW, np.asarray(indices, dtype=np.int64), axis=0)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return DecodedImages, (self.pixels_NCHW,)  # by way of __post_init__: what a pickle brings back is read-only too
+        return DecodedImages, (self.pixels_NCHW,)  # runs __post_init__: unpickled arrays are read-only too
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedImages:
-    """Images decoded whenever they are gathered, for sets that do not fit in memory as pixels.
+    """Images decoded on access, for sets that do not fit in memory as pixels.
 
     Args:
-        sources: Encoded bytes, paths or arrays. Paths must be readable on every machine this value is sent to.
+        sources: Encoded bytes, paths or arrays. Paths must be readable on every machine that uses them.
         channels: 1 or 3; other images are converted.
         image_size: Side in pixels; other images are resized and cropped.
-        names: What to call each image in an error; by default its path or number.
+        names: Names of the images in errors; default: path or number.
 
     Raises:
-        DataError: From ``gather``: an image cannot be read; its name is given.
+        DataError: From ``gather``: an image cannot be read; the error names it.
     """
 
     sources: Sequence[ImageSource]
@@ -110,7 +110,7 @@ class EncodedImages:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picked(Sequence[Item_co], Generic[Item_co]):
-    """``base[indices[0]], base[indices[1]], ...`` without a copy, so that splits share what they were cut from.
+    """View of ``base[indices[0]], base[indices[1]], ...`` without a copy, so splits share their base.
 
     Example:
         >>> list(Picked("abcd", np.array([3, 0])))
@@ -134,7 +134,7 @@ class Picked(Sequence[Item_co], Generic[Item_co]):
 
 
 def in_chunks(work: Callable[[int, int], Result], count: int, *, chunk: int) -> Iterator[Result]:
-    """Yield ``work(start, stop)`` over ``range(count)`` in order, computed by a small pool of threads.
+    """Yield ``work(start, stop)`` over ``range(count)`` in order, computed by a small thread pool.
 
     Example:
         >>> list(in_chunks(lambda start, stop: (start, stop), 5, chunk=2))
@@ -149,11 +149,11 @@ def in_chunks(work: Callable[[int, int], Result], count: int, *, chunk: int) -> 
 
 @cache
 def thread_count() -> int:
-    """Threads that decode: the cores this process may use, at most eight."""
+    """Number of decoding threads: the cores this process may use, at most eight."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(MAX_THREADS, cores))
 
 
 @cache
-def _pool(process: int) -> ThreadPoolExecutor:  # one a process: threads do not survive a fork
+def _pool(process: int) -> ThreadPoolExecutor:  # one per process: threads do not survive a fork
     return ThreadPoolExecutor(thread_count(), thread_name_prefix="ddpnas-decode")

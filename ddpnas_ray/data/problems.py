@@ -1,4 +1,4 @@
-"""What is wrong with a data set, collected so that one error names all of it."""
+"""Collect the problems of a data set, so that one error lists them all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MOST = 10
 
 
 class Problems:
-    """Problems of one data set; the first ten are kept, the others are counted.
+    """Problems of one data set: the first ten are kept, the rest only counted.
 
     Example:
         >>> problems = Problems(["a.png: damaged image", "b.png: damaged image"])
@@ -29,30 +29,30 @@ class Problems:
         return self._count
 
     def add(self, found: Iterable[str]) -> None:
-        """Add problems in their order."""
+        """Add problems in order."""
         for problem in found:
             self._count += 1
             if len(self._kept) < MOST:
                 self._kept.append(problem)
 
     def extend(self, other: Problems) -> None:
-        """Add those of another part of the data set."""
+        """Add the problems of another part of the data set."""
         self.add(other._kept)
         self._count += other._count - len(other._kept)
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
-        """Add the ``DataError`` that ends the block."""
+        """Catch and add a ``DataError`` raised in the block."""
         try:
             yield
         except DataError as error:
             self.add([str(error)])
 
     def refuse(self) -> None:
-        """Raise where there are any.
+        """Raise if there are any problems.
 
         Raises:
-            DataError: All of them; a single one in its own words.
+            DataError: Lists all problems; a single one keeps its own text.
         """
         if self._count == 1:
             raise DataError(self._kept[0])

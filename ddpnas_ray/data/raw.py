@@ -1,4 +1,4 @@
-"""What every kind of data set is read into, before anything is decoded, and how labels become class numbers.
+"""Undecoded splits, as every data set is read, and the mapping of labels to class numbers.
 
 Axes: N images.
 """
@@ -21,16 +21,15 @@ SplitName = Literal["train", "val", "test"]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RawSplit:
-    """One split as it is stored.
+    """One split as stored.
 
     Args:
         sources: The N images: encoded bytes, paths, or uint8 arrays of shape (H, W) or (H, W, 3).
         labels: The N labels: integers, or strings.
-        classes: The class that each integer label means, where the data set says so. None: labels are class names.
+        classes: Class names that integer labels index, if the data set declares them. None: labels are class names.
         origin: The file or folder, for errors.
-        names: What to call each image in an error; by default its path or number.
-        problems: What is wrong with rows or classes that were left out; whoever opens the split refuses it for them,
-            after a look at the others.
+        names: Names of the images in errors; default: path or number.
+        problems: Problems of dropped rows or classes; raised when the split is opened, after the rest is checked.
     """
 
     sources: Sequence[ImageSource]
@@ -44,17 +43,17 @@ class RawSplit:
         return len(self.sources)
 
     def name(self, index: int) -> str:
-        """What to call an image in an error."""
+        """Name of an image in errors."""
         return source_name(self.sources, self.names, index)
 
 
 def class_names(raw: RawSplit) -> tuple[str, ...]:
-    """The classes of a training split: as declared, else its distinct labels in order.
+    """Return the classes of a training split: as declared, else its distinct labels, sorted.
 
-    Integer labels are ordered as numbers, and need neither start at 0 nor be consecutive.
+    Integer labels sort as numbers and need not start at 0 or be consecutive.
 
     Raises:
-        DataError: There is no image.
+        DataError: There are no images.
 
     Example:
         >>> class_names(RawSplit(sources=[b""] * 3, labels=np.array([10, 2, 10]), classes=None, origin="here"))
@@ -70,18 +69,18 @@ def class_names(raw: RawSplit) -> tuple[str, ...]:
 
 
 def class_numbers(raw: RawSplit, train: RawSplit) -> IntArray:
-    """The class number of every image, shape (N,), in the numbering of the training split.
+    """Return the class number of every image, shape (N,), in the numbering of the training split.
 
-    Classes are matched by name. Integer labels without declared classes are names of their own ("7"), or numbers of
-    the training split's declared classes where it has some.
+    Classes are matched by name. Integer labels without declared classes are names themselves ("7"), or indices into
+    the training split's declared classes, if it has any.
 
     Args:
-        raw: Any split; ``train`` itself too.
-        train: The training split, which has the say about classes.
+        raw: Any split, ``train`` included.
+        train: The training split, which defines the classes.
 
     Raises:
-        DataError: A label that its own class list or the training split does not know; the first image that has it is
-            named.
+        DataError: A label is missing from its own class list or from the training split; the error names the first
+            image that has it.
     """
     classes = class_names(train)
     number = {name: index for index, name in enumerate(classes)}
@@ -93,7 +92,7 @@ def class_numbers(raw: RawSplit, train: RawSplit) -> IntArray:
                 first, others = int(outside_N.argmax()), int(outside_N.sum()) - 1
                 more = f" (and {others} more image{'' if others == 1 else 's'})" if others else ""
                 raise DataError(
-                    f"{raw.origin}: more labels than classes: {raw.name(first)} has label {raw.labels[first]}{more}, "
+                    f"{raw.origin}: label out of range: {raw.name(first)} has label {raw.labels[first]}{more}, "
                     f"but there are {len(declared)} class names (0 to {len(declared) - 1}); "
                     "drop such rows, or correct the class names"
                 )
@@ -109,8 +108,8 @@ def class_numbers(raw: RawSplit, train: RawSplit) -> IntArray:
         first = int((labels_N < 0).argmax())
         unknown = [name for name in names if name not in number]
         raise DataError(
-            f"{raw.origin}: {raw.name(first)} is of class {names[int(inverse_N[first])]!r}, "
-            f"which the training data does not have; it has {_listed(classes)}; unknown in all: {_listed(unknown)}"
+            f"{raw.origin}: {raw.name(first)} has class {names[int(inverse_N[first])]!r}, which the training data "
+            f"lacks; known classes: {_listed(classes)}; unknown classes: {_listed(unknown)}"
         )
     return labels_N
 

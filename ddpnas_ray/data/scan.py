@@ -1,4 +1,4 @@
-"""The one pass over a split's images when a data set is opened: hash, check the shape, decode where pixels are kept.
+"""Single pass over a split's images when a data set is opened: hash, check the shape, decode if pixels are kept.
 
 Axes: N images, C channels, H height, W width.
 """
@@ -22,19 +22,19 @@ from ddpnas_ray.data.problems import Problems
 
 logger = logging.getLogger(__name__)
 
-CHUNK = 256  # images a task
+CHUNK = 256  # images per task
 PROGRESS_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """The shape that all images of a data set get.
+    """Target shape of all images of a data set.
 
     Args:
         channels: 1 or 3.
         image_size: Side in pixels.
-        convert_channels: The configuration asks for these channels, so that other images are converted, not refused.
-        resize: The configuration asks for this size, so that other images are resized, not refused.
+        convert_channels: The configuration sets the channels: other images are converted, not refused.
+        resize: The configuration sets the size: other images are resized, not refused.
     """
 
     channels: int
@@ -44,7 +44,7 @@ class Shape:
 
 
 def shape_of(source: ImageSource, name: str, *, channels: int | None, image_size: int | None) -> Shape:
-    """The shape that the configuration asks for, else that of the first training image (``source``)."""
+    """Return the configured shape, else that of the first training image (``source``)."""
     native_channels, height, width = native_shape(open_image(read_source(source, name), name, load=False))
     return Shape(
         channels=native_channels if channels is None else channels,
@@ -67,20 +67,20 @@ def scan(
 
     Args:
         sources: The N images.
-        names: What to call them in errors.
-        shape: The shape they are to have.
-        decode: Keep pixels; otherwise only headers are looked at, and images are decoded when gathered.
+        names: Names of the images in errors.
+        shape: Target shape.
+        decode: Keep pixels; otherwise only headers are read, and images are decoded on access.
         what: "training", "validation" or "test", for errors and progress.
-        problems: Told of every image that is damaged, and of shapes that differ where nothing says to convert or
-            resize. Where there are any, what is returned is of no use.
+        problems: Receives damaged images, and shapes that differ although the configuration sets neither channels nor
+            size. If there are any, the returned values are invalid.
 
     Returns:
-        The images, and the SHA-256 of what is stored of each, one after the other (32 bytes each).
+        The images, and the concatenated SHA-256 digests of the stored images (32 bytes each).
     """
     count = len(sources)
     side = shape.image_size
     pixels_NCHW = np.empty((count, shape.channels, side, side), dtype=np.uint8) if decode else None
-    natives = np.zeros((count, 3), dtype=np.int64)  # zeros stay where an image is damaged
+    natives = np.zeros((count, 3), dtype=np.int64)  # stays zero for damaged images
 
     def read(i: int) -> bytes:
         name = source_name(sources, names, i)
@@ -99,16 +99,16 @@ def scan(
         return bytes(digests), damaged
 
     digests, damaged = bytearray(), Problems()
-    done, started, told = 0, time.monotonic(), time.monotonic()
+    done, started, reported = 0, time.monotonic(), time.monotonic()
     for part, bad in in_chunks(work, count, chunk=CHUNK):
         digests += part
         damaged.extend(bad)
         done = min(done + CHUNK, count)
-        if time.monotonic() - told > PROGRESS_S:
-            told = time.monotonic()
-            logger.info("%s images: %d of %d read in %.0f s", what, done, count, told - started)
+        if time.monotonic() - reported > PROGRESS_S:
+            reported = time.monotonic()
+            logger.info("%s images: %d of %d read in %.0f s", what, done, count, reported - started)
     readable = natives[natives[:, 0] > 0]
-    for check in (_check_channels, _check_sizes):  # before the damaged ones, of which there may be many
+    for check in (_check_channels, _check_sizes):  # first: there may be many damaged images
         with problems.collecting():
             check(readable, shape, what)
     problems.extend(damaged)
@@ -127,7 +127,7 @@ def _check_channels(natives: IntArray, shape: Shape, what: str) -> None:
             "set data.channels=1 or data.channels=3 to convert both"
         )
     raise DataError(
-        f"{what} images mix {found[1]} grey and {found[3]} colour ones; set data.channels=1 or data.channels=3"
+        f"{what} images mix {found[1]} grey and {found[3]} colour images; set data.channels=1 or data.channels=3"
     )
 
 
@@ -138,9 +138,9 @@ def _check_sizes(natives: IntArray, shape: Shape, what: str) -> None:
         return
     common = found.most_common(4)
     if len(found) > 1:
-        given = "of several sizes: " + ", ".join(f"{width}x{height} ({n} images)" for (width, height), n in common)
+        given = "have several sizes: " + ", ".join(f"{width}x{height} ({n} images)" for (width, height), n in common)
         given += f" and {len(found) - 4} more sizes" if len(found) > 4 else ""
     else:
-        given = f"{common[0][0][0]}x{common[0][0][1]}"
+        given = f"are {common[0][0][0]}x{common[0][0][1]}"
     expected = "not square" if what == "training" and len(found) == 1 else f"not all {side}x{side}"
-    raise DataError(f"{what} images are {given}, {expected}; set data.image_size={min(common[0][0])} to resize them")
+    raise DataError(f"{what} images {given}, {expected}; set data.image_size={min(common[0][0])} to resize them")

@@ -1,4 +1,4 @@
-"""Stratified splits, subsets and batches, drawn by seed and class alone.
+"""Stratified splits, subsets and batches, keyed by seed and class only.
 
 Axes: N images, C classes. Index arrays are ascending.
 """
@@ -13,7 +13,7 @@ from ddpnas_ray.core.errors import DataError
 from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.core.space import IntArray
 
-SPLIT_KEY = 0x53504C49  # what a draw is for is part of its key, so no two purposes share a draw
+SPLIT_KEY = 0x53504C49  # each purpose has its own key, so no two share a draw
 LIMIT_KEY = 0x4C494D49
 CALIBRATION_KEY = 0x43414C49
 
@@ -21,22 +21,22 @@ CALIBRATION_KEY = 0x43414C49
 def stratified_split(
     labels_N: IntArray, classes: Sequence[str], *, val_fraction: float, seed: int, origin: str
 ) -> tuple[IntArray, IntArray]:
-    """Hold out the same share of every class, at least one image of each.
+    """Hold out the same fraction of every class, at least one image each.
 
-    A class's draw depends on the seed, the class's number and its images' order, not on other classes.
+    A class's draw depends on the seed, the class number and the order of its images, not on other classes.
 
     Args:
         labels_N: Class numbers, shape (N,).
         classes: The C class names.
-        val_fraction: Share held out, in (0, 1); of a class of n images round(n * val_fraction) are.
+        val_fraction: Fraction held out, in (0, 1): round(n * val_fraction) images of a class of n.
         seed: Keys the draw.
-        origin: Where the data is, for errors.
+        origin: Location of the data, for errors.
 
     Returns:
-        The training and the validation indices, both ascending; together they are ``range(N)``.
+        Training and validation indices, both ascending; together they are ``range(N)``.
 
     Raises:
-        DataError: A class of fewer than 2 images, or one that would keep no training image.
+        DataError: A class has fewer than 2 images, or would keep no training image.
 
     Example:
         >>> train, val = stratified_split(np.array([0, 0, 1, 1]), ["a", "b"], val_fraction=0.5, seed=0, origin="here")
@@ -47,7 +47,7 @@ def stratified_split(
     if few := [f"class {name!r} has {_images(n)}" for name, n in zip(classes, counts_C, strict=True) if n < 2]:
         listed = ", ".join(few[:10]) + (f" and {len(few) - 10} more such classes" if len(few) > 10 else "")
         raise DataError(
-            f"{origin}: {listed}; to hold out validation images every class needs at least 2: add images, drop the "
+            f"{origin}: {listed}; holding out validation images takes at least 2 per class: add images, drop the "
             "class, or set data.val_path"
         )
     train, val = [], []
@@ -56,8 +56,8 @@ def stratified_split(
         held_out = max(1, round(len(members) * val_fraction))
         if held_out == len(members):
             raise DataError(
-                f"{origin}: data.val_fraction={val_fraction:g} leaves class {name!r} ({_images(len(members))}) none to "
-                f"train on; set at most {(len(members) - 1) / len(members):.2g}, or add images"
+                f"{origin}: data.val_fraction={val_fraction:g} leaves no training image of class {name!r} "
+                f"({_images(len(members))}); set at most {(len(members) - 1) / len(members):.2g}, or add images"
             )
         order = rng_for(seed, SPLIT_KEY, number).permutation(members)
         val.append(order[:held_out])
@@ -66,13 +66,13 @@ def stratified_split(
 
 
 def stratified_subset(labels_N: IntArray, limit: int | None, *, seed: int, key: str) -> IntArray:
-    """Draw ``limit`` images with the classes in proportion (largest remainders), at least one of each class present.
+    """Draw ``limit`` images, classes in proportion (largest remainders), at least one per class present.
 
     Args:
         labels_N: Class numbers, shape (N,).
-        limit: How many; None or N and more: all.
+        limit: Number of images; None, or N or more: all.
         seed: Keys the draw.
-        key: The configuration key that set the limit, for errors.
+        key: The configuration key that sets the limit, for errors.
 
     Returns:
         Indices into ``labels_N``, ascending.
@@ -88,7 +88,7 @@ def stratified_subset(labels_N: IntArray, limit: int | None, *, seed: int, key: 
         return np.arange(len(labels_N))
     present, counts_C = np.unique(labels_N, return_counts=True)
     if limit < len(present):
-        raise DataError(f"{key}={limit} is less than one image for each of the {len(present)} classes; raise it")
+        raise DataError(f"{key}={limit} is less than one image per class ({len(present)} classes); raise it")
     share_C = limit * counts_C / len(labels_N)
     taken_C = np.maximum(1, np.floor(share_C).astype(np.int64))
     while taken_C.sum() < limit:
@@ -103,17 +103,17 @@ def stratified_subset(labels_N: IntArray, limit: int | None, *, seed: int, key: 
 
 
 def stratified_batches(labels_N: IntArray, images: int, batch_size: int, *, seed: int) -> list[IntArray]:
-    """Draw images that stand for all of them, in batches of equal size, however the data are ordered.
+    """Draw representative images, in batches of equal size, whatever the order of the data.
 
-    Of every class each batch holds its share of the data, rounded up or down, and so do all batches together. Every
-    image is as likely as any other: unlike ``stratified_subset`` this neither raises a rare class to one image nor
-    refuses more classes than images. It is a systematic sample (every N/images-th image of the data sorted by class,
-    shuffled within classes, from a random start) which is dealt to the batches in turn.
+    Each batch, and all batches together, hold every class in proportion, rounded up or down. All images are equally
+    likely: unlike ``stratified_subset``, this neither raises a rare class to one image nor refuses more classes than
+    images. It is a systematic sample (every N/images-th image of the data sorted by class, shuffled within classes,
+    from a random start), dealt to the batches in turn.
 
     Args:
         labels_N: Class numbers, shape (N,), N at least 1.
-        images: How many at most; what would not fill a batch is left out.
-        batch_size: Images a batch, or all where there are fewer.
+        images: Maximum number; images that would not fill a batch are dropped.
+        batch_size: Images per batch, or all if there are fewer.
         seed: Keys the draw.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Images and labels in the columns of an Arrow table: what Parquet files and Hugging Face data sets have in common."""
+"""Images and labels in columns of an Arrow table, shared by Parquet files and Hugging Face data sets."""
 
 from __future__ import annotations
 
@@ -25,17 +25,16 @@ Features: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 
 def choose_columns(schema: Any, features: Features, config: DataConfig, origin: str) -> tuple[str, str]:
-    """The image and the label column: those that the configuration names, else the only ones that can be.
+    """Choose the image and the label column: as configured, else the only candidates.
 
     Args:
         schema: Arrow schema of the table.
-        features: Hugging Face's description of the columns, where there is one; of several possible label columns
-            the only ClassLabel is taken.
+        features: Hugging Face's column descriptions, if any; among several label candidates a single ClassLabel wins.
         config: Gives ``image_column`` and ``label_column``.
         origin: The file, for errors.
 
     Raises:
-        DataError: There is no such column, it cannot hold what it is to hold, or there are several.
+        DataError: The column does not exist, has the wrong type, or is ambiguous.
     """
     image = _choose("image_column", config.image_column, [f.name for f in schema if _is_image(f.type)], schema, origin)
     able = [f.name for f in schema if _is_label(f.type) and f.name != image]
@@ -48,19 +47,19 @@ def choose_columns(schema: Any, features: Features, config: DataConfig, origin: 
 def raw_split(
     table: Any, image: str, label: str, features: Features, origin: str, *, names: Sequence[str], base: Path
 ) -> RawSplit:
-    """Images and labels out of a table.
+    """Extract images and labels from a table.
 
     Args:
         table: Arrow table.
         image: Name of the image column.
         label: Name of the label column.
-        features: Hugging Face's description of the columns.
+        features: Hugging Face's column descriptions.
         origin: The file or folder, for errors.
-        names: What to call the rows in errors.
-        base: Where paths start from, in rows that hold no bytes but the path of an image.
+        names: Names of the rows in errors.
+        base: Base folder of relative paths, in rows that hold a path instead of bytes.
 
     Returns:
-        The split without the rows that have no label or no image; those are its problems.
+        The split without rows that lack a label or an image; those are its problems.
     """
     import pyarrow as pa
 
@@ -69,7 +68,7 @@ def raw_split(
     problems, whole_N = Problems(), np.ones(len(table), dtype=bool)
     for what, column, there_N in (("label", label, _valid(labels)), ("image", image, _has_image(images))):
         problems.add(
-            f"{names[row]}: no {what} (column {column!r} is null); drop the rows without one"
+            f"{names[row]}: no {what} (column {column!r} is null); drop such rows"
             for row in np.flatnonzero(~there_N).tolist()
         )
         whole_N &= there_N
@@ -87,7 +86,7 @@ def raw_split(
 
 
 def features_of(schema: Any) -> Features:
-    """Hugging Face's description of the columns in a schema's metadata; empty where there is none."""
+    """Read Hugging Face's column descriptions from a schema's metadata; empty if there are none."""
     try:
         features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
     except (TypeError, KeyError, ValueError):
@@ -97,7 +96,7 @@ def features_of(schema: Any) -> Features:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ArrowBytes(Sequence[bytes]):
-    """A column of encoded images as a sequence; its buffers pickle without a copy, so workers on a node share them."""
+    """Column of encoded images as a sequence; its buffers pickle without a copy, so workers on a node share them."""
 
     column: Any
 
@@ -117,7 +116,7 @@ class ArrowBytes(Sequence[bytes]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowNames(Sequence[str]):
-    """``"FILE, row R"`` for the rows of several files read one after the other.
+    """``"FILE, row R"`` for the concatenated rows of several files.
 
     Example:
         >>> RowNames(files=("a.parquet", "b.parquet"), starts=(0, 3), total=5)[4]
@@ -153,8 +152,8 @@ def _choose(key: str, asked: str | None, able: list[str], schema: Any, origin: s
         return asked
     if len(able) != 1:
         found = f"{len(able)} columns ({', '.join(able)}) could hold" if able else "no column holds"
-        way_out = f"set data.{key} to one of them" if able else f"its columns are {columns}"
-        raise DataError(f"{origin}: {found} {what}; {way_out}")
+        hint = f"set data.{key} to one of them" if able else f"its columns are {columns}"
+        raise DataError(f"{origin}: {found} {what}; {hint}")
     return able[0]
 
 
@@ -193,7 +192,7 @@ def _valid(column: Any) -> npt.NDArray[np.bool_]:
 
 
 def _has_image(column: Any) -> npt.NDArray[np.bool_]:
-    """Which rows hold bytes, or the path of a file."""
+    """Return which rows hold bytes or a file path."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -219,7 +218,7 @@ def _sources(column: Any, base: Path) -> Sequence[ImageSource]:
 
     struct = pa.types.is_struct(column.type)
     stored = pc.struct_field(column, "bytes") if struct else column
-    stored = stored.cast(pa.large_binary())  # 64-bit offsets: plain ones end at 2 GiB
+    stored = stored.cast(pa.large_binary())  # 32-bit offsets overflow at 2 GiB
     if not stored.null_count:
         return ArrowBytes(stored)
     paths = pc.struct_field(column, "path").to_pylist()

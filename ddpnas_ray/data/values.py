@@ -1,4 +1,4 @@
-"""A data set once it is open: two splits and what the training loop must know to use them.
+"""An open data set: two splits, and what the training loop needs to use them.
 
 Axes: N images, C channels, H height, W width.
 """
@@ -33,7 +33,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augment:
-    """What is done to training images: a shift by up to ``crop`` pixels, a flip, a hole ``cutout`` pixels wide."""
+    """Augmentation of training images: a shift by up to ``crop`` pixels, a flip, a hole ``cutout`` pixels wide."""
 
     crop: int = 0
     flip: bool = False
@@ -42,20 +42,20 @@ class Augment:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImageData:
-    """Everything a search needs of a data set; it can be pickled, and shares its pixels when Ray does.
+    """An open data set; picklable, and Ray shares its pixels without a copy.
 
     Args:
-        name: Kind of data set.
+        name: ``data.name``.
         classes: Class names; a label is an index into them.
         channels: C, 1 or 3.
         image_size: H and W.
         train: Images to train on.
         val: Images to score architectures on.
-        mean: Subtracted from pixel fractions, one a channel.
-        std: Divides them then, one a channel.
-        augment: What is done to training images.
-        digest: SHA-256 of the content of both splits, in hexadecimal: the stored bytes of each image, labels, class
-            names, indices. The same data at another path has the same digest.
+        mean: Subtracted from pixel fractions, one per channel.
+        std: Divides them afterwards, one per channel.
+        augment: Augmentation of training images.
+        digest: SHA-256 of both splits, in hexadecimal: stored bytes of each image, labels, class names, indices. It
+            does not depend on the path.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""How and where networks are timed; apart from ``timing.py`` so that reading it does not import torch."""
+"""Timing options and device labels; separate from ``timing.py``, so reading them does not import torch."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from typing import Literal
 
 from ddpnas_ray.core.errors import ConfigError
 
-DEVICE = "ddpnas-device"  # the label's key where only a name is given
+DEVICE = "ddpnas-device"  # the label's key if only a name is given
 _NAME = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimingOptions:
-    """What is timed, and how often.
+    """How to time networks and their parts.
 
     Args:
         threads: CPU threads.
-        batch: Images of a batch.
-        dtype: Of weights and images.
+        batch: Images per batch.
+        dtype: Data type of weights and images.
         device: ``cuda`` is the node's first GPU.
-        passes: How often everything is timed, each time in another order.
-        timings: Timings of one part or network in one pass; fewer, but three at least, where they would take more
-            than ``seconds``.
+        passes: Passes over everything, each in another order.
+        timings: Timings per part or network and pass; fewer, but at least three, if they would exceed ``seconds``.
         seconds: See ``timings``.
     """
 
@@ -37,13 +36,13 @@ class TimingOptions:
 
 
 def device_label(text: str) -> str:
-    """The label of the Ray nodes that are a device, ``key=value``.
+    """Return the label of a device's Ray nodes, ``key=value``.
 
     Args:
         text: ``key=value``, or a value of the key ``ddpnas-device``.
 
     Raises:
-        ConfigError: Ray would not take it.
+        ConfigError: Not a valid Ray label.
 
     Example:
         >>> device_label("jetson"), device_label("board=rev-b")
@@ -52,7 +51,7 @@ def device_label(text: str) -> str:
     key, value = text.split("=", 1) if "=" in text else (DEVICE, text)
     if not re.fullmatch(rf"([a-z0-9.-]+/)?{_NAME}", key) or not re.fullmatch(_NAME, value):
         raise ConfigError(
-            f"device label {text!r}: a name such as jetson is needed, or key=value, each at most 63 letters, digits, "
-            "'-', '_' and '.', with a letter or digit at both ends"
+            f"device label {text!r}: needs a name such as jetson, or key=value, each of at most 63 letters, digits, "
+            "'-', '_' and '.', starting and ending with a letter or digit"
         )
     return f"{key}={value}"

@@ -1,8 +1,8 @@
-"""Latency tables that others published, read as costs of the mobile space.
+"""Read published latency tables as costs of the mobile space.
 
-Two formats of https://github.com/han-cai/files, as CSV: ProxylessNAS's (mobile, 224 pixels) and Once-for-All's (a
-Note 10, five resolutions). The blocks of Once-for-All have squeeze-excitation and h-swish where its rows say so, so
-their latencies are *not exactly those of our blocks*; ``PublishedTable.note`` says how many.
+Two formats of https://github.com/han-cai/files, as CSV: ProxylessNAS's (mobile, 224 pixels) and Once-for-All's (Note
+10, five resolutions). Some of Once-for-All's rows have squeeze-excitation and h-swish, so their latencies are *not
+exactly those of our blocks*; ``PublishedTable.note`` gives their number.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from ddpnas_ray.spaces.mobile.costs import MBCONVS, ZERO, Backbone, Block
 COLUMNS = ("op", "input", "output", "expand", "kernel", "stride", "mean_ms")
 OFA_FEATURES = 1536  # Once-for-All has one more layer before its classifier
 EXACT = "mean latencies of inverted residual blocks with ReLU6, as ours"
-_Row = tuple[str, ...]  # resolution (empty where the table has one), op, input, output, expand, kernel, stride
+_Row = tuple[str, ...]  # resolution (empty if the table has only one), op, input, output, expand, kernel, stride
 
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """Latencies by row.
+    """Published latencies by row.
 
     Args:
         path: The file.
         note: How the blocks differ from ours.
-        by_resolution: Once-for-All's format: rows of several resolutions, expansions as numbers of channels.
+        by_resolution: Once-for-All's format: rows for several resolutions, expansions as numbers of channels.
         ns: Row -> nanoseconds.
     """
 
@@ -42,7 +42,7 @@ class PublishedTable:
     ns: Mapping[_Row, int]
 
     def cost(self, backbone: Backbone, *, image_size: int, classes: int) -> CostTable:
-        """The latency of every choice in a network, in nanoseconds.
+        """Return the latency of every choice in a network, in nanoseconds.
 
         Args:
             backbone: The network.
@@ -50,16 +50,16 @@ class PublishedTable:
             classes: Number of classes.
 
         Returns:
-            The table; entries have shape (E, K), ``base`` is what every network does.
+            The table; entries have shape (E, K), ``base`` is the part common to all networks.
 
         Raises:
-            DataError: The table has no row for something in the network.
+            DataError: A row that the network needs is missing.
         """
         widths, sizes, candidates = backbone.widths, backbone.sizes(image_size), backbone.candidates()
         resolution, last = str(image_size) if self.by_resolution else "", sizes[-1]
 
         def row(op: str, before: str, after: str, *block: str) -> int:
-            """Nanoseconds of one row."""
+            """Return the nanoseconds of one row."""
             key = (resolution, op, before, after, *(block or ("", "", "")))
             if key not in self.ns:
                 named = ", ".join(f"{n} {v}" for n, v in zip(("expand", "kernel", "stride"), block, strict=False))
@@ -68,7 +68,7 @@ class PublishedTable:
             return self.ns[key]
 
         def mbconv(block: Block, kernel: int, expand: int, size: int) -> int:
-            """Nanoseconds of an inverted residual block whose input has size x size pixels."""
+            """Return the nanoseconds of an inverted residual block whose input has size x size pixels."""
             side = strided(size, block.stride)
             hidden = block.in_channels * expand if self.by_resolution else expand
             before, after = _image(size, block.in_channels), _image(side, block.out_channels)
@@ -97,10 +97,10 @@ class PublishedTable:
 
 
 def read_published(path: str) -> PublishedTable:
-    """Read either format; which one, the columns tell.
+    """Read either format, detected by its columns.
 
     Raises:
-        DataError: The file cannot be read, lacks a column, or has a latency that is no number.
+        DataError: The file cannot be read, lacks a column, or has a non-numeric latency.
     """
     try:
         with open(path, encoding="utf-8", newline="") as file:
@@ -110,7 +110,7 @@ def read_published(path: str) -> PublishedTable:
     columns = set(rows[0]) if rows else set()
     if missing := [name for name in COLUMNS if name not in columns]:
         raise DataError(
-            f"{path}: is no published latency table: {', '.join(missing)} missing; a CSV file with the columns "
+            f"{path}: not a published latency table: {', '.join(missing)} missing; a CSV file with the columns "
             f"{', '.join(COLUMNS)} is needed"
         )
     key_columns = ("resolution", *COLUMNS[:-1])

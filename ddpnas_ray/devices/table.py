@@ -1,7 +1,6 @@
-"""Latency tables: how long each part of a network takes on a device, in one Parquet file.
+"""Latency tables: the latency of each part of a network on a device, in one Parquet file.
 
-Everything is timed beside a *reference network*: dividing by the reference's time takes out what made the device slower
-or faster at that moment.
+Everything is timed beside a *reference network*: dividing by the reference's time removes drift in the device's speed.
 
 Axes: E edges, K candidates, T timings.
 """
@@ -37,41 +36,41 @@ COLUMNS = pa.schema(
     ]
 )
 METADATA = b"ddpnas_latency"  # key of the Parquet schema's metadata, a JSON object
-_AGAIN = "build the table again with `ddpnas latency build`"
+_AGAIN = "rebuild it with `ddpnas latency build`"
 
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Timings of one module, each with that of the reference network a moment before.
+    """Timings of one module, each paired with the reference network's timing just before.
 
     Args:
-        ns_T: Nanoseconds of a call, shape (T,).
-        reference_ns_T: Nanoseconds of the reference network's call, shape (T,).
+        ns_T: Nanoseconds of each call, shape (T,).
+        reference_ns_T: Nanoseconds of the reference network's calls, shape (T,).
     """
 
     ns_T: IntArray
     reference_ns_T: IntArray
 
     def at(self, reference_ns: float) -> Latency:
-        """The latency where the reference network takes ``reference_ns``: what drifted is divided out."""
+        """Return the latency at a reference latency of ``reference_ns``, with drift divided out."""
         q1, median, q3 = np.percentile(self.ns_T / self.reference_ns_T, [25, 50, 75]) * reference_ns
         return Latency(round(median), round(q1), round(q3), len(self.ns_T))
 
     def as_measured(self) -> Latency:
-        """The latency without any correction."""
+        """Return the latency without drift correction."""
         q1, median, q3 = np.percentile(self.ns_T, [25, 50, 75])
         return Latency(round(median), round(q1), round(q3), len(self.ns_T))
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """How long something takes.
+    """Latency distribution of a module.
 
     Args:
         median_ns: Median, nanoseconds.
         q1_ns: First quartile.
         q3_ns: Third quartile.
-        runs: How many timings that is of.
+        runs: Number of timings.
     """
 
     median_ns: int
@@ -81,7 +80,7 @@ class Latency:
 
 
 def reference_latency(timings: Sequence[Timings]) -> Latency:
-    """The latency of the reference network over a whole session."""
+    """Return the reference network's latency over a whole session."""
     reference_ns_T = np.concatenate([t.reference_ns_T for t in timings])
     return Timings(reference_ns_T, reference_ns_T).as_measured()
 
@@ -91,11 +90,11 @@ class LatencyRow:
     """One part of one choice.
 
     Args:
-        edge: Name of the edge; None: every network does it.
-        operation: Name of the candidate; None where ``edge`` is.
-        key: What it is, for people.
-        count: How often the choice does it (a cell stands in the network several times).
-        latency: Of doing it once.
+        edge: Name of the edge; None: common to all networks.
+        operation: Name of the candidate; None if ``edge`` is None.
+        key: Human-readable name of the part.
+        count: How often the choice runs it (a cell occurs several times in a network).
+        latency: Latency of running it once.
     """
 
     edge: str | None
@@ -107,19 +106,19 @@ class LatencyRow:
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyTable:
-    """What the parts of a space's deploy networks take on one device. Their sum is the network's latency.
+    """Latencies of the parts of a space's deploy networks on one device; a network's latency is their sum.
 
     Args:
         rows: Parts by choice; a choice without parts (``zero``, ``none``, identity) takes no time.
         device: Label of the Ray nodes, ``key=value``.
-        machine: Hardware and versions there.
+        machine: Their hardware and versions.
         timing: ``TimingOptions`` by name: threads, batch, dtype, ...
         space: Section ``space`` of a configuration.
         edges: Name and candidates of every edge.
         target: The deploy network's ``Target`` by name.
         reference_alpha: The reference network, shape (E,).
         reference: Its latency.
-        date: When it was measured, ISO 8601.
+        date: Date of the measurement, ISO 8601.
     """
 
     rows: tuple[LatencyRow, ...]
@@ -134,10 +133,10 @@ class LatencyTable:
     date: str
 
     def cost(self, space: SearchSpace) -> CostTable:
-        """The table as a cost, in nanoseconds.
+        """Return the table as a cost, in nanoseconds.
 
         Args:
-            space: The space that the table is of.
+            space: The table's space.
 
         Raises:
             DataError: The space has other edges or operations.
@@ -155,36 +154,36 @@ class LatencyTable:
         return CostTable(base, entries_EK)
 
     def require_target(self, target: Mapping[str, Any]) -> None:
-        """Raise where latencies of another network are asked for.
+        """Raise if the table is for another target.
 
         Args:
-            target: The ``Target`` that costs are meant for, by name.
+            target: The requested ``Target``, by name.
 
         Raises:
-            DataError: The table is of another one.
+            DataError: The table is for another target.
         """
         if dict(self.target) != dict(target):
             raise DataError(
-                f"latency table: it is of the target {_text(self.target)}; {_text(target)} is asked for; "
-                "build a table of that one with `ddpnas latency build`"
+                f"latency table: it is for the target {_text(self.target)}, not {_text(target)}; "
+                "build a table for that one with `ddpnas latency build`"
             )
 
     def _refuse_other(self, space: SearchSpace) -> None:
         edges = edge_names(space)
         if len(edges) != len(self.edges):
             raise DataError(
-                f"latency table: it is of space {self.space['name']!r} with {len(self.edges)} edges; "
+                f"latency table: it is for space {self.space['name']!r} with {len(self.edges)} edges; "
                 f"space {space.name!r} has {len(edges)} here"
             )
         for (name, ops), (own_name, own_ops) in zip(edges, self.edges, strict=True):
             if (name, ops) != (own_name, own_ops):
                 raise DataError(
-                    f"latency table: it is of space {self.space['name']!r} whose edge {own_name!r} has "
+                    f"latency table: it is for space {self.space['name']!r} whose edge {own_name!r} has "
                     f"{', '.join(own_ops)}; space {space.name!r} has edge {name!r} with {', '.join(ops)} here"
                 )
 
     def save(self, path: str) -> None:
-        """Write the file: afterwards it is there in full, or as it was before.
+        """Write the file atomically.
 
         Args:
             path: Local path, or a URI.
@@ -199,14 +198,14 @@ class LatencyTable:
         folder.write(name, parquet_bytes(pa.table(columns, schema=COLUMNS.with_metadata(metadata))))
 
 
-_ABOUT = ("device", "machine", "timing", "space", "edges", "target", "reference_alpha", "date")  # as JSON has them
+_ABOUT = ("device", "machine", "timing", "space", "edges", "target", "reference_alpha", "date")  # stored as JSON
 
 
 def read_table(path: str) -> LatencyTable:
-    """A table that ``save`` wrote.
+    """Read a table written by ``save``.
 
     Raises:
-        DataError: There is no such file, it is damaged, or no latency table of this version.
+        DataError: The file does not exist, is damaged, or is not a latency table of this version.
     """
     folder, name = place(path)
     try:
@@ -214,8 +213,7 @@ def read_table(path: str) -> LatencyTable:
         about = json.loads(table.schema.metadata[METADATA])
         if about["schema_version"] != SCHEMA_VERSION:
             raise DataError(
-                f"{path}: its schema version is {about['schema_version']}; this package reads {SCHEMA_VERSION}; "
-                f"{_AGAIN}"
+                f"{path}: schema version {about['schema_version']}; this package reads {SCHEMA_VERSION}; {_AGAIN}"
             )
         rows = table.to_pylist()
         return LatencyTable(
@@ -231,7 +229,7 @@ def read_table(path: str) -> LatencyTable:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: cannot be read as a latency table: {reason}; {_AGAIN}") from error
     except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: is no latency table ({type(error).__name__}: {error}); {_AGAIN}") from error
+        raise DataError(f"{path}: not a latency table ({type(error).__name__}: {error}); {_AGAIN}") from error
 
 
 def edge_names(space: SearchSpace) -> tuple[tuple[str, tuple[str, ...]], ...]:

@@ -1,4 +1,4 @@
-"""How long a module takes, next to a reference network that tells how fast the device is at that moment."""
+"""Time modules beside a reference network, which captures the device's current speed."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from ddpnas_ray.core.errors import ResourceError
 from ddpnas_ray.devices.config import TimingOptions
 from ddpnas_ray.devices.table import Timings
 
-WARM_UP_CALLS = 3  # kernels are chosen, and buffers come to stay where they are
+WARM_UP_CALLS = 3  # enough to choose kernels and settle buffers
 WARM_UP_NS = 10_000_000
 FEWEST_TIMINGS = 3
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Timed:
-    """A module on its device with a batch to work on, warmed up.
+    """A warmed-up module on its device, with an input batch.
 
     Args:
         build: Makes the module.
-        input_shape: (C, H, W) of what it takes.
+        input_shape: (C, H, W) of its input.
         options: Device, data type and batch size.
 
     Raises:
-        ResourceError: There is no GPU, or the module cannot work with the data type there.
+        ResourceError: There is no GPU, or the module does not support the data type on the device.
     """
 
     def __init__(
         self, build: Callable[[], nn.Module], input_shape: tuple[int, int, int], options: TimingOptions
     ) -> None:
         if options.device == "cuda" and not torch.cuda.is_available():
-            raise ResourceError("--device cuda: PyTorch finds no GPU there; leave it out to time on the CPU")
+            raise ResourceError("--device cuda: PyTorch finds no GPU on the node; leave it out to time on the CPU")
         device, dtype = torch.device(options.device), DTYPES[options.dtype]
         self._module = build().eval().to(device, dtype)
         self._batch = torch.randn(options.batch, *input_shape).to(device, dtype)
@@ -50,7 +50,7 @@ class Timed:
 
     @torch.inference_mode()
     def call_ns(self) -> int:
-        """Nanoseconds of one call, until its result is there."""
+        """Return the nanoseconds of one call, until its result is ready."""
         if self._cuda:
             start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             torch.cuda.synchronize()
@@ -71,19 +71,19 @@ class Timed:
 
 
 def time_parts(reference: Timed, parts: Sequence[Timed], options: TimingOptions) -> list[Timings]:
-    """Time parts one after the other, in rounds that begin with the reference network and are shuffled each.
+    """Time parts in shuffled rounds, each starting with the reference network.
 
-    So a part runs between others, with everything else computed since its last call, as inside a network. (On a network
-    of 5 ms, sums of parts that were called again and again were 20 to 30 % too small, those of parts each right after
-    the reference network 8 % too large, these are within 2 %.)
+    Each part thus runs between others, as inside a network. (On a 5 ms network, sums of parts timed in a tight loop
+    were 20 to 30 % too small, sums of parts each right after the reference network 8 % too large; these are within
+    2 %.)
 
     Args:
         reference: The reference network.
-        parts: What is timed.
-        options: How often.
+        parts: The parts to time.
+        options: Number of timings.
 
     Returns:
-        One a part, with the reference network's time of the same round.
+        One ``Timings`` per part, with the reference network's times of the same rounds.
     """
     rng = np.random.default_rng(0)
     reference_ns: list[int] = []
@@ -96,12 +96,12 @@ def time_parts(reference: Timed, parts: Sequence[Timed], options: TimingOptions)
 
 
 def time_network(reference: Timed, network: Timed, options: TimingOptions) -> Timings:
-    """Time a whole network and the reference network in turn, each after an untimed call: a network follows itself.
+    """Time a whole network and the reference network alternately, each right after an untimed call of its own.
 
     Args:
         reference: The reference network.
-        network: What is timed.
-        options: How often.
+        network: The network to time.
+        options: Number of timings.
     """
     reference_ns: list[int] = []
     ns: list[int] = []
@@ -113,7 +113,7 @@ def time_network(reference: Timed, network: Timed, options: TimingOptions) -> Ti
 
 
 def _rounds(options: TimingOptions, timed: int) -> Iterator[int]:
-    """Counts rounds: as many as are wanted, or as many as there is time for, but some."""
+    """Yield round numbers up to ``options.timings``, fewer if time runs out, but at least ``FEWEST_TIMINGS``."""
     end = time.perf_counter() + options.seconds * timed
     for number in range(options.timings):
         if number >= FEWEST_TIMINGS and time.perf_counter() > end:

@@ -1,4 +1,4 @@
-"""The driver actor of a search, as others see it."""
+"""Access to the driver actor of a running search from another process."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ddpnas_ray.core.errors import DriverGoneError
 
 @dataclass(frozen=True)
 class Attached:
-    """A search that runs in the connected cluster, seen through its driver actor."""
+    """A search running in the connected cluster, seen through its driver actor."""
 
     driver: Any
 
     def status(self, timeout_s: float = 2.0) -> dict[str, Any] | None:
-        """The driver's progress; None while it does not answer (it is starting, or being restarted)."""
+        """Return the driver's progress; None while it does not respond (it is starting or restarting)."""
         try:
             status: dict[str, Any] = ray.get(self.driver.status.remote(), timeout=timeout_s)
-        except ray.exceptions.RayTaskError:  # it did answer, and that is a bug
+        except ray.exceptions.RayTaskError:  # it responded: a bug
             raise
         except (ray.exceptions.RayError, ConnectionError):
             return None
@@ -32,19 +32,19 @@ class Attached:
 
 @contextmanager
 def attached(address: str, name: str) -> Iterator[Attached]:
-    """Connect to the cluster of a search for as long as the block lasts.
+    """Connect to a search's cluster for the duration of the block.
 
     Args:
-        address: ``auto``, ``host:port`` or ``ray://host:port``; something listens there.
-        name: The driver actor's.
+        address: ``auto``, ``host:port`` or ``ray://host:port``, where something listens.
+        name: Name of the driver actor.
 
     Raises:
-        ResourceError: The cluster cannot be reached from here, or refuses us.
-        DriverGoneError: It can be reached, and the driver is not there.
+        ResourceError: The cluster cannot be reached from here, or refuses the connection.
+        DriverGoneError: The cluster is reachable, but the driver is not there.
     """
     with connected(address):
         try:
             driver = ray.get_actor(name)
-        except (ValueError, ray.exceptions.RayError):  # the latter: its cluster has just gone, with the search
+        except (ValueError, ray.exceptions.RayError):  # the latter: the cluster has just shut down, with the search
             raise DriverGoneError(f"{address} has no driver {name}") from None
         yield Attached(driver)

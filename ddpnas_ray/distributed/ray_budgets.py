@@ -1,4 +1,4 @@
-"""Generation as Ray tasks: the budgets of a sweep, several a task."""
+"""Generate architectures as Ray tasks: a sweep's budgets, several per task."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from ddpnas_ray.core.generation.problem import Problem
 from ddpnas_ray.core.generation.solve import Method, Solution, groups_that_share, solve_many
 from ddpnas_ray.execution.ray_errors import fetched
 
-TASKS_PER_CPU = 4  # so that slow budgets do not hold up the end
+TASKS_PER_CPU = 4  # so that slow budgets do not delay the end
 
 
 def solve_budgets(
     problem: Problem, budgets: Sequence[Budget], *, k: int, method: Method, on_done: Callable[[int], None]
 ) -> list[list[Solution]]:
-    """``core.generation.solve_many`` on the connected cluster: the same answers, in the same order.
+    """``core.generation.solve_many`` on the connected cluster: the same solutions, in the same order.
 
     Args:
-        problem: What can be generated; sent to every node once.
+        problem: The choices; sent to every node once.
         budgets: The budgets.
-        k: How many architectures of each.
+        k: Architectures per budget.
         method: How to solve.
-        on_done: Told how many budgets a finished task had.
+        on_done: Called with the number of budgets of each finished task.
 
     Raises:
-        WorkerLostError: A task's process died again and again.
-        DdpnasError: What a task raised.
+        WorkerLostError: A task's process kept dying.
+        DdpnasError: A task's own error.
     """
     chunks = _chunks(groups_that_share(problem, budgets), TASKS_PER_CPU * int(ray.cluster_resources().get("CPU", 1)))
     problem_ref = ray.put(problem)
@@ -40,13 +40,13 @@ def solve_budgets(
     while left:
         done, left = ray.wait(left, num_returns=1)
         on_done(sum(sizes[ref] for ref in done))
-    lost = "generation: a task died again and again; look at the nodes (ray status), or leave --address out"
+    lost = "generation: a task's process kept dying; check the nodes (ray status), or drop --address"
     return [solutions for ref in refs for solutions in fetched(ref, lost)]
 
 
 def _chunks(groups: Sequence[list[Budget]], tasks: int) -> list[list[Budget]]:
-    """At most about ``tasks`` lists of budgets. One pass of the programme is never divided: it takes milliseconds, and
-    so what a certificate says does not depend on the cluster."""
+    """Cut the budgets into about ``tasks`` lists. Budgets solved in one dynamic-programming pass stay together: a pass
+    takes milliseconds, and so certificates do not depend on the cluster."""
     size = -(-sum(map(len, groups)) // max(1, tasks))
     chunks: list[list[Budget]] = [[]]
     for group in groups:

@@ -1,4 +1,4 @@
-"""The data of searches that run anywhere in a cluster: read where the command runs, sent through the object store."""
+"""Data of searches anywhere in a cluster: read on the command's node, sent through the object store."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ddpnas_ray.experiment.experiment import Experiment
 
 
 class Loader:
-    """Reads the data of one search at a time, so that many that begin at once do not fill the node's memory."""
+    """Reads the data of one search at a time, so that many searches starting at once do not fill the node's memory."""
 
     def __init__(self, cwd: str) -> None:
-        os.chdir(cwd)  # relative paths mean what they mean for the command
+        os.chdir(cwd)  # resolve relative paths as the command does
 
     def __repr__(self) -> str:
         return "ddpnas-data"
@@ -30,24 +30,24 @@ class Loader:
 
 @dataclass(frozen=True)
 class DataSource:
-    """The node of the command, to which other nodes turn for data; it lives as long as the command."""
+    """Data loader on the command's node, used by other nodes; it lives as long as the command."""
 
     loader: Any
 
     @classmethod
     def here(cls) -> DataSource:
-        """Make this node one."""
+        """Start a loader on this node."""
         node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": 3}
         return cls(ray.remote(Loader).options(scheduling_strategy=node, **options).remote(os.getcwd()))
 
-    def job(self, config: SearchConfig) -> Experiment:
-        """A search with its images, which are views of the object store; they go when the job does.
+    def experiment(self, config: SearchConfig) -> Experiment:
+        """Fetch a search with its images, which are views of the object store, freed with the experiment.
 
         Raises:
             BadInput: See ``Experiment.prepare``.
-            WorkerLostError: The loading process died again and again.
+            WorkerLostError: The loading process kept dying.
         """
-        lost = "the data could not be loaded on the command's node; look at its memory (ray status)"
-        job: Experiment = fetched(self.loader.load.remote(config), lost)
-        return job
+        lost = "the data could not be loaded on the command's node; check its memory (ray status)"
+        experiment: Experiment = fetched(self.loader.load.remote(config), lost)
+        return experiment

@@ -1,8 +1,8 @@
 """A whole search as one named, restartable actor.
 
-The actor holds the strategy's state and the weights. When its process dies, Ray starts it again and invokes ``run``
-again, which goes on from the newest checkpoint, unless it has died too often in one epoch. It is not detached: it ends
-with the command, so that a killed command never leaves a second writer behind.
+The actor holds the strategy's state and the weights. If its process dies, Ray restarts it and calls ``run`` again,
+which resumes from the newest checkpoint, unless it has died too often in one epoch. It is not detached: it ends with
+the command, so that a killed command never leaves a second writer behind.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ddpnas_ray.storage.folder import Folder
 
 
 class Driver:
-    """The loop of a search. Threaded: ``status`` answers while ``run`` blocks.
+    """Actor that runs a search. Threaded: ``status`` responds while ``run`` blocks.
 
     Args:
         out: The run directory; it exists, and the command holds its lock.
@@ -49,43 +49,43 @@ class Driver:
     def __repr__(self) -> str:
         return "ddpnas-driver"
 
-    def run(self, job: Experiment) -> dict[str, Any] | None:
+    def run(self, experiment: Experiment) -> dict[str, Any] | None:
         """Search to the end, or until stopped; idempotent, since it starts from the newest checkpoint.
 
         Args:
-            job: What to search. The command owns the object, so that it is there for a restarted driver too.
+            experiment: The search. The command owns the object, so a restarted driver can read it too.
 
         Returns:
-            The content of ``result.json``; None when stopped before the end.
+            The content of ``result.json``; None if stopped before the end.
         """
-        with self._running:  # Ray may invoke it again though this process lives, when a connection broke
-            return self._search(job)
+        with self._running:  # after a broken connection Ray may call it again in a living process
+            return self._search(experiment)
 
-    def _search(self, job: Experiment) -> dict[str, Any] | None:
+    def _search(self, experiment: Experiment) -> dict[str, Any] | None:
         logging.basicConfig(level=logging.WARNING)
-        config, folder = job.config.execution, Folder.open(self._out)
+        config, folder = experiment.config.execution, Folder.open(self._out)
         if self._progress is None:
             _log_start(folder, ray.get_runtime_context().get_actor_name() or "", config.max_crashes)
-        progress = job.progress()
-        progress.on_change = Metrics(self._out, job.spec.space.name).show
+        progress = experiment.progress()
+        progress.on_change = Metrics(self._out, experiment.spec.space.name).show
         self._progress = progress
-        size = fitting_workers(config, job.config.training.threads, job.widest_epoch())
+        size = fitting_workers(config, experiment.config.training.threads, experiment.widest_epoch())
         if (config.workers or 0) > size.workers:
             progress.note = f"{size.workers} of {config.workers} workers fit"
-        trainer = job.evaluator.trainer("cuda" if size.gpus_per_worker else "cpu")
+        trainer = experiment.evaluator.trainer("cuda" if size.gpus_per_worker else "cpu")
         if size.elastic:
             progress.note = "waiting for the first node"
         self._pool = RayPool(trainer, config, size)
         if size.elastic:
             progress.note = ""
         try:
-            return run_experiment(job, folder, self._pool, progress, until_s=self._until_s)
+            return run_experiment(experiment, folder, self._pool, progress, until_s=self._until_s)
         finally:
             self._pool.close()
 
-    @ray.method(enable_task_events=False)  # asked four times a second: the dashboard's tasks are to be architectures
+    @ray.method(enable_task_events=False)  # four calls per second would bury the architectures in the dashboard
     def status(self) -> dict[str, Any]:
-        """The progress of this moment, in milliseconds."""
+        """Return the current progress, within milliseconds."""
         if self._progress is None:
             return {"phase": "starting", "note": "", "workers": 0, "driver_pid": os.getpid()}
         if self._pool is not None:
@@ -94,10 +94,10 @@ class Driver:
 
 
 def _log_start(folder: Folder, name: str, max_crashes: int) -> None:
-    """Record the start of a driver's process, before anything that may kill it.
+    """Record the start of a driver process, before anything that may kill it.
 
     Raises:
-        WorkerLostError: It has died too often in this epoch; ``--resume``, with a driver of another name, counts anew.
+        WorkerLostError: It has died too often in this epoch; ``--resume`` uses another name and counts from zero.
     """
     epoch = checkpoint.newest_epoch(folder / "checkpoints")
     events = parsed(folder, "log.jsonl", read_log) if folder.has("log.jsonl") else []
@@ -107,50 +107,50 @@ def _log_start(folder: Folder, name: str, max_crashes: int) -> None:
     if deaths >= max_crashes:
         raise WorkerLostError(
             f"the search's driver died {deaths} times in epoch {epoch} (execution.max_crashes is {max_crashes}); every "
-            "finished epoch is saved: look at the memory and the Ray logs of its node, then --resume"
+            "finished epoch is saved: check its node's memory and Ray logs, then --resume"
         )
 
 
 @dataclass(frozen=True)
 class Search(Attached):
-    """A search of ours: its driver's name, the pending result, and the object that a restarted driver reads again."""
+    """A search started here: its driver's name, the pending result, and the object that a restarted driver rereads."""
 
     name: str
     result: Any
-    job_ref: Any
+    experiment_ref: Any
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether it has ended, after at most ``timeout_s``."""
+        """Wait at most ``timeout_s``; return whether the search has ended."""
         return bool(ray.wait([self.result], timeout=timeout_s)[0])
 
     def outcome(self) -> dict[str, Any] | None:
-        """What ``Driver.run`` returned.
+        """Return the result of ``Driver.run``.
 
         Raises:
-            DdpnasError: What ended the search, or its driver.
+            DdpnasError: The error that ended the search or its driver.
         """
-        gone = "the search's driver is gone; every finished epoch is saved: go on with --resume"
+        gone = "the search's driver is gone; every finished epoch is saved: continue with --resume"
         outcome: dict[str, Any] | None = fetched(self.result, gone)
         return outcome
 
 
-def start(job: Experiment, folder: Folder, until_s: float | None = None) -> Search:
+def start(experiment: Experiment, folder: Folder, until_s: float | None = None) -> Search:
     """Start a search in the connected cluster.
 
-    With a local run directory the driver is pinned to this node, where the directory is; with a URI it may move.
+    With a local run directory, the driver is pinned to this node, where the directory is; with a URI it may move.
     """
     here = ray.get_runtime_context().get_node_id()
     options: dict[str, Any] = {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
-    name = f"ddpnas-{secrets.token_hex(4)}"  # its own: the driver of a stopped search may still be on its way out
+    name = f"ddpnas-{secrets.token_hex(4)}"  # unique: the driver of a stopped search may still be shutting down
     actor_class = ray.remote(Driver).options(
         name=name,
         num_cpus=0,
         max_concurrency=4,
         max_restarts=-1,
         max_task_retries=-1,
-        runtime_env=level_env(job.config.training.cpu_isa),
+        runtime_env=level_env(experiment.config.training.cpu_isa),
         **(options if folder.is_local else {}),
     )
-    job_ref = ray.put(job)
+    experiment_ref = ray.put(experiment)
     driver: Any = actor_class.remote(folder.path if folder.is_local else folder.uri, until_s)
-    return Search(driver, name, driver.run.remote(job_ref), job_ref)
+    return Search(driver, name, driver.run.remote(experiment_ref), experiment_ref)

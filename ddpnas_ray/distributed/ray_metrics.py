@@ -1,4 +1,4 @@
-"""A search's numbers as Ray metrics: on every node's Prometheus endpoint, and from there in Grafana."""
+"""A search's progress as Ray metrics: on every node's Prometheus endpoint, and from there in Grafana."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ from typing import Any
 from ray.util.metrics import Counter, Gauge
 
 TAGS = ("run", "space")
-GAUGES = {  # a key of Progress.snapshot: what it is
-    "round": "Round that is under way, from 1",
-    "rounds": "Rounds in all",
+GAUGES = {  # key of Progress.snapshot: description
+    "round": "Current round, from 1",
+    "rounds": "Total rounds",
     "epochs_done": "Epochs merged and saved",
-    "epochs": "Epochs in all",
+    "epochs": "Total epochs",
     "architecture_epochs": "Architectures scored, one epoch each",
-    "architecture_epochs_planned": "Architectures that will have been scored at the end",
+    "architecture_epochs_planned": "Architectures to score in total",
     "candidates_left": "Operations not pruned, over all edges",
-    "candidates": "Operations that there were",
+    "candidates": "Operations at the start, over all edges",
     "best": "Best validation score so far, a fraction",
-    "mean": "Mean validation score of the epoch under way, or of the last one, a fraction",
-    "workers": "Workers that are ready",
-    "retries": "Evaluations that were lost and done again, since the driver's start",
+    "mean": "Mean validation score of the current or the last epoch, a fraction",
+    "workers": "Ready workers",
+    "retries": "Lost and retried evaluations since the driver started",
     "seconds_left": "Estimated seconds to the end",
 }
 
 
 class Metrics:
-    """Shows snapshots of one search.
+    """Ray metrics of one search.
 
-    Ray puts ``ray_`` before names, and ``_total`` behind those of counters. Gauges say where the search stands, also
-    after a resume; counters begin anew with every process of the driver, as Prometheus expects.
+    Ray prefixes names with ``ray_`` and appends ``_total`` to counters. Gauges hold the current progress, also after a
+    resume; counters restart with every driver process, as Prometheus expects.
 
     Args:
         run: The run directory; a tag of every metric.
-        space: The name of the search space; a tag too.
+        space: The name of the search space; also a tag.
     """
 
     def __init__(self, run: str, space: str) -> None:
         self._tags = {"run": run, "space": space}
         self._gauges = {key: Gauge(f"ddpnas_{key}", meaning, TAGS) for key, meaning in GAUGES.items()}
-        entropy = "Entropy of theta among live operations, mean over edges of a kind; 1: uniform among all"
+        entropy = "Normalised entropy of theta over live operations, mean over edges of a kind; 1: uniform over all"
         self._entropy = Gauge("ddpnas_theta_entropy", entropy, (*TAGS, "kind"))
         self._seconds = Counter("ddpnas_seconds", "Seconds spent, summed over workers", (*TAGS, "phase"))
         self._bytes = Counter("ddpnas_bytes_moved", "Bytes of weights through the object store", TAGS)
         self._counted: dict[tuple[Any, ...], float] = {}
 
     def show(self, now: Mapping[str, Any]) -> None:
-        """Set everything to a snapshot of ``Progress``."""
+        """Set all metrics from a snapshot of ``Progress``."""
         if now["phase"] != "searching":
             return
         for key, gauge in self._gauges.items():

@@ -1,4 +1,4 @@
-"""Architectures scored with the weights of a finished search, in this process or by the connected cluster."""
+"""Score architectures with the weights of a finished search, in this process or on the connected cluster."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from ddpnas_ray.runs.files import read_weights
 
 def inherited_scores(
     run: FinishedRun,
-    job: Experiment,
+    experiment: Experiment,
     alphas: Sequence[Sequence[int]],
     *,
     on_ray: bool,
     on_done: Callable[[int], None] = lambda n: None,
 ) -> list[float]:
-    """Validation scores, in order.
+    """Return the validation scores, in order.
 
     Args:
-        run: Whose weights.
-        job: ``run.job()``: its data.
+        run: Gives the weights.
+        experiment: ``run.job()``: gives the data.
         alphas: The architectures.
-        on_ray: Whether the connected cluster scores.
-        on_done: Told of every architecture.
+        on_ray: Score on the connected cluster.
+        on_done: Called with 1 for every scored architecture.
     """
     requests = [
         EvalRequest(round=0, epoch=0, architecture=i, alpha_E=np.array(alpha_E), lr=0.0, train=False)
         for i, alpha_E in enumerate(alphas)
     ]
-    with _executor(job, on_ray) as executor:
+    with _executor(experiment, on_ray) as executor:
         executor.load_weights(parsed(run.folder, "weights.safetensors", read_weights))
         results = executor.evaluate(requests, on_result=lambda request, result: on_done(1))
     return [result.score for result in results]
 
 
 @contextmanager
-def _executor(job: Experiment, on_ray: bool) -> Iterator[Executor]:
-    if not on_ray or not job.config.trains:
-        yield job.executor()
+def _executor(experiment: Experiment, on_ray: bool) -> Iterator[Executor]:
+    if not on_ray or not experiment.config.trains:
+        yield experiment.executor()
         return
     from ddpnas_ray.execution.ray_members import fitting_workers
     from ddpnas_ray.execution.ray_pool import RayPool
 
-    config = job.config.execution
-    size = fitting_workers(config, job.config.training.threads)
-    pool = RayPool(job.evaluator.trainer("cuda" if size.gpus_per_worker else "cpu"), config, size)
+    config = experiment.config.execution
+    size = fitting_workers(config, experiment.config.training.threads)
+    pool = RayPool(experiment.evaluator.trainer("cuda" if size.gpus_per_worker else "cpu"), config, size)
     try:
         yield pool
     finally:

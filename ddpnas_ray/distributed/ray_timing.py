@@ -1,4 +1,4 @@
-"""Timing as Ray tasks, on the nodes that carry a device's label (``ray start --labels ddpnas-device=jetson``)."""
+"""Time networks as Ray tasks, on nodes with a device's label (``ray start --labels ddpnas-device=jetson``)."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 PARTS_A_TASK = 16
 POLL_S = 5.0
-SILENCE_S = 60.0  # without a result: say what may be the matter
-LOST = "timing: a task died again and again; look at the device's node (ray status) and its memory"
+SILENCE_S = 60.0  # without a result: warn about likely causes
+LOST = "timing: a task's process kept dying; check the device's node (ray status) and its memory"
 GONE_S = 120.0  # without a node of the device: give up
 
 OnTimed = Callable[[int], None]
@@ -34,10 +34,9 @@ OnTimed = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """The nodes of a device, and what one timing task reserves there.
+    """The nodes of a device, and the resources that one timing task reserves there.
 
-    A task takes *all* CPUs of its node, however few threads it times with: so no two run on one node, nor anything else
-    that Ray knows of.
+    A task takes *all* CPUs of its node, however few threads it times with, so that nothing else of Ray's runs there.
 
     Args:
         label: ``key=value``.
@@ -51,28 +50,28 @@ class Device:
 
     @classmethod
     def find(cls, label: str, options: TimingOptions) -> Device:
-        """Look at the connected cluster.
+        """Find the device in the connected cluster.
 
         Args:
             label: See ``devices.config.device_label``.
-            options: Threads and GPU that are needed.
+            options: Required threads and GPU.
 
         Raises:
-            ResourceError: No node carries the label, the nodes differ, or lack what is needed.
+            ResourceError: No node has the label, or the nodes differ or lack CPUs or a GPU.
         """
         label, gpus = device_label(label), int(options.device == "cuda")
         if not (nodes := _nodes(label)):
             others = sorted({text for node in _nodes() for text in _labels(node) if not text.startswith("ray.io/")})
-            there = f"labels there are {', '.join(others)}" if others else "no node carries any label of yours"
+            known = f"labels in the cluster: {', '.join(others)}" if others else "no node has a custom label"
             raise ResourceError(
-                f"--device-label: no node of the cluster carries {label}; {there}; start Ray on the device with "
+                f"--device-label: no node of the cluster has {label}; {known}; start Ray on the device with "
                 f"`ray start --address=... --labels {label}`"
             )
         sizes = {(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)) for node in nodes}
         if len(sizes) > 1:
             raise ResourceError(
                 f"--device-label: nodes with {label} differ: {', '.join(f'{c:g} CPU, {g:g} GPU' for c, g in sizes)}; "
-                "give each kind of machine a label of its own"
+                "give each kind of machine its own label"
             )
         cpus, node_gpus = sizes.pop()
         if cpus < max(1, options.threads) or node_gpus < gpus:
@@ -83,44 +82,43 @@ class Device:
         return cls(label, cpus, gpus)
 
     def task(self, function: Callable[..., Any], name: str) -> Any:
-        """A function as a Ray task there. Timing changes nothing, so Ray may repeat it when a node dies."""
+        """Make a function a Ray task on the device. Timing has no side effects, so Ray may retry it if a node dies."""
         key, value = self.label.split("=", 1)
         return ray.remote(
             num_cpus=self.cpus,
             num_gpus=self.gpus,
             label_selector={key: value},
             max_retries=3,
-            max_calls=0,  # one process for all tasks of a node; by default a GPU task ends its process
+            max_calls=0,  # one process for all tasks of a node; by default a GPU task exits its process
         )(function).options(name=name)
 
     def results(self, refs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        """Results as they come, each with the index of its reference.
+        """Yield results as they arrive, each with the index of its reference.
 
         Raises:
-            DdpnasError: What a task raised.
-            WorkerLostError: A task's process died again and again, or no node of the device is left.
+            DdpnasError: A task's own error.
+            WorkerLostError: A task's process kept dying, or no node of the device is left.
         """
         index = {ref: i for i, ref in enumerate(refs)}
-        pending, heard_s, silent, there_s = list(refs), time.monotonic(), False, time.monotonic()
+        pending, heard_s, silent, seen_s = list(refs), time.monotonic(), False, time.monotonic()
         while pending:
             done, pending = ray.wait(pending, num_returns=1, timeout=POLL_S)
             now_s = time.monotonic()
             if done:
                 yield index[done[0]], fetched(done[0], LOST)
-                heard_s = there_s = time.monotonic()
+                heard_s = seen_s = time.monotonic()
                 continue
             if _nodes(self.label):
-                there_s = now_s
-            elif now_s - there_s > GONE_S:
+                seen_s = now_s
+            elif now_s - seen_s > GONE_S:
                 raise WorkerLostError(
-                    f"timing: no node with {self.label} has been there for {GONE_S:g} s; start Ray there again, then "
-                    "repeat the command"
+                    f"timing: no node with {self.label} for {GONE_S:g} s; restart Ray there, then repeat the command"
                 )
             if now_s - heard_s > SILENCE_S and not silent:
                 silent = True
                 log.warning(
                     "no timing came back for %.0f s; a task waits until all %g CPUs of a node with %s are free: "
-                    "`ray status` tells what is in use",
+                    "`ray status` shows what is in use",
                     SILENCE_S,
                     self.cpus,
                     self.label,
@@ -128,14 +126,14 @@ class Device:
 
 
 def describe(label: str, options: TimingOptions) -> dict[str, Any]:
-    """Hardware and versions of a device: ``job.machine`` there, and the name of its GPU where that is timed.
+    """Return hardware and versions of a device: its ``runs.environment.machine``, and the GPU's name if it is timed.
 
     Raises:
         ResourceError: See ``Device.find``.
     """
     device = Device.find(label, options)
-    [(_, facts)] = device.results([device.task(_describe, "describe the device").remote(options.device)])
-    return dict(facts)
+    [(_, metadata)] = device.results([device.task(_describe, "describe the device").remote(options.device)])
+    return dict(metadata)
 
 
 def time_parts(
@@ -148,23 +146,23 @@ def time_parts(
     seed: int = 0,
     on_timed: OnTimed | None = None,
 ) -> list[Timings]:
-    """Time parts on a device, in several passes, each in an order of its own so that drift is no bias.
+    """Time parts on a device in several passes, each in its own order, so that drift does not bias them.
 
     Args:
-        reference: The whole network that is timed beside them; see ``devices.timing.time_parts``.
-        parts: What is timed.
-        label: Where; see ``devices.config.device_label``.
-        options: How.
-        whole: They are whole networks; see ``devices.timing.time_network``.
-        seed: Of the orders.
-        on_timed: Told how many parts a finished task had; ``passes * len(parts)`` in all.
+        reference: The whole network timed beside them; see ``devices.timing.time_parts``.
+        parts: The parts to time.
+        label: The device; see ``devices.config.device_label``.
+        options: How to time.
+        whole: The parts are whole networks; see ``devices.timing.time_network``.
+        seed: Keys the orders.
+        on_timed: Called with the number of parts of each finished task; ``passes * len(parts)`` in total.
 
     Returns:
-        One a part, over all passes.
+        One ``Timings`` per part, over all passes.
 
     Raises:
-        ResourceError: No node carries the label, or they lack what is needed.
-        WorkerLostError: A task's process died again and again.
+        ResourceError: See ``Device.find``.
+        WorkerLostError: See ``Device.results``.
     """
     device = Device.find(label, options)
     orders = [np.random.default_rng((seed, number)).permutation(len(parts)) for number in range(options.passes)]
@@ -192,14 +190,14 @@ def measure_networks(
     *,
     on_timed: OnTimed | None = None,
 ) -> list[Latency]:
-    """Latencies of whole deploy networks on a device, end to end, drift among them divided out.
+    """Measure whole deploy networks on a device, end to end, with drift divided out.
 
     Args:
         spec: The space.
         target: The deploy network's target.
         alphas: The architectures; the first is also the reference.
-        label: Where; see ``devices.config.device_label``.
-        options: How.
+        label: The device; see ``devices.config.device_label``.
+        options: How to time.
         on_timed: See ``time_parts``.
 
     Raises:
@@ -213,7 +211,7 @@ def measure_networks(
 
 
 def network(spec: SpaceSpec, target: Target, alpha_E: Sequence[int] | IntArray) -> Part:
-    """A whole deploy network, to be timed."""
+    """Return a whole deploy network as a part to time."""
     shape = (target.input_channels, target.image_size, target.image_size)
     build = partial(spec.deploy, np.asarray(alpha_E), target)
     return Part(edge=None, key="network", input_shape=shape, build=build)
@@ -243,7 +241,7 @@ def _describe(device: str) -> dict[str, Any]:
 
 
 def _nodes(label: str | None = None) -> list[dict[str, Any]]:
-    """The living nodes, or those with a label."""
+    """Living nodes, optionally only those with a label."""
     return [node for node in ray.nodes() if node["Alive"] and (label is None or label in _labels(node))]
 
 

@@ -1,4 +1,4 @@
-"""Many whole searches as Ray tasks: seeds, and variants of a configuration. Each runs in its task's own process."""
+"""Run many whole searches as Ray tasks: seeds, and variants of a configuration."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ddpnas_ray.experiment.config import SearchConfig
 from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.run import run_experiment
 
-TABLE_TRIALS = 25  # of a table in one task, at most: a search is milliseconds, a task's start a few of them
-LOST = "trials: a task died again and again; look at its node's memory (ray status), or lower execution.workers"
+TABLE_TRIALS = 25  # tabular trials per task, at most: a search takes milliseconds, as does starting a task
+LOST = "trials: a task's process kept dying; check its node's memory (ray status), or lower execution.workers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Trial:
     """One search.
 
     Args:
-        label: What it is a trial of.
-        config: All of it, its seed included.
+        label: Name of its variant.
+        config: Its complete configuration, including the seed.
     """
 
     label: str
@@ -34,35 +34,35 @@ class Trial:
 
 
 def run_trials(
-    job: Experiment,
+    experiment: Experiment,
     trials: Sequence[Trial],
     *,
     on_done: Callable[[int], None] = lambda n: None,
     on_result: Callable[[int, dict[str, Any]], None] = lambda i, result: None,
 ) -> list[dict[str, Any]]:
-    """Search once a trial, on all CPUs or GPUs of the connected cluster; results do not depend on how many there are.
+    """Run every trial on the CPUs or GPUs of the connected cluster; results do not depend on its size.
 
     Args:
-        job: A search of the same space; trials by table read its table instead of the file.
+        experiment: A search of the same space; tabular trials read its table instead of the file.
         trials: The searches.
-        on_done: Told how many trials a finished task had.
-        on_result: Told each result as its task ends, with the number of its trial.
+        on_done: Called with the number of trials of each finished task.
+        on_result: Called with the index and the result of each trial when its task ends.
 
     Returns:
         The content of ``result.json`` of every trial, in order.
 
     Raises:
-        DdpnasError: What ended a search.
-        WorkerLostError: A task's process died again and again.
+        DdpnasError: The error that ended a search.
+        WorkerLostError: A task's process kept dying.
     """
     if not trials:
         return []
-    by_table = not job.config.trains
+    tabular = not experiment.config.trains
     config = trials[0].config
-    size = fitting_workers(config.execution, config.training.threads) if not by_table else None
-    per_task = max(1, min(TABLE_TRIALS, len(trials) // 8)) if by_table else 1
+    size = fitting_workers(config.execution, config.training.threads) if not tabular else None
+    per_task = max(1, min(TABLE_TRIALS, len(trials) // 8)) if tabular else 1
     chunks = [list(trials[i : i + per_task]) for i in range(0, len(trials), per_task)]
-    shared: Any = ray.put(job) if by_table else DataSource.here()
+    shared: Any = ray.put(experiment) if tabular else DataSource.here()
     task = ray.remote(
         num_cpus=1 if size is None else size.cpus_per_worker,
         num_gpus=0 if size is None else size.gpus_per_worker,
@@ -82,21 +82,21 @@ def run_trials(
 
 
 def _search(shared: Experiment | DataSource, trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """The body of a task: trials by a table, or one with images."""
-    return search_all(shared.job(trials[0].config) if isinstance(shared, DataSource) else shared, trials)
+    """The body of a task: several tabular trials, or one with images."""
+    return search_all(shared.experiment(trials[0].config) if isinstance(shared, DataSource) else shared, trials)
 
 
-def search_all(job: Experiment | None, trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """Search once a trial, in this process; needs no cluster.
+def search_all(base: Experiment | None, trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """Run every trial in this process, without a cluster.
 
     Args:
-        job: Whose table or images are used; None: each trial prepares its own data.
+        base: Provides the table or images; None: each trial prepares its own data.
         trials: The searches.
     """
     results = []
     for trial in trials:
-        own = Experiment.prepare(trial.config) if job is None else dataclasses.replace(job, config=trial.config)
-        result = run_experiment(own, None, own.executor(), own.progress())
+        experiment = dataclasses.replace(base, config=trial.config) if base else Experiment.prepare(trial.config)
+        result = run_experiment(experiment, None, experiment.executor(), experiment.progress())
         assert result is not None  # there is no time limit
         results.append(result)
     return results

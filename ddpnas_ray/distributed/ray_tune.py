@@ -1,7 +1,7 @@
-"""Many whole searches as the trials of Ray Tune.
+"""Run many whole searches as trials of Ray Tune.
 
-A trial's run directory is its checkpoint: a trial that is started again goes on from there, so Tune saves nothing of a
-search and is never restored. Its own state, in ``tune/``, is for loggers and can be thrown away.
+A trial's run directory is its checkpoint: a restarted trial resumes from there, so Tune saves nothing of a search and
+is never restored. Tune's own state, in ``tune/``, is for loggers and disposable.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from ddpnas_ray.runs.log import failure_logged
 from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.storage.folder import Folder
 
-RESTARTS = 2  # so often a trial is started again by itself, whatever ended it; it goes on from its run directory
-LOCK_S = 30.0  # what the processes of a killed sweep are given to end
-SYNC_S = 10  # between two copies of what loggers wrote into the sweep's directory
-HERE = 0.001  # of the resource that every node has one of: a trial with it runs on that node
+RESTARTS = 2  # automatic restarts of a failed trial, which resumes from its run directory
+LOCK_S = 30.0  # grace period for the processes of a killed sweep
+SYNC_S = 10  # between copies of the loggers' files into the sweep's directory
+HERE = 0.001  # share of a node's own ``node:`` resource: pins a trial to that node
 ENVIRONMENT = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # only the loggers that were asked for
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is the command's
-    "RAY_AIR_NEW_OUTPUT": "0",  # the other one prints its settings even where it is told to be silent
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in a configuration mean what they mean for search
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # only the requested loggers
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the command handles Ctrl-C
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints its settings even if silenced
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths in a configuration resolve as in search
 }
 
 
@@ -58,23 +58,23 @@ class TuneTrial:
     """One search.
 
     Args:
-        name: Of its run directory, in ``trials/``.
-        params: What it has of its own: a value for every key of the grid, and the seed.
-        config: All of its configuration.
-        job: Its table, loaded; None: its images are loaded when it starts, where the command runs.
-        stopped: A scheduler stopped it before; its epochs are reported again, and it does not go on.
+        name: Name of its run directory in ``trials/``.
+        params: Its value for every key of the grid, and its seed.
+        config: Its complete configuration.
+        experiment: Its loaded table; None: its images are loaded on the command's node when it starts.
+        stopped: A scheduler stopped it earlier; its epochs are reported again, and it does not resume.
     """
 
     name: str
     params: Mapping[str, Any]
     config: SearchConfig
-    job: Experiment | None = None
+    experiment: Experiment | None = None
     stopped: bool = False
 
 
 @dataclass(frozen=True)
 class Placed:
-    """Trials with what each reserves in the connected cluster."""
+    """Trials with the resources that each reserves in the connected cluster."""
 
     trials: Mapping[str, TuneTrial]
     sizes: Mapping[str, PoolSize]
@@ -82,9 +82,9 @@ class Placed:
 
     @classmethod
     def of(cls, trials: Sequence[TuneTrial], out: Folder) -> Placed:
-        """Find out what trials need, and whether it is there.
+        """Compute the resources of every trial and check that the cluster has them.
 
-        With a local sweep directory a trial runs on this node, where the directory is; its workers may be anywhere.
+        With a local sweep directory, a trial runs on this node, where the directory is; its workers may run anywhere.
 
         Raises:
             ResourceError: A trial could never start.
@@ -96,27 +96,27 @@ class Placed:
         requests = {name: request(size, pin) for name, size in sizes.items()}
         for trial in trials:
             bundles, elastic = requests[trial.name].bundles, trial.config.execution.elastic
-            if pin and not fits(bundles[:1], [here]):  # no new node helps a trial that must run on this one
+            if pin and not fits(bundles[:1], [here]):  # new nodes do not help a trial pinned to this one
                 raise ResourceError(
-                    f"trial {trial.name}: needs {sizes[trial.name]} on this node, where the directory is, and it has "
-                    f"{here.get('CPU', 0):g} CPU and {here.get('GPU', 0):g} GPU; give an --out that every node reaches "
-                    "(s3://...), or execution.workers=2 or more, which may run elsewhere"
+                    f"trial {trial.name}: needs {sizes[trial.name]} on this node, where the directory is, but it has "
+                    f"{here.get('CPU', 0):g} CPU and {here.get('GPU', 0):g} GPU; set --out to a store that every node "
+                    "reaches (s3://...), or execution.workers=2 or more, which may run elsewhere"
                 )
             if not elastic and not fits(bundles, list(nodes.values())):
-                there = ", ".join(f"{n.get('CPU', 0):g} CPU and {n.get('GPU', 0):g} GPU" for n in nodes.values())
+                held = ", ".join(f"{n.get('CPU', 0):g} CPU and {n.get('GPU', 0):g} GPU" for n in nodes.values())
                 raise ResourceError(
-                    f"trial {trial.name}: needs {sizes[trial.name]} at once; the cluster's nodes have {there}; "
+                    f"trial {trial.name}: needs {sizes[trial.name]} at once; the cluster's nodes have {held}; "
                     "lower execution.workers, execution.cpus_per_worker or execution.gpus_per_worker, or set "
-                    "execution.elastic=true where an autoscaler adds nodes"
+                    "execution.elastic=true if an autoscaler adds nodes"
                 )
         return cls({trial.name: trial for trial in trials}, sizes, requests)
 
 
 def pool_size(config: SearchConfig) -> PoolSize:
-    """Workers of one trial: one, unless ``execution.workers`` says more; all are reserved before it starts.
+    """Return the workers of one trial: ``execution.workers``, default one; all are reserved before it starts.
 
     Raises:
-        ResourceError: GPUs were asked for and there are none, or not one worker fits into the connected cluster.
+        ResourceError: GPUs were requested and there are none, or no worker fits into the connected cluster.
     """
     if not config.trains:
         return PoolSize(1)
@@ -127,9 +127,9 @@ def pool_size(config: SearchConfig) -> PoolSize:
 
 
 def request(size: PoolSize, pin: Mapping[str, float]) -> tune.PlacementGroupFactory:
-    """What Ray reserves for a trial, all of it or nothing: so trials that wait hold nothing, and none blocks another.
+    """Return a trial's placement group: gang-scheduled, so waiting trials hold nothing and none blocks another.
 
-    One worker is the trial's own process. Several are actors beside it, which then only merges and saves.
+    A single worker is the trial's own process. Several are actors beside it; the trial then only merges and saves.
     """
     worker = {"CPU": size.cpus_per_worker, "GPU": size.gpus_per_worker}
     bundles = [{**worker, **pin}] if size.workers == 1 else [dict(pin), *[worker] * size.workers]
@@ -137,9 +137,9 @@ def request(size: PoolSize, pin: Mapping[str, float]) -> tune.PlacementGroupFact
 
 
 def fits(bundles: Sequence[Mapping[str, float]], nodes: Sequence[Mapping[str, float]]) -> bool:
-    """Whether nodes that are idle can hold all bundles at once, each bundle on one node.
+    """Return whether idle nodes can hold all bundles at once, each bundle on one node.
 
-    Bundles are placed one by one, those with most needs first; exact where, as here, all large ones are equal.
+    Bundles are placed greedily, largest first; this is exact if, as here, all large ones are equal.
 
     Example:
         >>> fits([{"CPU": 2}, {"CPU": 2}], [{"CPU": 3}, {"CPU": 1}]), fits([{"CPU": 2}] * 2, [{"CPU": 2}, {"CPU": 3}])
@@ -167,19 +167,19 @@ def run(
     on_evaluations: Callable[[int], None],
     on_stopped: Callable[[str], None],
 ) -> dict[str, str]:
-    """Search every trial, as many at a time as the connected cluster holds.
+    """Run every trial, as many at a time as fit into the connected cluster.
 
     Args:
         placed: The trials.
-        out: The sweep's directory; run directories are made in ``trials/``.
+        out: The sweep's directory; run directories are created in ``trials/``.
         stop: ``none``, ``asha`` or ``median``.
-        log: ``tensorboard``, ``mlflow``, ``wandb``: what follows along.
-        concurrent: At most so many trials at once; None: as many as fit.
-        on_evaluations: Told how many architectures more were evaluated.
-        on_stopped: Told the name of a trial that a scheduler stopped.
+        log: Loggers: ``tensorboard``, ``mlflow``, ``wandb``.
+        concurrent: Maximum number of concurrent trials; None: as many as fit.
+        on_evaluations: Called with the number of newly evaluated architectures.
+        on_stopped: Called with the name of a trial that a scheduler stopped.
 
     Returns:
-        By trial that failed, why, on one line.
+        One-line reason by failed trial.
     """
     watch = _Watch(out, placed.trials, on_evaluations, on_stopped)
     names = list(placed.trials)
@@ -190,8 +190,8 @@ def run(
         if (out / "tune").has(name):
             (out / "tune" / name).delete()  # a trial reports all of its epochs again
         _forget_lock(out, name)
-    by_table = all(trial.job is not None for trial in placed.trials.values())
-    source = None if by_table or out.is_local else DataSource.here()
+    tabular = all(trial.experiment is not None for trial in placed.trials.values())
+    source = None if tabular or out.is_local else DataSource.here()
     here = {"out": path, "cwd": os.getcwd(), "source": source}
     trainable = tune.with_parameters(_search, **here, trials=placed.trials, sizes=placed.sizes)
     with _quietly(ENVIRONMENT):
@@ -218,7 +218,7 @@ def run(
 
 
 def curve(state: SearchState, space: SearchSpace) -> list[dict[str, float]]:
-    """What a search reports of each of its epochs so far."""
+    """Return the reported metrics of each epoch so far."""
     ends = {row.round: row.epoch for row in state.evaluations}  # the last epoch of every round
     live = {ends[record.round]: int(record.live_EK.sum()) for record in state.history}
     rows: list[dict[str, float]] = []
@@ -250,58 +250,59 @@ def _search(
     trials: Mapping[str, TuneTrial],
     sizes: Mapping[str, PoolSize],
 ) -> dict[str, Any]:
-    """The body of a trial; what it returns is its last report."""
-    if os.path.isdir(cwd):  # relative paths mean what they mean for the command
+    """The body of a trial; returns its last report."""
+    if os.path.isdir(cwd):  # resolve relative paths as the command does
         os.chdir(cwd)
     trial = trials[params["trial"]]
     folder = Folder.open(out) / "trials" / trial.name
     if folder.has("result.json") or trial.stopped:
-        return _again(trial, folder)
-    job = trial.job or (Experiment.prepare(trial.config) if source is None else source.job(trial.config))
+        return _reported(trial, folder)
+    experiment = trial.experiment or (source.experiment if source else Experiment.prepare)(trial.config)
+    space = experiment.spec.space
     if folder.has("config.yaml"):
-        refuse_other_data(folder, job.digest)
+        refuse_other_data(folder, experiment.digest)
     else:
         if not folder.is_local and folder.names():
-            folder.delete()  # a kill came while the first files were written
-        create_run(folder.path if folder.is_local else folder.uri, job.first_files(dump(job.config)))
-    progress = job.progress()
+            folder.delete()  # killed while the first files were written
+        create_run(folder.path if folder.is_local else folder.uri, experiment.first_files(dump(experiment.config)))
+    progress = experiment.progress()
     rows: list[dict[str, float]] = []
-    last = len(job.strategy().epochs(job.spec.space))  # told with the result: nobody is stopped just before that
+    last = len(experiment.strategy().epochs(space))  # reported with the result, so no trial is stopped just before it
 
     def report(state: SearchState) -> None:
         known = len(rows)
-        rows[:] = curve(state, job.spec.space)
+        rows[:] = curve(state, space)
         for row in rows[known:]:
             if row["epoch"] != last:
                 tune.report(row)
 
-    if job.config.trains:  # a tabular search by table is over before anybody looks
+    if experiment.config.trains:  # a tabular search is too short to watch
         progress.on_epoch = report
-        progress.on_change = Metrics(folder.path if folder.is_local else folder.uri, job.spec.space.name).show
+        progress.on_change = Metrics(folder.path if folder.is_local else folder.uri, space.name).show
     with locked(folder, wait_s=LOCK_S) as lock, failure_logged(folder):
         lock.add(sweep=out)
-        with closing(_executor(job, sizes[trial.name])) as executor:
+        with closing(_executor(experiment, sizes[trial.name])) as executor:
             progress.workers = executor.worker_names if isinstance(executor, RayPool) else ("local",)
-            result = run_experiment(job, folder, executor, progress)
+            result = run_experiment(experiment, folder, executor, progress)
     assert result is not None  # there is no time limit
     return _last(result, rows)
 
 
-def _executor(job: Experiment, size: PoolSize) -> Executor:
-    if not job.config.trains:
-        return job.executor()
-    trainer = job.evaluator.trainer("cuda" if size.gpus_per_worker else "cpu")
+def _executor(experiment: Experiment, size: PoolSize) -> Executor:
+    if not experiment.config.trains:
+        return experiment.executor()
+    trainer = experiment.evaluator.trainer("cuda" if size.gpus_per_worker else "cpu")
     if size.workers > 1:
-        return RayPool(trainer, job.config.execution, size)
+        return RayPool(trainer, experiment.config.execution, size)
     from ddpnas_ray.execution.local import LocalExecutor
 
     return LocalExecutor(trainer)
 
 
-def _again(trial: TuneTrial, folder: Folder) -> dict[str, Any]:
-    """What a trial reported when it ran, for a scheduler that has not seen it."""
+def _reported(trial: TuneTrial, folder: Folder) -> dict[str, Any]:
+    """Replay the reports of an earlier run of a trial, for a scheduler that has not seen them."""
     rows: list[dict[str, float]] = []
-    if trial.job is None and (restored := checkpoint.restore(folder / "checkpoints")) is not None:
+    if trial.experiment is None and (restored := checkpoint.restore(folder / "checkpoints")) is not None:
         rows = curve(restored[0], _space(trial.config))
     for row in rows if trial.stopped else rows[:-1]:
         tune.report(row)
@@ -329,7 +330,7 @@ def _last(result: Mapping[str, Any], rows: Sequence[Mapping[str, float]]) -> dic
 
 @dataclass
 class _Watch(tune.Callback):
-    """Tells the command what trials report and how they end."""
+    """Passes trials' reports and ends on to the command."""
 
     out: Folder
     trials: Mapping[str, TuneTrial]
@@ -339,7 +340,7 @@ class _Watch(tune.Callback):
     _counted: dict[str, int] = field(default_factory=dict)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune pickles its callbacks for a restore, which there never is."""
+        """Nothing: Tune pickles its callbacks for a restore, which never happens."""
         return {}
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Mapping[str, Any], **info: Any) -> None:
@@ -356,7 +357,7 @@ class _Watch(tune.Callback):
         _forget_lock(self.out, trial.config["trial"])
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        # Tune has just written the error beside its logs; trial.get_error() reads a copy that comes later.
+        # Tune has just written the error beside its logs; trial.get_error() reads a copy made later.
         if trial.pickled_error_file is None:
             reason = Path(trial.error_file).read_text().strip().splitlines()[-1]
         else:
@@ -368,20 +369,20 @@ class _Watch(tune.Callback):
 
 
 def _forget_lock(out: Folder, name: str) -> None:
-    """Remove the lock that a dead trial of this sweep left on an object store; elsewhere it ended with its process.
+    """Remove the lock that a dead trial of this sweep left on an object store; local locks end with their process.
 
-    Only one command at a time holds the sweep, so that no other trial of it can be alive.
+    Only one command at a time holds the sweep, so no other process of this trial can be alive.
     """
     folder = out / "trials" / name
     sweep = (lock_holder(folder) or {}).get("sweep", "")
     if not folder.is_local and sweep.rstrip("/") == out.uri.rstrip("/"):
-        with suppress(FileNotFoundError):  # it has just ended by itself
+        with suppress(FileNotFoundError):  # it was released in the meantime
             folder.filesystem.delete_file(f"{folder.path}/LOCK")
 
 
 @dataclass(frozen=True)
 class _Param:
-    """A parameter of every trial, by its name: what loggers show."""
+    """Value of one parameter by trial name, as loggers show it."""
 
     values: Mapping[str, Any]
 
@@ -391,7 +392,7 @@ class _Param:
 
 
 def _scheduler(stop: str, trials: Sequence[TuneTrial]) -> TrialScheduler:
-    """Who stops trials early. Both compare the mean score of an epoch; none is stopped in its first third."""
+    """Return the early-stopping scheduler. Both compare an epoch's mean score; no trial stops in its first third."""
     if stop == "none":
         return FIFOScheduler()
     spaces = [_space(trial.config) for trial in trials]
@@ -400,7 +401,7 @@ def _scheduler(stop: str, trials: Sequence[TuneTrial]) -> TrialScheduler:
     common: dict[str, Any] = {"time_attr": "epoch", "metric": "mean", "mode": "max", "grace_period": -(-epochs // 3)}
     if stop == "asha":
         return ASHAScheduler(**common, max_t=epochs + 1, reduction_factor=2)
-    # By default it pauses trials while it knows few others, and every pause starts one again.
+    # By default it pauses trials while it knows few others, and every pause restarts one.
     return MedianStoppingRule(**common, min_time_slice=float("inf"))  # type: ignore[arg-type]
 
 
@@ -422,7 +423,7 @@ def _loggers(log: Sequence[str], out: Folder) -> Iterator[tune.Callback]:
 
 @contextmanager
 def _quietly(values: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for Tune; what it warns of concerns its own files, which nobody reads."""
+    """Set environment variables for Tune and silence its warnings, which concern its own, unused files."""
     log = logging.getLogger("ray.tune")
     level = log.level
     log.setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""What an executor is: it trains and scores architectures, and owns the shared weights."""
+"""The ``Executor`` protocol: train and score architectures, and own the shared weights."""
 
 from __future__ import annotations
 
@@ -17,48 +17,48 @@ OnResult = Callable[[EvalRequest, EvalResult], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionConfig:
-    """Section ``execution``: where the work is done. On one kind of device no key here changes the result."""
+    """Section ``execution``: where the work runs. On one kind of device no key here changes the result."""
 
     backend: Literal["ray", "local"] = "ray"
     """ray: concurrent workers on this machine or a cluster; local: in this process, the reference"""
     workers: Annotated[int, Ge(1)] | None = None
-    """Worker actors; null: one a GPU, or one a CPU where there is no GPU"""
+    """Worker actors; null: one per GPU, or one per CPU if there are no GPUs"""
     gpus_per_worker: Annotated[float, Ge(0.0)] | None = None
-    """GPUs of one worker, fractions allowed (0.5: two workers share one GPU and its memory); null: 1 where there are
-    GPUs, else 0. GPU and CPU results differ"""
+    """GPUs per worker, fractions allowed (0.5: two workers share one GPU and its memory); null: 1 if there are GPUs,
+    else 0. GPU and CPU results differ"""
     cpus_per_worker: Annotated[float, Gt(0.0)] | None = None
-    """CPUs that Ray reserves for one worker; null: training.threads"""
+    """CPUs that Ray reserves per worker; null: training.threads"""
     elastic: bool = False
-    """The cluster starts and ends nodes by need: ask for workers that do not fit yet; let those go that have no work"""
+    """The cluster autoscales: request workers that do not fit yet, release idle ones"""
     retry_deadline_s: Annotated[float, Gt(0.0)] = 120.0
-    """How long one architecture is retried after lost workers, nodes or objects"""
+    """How long an architecture is retried after lost workers, nodes or objects"""
     max_crashes: Annotated[int, Ge(1)] = 3
-    """Deaths that end the search: of workers on living nodes by one architecture (or a GPU that fails under it), or of
-    the driver in one epoch"""
+    """Crashes that end the search: of workers on living nodes (or their GPUs) under one architecture, or of the driver
+    in one epoch"""
     mixed_devices: Literal["warn", "refuse"] = "warn"
-    """Workers of several kinds of CPU or GPU, whose results differ in the last bits: say so, or refuse"""
+    """Warn about, or refuse, workers on different kinds of CPU or GPU, whose results differ in the last bits"""
 
 
 class Executor(Protocol):
-    """Trains and scores. On one kind of device (``training.device``), equal requests on equal weights give bit-equal
-    results from any executor."""
+    """Trains and scores architectures. On one kind of device (``training.device``), equal requests on equal weights
+    give bit-equal results from any executor."""
 
     work: Work
 
     @property
     def devices(self) -> Mapping[str, Mapping[str, Any]]:
-        """Details of the workers' devices by kind; empty where nothing is trained."""
+        """Details of the workers' devices by kind; empty if nothing is trained."""
         ...
 
     def evaluate(self, requests: Sequence[EvalRequest], on_result: OnResult | None = None) -> list[EvalResult]:
-        """Evaluate one epoch's architectures and merge what they learned into the shared weights.
+        """Evaluate one epoch's architectures and merge the trained weights into the shared ones.
 
         Args:
             requests: The architectures; all start from the same weights.
-            on_result: Told each result as it comes, in any order.
+            on_result: Called with each result as it arrives, in any order.
 
         Returns:
-            One result a request, in request order. An architecture whose loss was not finite has ``ok`` False.
+            One result per request, in request order; ``ok`` is False if the loss was not finite.
 
         Raises:
             WorkerLostError: An architecture could not be evaluated before the deadline.
@@ -74,9 +74,9 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back workers and memory."""
+        """Release workers and memory."""
         ...
 
 
 def ignore_result(request: EvalRequest, result: EvalResult) -> None:
-    """The listener of those who do not listen."""
+    """No-op ``on_result`` callback."""

@@ -1,4 +1,4 @@
-"""What to do when an evaluation fails or does not come back: pure decisions, tested without Ray and without a GPU."""
+"""Retry policy for failed or lost evaluations: pure functions, tested without Ray or a GPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ddpnas_ray.execution.base import ExecutionConfig
 
 
 class Decision(Enum):
-    """Repeat the same pure call, or end the search."""
+    """Retry the same pure call, or end the search."""
 
     RETRY = "retry"
     FAIL = "fail"
@@ -17,12 +17,12 @@ class Decision(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """What has happened to one architecture of an epoch so far.
+    """Failures of one architecture of an epoch so far.
 
     Args:
-        crashes: Deaths of its worker while the node lived on.
-        failures: All losses: workers, nodes, objects.
-        first_failure_s: Monotonic time of the first.
+        crashes: Worker deaths on a living node.
+        failures: All failures: lost workers, nodes, objects.
+        first_failure_s: Monotonic time of the first failure.
     """
 
     crashes: int = 0
@@ -30,7 +30,7 @@ class Attempts:
     first_failure_s: float = 0.0
 
     def after(self, now_s: float, *, node_alive: bool, worker_died: bool) -> Attempts:
-        """One more failure."""
+        """Return the attempts with one more failure."""
         return Attempts(
             crashes=self.crashes + (node_alive and worker_died),
             failures=self.failures + 1,
@@ -39,12 +39,12 @@ class Attempts:
 
 
 def decide(attempts: Attempts, now_s: float, config: ExecutionConfig) -> Decision:
-    """Repeat infrastructure failures until the deadline, but not what kills its worker again and again.
+    """Retry infrastructure failures until the deadline, but not architectures that keep crashing their worker.
 
     An architecture is never skipped: that would change the result.
 
     Args:
-        attempts: Its failures, the last one included; at least one.
+        attempts: Its failures, including the latest; at least one.
         now_s: Monotonic time.
         config: ``retry_deadline_s`` and ``max_crashes``.
     """
@@ -54,20 +54,20 @@ def decide(attempts: Attempts, now_s: float, config: ExecutionConfig) -> Decisio
 
 
 class Fault(Enum):
-    """What is wrong with a GPU: its memory was full, or nothing works on it any more in this process."""
+    """GPU fault: out of memory, or unusable from now on in this process."""
 
     MEMORY = "memory"
     DEVICE = "device"
 
 
 def gpu_fault(error: Exception) -> Fault | None:
-    """Tell the GPU's faults from other errors of an evaluation.
+    """Classify a GPU fault; None for any other error of an evaluation.
 
-    After a failed kernel, an ECC error or a lost device (Xid) every later CUDA call of the process fails as well; after
-    an allocation that failed the process is sound.
+    After a failed kernel, an ECC error or a lost device (Xid), every later CUDA call of the process fails too; after a
+    failed allocation the process is still usable.
 
     Args:
-        error: As torch raised it. Its types go by name: older versions lack ``AcceleratorError``.
+        error: As torch raised it. Types are matched by name: older versions lack ``AcceleratorError``.
 
     Example:
         >>> gpu_fault(RuntimeError("CUDA error: an illegal memory access was encountered"))
@@ -84,7 +84,7 @@ def gpu_fault(error: Exception) -> Fault | None:
 
 
 def backoff_s(failures: int) -> float:
-    """Wait before asking a lost worker again: 0.25 s, doubling up to 4 s.
+    """Wait before probing a lost worker again: 0.25 s, doubling up to 4 s.
 
     Example:
         >>> [backoff_s(n) for n in (1, 2, 3, 4, 5, 6)]

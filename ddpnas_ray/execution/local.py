@@ -1,4 +1,4 @@
-"""The reference executor: one architecture after the other, in this process."""
+"""The reference executor: one architecture at a time, in this process."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ddpnas_ray.training.trainer import Trainer
 
 
 class LocalExecutor:
-    """Trains in process.
+    """Executor that trains in this process.
 
     Args:
         trainer: Trains any architecture.
 
     Raises:
-        DeviceError: Its GPU cannot be used.
+        DeviceError: The GPU cannot be used.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -36,7 +36,7 @@ class LocalExecutor:
         self.devices = {here.kind: here.details}
 
     def evaluate(self, requests: Sequence[EvalRequest], on_result: OnResult | None = None) -> list[EvalResult]:
-        """See ``Executor``. Under ``training.merge: sequential`` each architecture inherits from the one before."""
+        """See ``Executor``. Under ``training.merge: sequential``, each architecture inherits from the previous one."""
         on_result = on_result or ignore_result
         sequential = self._trainer.config.merge == "sequential"
         shared, owns = split_shared([self._supernet.pieces(request.alpha_E) for request in requests])
@@ -63,7 +63,7 @@ class LocalExecutor:
         self._weights = Weights(tensors)
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Nothing to release."""
 
     def _merge(self, learned: Sequence[tuple[Layout, Float32Array]]) -> None:
         start = time.perf_counter()
@@ -74,17 +74,17 @@ class LocalExecutor:
 def evaluate_here(
     trainer: Trainer, request: EvalRequest, layout: Layout, flat: Float32Array, *, gpus: float = 1.0
 ) -> tuple[EvalResult, Float32Array]:
-    """Train and score one architecture in this process; once more where the GPU's memory was full.
+    """Train and score one architecture in this process; retry once if GPU memory ran out.
 
     Args:
         trainer: Trains any architecture.
         request: The architecture.
-        layout: Where its weights lie in ``flat``.
-        flat: The weights; left as they are.
-        gpus: Share of a GPU that this process has.
+        layout: Positions of its weights in ``flat``.
+        flat: The weights; not modified.
+        gpus: This process's share of a GPU.
 
     Raises:
-        ResourceError: The GPU's memory does not hold the architecture.
+        ResourceError: The architecture does not fit into GPU memory.
         DeviceError: The GPU failed, or this process can no longer use it.
     """
     set_precision(trainer.config.precision, trainer.device)
@@ -97,23 +97,23 @@ def evaluate_here(
             fault = gpu_fault(error)
             if fault is Fault.DEVICE:
                 raise DeviceError(
-                    f"{what}: the GPU failed ({first_line(error)}), and this process can no longer use it; look at it "
-                    "(nvidia-smi, Xid in dmesg); a search goes on with --resume"
+                    f"{what}: the GPU failed ({first_line(error)}), and this process can no longer use it; check it "
+                    "(nvidia-smi, Xid in dmesg), then continue the search with --resume"
                 ) from error
             if fault is None:
                 raise
             if again:
-                neighbour = "; another process may fill the GPU that it shares" if 0 < gpus < 1 else ""
+                neighbour = "; another process may fill the shared GPU" if 0 < gpus < 1 else ""
                 raise ResourceError(
                     f"{what} does not fit into the GPU's memory, twice ({first_line(error)}){neighbour}; "
                     f"alpha={[int(k) for k in request.alpha_E]}; lower training.batch_size, or raise "
                     "execution.gpus_per_worker"
                 ) from error
-        torch.cuda.empty_cache()  # outside of the handler, whose traceback keeps the network
+        torch.cuda.empty_cache()  # outside the handler, whose traceback keeps the network alive
         again = True
 
 
 def local_device(config: ExecutionConfig) -> str:
-    """``cuda`` where this machine has a GPU, or ``execution.gpus_per_worker`` asks for one; else ``cpu``."""
+    """Return ``cuda`` if this machine has a GPU or ``execution.gpus_per_worker`` requests one, else ``cpu``."""
     gpus = config.gpus_per_worker
     return "cuda" if gpus or (gpus is None and torch.cuda.is_available()) else "cpu"

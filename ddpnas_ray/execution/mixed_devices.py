@@ -1,4 +1,4 @@
-"""Several kinds of device in one search: recorded, told, or refused (``execution.mixed_devices``)."""
+"""Record, warn about or refuse several kinds of device in one search (``execution.mixed_devices``)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ddpnas_ray.storage.folder import Folder
 
 
 def kinds(evaluations: Iterable[Evaluation]) -> dict[str, int]:
-    """Evaluations by kind of device, most first; empty for a table, and for runs of versions that kept no kind."""
+    """Count evaluations by kind of device, most first; empty for tabular runs, and for old runs that recorded none."""
     return dict(Counter(row.device for row in evaluations if row.device).most_common())
 
 
 def mixed_text(found: Iterable[str]) -> str:
-    """Several kinds of device in one sentence; empty where there is one."""
+    """Describe several kinds of device in one sentence; empty if there is only one."""
     names = sorted(set(found))
     if len(names) < 2:
         return ""
@@ -32,25 +32,25 @@ def mixed_text(found: Iterable[str]) -> str:
 
 
 def refuse_mixed(found: Iterable[str]) -> None:
-    """Raise where evaluations would come from several kinds of device.
+    """Raise if evaluations would come from several kinds of device.
 
     Raises:
         ResourceError: There is more than one kind.
     """
     if len(names := sorted(set(found))) > 1:
         raise ResourceError(
-            f"execution.mixed_devices is refuse, and there are {len(names)} kinds of device ({'; '.join(names)}); "
+            f"execution.mixed_devices is refuse, but there are {len(names)} kinds of device ({'; '.join(names)}); "
             "use machines of one kind, or set execution.mixed_devices=warn"
         )
 
 
 class DeviceRecord:
-    """The kinds of device of one search, over all its resumes: ``devices`` of ``environment.json``.
+    """Kinds of device of one search, across resumes: ``devices`` of ``environment.json``.
 
     Args:
-        folder: The run directory; None keeps nothing.
+        folder: The run directory; None: write nothing.
         policy: ``execution.mixed_devices``.
-        evaluations: Records of what ran before a resume.
+        evaluations: Evaluations before a resume.
     """
 
     def __init__(self, folder: Folder | None, policy: str, evaluations: Iterable[Evaluation]) -> None:
@@ -60,16 +60,16 @@ class DeviceRecord:
             self._known |= parsed(folder, "environment.json", _recorded)
 
     def update(self, devices: Mapping[str, Mapping[str, Any]]) -> str:
-        """Record kinds that are new.
+        """Record new kinds.
 
         Args:
             devices: Details of the workers' devices by kind.
 
         Returns:
-            The warning to show; empty where all are of one kind.
+            The warning to show; empty if all are of one kind.
 
         Raises:
-            ResourceError: There are several, and ``execution.mixed_devices`` is ``refuse``.
+            ResourceError: There are several kinds, and ``execution.mixed_devices`` is ``refuse``.
         """
         if self._refuse:
             refuse_mixed([*self._known, *devices])

@@ -1,4 +1,4 @@
-"""Ray's errors: which ones say that a process, node or object was lost, and ours inside those that Ray wraps."""
+"""Ray errors: those that mean a lost process, node or object, and our own errors that Ray wrapped."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ INFRASTRUCTURE = (*WORKER_LOST, ObjectLostError, RaySystemError, GetTimeoutError
 
 
 def own_error(error: Exception) -> Exception:
-    """The package's own error inside one that Ray wrapped on its way out of a process; Ray's otherwise."""
+    """Unwrap the package's own error from a ``RayTaskError``; any other error is returned unchanged."""
     return error.cause if isinstance(error, RayTaskError) and isinstance(error.cause, DdpnasError) else error
 
 
 def fetched(ref: Any, lost: str) -> Any:
-    """The result of a task.
+    """Get the result of a task.
 
     Args:
         ref: The task's reference.
-        lost: What to say where Ray has given up repeating it; the error's name follows in brackets.
+        lost: Error text if Ray gave up retrying; the error's name follows in brackets.
 
     Raises:
-        DdpnasError: What the task raised.
-        WorkerLostError: Its process died again and again.
+        DdpnasError: The task's own error.
+        WorkerLostError: The task's process kept dying.
     """
     try:
         return ray.get(ref)

@@ -1,4 +1,4 @@
-"""Everything that has no public API in Ray; ``tests/execution/test_ray_internals.py`` names each part of it."""
+"""All uses of Ray's private API; ``tests/execution/test_ray_internals.py`` lists each of them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from ray._private.state import state
 
 
 def draining_nodes() -> Container[str]:
-    """Ids of the nodes that have been told to go."""
+    """Ids of the nodes that are being drained."""
     return state.get_draining_nodes()
 
 
 def free_by_node() -> Mapping[str, Mapping[str, float]]:
-    """Resources that nobody has reserved, by id of living node; a moment old."""
+    """Unreserved resources by id of living node; slightly stale."""
     return state.available_resources_per_node()

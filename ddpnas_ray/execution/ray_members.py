@@ -1,4 +1,4 @@
-"""The workers of a pool: how many fit, starting and probing them, losing them, moving them off a node that goes."""
+"""The workers of a pool: how many fit; starting, probing, losing and moving them off draining nodes."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from ddpnas_ray.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
-READY_DEADLINE_S = 180.0  # for the first worker: importing torch on a cold disk takes its time
-LATE_S = 20.0  # after the first; a worker that comes later joins then
-NODE_DEADLINE_S = 1800.0  # instead of both on an elastic cluster, where a machine is bought, booted and set up first
-BROKEN_S = 30.0  # until a GPU that cannot be used is tried again
+READY_DEADLINE_S = 180.0  # for the first worker: importing torch from a cold disk is slow
+LATE_S = 20.0  # after the first worker; later ones join when ready
+NODE_DEADLINE_S = 1800.0  # replaces both on an elastic cluster, which has to provision and boot machines first
+BROKEN_S = 30.0  # before an unusable GPU is tried again
 Shared = tuple[Layout, Float32Array]
 
 
 class Worker:
-    """One process that trains architectures; it keeps nothing between two of them."""
+    """Process that trains architectures; stateless between two of them."""
 
     def __init__(self, name: str, gpus: float) -> None:
         self._name, self._gpus = name, gpus
@@ -49,7 +49,7 @@ class Worker:
 
     @ray.method(enable_task_events=False)
     def ready(self, trainer: Trainer) -> tuple[str, int, Device]:
-        """Node id, process id and device, once all that training needs is imported and fetched, and its GPU tried."""
+        """Return node id, process id and device, with imports and data fetched and the GPU tested."""
         try_device(trainer.device)
         return ray.get_runtime_context().get_node_id(), os.getpid(), find_device(trainer.device)
 
@@ -58,8 +58,8 @@ class Worker:
     ) -> tuple[EvalResult, Float32Array]:
         """Train and score one architecture from its slice; returns the new slice.
 
-        ``trainer`` comes with every call, so that a restarted process needs no second set-up; its images are views of
-        the node's object store.
+        ``trainer`` comes with every call, so a restarted process needs no set-up; its images are views of the node's
+        object store.
         """
         import numpy as np
 
@@ -72,7 +72,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class PoolSize:
-    """How many workers there are, and what Ray reserves for each; ``elastic``: at most so many, as nodes come."""
+    """Number of workers, and the resources that Ray reserves for each; ``elastic``: a maximum, as nodes come and go."""
 
     workers: int
     cpus_per_worker: float = 1.0
@@ -84,10 +84,10 @@ class PoolSize:
         return f"{most}{self.workers} worker(s) of {self.cpus_per_worker:g} CPU and {self.gpus_per_worker:g} GPU"
 
     def fitting(self, nodes: Iterable[Mapping[str, float]]) -> int:
-        """Workers that fit: each has its resources on one node, and a share of a GPU lies on one GPU.
+        """Count the workers that fit: each on one node, and a GPU share on a single GPU.
 
         Args:
-            nodes: Resources of every node that are not in use.
+            nodes: Free resources of every node.
 
         Example:
             >>> PoolSize(3, gpus_per_worker=0.6).fitting([{"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0}])
@@ -96,25 +96,25 @@ class PoolSize:
         cpus, gpus = self.cpus_per_worker, self.gpus_per_worker
         fit = 0
         for node in nodes:
-            here, there = _times(node.get("CPU", 0.0), cpus), node.get("GPU", 0.0)
+            here, free = _times(node.get("CPU", 0.0), cpus), node.get("GPU", 0.0)
             if gpus >= 1:
-                here = min(here, _times(there, gpus))
+                here = min(here, _times(free, gpus))
             elif gpus:
-                here = min(here, int(there) * _times(1.0, gpus) + _times(there % 1, gpus))
+                here = min(here, int(free) * _times(1.0, gpus) + _times(free % 1, gpus))
             fit += here
         return fit
 
 
 def fitting_workers(config: ExecutionConfig, threads: int, architectures: int | None = None) -> PoolSize:
-    """How many workers to start in the connected cluster, and how large.
+    """Choose number and size of the workers in the connected cluster.
 
     Args:
-        config: What was asked for.
-        threads: CPU threads of one worker.
-        architectures: How many there are at once; an elastic cluster is asked for one worker each.
+        config: The requested size.
+        threads: CPU threads per worker.
+        architectures: Architectures per epoch, the default number of workers of an elastic cluster.
 
     Raises:
-        ResourceError: GPUs were asked for and there are none, or not one worker fits on any node.
+        ResourceError: No worker fits on any node, or GPUs were requested and there are none.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     total = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")}
@@ -128,18 +128,18 @@ def fitting_workers(config: ExecutionConfig, threads: int, architectures: int | 
         raise ResourceError(
             f"execution: one worker needs {cpus:g} CPU and {gpus:g} GPU of one node; the cluster has "
             f"{_resources(total)} on {len(nodes)} node(s); lower execution.gpus_per_worker or "
-            "execution.cpus_per_worker, or set execution.elastic=true where an autoscaler adds nodes"
+            "execution.cpus_per_worker, or set execution.elastic=true if an autoscaler adds nodes"
         )
     size = replace(one, workers=min(config.workers or fit, fit))
     if (config.workers or 0) > fit:
-        log.warning("%d workers were asked for, %s fit into %s", config.workers, size, _resources(total))
+        log.warning("%d workers requested, %s fit into %s", config.workers, size, _resources(total))
     return size
 
 
 @dataclass
 class Member:
-    """A worker as the pool sees it. ``probe`` is the pending answer that says it lives (again); ``left`` is the process
-    that was told to end, and may answer once more."""
+    """A worker as seen by the pool. ``probe`` is its pending readiness reply; ``left`` is the killed process, which may
+    still reply once."""
 
     name: str
     actor: Any
@@ -152,29 +152,29 @@ class Member:
     probe_at_s: float = 0.0
 
     def restart(self) -> None:
-        """End its process; Ray starts another one, elsewhere where this node is full or about to go."""
+        """Kill its process; Ray starts another one, on another node if this one is full or draining."""
         ray.kill(self.actor, no_restart=False)
         self.left = (self.node, self.pid)
         self.ask_later()
 
     def ask_later(self) -> None:
-        """It is not there; ask again after a wait."""
+        """Mark it as not ready; probe again after a backoff."""
         self.ready = False
         self.failures += 1
         self.probe_at_s = time.monotonic() + backoff_s(self.failures)
 
 
 class Members:
-    """The workers of one pool, most of them ready.
+    """The workers of one pool.
 
     Args:
         trainer_ref: Reference to the trainer, which a worker fetches before it is ready.
-        config: How long to wait, and whether kinds of device may mix.
+        config: Deadlines, and whether kinds of device may mix.
         size: Number and size of the workers.
-        cpu_isa: The instruction set they run at; None: their best.
+        cpu_isa: Their instruction set; None: the CPU's best.
 
     Raises:
-        ResourceError: Not even one worker started, or one cannot use its GPU.
+        ResourceError: No worker started, or one cannot use its GPU.
     """
 
     def __init__(self, trainer_ref: Any, config: ExecutionConfig, size: PoolSize, cpu_isa: str | None = None) -> None:
@@ -185,7 +185,7 @@ class Members:
             num_gpus=size.gpus_per_worker,
             max_restarts=-1,
             max_task_retries=0,
-            # Within what is reserved for this process, where something is; else spread over the nodes.
+            # Inside this process's placement group, if it has one; else spread over the nodes.
             scheduling_strategy="SPREAD" if self._group is None else PlacementGroupSchedulingStrategy(self._group),
             runtime_env=level_env(cpu_isa),
         )
@@ -205,7 +205,7 @@ class Members:
 
     @property
     def ready(self) -> list[Member]:
-        """Those that answered when they were last asked."""
+        """Workers that replied to their last probe."""
         return [member for member in self._all if member.ready]
 
     def pids(self) -> dict[str, int]:
@@ -213,9 +213,9 @@ class Members:
         return {m.name: ray.get(m.actor.ready.remote(self._trainer_ref))[1] for m in self.ready}
 
     def resize(self, workers: int) -> None:
-        """Have so many workers. A pending one is the demand that an autoscaler sees; one that ends frees its node.
+        """Set the number of workers. Pending workers are the demand that an autoscaler sees; removed ones free nodes.
 
-        Who goes first: who has not started yet, then who shares a node with the fewest others, then who came last.
+        Removed first: workers not started yet, then those with the fewest neighbours on their node, then the newest.
         """
         neighbours = Counter(member.node for member in self._all)
         self._all.sort(key=lambda m: (not m.ready, -neighbours[m.node], m.node))
@@ -228,11 +228,11 @@ class Members:
             self._all.append(Member(name, self._actor_class.remote(name, self._size.gpus_per_worker)))
 
     def close(self) -> None:
-        """End all of them."""
+        """End all workers."""
         self.resize(0)
 
     def lost(self, member: Member, error: Exception) -> None:
-        """It died, or its GPU failed and its process must end."""
+        """Handle a worker that died, or whose GPU failed and whose process must end."""
         if isinstance(error, DeviceError):
             self._last_failure = str(error)
             member.restart()
@@ -240,40 +240,40 @@ class Members:
             member.ask_later()
 
     def probes(self) -> dict[Any, Member]:
-        """Ask those that are not ready and have waited; returns all pending answers."""
+        """Probe workers that are not ready and whose backoff is over; returns all pending probes."""
         for member in self._all:
             if not member.ready and member.probe is None and time.monotonic() >= member.probe_at_s:
                 member.probe = member.actor.ready.remote(self._trainer_ref)
         return {member.probe: member for member in self._all if member.probe is not None}
 
     def probed(self, member: Member, *, starting: bool = False) -> None:
-        """Take the answer of a member.
+        """Handle a finished probe.
 
         Args:
-            member: Its probe is done.
-            starting: Whether a GPU that cannot be used ends the search; later the other workers go on without it.
+            member: The probed worker.
+            starting: An unusable GPU ends the search; later the other workers continue without it.
         """
         probe, member.probe = member.probe, None
         try:
-            member.node, member.pid, there = ray.get(probe)
+            member.node, member.pid, device = ray.get(probe)
         except INFRASTRUCTURE:
             member.ask_later()
         except RayTaskError as error:
             cause = own_error(error)
             if starting or not isinstance(cause, DeviceError):
                 raise cause from None
-            log.warning("%s is not used for now: %s", member.name, cause)
+            log.warning("%s is excluded for now: %s", member.name, cause)
             self.lost(member, cause)
             member.probe_at_s = time.monotonic() + BROKEN_S
         else:
             if self._config.mixed_devices == "refuse":
-                refuse_mixed([*self.devices, there.kind])  # before it evaluates anything
-            self.devices[there.kind] = there.details
+                refuse_mixed([*self.devices, device.kind])  # before it evaluates anything
+            self.devices[device.kind] = device.details
             member.ready, member.failures = (member.node, member.pid) != member.left, 0
             member.probe_at_s = time.monotonic() + backoff_s(1)
 
     def check_present(self, *, working: bool) -> None:
-        """Raise when no worker has been there at all for too long."""
+        """Raise if no worker has been available for too long."""
         now_s = time.monotonic()
         if working or self.ready:
             self._gone_since_s = None
@@ -283,14 +283,14 @@ class Members:
             why = f" ({self._last_failure})" if self._last_failure else ""
             raise WorkerLostError(
                 f"no worker came back within {self._config.retry_deadline_s:g} s{why}; every finished epoch is saved: "
-                "look at the nodes (ray status), then --resume"
+                "check the nodes (ray status), then --resume"
             )
 
     def leave_draining(self, busy: Collection[str]) -> None:
-        """Start workers again elsewhere whose node is about to go. What one is busy with it may finish.
+        """Restart workers of draining nodes elsewhere, once they have finished their evaluation.
 
-        A worker for which there is no room waits for some, and the others go on. The last ones of a cluster that does
-        not grow stay to the end of their node, and so do workers in a placement group, which has no other place.
+        A worker without room waits while the others continue. The last workers of a cluster that does not grow stay
+        until their node is gone, as do workers in a placement group, which cannot move.
         """
         if self._group is not None:
             return
@@ -305,11 +305,11 @@ class Members:
             return
         for member in leaving:
             if member.name not in busy:
-                log.warning("the node of %s is being drained; the worker starts again elsewhere", member.name)
+                log.warning("the node of %s is draining; restarting the worker elsewhere", member.name)
                 member.restart()
 
     def _await_first(self) -> None:
-        """Wait for the workers: for the first up to a deadline, for the others not long. Late ones join later."""
+        """Wait for the first worker up to a deadline, and briefly for the others; late ones join later."""
         ready_s, late_s = (NODE_DEADLINE_S, 0.0) if self._size.elastic else (READY_DEADLINE_S, LATE_S)
         start_s, first_s = time.monotonic(), float("inf")
         while len(self.ready) < len(self._all):
@@ -323,7 +323,7 @@ class Members:
                 )
             if now_s - first_s >= late_s:
                 level = logging.INFO if self._size.elastic else logging.WARNING
-                log.log(level, "%d of %s started; others join when there is room", len(self.ready), self._size)
+                log.log(level, "%d of %s started; others will join when there is room", len(self.ready), self._size)
                 return
             probes = self.probes()
             done, _ = ray.wait(list(probes), num_returns=1, timeout=0.5) if probes else ([], [])
@@ -334,13 +334,13 @@ class Members:
 
 
 def node_alive(node_id: str) -> bool:
-    """Whether a node is in the cluster."""
+    """Return whether a node is alive."""
     return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
 
 
-def _times(there: float, each: float) -> int:
-    """How often a share fits, with room for Ray's rounding."""
-    return int(there / each + 1e-9)
+def _times(free: float, each: float) -> int:
+    """Return how often a share fits, allowing for Ray's rounding."""
+    return int(free / each + 1e-9)
 
 
 def _resources(resources: Mapping[str, float]) -> str:
@@ -348,5 +348,5 @@ def _resources(resources: Mapping[str, float]) -> str:
 
 
 def level_env(level: str | None) -> dict[str, Any] | None:
-    """Runtime environment of processes that run at ``training.cpu_isa``."""
+    """Return the runtime environment for processes at ``training.cpu_isa``."""
     return {"env_vars": level_variables(level)} if level else None

@@ -1,9 +1,9 @@
 """The executor on Ray: long-lived worker actors, fed one architecture at a time, longest first.
 
 The pool runs in the driver. Weights travel as flat arrays through the object store: down, one object with the pieces
-that all architectures of the epoch share and one an architecture with its own; up, one an architecture. Merging waits
-until all are in and goes in architecture order, so the result does not depend on who finished when, nor on how many
-workers there were, as long as all are of one kind of device: nodes may come and go in the middle of an epoch.
+that all architectures of the epoch share, and one per architecture with its own; up, one per architecture. Merging
+waits for all of them and runs in architecture order, so the result does not depend on finishing order or on the number
+of workers, given one kind of device: nodes may come and go in the middle of an epoch.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ log = logging.getLogger(__name__)
 
 
 class RayPool:
-    """Trains on Ray actors.
+    """Executor that trains on Ray actors.
 
     Args:
         trainer: Trains any architecture; sent to every node once.
-        config: How long to retry.
+        config: Retry limits.
         size: Number and size of the workers.
 
     Raises:
-        ResourceError: Not even one worker fits into the cluster, or one cannot use its GPU.
+        ResourceError: No worker fits into the cluster, or one cannot use its GPU.
     """
 
     def __init__(self, trainer: Trainer, config: ExecutionConfig, size: PoolSize) -> None:
@@ -60,7 +60,7 @@ class RayPool:
 
     @property
     def worker_names(self) -> tuple[str, ...]:
-        """The workers that are ready."""
+        """Names of the ready workers."""
         return tuple(member.name for member in self._members.ready)
 
     def worker_pids(self) -> dict[str, int]:
@@ -78,12 +78,12 @@ class RayPool:
         todo = sorted(range(len(requests)), key=lambda i: -self._effort(requests[i].alpha_E, self._inputs))
         attempts = [Attempts() for _ in requests]
         avoid: dict[int, str] = {}
-        answers: dict[int, tuple[EvalResult, Float32Array]] = {}
-        running: dict[Any, tuple[int, Member, float]] = {}  # with when it was sent
+        evaluated: dict[int, tuple[EvalResult, Float32Array]] = {}
+        running: dict[Any, tuple[int, Member, float]] = {}  # index, worker, time sent
         if self._size.elastic:
             self._members.resize(min(self._size.workers, len(requests)))
 
-        while len(answers) < len(requests):
+        while len(evaluated) < len(requests):
             busy = {member.name for _, member, _ in running.values()}
             self._members.leave_draining(busy)
             for member in self._members.ready:
@@ -112,19 +112,19 @@ class RayPool:
                     raise own_error(error) from None
                 self.work.bytes_moved += learned.nbytes
                 self.work.transfer_s += time.perf_counter() - sent - result.seconds
-                answers[i] = (result, learned)
+                evaluated[i] = (result, learned)
                 on_result(requests[i], result)
 
         start = time.perf_counter()
         self._weights.merge(
             [
-                (joined(shared, own), answers[i][1])
+                (joined(shared, own), evaluated[i][1])
                 for i, own in enumerate(owns)
-                if answers[i][0].ok and requests[i].train
+                if evaluated[i][0].ok and requests[i].train
             ]
         )
         self.work.merge_s += time.perf_counter() - start
-        return [answers[i][0] for i in range(len(requests))]
+        return [evaluated[i][0] for i in range(len(requests))]
 
     def weights(self) -> Mapping[str, Float32Array]:
         """See ``Executor``."""
@@ -150,7 +150,7 @@ class RayPool:
     def _lost(
         self, request: EvalRequest, shared: Layout, own: Layout, member: Member, error: Exception, before: Attempts
     ) -> Attempts:
-        """Note a failure; raise when it is one too many."""
+        """Record a failure; raise if it is one too many."""
         now_s = time.monotonic()
         worker_died = isinstance(error, (*WORKER_LOST, DeviceError))
         after = before.after(now_s, node_alive=node_alive(member.node), worker_died=worker_died)
@@ -164,9 +164,9 @@ class RayPool:
             memory = "give workers more memory (fewer workers, smaller training.batch_size), then --resume"
             raise WorkerLostError(
                 f"{what} could not be evaluated: its worker died {after.crashes} times on living nodes, "
-                f"{after.failures} failures in all; alpha={[int(k) for k in request.alpha_E]}, "
-                f"weights {mebibytes:.1f} MiB plus activations; the last failure: {why}"
+                f"{after.failures} failures in total; alpha={[int(k) for k in request.alpha_E]}, "
+                f"weights {mebibytes:.1f} MiB plus activations; last failure: {why}"
                 + ("" if isinstance(error, DeviceError) else f"; {memory}")
             ) from error
-        log.warning("%s was lost with %s (%s); it is evaluated again", what, member.name, why)
+        log.warning("%s was lost with %s (%s); retrying", what, member.name, why)
         return after

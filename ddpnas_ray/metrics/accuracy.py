@@ -1,4 +1,4 @@
-"""Accuracy: the share of examples whose label gets the largest output."""
+"""Accuracy: the fraction of examples whose label has the largest logit."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ if TYPE_CHECKING:
 
 
 def score(outputs: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """Accuracy, in [0, 1].
+    """Return the accuracy, in [0, 1].
 
     Args:
-        outputs: Of every batch, the logits, shape (B, C), and the class numbers, shape (B,).
+        outputs: Per batch, the logits, shape (B, C), and the class numbers, shape (B,).
 
     Raises:
-        ValueError: There is no batch.
+        ValueError: There are no batches.
     """
     hits, count = None, 0
     for logits, labels in outputs:
         found = (logits.argmax(dim=1) == labels).sum()
-        hits = found if hits is None else hits + found  # stays on the device: no wait for each batch
+        hits = found if hits is None else hits + found  # stays on the device: no sync per batch
         count += len(labels)
     if hits is None:
         raise ValueError("accuracy needs at least one batch")

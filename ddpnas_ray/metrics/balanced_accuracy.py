@@ -1,4 +1,4 @@
-"""Balanced accuracy: the mean over classes of the share of their examples that are recognised (mean recall)."""
+"""Balanced accuracy: mean recall over classes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 
 def score(outputs: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """Balanced accuracy over the classes that occur, in [0, 1]: a class counts once, however large it is.
+    """Return the mean recall of the classes that occur, in [0, 1]; classes have equal weight, whatever their size.
 
     Args:
-        outputs: Of every batch, the logits, shape (B, C), and the class numbers, shape (B,).
+        outputs: Per batch, the logits, shape (B, C), and the class numbers, shape (B,).
 
     Raises:
-        ValueError: There is no batch.
+        ValueError: There are no batches.
     """
     hits, counts = [], []
     for logits, labels in outputs:
@@ -26,5 +26,5 @@ def score(outputs: Iterable[tuple[Tensor, Tensor]]) -> float:
     if not counts:
         raise ValueError("balanced accuracy needs at least one batch")
     hits_C, count_C = (sum(parts[1:], start=parts[0]).double() for parts in (hits, counts))
-    there = count_C > 0
-    return float((hits_C[there] / count_C[there]).mean())
+    present = count_C > 0
+    return float((hits_C[present] / count_C[present]).mean())

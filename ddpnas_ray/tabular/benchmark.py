@@ -1,4 +1,4 @@
-"""A benchmark's table, with the column that guides a search and the one that judges its result."""
+"""A tabular benchmark, with the column that guides a search and the one that judges its result."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class Benchmark:
         return cls(table, score, table.column(final, "test", "evaluation.final"))
 
     def probe(self, space: SearchSpace, networks: int, before: Rows) -> Probe:
-        """Random networks to score with a supernet's weights, judged by ``final``."""
+        """Draw random networks to score with a supernet's weights, compared by ``final``."""
         return Probe.make(space, self.table, self.final, networks, before)
 
     def known(self, alphas: Sequence[IntArray]) -> dict[str, list[float]]:
-        """Both scores of every architecture, as ``val: <column>`` and ``test: <column>``."""
+        """Return both scores of every architecture, as ``val: <column>`` and ``test: <column>``."""
         columns = {"val": self.score, "test": self.final}
         return {f"{split}: {name}": [self.table.score(name, a) for a in alphas] for split, name in columns.items()}
 
     def random_search(self, evaluations: int) -> float:
-        """``final`` that random search is expected to reach with as many evaluations."""
+        """Return the expected ``final`` of random search with this many evaluations."""
         return expected_best(self.table.scores[self.score], self.table.scores[self.final], evaluations)

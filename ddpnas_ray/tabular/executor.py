@@ -1,4 +1,4 @@
-"""The executor that reads scores from a table instead of training."""
+"""The tabular executor: reads scores from a table instead of training."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.execution.base import OnResult, ignore_result
 from ddpnas_ray.tabular.table import ScoreTable
 
-_TABLE = 5  # key of the generator that picks a training
+_TABLE = 5  # generator key: picks a training
 
 
 class TableExecutor:
-    """Looks scores up. There are no weights.
+    """Executor that looks scores up; it has no weights.
 
     Args:
         table: The scores.
-        column: Which of them.
-        training: ``mean``: the column itself; ``random``: one of the trainings that there are of an architecture, drawn
-            anew for every query; a number: the training of that seed.
+        column: The column to read.
+        training: ``mean``: the column itself; ``random``: one of the architecture's trainings, redrawn for every
+            query; a number: the training of that seed.
         seed: Keys the draws.
 
     Raises:
-        DataError: The table has no such trainings, or none of some architectures: a search would end at the first.
+        DataError: The table has no such trainings, or lacks them for some architectures.
     """
 
     def __init__(self, table: ScoreTable, column: str, *, training: str | int = "mean", seed: int = 0) -> None:
@@ -43,17 +43,17 @@ class TableExecutor:
         else:
             self._columns = [name for name in table.trainings(column) if name == f"{column}_seed{training}"]
         if not self._columns:
-            there = [name.rpartition("_seed")[2] for name in table.trainings(column)]
+            seeds = [name.rpartition("_seed")[2] for name in table.trainings(column)]
             raise DataError(
                 f"evaluation.training is {training}: {table.source} has "
-                + (f"trainings {', '.join(there)} of {column}" if there else f"no single trainings of {column}")
+                + (f"trainings {', '.join(seeds)} of {column}" if seeds else f"no single trainings of {column}")
                 + "; mean takes the column itself"
             )
         lacking = int(np.isnan([table.scores[name] for name in self._columns]).all(axis=0).sum())
         if lacking:
             raise DataError(
                 f"{table.source}: {self._columns[0]} lacks {lacking:,} of {len(table.row_of):,} architectures, and a "
-                "search may ask for any; name another column with evaluation.score, or another evaluation.training"
+                "search may query any; set evaluation.score to another column, or change evaluation.training"
             )
 
     def evaluate(self, requests: Sequence[EvalRequest], on_result: OnResult | None = None) -> list[EvalResult]:
@@ -78,4 +78,4 @@ class TableExecutor:
         """Nothing to replace."""
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Nothing to release."""

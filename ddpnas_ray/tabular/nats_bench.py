@@ -1,8 +1,7 @@
-"""The official files of NATS-Bench's topology space (NAS-Bench-201), read, checked, and made a table for searches.
+"""Convert the official files of NATS-Bench's topology space (NAS-Bench-201) into a checked table for searches.
 
-They are pickles: unpickling a file executes the code that its author put into it, so read only what comes from the
-benchmark's own download. What is made of them holds no pickle. The official package ``nats_bench`` reads them
-(pip install nats_bench).
+They are pickles: unpickling a file can execute arbitrary code, so read only files from the benchmark's own download.
+The resulting table contains no pickles. The official package ``nats_bench`` reads them (pip install nats_bench).
 
 Neither torch nor ray is imported here. Axes: E edges.
 """
@@ -27,7 +26,7 @@ ARCHIVE = "NATS-tss-v1_0-3ffb9-simple"
 META = "meta.pickle.pbz2"
 EPOCHS = (12, 200)
 COSTS = ("params", "flops")
-DIFFERENT = 10  # in the first five decimals of its millions, which are what the official package compares
+DIFFERENT = 10  # units: the official package compares the first five decimals of its millions
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,10 @@ class DataSet:
     """A data set of the benchmark.
 
     Args:
-        name: Its name in the columns.
+        name: Its name in column names.
         image_size: Side of its images in pixels.
-        classes: How many it has.
-        splits: The columns' split -> the benchmark's name of those images.
+        classes: Number of classes.
+        splits: Split in column names -> the benchmark's name for those images.
     """
 
     name: str
@@ -47,8 +46,8 @@ class DataSet:
     splits: Mapping[str, str]
 
 
-# By the benchmark's names, in the order of the columns: a search takes the first that fit (ScoreTable.column), the
-# validation images of a training on half of CIFAR-10's training images and the test images of one on all of them.
+# By the benchmark's names, in column order. By default a search uses the first that fit (ScoreTable.column): the
+# validation images of a training on half of CIFAR-10's training images, and the test images of one on all of them.
 DATA = {
     "cifar10": DataSet("cifar10", 32, 10, {"train": "train", "test": "ori-test"}),
     "cifar10-valid": DataSet("cifar10valid", 32, 10, {"train": "train", "valid": "x-valid", "test": "ori-test"}),
@@ -59,12 +58,12 @@ DATA = {
 
 @dataclass(frozen=True)
 class Imported:
-    """What the files say.
+    """Content of the official files.
 
     Args:
-        table: A row an architecture, in the benchmark's order, with the columns of ``execution.table``.
-        trainings: (data set, epochs) -> number of trainings -> how many architectures have so many.
-        anomalies: Cost -> how many architectures have a training whose record differs from the exact cost.
+        table: One row per architecture, in the benchmark's order, with the columns of ``tabular.table``.
+        trainings: (data set, epochs) -> number of trainings -> number of architectures with that many.
+        anomalies: Cost -> number of architectures with a training whose record differs from the exact cost.
     """
 
     table: pa.Table
@@ -74,14 +73,14 @@ class Imported:
 
 @dataclass(frozen=True)
 class OfficialFolder:
-    """The unpacked archive: one file an architecture.
+    """The unpacked archive: one file per architecture.
 
     Args:
         path: The folder.
         spec: The space, NAS-Bench-201's.
         texts: Architecture strings in the benchmark's order.
-        alphas: The same as candidates of edges.
-        files: The same as files.
+        alphas: The same architectures as alphas.
+        files: Their files.
     """
 
     path: str
@@ -92,23 +91,23 @@ class OfficialFolder:
 
     @classmethod
     def open(cls, path: str, spec: SpaceSpec) -> OfficialFolder:
-        """Find the files and see that none is missing; no architecture is read yet.
+        """Find the files and check that none is missing, without reading any architecture.
 
         Raises:
             ResourceError: The official package is not installed.
-            DataError: It is no such folder, of another space or incomplete.
+            DataError: Not such a folder, of another space, or incomplete.
         """
         _official()
         folder = Path(path)
         if not (folder / META).is_file():
-            what = f"has no {META}" if folder.is_dir() else "is no folder"
-            raise DataError(f"{path}: {what}; unpack {ARCHIVE}.tar and give its folder")
+            what = f"has no {META}" if folder.is_dir() else "is not a folder"
+            raise DataError(f"{path}: {what}; unpack {ARCHIVE}.tar and pass its folder")
         texts, alphas = _architectures(folder / META, spec)
         files = [folder / f"{i:06d}.pickle.pbz2" for i in range(len(texts))]
         if absent := [file.name for file in files if not file.is_file()]:
             raise DataError(
-                f"{path}: {len(absent):,} of {len(files):,} architectures are missing, {absent[0]} the first; unpack "
-                f"{ARCHIVE}.tar again"
+                f"{path}: {len(absent):,} of {len(files):,} architectures are missing, starting with {absent[0]}; "
+                f"unpack {ARCHIVE}.tar again"
             )
         return cls(path, spec, texts, alphas, files)
 
@@ -117,10 +116,10 @@ class OfficialFolder:
 
         Args:
             names: Data sets, by the benchmark's names.
-            on_read: Told how many are read.
+            on_read: Called with the number of architectures read so far.
 
         Raises:
-            DataError: A file is damaged, is not what the benchmark documents, or contradicts itself.
+            DataError: A file is damaged, contradicts itself, or does not match the benchmark's documentation.
         """
         names = [name for name in DATA if name in set(names)]
         costs = {name: self._costs(DATA[name]) for name in names}
@@ -134,7 +133,7 @@ class OfficialFolder:
                 results = _results(states, epochs, file)
                 if (results.arch_index, results.arch_str) != (i, text):
                     raise DataError(
-                        f"{file}: is of architecture {results.arch_index}, {results.arch_str}; {META} has {text} there"
+                        f"{file}: holds architecture {results.arch_index}, {results.arch_str}; {META} has {text} there"
                     )
                 for name in names:
                     where = f"{file}: {name}, {epochs} epochs"
@@ -153,7 +152,7 @@ class OfficialFolder:
         return Imported(_table(rows, names), counts, {cost: len(found) for cost, found in anomalies.items()})
 
     def _costs(self, data: DataSet) -> dict[str, CostFunction]:
-        """The exact costs of the benchmark's networks."""
+        """Return the exact costs of the benchmark's networks."""
         skeleton = self.spec.target
         target = Target(
             image_size=data.image_size, classes=data.classes, cells=skeleton.cells, channels=skeleton.channels
@@ -166,8 +165,8 @@ def _official() -> Any:
         from nats_bench import api_utils
     except ImportError as error:
         raise ResourceError(
-            "nats_bench is not installed, which reads the official files: pip install nats_bench (it is the extra "
-            "'tables' of this package)"
+            "nats_bench, which reads the official files, is not installed: pip install nats_bench (this package's "
+            "extra 'tables')"
         ) from error
     return api_utils
 
@@ -184,7 +183,7 @@ def _architectures(meta: Path, spec: SpaceSpec) -> tuple[list[str], list[IntArra
     content = _unpickled(meta)
     texts = content.get("meta_archs") if isinstance(content, dict) else None
     if not isinstance(texts, list):
-        raise DataError(f"{meta}: has no list meta_archs; the one of {ARCHIVE} is needed")
+        raise DataError(f"{meta}: has no list meta_archs; use the file of {ARCHIVE}")
     alphas = []
     for i, text in enumerate(texts):
         try:
@@ -201,7 +200,7 @@ def _architectures(meta: Path, spec: SpaceSpec) -> tuple[list[str], list[IntArra
 
 
 def _results(states: Any, epochs: int, file: Path) -> Any:
-    """The official ``ArchResults`` of one length of training."""
+    """Return the official ``ArchResults`` of one training length."""
     try:
         return _official().ArchResults.create_from_state_dict(states[str(epochs)])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -213,7 +212,7 @@ def _trainings(results: Any, name: str, epochs: int, where: str) -> dict[int, An
     listed = sorted(results.dataset_seed.get(name, []))
     held = sorted(seed for of, seed in results.all_results if of == name)
     if not held or listed != held:
-        raise DataError(f"{where}: lists the trainings {_joined(listed)}, holds {_joined(held)}")
+        raise DataError(f"{where}: lists trainings {_joined(listed)}, but holds {_joined(held)}")
     trainings = {seed: results.all_results[name, seed] for seed in held}
     for seed, training in trainings.items():
         if training.get_total_epoch() != epochs:
@@ -222,7 +221,7 @@ def _trainings(results: Any, name: str, epochs: int, where: str) -> dict[int, An
 
 
 def _columns(results: Any, trainings: Mapping[int, Any], name: str, epochs: int, where: str) -> dict[str, float | None]:
-    """Accuracies after the last epoch, mean and single, in percent; seconds of a training."""
+    """Return accuracies after the last epoch, mean and single, in percent, and the mean seconds per training."""
     data, columns = DATA[name], dict[str, float | None]()
     for split, images in data.splits.items():
         try:
@@ -234,7 +233,7 @@ def _columns(results: Any, trainings: Mapping[int, Any], name: str, epochs: int,
             if not 0 <= accuracy <= 100:
                 raise DataError(f"{where}: the training of seed {seed} has an accuracy of {accuracy:g} % on {images}")
         if not math.isclose(mean, own := math.fsum(by_seed.values()) / len(by_seed), abs_tol=1e-6):
-            raise DataError(f"{where}: the mean on {images} is {mean:g} %, that of its trainings {own:g} %")
+            raise DataError(f"{where}: the mean on {images} is {mean:g} %, but its trainings average {own:g} %")
         column = f"{data.name}_{split}_e{epochs}"
         columns |= {column: mean} | {f"{column}_seed{seed}": accuracy for seed, accuracy in by_seed.items()}
     seconds = [math.fsum(training.train_times.values()) for training in trainings.values() if training.train_times]
@@ -243,7 +242,7 @@ def _columns(results: Any, trainings: Mapping[int, Any], name: str, epochs: int,
 
 
 def _accuracy(training: Any, images: str, epochs: int) -> float:
-    """After the last epoch; the official package counts epochs from 0."""
+    """Return the accuracy after the last epoch; the official package counts epochs from 0."""
     last = epochs - 1
     return float(training.train_acc1es[last] if images == "train" else training.eval_acc1es[f"{images}@{last}"])
 

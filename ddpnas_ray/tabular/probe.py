@@ -1,4 +1,4 @@
-"""Random networks scored with a supernet's weights after every epoch: does it rank as the table does (Fig. 7)?
+"""Score random networks with the supernet's weights after every epoch, to compare its ranking with the table (Fig. 7).
 
 Axes: N networks of the probe, E edges.
 """
@@ -23,7 +23,7 @@ from ddpnas_ray.storage.parquet import parquet_bytes, read_parquet
 from ddpnas_ray.tabular.table import ScoreTable
 
 Rows: TypeAlias = Sequence[dict[str, Any]]
-_PROBE = 6  # key of the generator that draws the networks
+_PROBE = 6  # generator key: draws the networks
 ROWS = pa.schema(
     [
         ("epoch", pa.int32()),  # epochs trained, from 1
@@ -37,12 +37,12 @@ ROWS = pa.schema(
 
 @dataclass
 class Probe:
-    """Measures, and remembers what it measured.
+    """Scores the same networks after every epoch and keeps the measurements.
 
     Args:
         alphas_NE: The networks.
         truth_N: Their scores in the table.
-        rows: What was measured so far, as ``ROWS``.
+        rows: Measurements so far, as ``ROWS``.
     """
 
     alphas_NE: IntArray
@@ -51,14 +51,14 @@ class Probe:
 
     @classmethod
     def make(cls, space: SearchSpace, table: ScoreTable, column: str, networks: int, before: Rows = ()) -> Probe:
-        """The same networks for every seed.
+        """Draw the networks, the same for every seed.
 
         Args:
-            space: Drawn from uniformly.
-            table: Knows them.
-            column: What they are compared by.
-            networks: How many.
-            before: What a run that goes on has measured.
+            space: Sampled uniformly.
+            table: Gives their true scores.
+            column: The column to compare with.
+            networks: Number of networks.
+            before: Measurements of a resumed run.
         """
         problem = Problem(space, initial_state(space, 0).theta_EK, space.generable_EK)
         drawn = random_alphas(problem, 10 * networks, rng_for(0, _PROBE))
@@ -67,7 +67,7 @@ class Probe:
         return cls(alphas_NE, truth_N, list(before))
 
     def measure(self, executor: Executor, state: SearchState) -> None:
-        """Score all networks with the weights of this moment, once an epoch."""
+        """Score all networks with the current weights, once per epoch."""
         self.rows = [row for row in self.rows if row["epoch"] <= state.epoch]
         if not state.epoch or any(row["epoch"] == state.epoch for row in self.rows):
             return
@@ -79,22 +79,22 @@ class Probe:
             )
 
     def tau_by_epoch(self) -> dict[int, float]:
-        """See the function of that name."""
+        """See the function ``tau_by_epoch``."""
         return tau_by_epoch(self.rows)
 
     def table(self) -> bytes:
-        """``probe.parquet``."""
+        """Return the content of ``probe.parquet``."""
         return parquet_bytes(pa.Table.from_pylist(self.rows, schema=ROWS))
 
 
 def read_probe(data: bytes) -> Rows:
-    """The rows of ``probe.parquet``."""
+    """Read the rows of ``probe.parquet``."""
     rows: Rows = read_parquet(data).select(ROWS.names).to_pylist()
     return rows
 
 
 def tau_by_epoch(rows: Rows) -> dict[int, float]:
-    """Kendall's tau between inherited scores and the table's, by epochs trained; NaN where it is not defined."""
+    """Return Kendall's tau between inherited and table scores by epochs trained; NaN where undefined."""
     from scipy.stats import kendalltau
 
     taus = {}

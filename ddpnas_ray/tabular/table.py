@@ -1,11 +1,11 @@
-"""Scores read from a table instead of trained: what makes searches comparable with known accuracies, in milliseconds.
+"""Tabular scores: searches against known accuracies, in milliseconds and without training.
 
-The table is one Parquet file with a row an architecture of the whole space (docs/tables.md):
+The table is one Parquet file with one row per architecture of the whole space (docs/tables.md):
 
 - ``alpha``: list of integers, the candidate of every edge; or ``arch_str``: the architecture string of NAS-Bench-201.
 - scores, one column each, named ``<data>_<split>_e<epochs>``, such as ``cifar10_test_e200``: the mean over trainings;
-  ``<data>_<split>_e<epochs>_seed<seed>`` is one training. Fractions, or percentages where the file's metadata have
-  ``unit`` = ``percent`` or, without that, where a score exceeds 1.
+  ``<data>_<split>_e<epochs>_seed<seed>`` is one training. Fractions, or percentages if the file's metadata has
+  ``unit`` = ``percent`` or, without a unit, if a score exceeds 1.
 
 Neither torch nor ray is imported here. Axes: N architectures, E edges.
 """
@@ -50,7 +50,7 @@ class ScoreTable:
 
     @classmethod
     def read(cls, path: str, space: SearchSpace, encode: Callable[[dict[str, Any]], IntArray]) -> ScoreTable:
-        """Read a table and check it whole.
+        """Read a table and check all of it.
 
         Args:
             path: A Parquet file.
@@ -58,7 +58,7 @@ class ScoreTable:
             encode: Genotype -> alpha_E, for tables with architecture strings.
 
         Raises:
-            DataError: It cannot be read, is of another space or incomplete, or a score is out of range.
+            DataError: It cannot be read, is for another space, is incomplete, or has a score out of range.
         """
         try:
             data = Path(path).read_bytes()
@@ -70,41 +70,41 @@ class ScoreTable:
         names = [name for name in table.column_names if NAME.fullmatch(name)]
         if not names:
             raise DataError(
-                f"{path}: no column of scores; their names are <data>_<split>_e<epochs>, such as cifar10_val_e12"
+                f"{path}: no score columns; their names are <data>_<split>_e<epochs>, such as cifar10_val_e12"
             )
         unit = (table.schema.metadata or {}).get(b"unit", b"").decode()
         scores = {name: _scores(table, name, unit, path) for name in names}
         return cls(row_of, scores, hashlib.sha256(data).hexdigest(), path)
 
     def column(self, name: str | None, split: str, key: str) -> str:
-        """A column by name; without one that of the split with the fewest epochs (``val``) or the most (``test``), the
-        first in the file where there are several.
+        """Find a column by name; without a name, the split's column with the fewest (``val``) or most epochs
+        (``test``), the first of equals.
 
         Raises:
-            DataError: There is none, or it is of another split.
+            DataError: There is none, or it belongs to another split.
         """
         means = [column for column in self.scores if split_of(column) == split and not NAME.fullmatch(column)["seed"]]  # type: ignore[index]
         if name is None:
             if not means:
-                raise DataError(f"{self.source}: no column of the {split} split; {key} needs one")
+                raise DataError(f"{self.source}: no column for the {split} split; {key} needs one")
             return (min if split == "val" else max)(means, key=epochs_of)
         if name not in self.scores:
             raise DataError(f"{key}: {self.source} has no column {name!r}{did_you_mean(name, self.scores)}")
         if split_of(name) != split:
-            raise DataError(f"{key}: {name} is of the {split_of(name)} split; {split} is needed here")
+            raise DataError(f"{key}: {name} is a column of the {split_of(name)} split; {split} is needed")
         return name
 
     def trainings(self, column: str) -> list[str]:
-        """The columns of the single trainings that a column is the mean of."""
+        """List the columns of the single trainings that a column averages."""
         return [name for name in self.scores if name.startswith(f"{column}_seed")]
 
     def score(self, column: str, alpha_E: IntArray) -> float:
-        """One score, a fraction."""
+        """Return one score, a fraction."""
         return float(self.scores[column][self.row_of[tuple(int(k) for k in alpha_E)]])
 
 
 def split_of(column: str) -> str:
-    """``train``, ``val`` or ``test``.
+    """Return the split of a column: ``train``, ``val`` or ``test``.
 
     Example:
         >>> split_of("cifar10valid_valid_e12")
@@ -116,16 +116,16 @@ def split_of(column: str) -> str:
 
 
 def epochs_of(column: str) -> int:
-    """How long the networks were trained."""
+    """Return the number of training epochs behind a column."""
     match = NAME.fullmatch(column)
     assert match is not None, column
     return int(match["epochs"])
 
 
 def expected_best(val_N: FloatArray, final_N: FloatArray, evaluations: int) -> float:
-    """What random search finds, exactly: E[final score of the one with the best val score of n distinct ones].
+    """Return the exact expectation of random search: the final score of the best by val of n distinct architectures.
 
-    Of N architectures in falling order of val, the r-th (from 0) is the best of n with probability
+    Of N architectures sorted by descending val, the r-th (from 0) is the best of n with probability
     C(N - r - 1, n - 1) / C(N, n).
 
     Example:
@@ -135,7 +135,7 @@ def expected_best(val_N: FloatArray, final_N: FloatArray, evaluations: int) -> f
     order, n, size = np.argsort(-val_N, kind="stable"), min(evaluations, len(val_N)), len(val_N)
     r = np.arange(size - n)
     p_R = n / size * np.concatenate([[1.0], np.cumprod((size - r - n) / np.maximum(1, size - r - 1))])
-    return math.fsum(p_R * final_N[order[: size - n + 1]])  # exact, whatever the number of threads
+    return math.fsum(p_R * final_N[order[: size - n + 1]])  # exact for any number of threads
 
 
 def _alphas(table: pa.Table, encode: Callable[[dict[str, Any]], IntArray], path: str) -> list[tuple[int, ...]]:
@@ -144,24 +144,24 @@ def _alphas(table: pa.Table, encode: Callable[[dict[str, Any]], IntArray], path:
             return [tuple(map(operator.index, alpha)) for alpha in table.column("alpha").to_pylist()]
         except TypeError as error:
             kind = table.schema.field("alpha").type
-            raise DataError(f"{path}: column alpha holds {kind}; a list of integers a row is needed") from error
+            raise DataError(f"{path}: column alpha holds {kind}; a list of integers per row is needed") from error
     if "arch_str" not in table.column_names:
-        raise DataError(f"{path}: neither a column alpha nor arch_str says which architecture a row is")
+        raise DataError(f"{path}: no column alpha or arch_str, which name the architecture of each row")
     try:
         return [tuple(encode({"arch_str": text}).tolist()) for text in table.column("arch_str").to_pylist()]
     except GenotypeError as error:
-        raise DataError(f"{path}: column arch_str is not of this space: {error}") from error
+        raise DataError(f"{path}: column arch_str does not fit this space: {error}") from error
 
 
 def _rows(alphas: list[tuple[int, ...]], space: SearchSpace, path: str) -> dict[tuple[int, ...], int]:
     candidates = [len(edge.candidates) for edge in space.edges]
     for i, alpha in enumerate(alphas):
         if len(alpha) != len(candidates) or not all(0 <= k < n for k, n in zip(alpha, candidates, strict=True)):
-            raise DataError(f"{path}: row {i}: alpha {list(alpha)} is no architecture of space {space.name!r}")
+            raise DataError(f"{path}: row {i}: alpha {list(alpha)} is not an architecture of space {space.name!r}")
     row_of = {alpha: i for i, alpha in enumerate(alphas)}
     if len(row_of) < len(alphas):
-        twice = next(alpha for i, alpha in enumerate(alphas) if row_of[alpha] != i)
-        raise DataError(f"{path}: alpha {list(twice)} has more than one row")
+        duplicate = next(alpha for i, alpha in enumerate(alphas) if row_of[alpha] != i)
+        raise DataError(f"{path}: duplicate rows of alpha {list(duplicate)}")
     if len(row_of) < (needed := math.prod(candidates)):
         raise DataError(
             f"{path}: has {len(row_of):,} architectures; a table of space {space.name!r} needs all {needed:,}"

@@ -1,7 +1,7 @@
-"""A task: all that a network is trained for. ``Trainer``, executors and commands know nothing else about data.
+"""Tasks: data, loss and metric. ``Trainer``, executors and commands know nothing else about data.
 
 A new task is one module with a function that returns a ``Task``, named ``module:function`` in the configuration:
-``task: {name: "my_lab.ages:make", oldest: 100}``. The built-in ones are the folders of ``ddpnas_ray/tasks``.
+``task: {name: "my_lab.ages:make", oldest: 100}``. The built-in tasks are the folders of ``ddpnas_ray/tasks``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ METRICS = Kind("metric", "ddpnas_ray.metrics", function="score", returns="a scor
 
 
 class Batch(NamedTuple):
-    """Examples that are processed together: what the network takes, and what its outputs are compared with.
+    """Inputs and targets of one batch of examples.
 
-    Both are tensors whose first axis is the example, or dictionaries, tuples or lists of such.
+    Both are tensors whose first axis is the example, or dictionaries, tuples or lists of such tensors.
     """
 
     inputs: Any
@@ -35,8 +35,8 @@ class Metric:
     """A score of a network's outputs: higher is better, in [-1, 1], finite (Eq. 2).
 
     Args:
-        name: What reports call it.
-        score: (outputs, targets) of every batch -> the score of all examples.
+        name: Name in reports.
+        score: (outputs, targets) of every batch -> the score over all examples.
     """
 
     name: str
@@ -44,25 +44,25 @@ class Metric:
 
 
 class Task(Protocol):
-    """What networks are trained for. It is pickled to every worker, with its data; large arrays should be NumPy's.
+    """Data, loss and metric of a search. Pickled to every worker with its data; large arrays should be NumPy arrays.
 
     Batches are on the CPU and are pure functions of the arguments: every architecture of an epoch trains on the same
-    examples in the same order, in whatever process. Data may be sorted, so what stands for all of it is drawn.
+    examples in the same order, in any process. Data may be sorted, so subsets must be drawn at random.
     """
 
     @property
     def name(self) -> str:
-        """The data in a word."""
+        """Short name of the data."""
         ...
 
     @property
     def inputs(self) -> Inputs:
-        """What networks are built for."""
+        """Input shape and number of outputs of the networks."""
         ...
 
     @property
     def metric(self) -> Metric:
-        """What validation measures."""
+        """Validation metric."""
         ...
 
     @property
@@ -72,52 +72,52 @@ class Task(Protocol):
 
     @property
     def train_examples(self) -> int:
-        """How many examples there are to train on."""
+        """Number of training examples."""
         ...
 
     @property
     def val_examples(self) -> int:
-        """How many examples there are to score on."""
+        """Number of validation examples."""
         ...
 
     def training_batches(self, epoch: int, seed: int, batch_size: int) -> Iterable[Batch]:
-        """An epoch's training examples, augmented, in its order; batches are full, unless there is only one."""
+        """Yield an epoch's augmented training examples in its order; batches are full, unless there is only one."""
         ...
 
     def calibration_batches(self, examples: int, seed: int, batch_size: int) -> Iterable[Batch]:
-        """At most so many training examples that stand for all, not augmented; batches of equal size, at least one."""
+        """Yield at most ``examples`` representative training examples, not augmented, in one or more equal batches."""
         ...
 
     def validation_batches(self, batch_size: int) -> Iterable[Batch]:
-        """Every validation example once, not augmented."""
+        """Yield every validation example once, not augmented."""
         ...
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """The batch's loss, a scalar to minimise."""
+        """Return the batch's loss, a scalar to minimise."""
         ...
 
     def chance(self) -> float | None:
-        """The score of the best constant output; None where that means nothing."""
+        """Return the score of the best constant output; None if that is meaningless."""
         ...
 
     def excerpt(self, examples: int, seed: int) -> Task:
-        """The same task on at most so many training and so many validation examples that stand for all."""
+        """Return the same task on at most ``examples`` representative training and as many validation examples."""
         ...
 
 
 def find_task(name: str, key: str = "task.name") -> Callable[..., Task]:
-    """The function that makes a task: a built-in's name, or ``module:function`` of one's own.
+    """Find the function that makes a task: a built-in's name, or your own ``module:function``.
 
     Raises:
-        ConfigError: Nothing of that name can be imported.
+        ConfigError: The name cannot be imported.
     """
     return TASKS.find(name, key)
 
 
 def find_metric(name: str, key: str = "task.metric") -> Metric:
-    """A metric: a file of ``ddpnas_ray/metrics`` by name, or ``module:function`` of one's own.
+    """Find a metric: a file of ``ddpnas_ray/metrics`` by name, or your own ``module:function``.
 
     Raises:
-        ConfigError: Nothing of that name can be imported.
+        ConfigError: The name cannot be imported.
     """
     return Metric(name.partition(":")[0].rpartition(".")[2], METRICS.find(name, key))

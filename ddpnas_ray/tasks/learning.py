@@ -1,4 +1,4 @@
-"""Whether a search can learn from its data, and whether it did: warnings of one line each."""
+"""One-line warnings when a search is unlikely to learn, or has not learned."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-MIN_STEPS = 10  # optimiser steps an epoch; the quick start has 11
+MIN_STEPS = 10  # optimiser steps per epoch; the quick start has 11
 STANDARD_ERRORS = 3
 MARGIN = 0.05  # of the way from chance to a perfect score
 
 
 def few_steps(examples: int, batch_size: int) -> list[str]:
-    """A warning where an epoch has fewer than ten optimiser steps.
+    """Warn if an epoch has fewer than ten optimiser steps.
 
     Args:
         examples: Training examples.
-        batch_size: Examples a step; an incomplete last batch counts only where it is the only one.
+        batch_size: Examples per step; an incomplete last batch counts only if it is the only one.
 
     Example:
         >>> few_steps(719, 64)
@@ -28,7 +28,7 @@ def few_steps(examples: int, batch_size: int) -> list[str]:
     steps = examples // batch_size or 1
     if examples == 0 or steps >= MIN_STEPS:
         return []
-    made = f"training makes {steps} step{'' if steps == 1 else 's'} an epoch ({examples} examples, batch {batch_size})"
+    made = f"training makes {steps} step{'' if steps == 1 else 's'} per epoch ({examples} examples, batch {batch_size})"
     most = examples // MIN_STEPS
     if most < 2:
         return [f"{made}, which may be too few to learn anything; {MIN_STEPS} need at least {2 * MIN_STEPS} examples"]
@@ -39,12 +39,12 @@ def few_steps(examples: int, batch_size: int) -> list[str]:
 
 
 def near_chance(scores: Sequence[float], chance: float, examples: int) -> list[str]:
-    """A warning where scores are no better than that of a constant output.
+    """Warn if scores are no better than those of a constant output.
 
-    Near is at most 3 binomial standard errors above chance, or 5 % of the way to a perfect score, whichever is more.
+    Near means at most 3 binomial standard errors above chance, or 5 % of the way to a perfect score, whichever is more.
 
     Args:
-        scores: Scores of the last epoch's architectures, fractions; failed ones may be NaN.
+        scores: Scores of the last epoch's architectures, fractions; NaN where an evaluation failed.
         chance: The score of the best constant output, such as the share of the most frequent class.
         examples: Validation examples.
 
@@ -60,13 +60,13 @@ def near_chance(scores: Sequence[float], chance: float, examples: int) -> list[s
     near = chance + max(STANDARD_ERRORS * error, MARGIN * (1 - chance))
     if near >= 1:
         return [
-            f"{examples} validation example{'' if examples == 1 else 's'}, of which a constant output scores "
-            f"{chance:.4f}, are too few to tell scores from chance (mean of the last epoch {mean:.4f}); add others"
+            f"{examples} validation example{'' if examples == 1 else 's'}, on which a constant output scores "
+            f"{chance:.4f}, are too few to tell scores from chance (mean of the last epoch {mean:.4f}); add more"
         ]
     if mean > near:
         return []
     return [
         f"scores are near chance: the last epoch's mean is {mean:.4f}, a constant output scores {chance:.4f}, and up "
-        f"to {near:.4f} is no sign of learning; the result means nothing: more steps an epoch (training.batch_size), "
-        "another training.lr, or more examples"
+        f"to {near:.4f} is no sign of learning; the result is meaningless: try more steps per epoch "
+        "(training.batch_size), another training.lr, or more examples"
     ]

@@ -1,6 +1,6 @@
-"""``training.cpu_isa``: one instruction set for all CPU libraries, so that CPUs of several models agree.
+"""``training.cpu_isa``: one instruction set for all CPU libraries, so that different CPU models agree.
 
-The variables are read when the libraries load, NumPy's included: a command starts itself again with them.
+The libraries, NumPy included, read the variables when they load, so a command re-executes itself with them.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from ddpnas_ray.training.device import ONEDNN_LEVELS, cpu_model, cpuinfo, numpy_
 
 
 def level_variables(level: str | None) -> dict[str, str]:
-    """Environment variables that make PyTorch's libraries and NumPy use one instruction set; read when they load.
+    """Return the environment variables that make PyTorch's libraries and NumPy use one instruction set.
 
-    MKL's mode COMPATIBLE gives equal results on CPUs of every vendor; its other modes are Intel's.
+    MKL's mode COMPATIBLE gives equal results on CPUs of every vendor; its other modes are for Intel only.
 
     Args:
         level: ``training.cpu_isa``.
@@ -51,16 +51,16 @@ def require_level(level: str | None) -> None:
     if not wanted.items() <= os.environ.items():
         variables = shlex.join(f"{name}={value}" for name, value in wanted.items())
         raise ResourceError(
-            f"training.cpu_isa is {level}, and this process was started without it; start Python or Ray "
-            f"with these variables: {variables}"
+            f"training.cpu_isa is {level}, but this process started without it; start Python or Ray with these "
+            f"variables: {variables}"
         )
 
 
 def use_level(level: str | None) -> None:
-    """Start this command again at ``training.cpu_isa``, unless it is: NumPy has chosen its instruction set already.
+    """Re-execute this command at ``training.cpu_isa`` if needed: NumPy has already chosen its instruction set.
 
     Raises:
-        ResourceError: The CPU lacks it, or this process is not a command's own.
+        ResourceError: The CPU lacks it, or this process was not started by a command.
     """
     variables, main = level_variables(level), sys.modules["__main__"].__spec__
     command = (main is not None and main.name.startswith("ddpnas_ray.")) or Path(sys.argv[0]).name == "ddpnas"

@@ -1,7 +1,7 @@
 """Kinds of device: results are bit-equal on one kind only, so every evaluation records its own.
 
-A kind is the CPU's model and the instruction sets that PyTorch's libraries use, or the GPU's model with CUDA and cuDNN;
-with the build of PyTorch in both cases. torch is imported inside functions only.
+A kind is the CPU model and the instruction sets that PyTorch's libraries use, or the GPU model with CUDA and cuDNN;
+both with the PyTorch build. torch is imported inside functions only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from ddpnas_ray.core.errors import DeviceError
 
-# oneDNN's levels on x86, lowest first, with what a CPU needs for each; other instruction sets are not ordered by it.
+# oneDNN's levels on x86, lowest first, with the CPU flag that each needs; it does not order other instruction sets.
 ONEDNN_LEVELS = {
     "sse41": "sse4_1",
     "avx": "avx",
@@ -35,11 +35,11 @@ ONEDNN_LEVELS = {
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What trains in one process.
+    """Training device of one process.
 
     Args:
         kind: One line; equal for devices that should give bit-equal results: ``cpu amd-25-1-1 avx2 torch-2.14.1``.
-        details: What it is made of, plain values.
+        details: The parts of ``kind``, plain values.
     """
 
     kind: str
@@ -48,7 +48,7 @@ class Device:
 
 @cache
 def find_device(where: str) -> Device:
-    """The device that this process trains on; imports torch.
+    """Find the device that this process trains on; imports torch.
 
     Args:
         where: ``cpu`` or ``cuda``.
@@ -57,13 +57,13 @@ def find_device(where: str) -> Device:
 
 
 def try_device(where: str) -> None:
-    """Use the GPU once: a driver too old for this PyTorch, or a GPU without kernels in it, is told before a search.
+    """Use the GPU once, so that a driver too old for this PyTorch, or a GPU without kernels, fails before a search.
 
     Args:
-        where: ``cpu``, of which nothing is asked, or ``cuda``.
+        where: ``cpu`` (not checked) or ``cuda``.
 
     Raises:
-        DeviceError: A convolution or a product of matrices fails there.
+        DeviceError: A convolution or a matrix product fails on it.
     """
     if where == "cpu":
         return
@@ -76,21 +76,21 @@ def try_device(where: str) -> None:
         images = torch.ones(1, 4, 8, 8, device=where)
         features = torch.nn.functional.conv2d(images, torch.ones(4, 4, 3, 3, device=where), padding=1)
         float((features.flatten(1) @ features.flatten(1).T).sum())
-    except (RuntimeError, AssertionError) as error:  # the latter from a PyTorch for CPUs
+    except (RuntimeError, AssertionError) as error:  # the latter from a CPU-only PyTorch
         archs = " ".join(torch.cuda.get_arch_list())
         built = f"CUDA {torch.version.cuda} and {archs}" if torch.version.cuda else "CPUs"
         raise DeviceError(
             f"{found} cannot be used by PyTorch {torch.__version__}, built for {built}: {first_line(error)}; "
-            "update the GPU's driver, install the PyTorch built for driver and GPU, or set execution.gpus_per_worker=0"
+            "update the driver, install a PyTorch built for driver and GPU, or set execution.gpus_per_worker=0"
         ) from error
 
 
 def set_precision(precision: str, where: str) -> None:
-    """How convolutions and matrix products multiply float32 on a GPU; PyTorch's default is TF32 for the former alone.
+    """Set how convolutions and matrix products use float32 on a GPU; PyTorch defaults to TF32 for convolutions only.
 
     Args:
-        precision: ``training.precision``; under bf16 what stays in float32 has PyTorch's default.
-        where: ``cpu``, which is left as it is, or ``cuda``.
+        precision: ``training.precision``; under bf16, operations left in float32 use PyTorch's default.
+        where: ``cpu`` (unchanged) or ``cuda``.
     """
     if where == "cpu":
         return
@@ -101,7 +101,7 @@ def set_precision(precision: str, where: str) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text, without full stop; its type where it has none."""
+    """First line of an error's text, without the full stop; the error's type if it has no text."""
     return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
@@ -141,7 +141,7 @@ def _cpu(info: Mapping[str, str]) -> Device:
 
 
 def cpuinfo() -> dict[str, str]:
-    """The first processor of ``/proc/cpuinfo``; empty on systems without it."""
+    """Fields of the first processor in ``/proc/cpuinfo``; empty on systems without it."""
     path = Path("/proc/cpuinfo")
     text = path.read_text() if path.exists() else ""
     pairs = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
@@ -167,14 +167,14 @@ def cpu_model(info: Mapping[str, str]) -> str:
 
 
 def onednn_level(flags: set[str], variables: Mapping[str, str]) -> str:
-    """The highest level that oneDNN uses: the CPU's, or a lower one that ``ONEDNN_MAX_CPU_ISA`` allows.
+    """Return the highest level that oneDNN uses: the CPU's, or a lower limit set by ``ONEDNN_MAX_CPU_ISA``.
 
     Args:
-        flags: The CPU's, as ``/proc/cpuinfo`` writes them.
+        flags: The CPU's flags, as in ``/proc/cpuinfo``.
         variables: The environment.
 
     Returns:
-        A key of ``ONEDNN_LEVELS``; empty where the CPU has none of them.
+        A key of ``ONEDNN_LEVELS``; empty if the CPU has none of them.
 
     Example:
         >>> onednn_level({"sse4_1", "avx", "avx2"}, {"ONEDNN_MAX_CPU_ISA": "AVX"})
@@ -187,7 +187,7 @@ def onednn_level(flags: set[str], variables: Mapping[str, str]) -> str:
 
 
 def numpy_simd(which: str = "found") -> list[str]:
-    """Instruction sets beyond NumPy's baseline that it chose, or did not choose."""
+    """Instruction sets beyond NumPy's baseline that it uses (``found``), or does not (``not found``)."""
     config: Any = np.show_config(mode="dicts")
     return list(config.get("SIMD Extensions", {}).get(which, []))
 

@@ -1,4 +1,4 @@
-"""One epoch of training, BatchNorm statistics, and outputs to score, over batches that the caller provides."""
+"""Train one epoch, recompute BatchNorm statistics, and compute outputs, on the caller's batches."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ def train_epoch(
     config: TrainingConfig,
     lr: float,
 ) -> float:
-    """One epoch of SGD or AdamW, its state starting fresh.
+    """Train one epoch with SGD or AdamW, starting from a fresh optimiser state.
 
     Args:
-        network: A network whose parameters are views of ``whole`` (``weights.bind``); changed.
-        whole: All its weights as one tensor: one optimiser step and one norm serve them all.
-        layout: Where each parameter lies in ``whole``.
+        network: A network whose parameters are views of ``whole`` (``weights.bind``); updated in place.
+        whole: All its weights as one tensor: one optimiser step and one norm cover them all.
+        layout: Position of each parameter in ``whole``.
         batches: The epoch's training batches, on the network's device.
         loss_of: The task's loss.
-        config: How to train.
+        config: Training options.
         lr: Learning rate of the whole epoch.
 
     Returns:
-        The mean loss of the batches; not finite where training diverged.
+        The mean loss over batches; not finite if training diverged.
     """
     step = _optimizer_step(whole, layout, config, lr)
     network.train()
-    # Statistics that are recomputed before scoring need not be tracked while training.
+    # No need to track statistics that are recomputed before scoring.
     _track_statistics(network, config.bn_images == 0)
     total, count = torch.zeros((), device=whole.device), 0
     for batch in batches:
@@ -65,9 +65,9 @@ def recompute_batch_norm(
 
     Args:
         network: The network; left in training mode.
-        batches: Batches of equal size, not augmented: the cumulative average counts batches, not examples.
-        config: For the precision.
-        device: Where the network is.
+        batches: Batches of equal size, not augmented: the cumulative average weights batches, not examples.
+        config: Gives the precision.
+        device: The network's device.
     """
     _track_statistics(network, True)
     norms = _norms(network)
@@ -76,7 +76,7 @@ def recompute_batch_norm(
     network.train()
     for count, batch in enumerate(batches, start=1):
         for norm in norms:
-            norm.momentum = 1.0 / count  # cumulative average; ``None`` makes torch read the count back from the GPU
+            norm.momentum = 1.0 / count  # cumulative average; with ``None`` torch reads the count back from the GPU
         with _autocast(device, config):
             network(batch.inputs)
 
@@ -85,7 +85,7 @@ def recompute_batch_norm(
 def outputs(
     network: nn.Module, batches: Iterable[Batch], config: TrainingConfig, device: torch.device
 ) -> Iterator[tuple[Tensor, Batch]]:
-    """The network's outputs in evaluation mode, batch by batch, as they are asked for."""
+    """Yield the network's outputs in evaluation mode, batch by batch."""
     network.eval()
     for batch in batches:
         with _autocast(device, config):
@@ -95,7 +95,7 @@ def outputs(
 
 @contextmanager
 def fixed_threads(threads: int) -> Iterator[None]:
-    """Run with so many CPU threads, and put the old number back."""
+    """Run the block with this number of CPU threads, then restore the previous one."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -105,10 +105,10 @@ def fixed_threads(threads: int) -> Iterator[None]:
 
 
 def initial_weights(make: Callable[[], nn.Module], torch_seed: int) -> tuple[dict[str, Tensor], nn.Module]:
-    """Build a supernet with weights that depend on the seed alone.
+    """Build a supernet with weights that depend on the seed only.
 
     Returns:
-        Its parameters by name, and the supernet without storage (it still knows the pieces of every architecture).
+        Its parameters by name, and the supernet without storage (it still maps architectures to their pieces).
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed)
@@ -117,7 +117,7 @@ def initial_weights(make: Callable[[], nn.Module], torch_seed: int) -> tuple[dic
 
 
 def _optimizer_step(whole: nn.Parameter, layout: Layout, config: TrainingConfig, lr: float) -> Callable[[], object]:
-    """One step on the flat buffer, whatever ``training.optimizer`` and ``training.decay`` say."""
+    """Return the optimiser step on the flat buffer, per ``training.optimizer`` and ``training.decay``."""
     decay = config.weight_decay if config.decay == "all" else 0.0
     optimizer: torch.optim.Optimizer
     if config.optimizer == "sgd":

@@ -26,19 +26,19 @@ from ddpnas_ray.training.epoch import fixed_threads, initial_weights, outputs, r
 if TYPE_CHECKING:
     from torch import nn
 
-_DROPOUT, _WEIGHTS = 3, 4  # keys of generators: what a network draws itself, and the supernet's first weights
+_DROPOUT, _WEIGHTS = 3, 4  # generator keys: random draws inside a network, and the supernet's initial weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trainer:
-    """What a worker needs to train any architecture.
+    """Trains and scores any architecture of a search.
 
     Args:
         spec: Builds the networks.
-        task: What they are trained for.
-        config: How to train.
+        task: Data, loss and metric.
+        config: Training options.
         seed: Keys the order of examples, augmentation and dropout.
-        device: Where to train, ``cpu`` or ``cuda``.
+        device: ``cpu`` or ``cuda``.
     """
 
     spec: SpaceSpec
@@ -48,7 +48,7 @@ class Trainer:
     device: str = "cpu"
 
     def supernet(self) -> tuple[dict[str, Float32Array], Supernet]:
-        """The first weights by name, and the supernet without storage."""
+        """Return the initial weights by name, and the supernet without storage."""
         seed = int(rng_for(self.seed, _WEIGHTS).integers(2**63))
         make = cast("Callable[[], nn.Module]", partial(self.spec.supernet, self.task.inputs))
         tensors, supernet = initial_weights(make, seed)
@@ -60,20 +60,20 @@ class Trainer:
     ) -> tuple[EvalResult, Float32Array]:
         """Train one architecture for an epoch from the given weights and score it on the validation split.
 
-        On one kind of device the result depends on the arguments and this object alone: not on the process, the worker
-        or what ran before.
+        On one kind of device the result depends only on the arguments and this object, not on the process, the worker
+        or earlier evaluations.
 
         Args:
             request: The architecture, its epoch and learning rate.
-            layout: Where the architecture's weights lie in ``flat``.
-            flat: The weights, float32; left as they are.
+            layout: Positions of the architecture's weights in ``flat``.
+            flat: The weights, float32; not modified.
 
         Returns:
             The result, and the new weights in the same layout (the given ones where ``request.train`` is False).
 
         Raises:
             ResourceError: ``training.cpu_isa`` is not in effect.
-            ConfigError: The task's metric left [-1, 1].
+            ConfigError: The task's metric is outside [-1, 1].
         """
         require_level(self.config.cpu_isa)
         start_s, start = time.time(), time.perf_counter()
@@ -81,7 +81,7 @@ class Trainer:
             torch.manual_seed(int(rng_for(self.seed, request.epoch, request.architecture, _DROPOUT).integers(2**63)))
             network = self.spec.build(request.alpha_E, self.task.inputs)
             buffer = torch.empty(flat.shape, dtype=torch.float32)
-            np.copyto(buffer.numpy(), flat)  # a copy: what comes from the object store must not be written to
+            np.copyto(buffer.numpy(), flat)  # a copy: arrays from the object store are read-only
             whole = bind(network, layout, buffer.to(self.device))
             network.to(self.device)
             loss, built = 0.0, time.perf_counter()
@@ -108,27 +108,27 @@ class Trainer:
         return result, weights
 
     def train(self, network: nn.Module, whole: nn.Parameter, layout: Layout, epoch: int, lr: float) -> float:
-        """Train for an epoch; see ``train_epoch``."""
+        """Train one epoch; see ``train_epoch``."""
         batches = self._ready(self.task.training_batches(epoch, self.seed, self.config.batch_size))
         return train_epoch(network, whole, layout, batches, self.task.loss, self.config, lr)
 
     def calibrate(self, network: nn.Module) -> None:
-        """Recompute BatchNorm's statistics on ``training.bn_images`` training examples; 0 leaves them."""
+        """Recompute BatchNorm statistics on ``training.bn_images`` training examples; 0 keeps them."""
         if self.config.bn_images:
             batches = self.task.calibration_batches(self.config.bn_images, self.seed, self.config.batch_size)
             recompute_batch_norm(network, self._ready(batches), self.config, torch.device(self.device))
 
     def score(self, network: nn.Module) -> float:
-        """The task's metric on the whole validation split, in evaluation mode."""
+        """Return the task's metric on the whole validation split, in evaluation mode."""
         task, config, device = self.task, self.config, torch.device(self.device)
         found = outputs(network, self._ready(task.validation_batches(config.batch_size)), config, device)
         score = float(task.metric.score((out, batch.targets) for out, batch in found))
         if abs(score) > 1:
-            raise ConfigError(f"task.metric: {task.metric.name} gave {score:g}; scores must lie in [-1, 1]: divide it")
+            raise ConfigError(f"task.metric: {task.metric.name} gave {score:g}; scores must lie in [-1, 1]: rescale it")
         return score
 
     def _ready(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Batches on the device; for a GPU the next one is prepared and copied while the last one is computed."""
+        """Yield batches on the device; for a GPU, the next one is prepared and copied during computation."""
         prepared = map(self._prepare, batches)
         if self.device == "cpu":
             yield from prepared
@@ -150,7 +150,7 @@ class Trainer:
 
 
 def _each(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """Change every tensor of a batch."""
+    """Apply ``change`` to every tensor of a batch."""
     if isinstance(value, torch.Tensor):
         return change(value)
     if isinstance(value, dict):

@@ -17,7 +17,7 @@ from ddpnas_ray.data.images import ImageData, Split
 
 
 def image(seed: int, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> Image.Image:
-    """A random picture of (width, height)."""
+    """Random image of (width, height)."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     return Image.fromarray(pixels).convert(mode)
 
@@ -29,7 +29,7 @@ def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def write_folder(root: Path, counts: Mapping[str, int], *, seed: int = 0, suffix: str = ".png", **options: Any) -> Path:
-    """``root/class/0.png, 1.png, ...`` with so many images of each class; returns root."""
+    """``root/class/0.png, 1.png, ...`` with the given number of images per class; returns root."""
     for number, (name, count) in enumerate(counts.items()):
         (root / name).mkdir(parents=True, exist_ok=True)
         for i in range(count):
@@ -49,7 +49,7 @@ def write_parquet(
     images: Sequence[bytes | None] | None = None,
     **more: Any,
 ) -> Path:
-    """A Parquet file in Hugging Face's image layout, or with plain binary images; returns its path."""
+    """Write a Parquet file in Hugging Face's image layout, or with plain binary images; returns its path."""
     stored = [encoded(image(seed * 1000 + i)) for i in range(len(labels))] if images is None else list(images)
     column = pa.array(stored, pa.binary())
     if struct:
@@ -69,7 +69,7 @@ def pixels(split: Split) -> np.ndarray:
 
 
 def same(a: ImageData, b: ImageData) -> bool:
-    """Whether two data sets agree in pixels, labels and digest."""
+    """Return whether two data sets agree in pixels, labels and digest."""
     return (
         a.digest == b.digest
         and a.classes == b.classes

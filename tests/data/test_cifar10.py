@@ -22,7 +22,7 @@ def config(path: Path, **keys: Any) -> DataConfig:
 
 
 def write_batches(root: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """torchvision's files with 8 images of each class to train on and 2 to test; returns the training pixels."""
+    """Write torchvision's files, 8 training and 2 test images per class; returns the training pixels."""
     from torchvision.datasets import CIFAR10
 
     folder = root / "cifar-10-batches-py"
@@ -71,11 +71,11 @@ def test_a_failed_download_says_how_to_get_the_data_by_hand(tmp_path: Path, monk
     from torchvision.datasets import CIFAR10
 
     monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
-    with pytest.raises(DataError, match=r"no CIFAR-10 there, and http.*refused.*set data.path to it") as raised:
+    with pytest.raises(DataError, match=r"CIFAR-10 not found, and http.*refused.*set data.path to it") as raised:
         load_data(config(tmp_path / "new"), seed=0)
     assert "\n" not in str(raised.value)
-    monkeypatch.setattr(cifar10, "why_unreachable", lambda url: None)  # it answered, but then the download fails
-    with pytest.raises(DataError, match=r"no CIFAR-10 there.*refused.*set data.path to it"):
+    monkeypatch.setattr(cifar10, "why_unreachable", lambda url: None)  # reachable, but the download fails
+    with pytest.raises(DataError, match=r"CIFAR-10 not found.*refused.*set data.path to it"):
         load_data(config(tmp_path / "new"), seed=0)
 
 
@@ -103,7 +103,7 @@ def test_parquet_of_other_classes_is_not_cifar10(tmp_path: Path) -> None:
 
 
 def test_cifar10_takes_no_other_paths(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data.val_path has no meaning for data.name=cifar10"):
+    with pytest.raises(ConfigError, match=r"data.val_path is for .* only, not for cifar10"):
         load_data(config(tmp_path, val_path=str(tmp_path)), seed=0)
 
 

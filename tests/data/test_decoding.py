@@ -80,7 +80,7 @@ def test_resizing_takes_the_shorter_side_antialiased_and_crops_the_centre() -> N
 
 def test_more_than_eight_bits_are_refused_rather_than_clipped() -> None:
     deep = Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16))
-    with pytest.raises(DataError, match=r"x.png: image of mode 'I;16', more than 8 bits a channel; convert it"):
+    with pytest.raises(DataError, match=r"x.png: image mode 'I;16' has more than 8 bits per channel; convert it"):
         open_image(encoded(deep), "x.png")
 
 

@@ -47,7 +47,7 @@ def test_the_seed_decides_the_split() -> None:
 @pytest.mark.parametrize("key", ["path", "val_path", "test_path", "image_column", "label_column"])
 def test_a_key_that_digits_cannot_have_is_an_error(key: str) -> None:
     keys: dict[str, Any] = {key: "x"}
-    with pytest.raises(ConfigError, match=f"data.{key} has no meaning for data.name=digits, only for .*; remove it"):
+    with pytest.raises(ConfigError, match=f"data.{key} is for .* only, not for digits; remove it"):
         load_data(DataConfig(**keys), seed=0)
 
 

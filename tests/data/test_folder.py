@@ -106,7 +106,7 @@ def test_images_that_are_not_square_need_an_image_size(tmp_path: Path) -> None:
 def test_mixed_grey_and_colour_need_channels(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": 4})
     write_folder(tmp_path, {"b": 4}, mode="L")
-    with pytest.raises(DataError, match=r"training images mix 2 grey and 2 colour ones; set data.channels=1 or"):
+    with pytest.raises(DataError, match=r"training images mix 2 grey and 2 colour images; set data.channels=1 or"):
         load_data(config(tmp_path), seed=0)
     for channels in (1, 3):
         assert pixels(load_data(config(tmp_path, channels=channels), seed=0).val).shape == (4, channels, 8, 8)
@@ -127,7 +127,7 @@ def test_a_validation_class_that_training_lacks_is_an_error(tmp_path: Path) -> N
     write_folder(tmp_path / "train", COUNTS)
     write_folder(tmp_path / "val", {"cat": 1, "cow": 1})
     with pytest.raises(
-        DataError, match=r"cow.000.png is of class 'cow', which the training data does not have; it has cat, dog"
+        DataError, match=r"cow.000.png has class 'cow', which the training data lacks; known classes: cat, dog"
     ):
         load_data(config(tmp_path), seed=0)
 
@@ -155,12 +155,12 @@ def test_large_sets_stream_from_their_files(tmp_path: Path) -> None:
     ("make", "message"),
     [
         (lambda root: root / "absent", "absent: no such folder; set data.path"),
-        (lambda root: root, r"no class folders \(0 images lie directly in it\); images are expected at .*CLASS"),
+        (lambda root: root, r"no class folders \(0 images directly in it\); expected images at .*CLASS"),
         (lambda root: write_folder(root, {"cat": 3}), r"only one class \('cat'\); a search needs at least 2"),
         (lambda root: write_folder(root, {"cat": 3, "dog": 0}), "dog: no images in this class folder"),
         (lambda root: write_folder(root, {"cat": 3, "dog": 1}), "class 'dog' has 1 image; .* at least 2"),
         (lambda root: write_folder(root / "val", {"cat": 1}).parent, "has val but no folder 'train'"),
-        (lambda root: write_folder(root, {"train": 3}), r"train: no class folders \(3 images lie directly"),
+        (lambda root: write_folder(root, {"train": 3}), r"train: no class folders \(3 images directly"),
         (lambda root: write_folder(root, {"cat": 1}) / "cat" / "000.png", "000.png: not a folder; set data.path"),
     ],
 )

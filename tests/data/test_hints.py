@@ -1,4 +1,4 @@
-"""The way out that a data error names is one that the data set has, and the key is the one that caused it."""
+"""A data error's hint applies to the data set, and names the key that caused the error."""
 
 from __future__ import annotations
 
@@ -39,9 +39,11 @@ def test_own_folders_of_a_hugging_face_data_set_must_exist(tmp_path: Path, key: 
 
 def test_images_smaller_than_the_default_crop_say_that_it_is_the_default(tmp_path: Path) -> None:
     write_parquet(tmp_path / "train.parquet", list(range(10)) * 2)
-    with pytest.raises(ConfigError, match=r"data.crop=4 \(the default\) could blank .* of 4 pixels; set data.crop to"):
+    with pytest.raises(
+        ConfigError, match=r"data.crop=4 \(the default\) could blank .* of 4 pixels; set data.crop below 4"
+    ):
         load_data(DataConfig(name="cifar10", path=str(tmp_path), image_size=4), seed=0)
-    with pytest.raises(ConfigError, match=r"data.crop=5 could blank whole images of 4 pixels; set data.crop to"):
+    with pytest.raises(ConfigError, match=r"data.crop=5 could blank whole images of 4 pixels; set data.crop below 4"):
         load_data(DataConfig(name="cifar10", path=str(tmp_path), image_size=4, crop=5), seed=0)
 
 

@@ -27,7 +27,7 @@ def server(status: int) -> Iterator[str]:
         thread.join()
 
 
-def test_any_answer_counts_as_reachable() -> None:
+def test_any_response_counts_as_reachable() -> None:
     for status in (200, 404):
         with server(status) as url:
             assert why_unreachable(url) is None

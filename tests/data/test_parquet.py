@@ -144,11 +144,9 @@ def test_rows_may_name_image_files_beside_the_parquet_file(tmp_path: Path) -> No
     }
 
 
-def test_more_labels_than_classes_is_an_error(tmp_path: Path) -> None:
+def test_a_label_out_of_range_is_an_error(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", [0, 1, 2, 0, 1, 2], names=["a", "b"])
-    message = (
-        r"more labels than classes: .*a.parquet, row 2 has label 2 \(and 1 more image\), but there are 2 class names"
-    )
+    message = r"label out of range: .*a.parquet, row 2 has label 2 \(and 1 more image\), but there are 2 class names"
     with pytest.raises(DataError, match=message):
         load(path)
     write_parquet(path, [0, 1, 0, -1], names=["a", "b"])
@@ -159,7 +157,7 @@ def test_more_labels_than_classes_is_an_error(tmp_path: Path) -> None:
 def test_validation_labels_that_training_lacks_are_an_error(tmp_path: Path) -> None:
     write_parquet(tmp_path / "train.parquet", LABELS)
     write_parquet(tmp_path / "val.parquet", [0, 7])
-    with pytest.raises(DataError, match=r"val.parquet, row 1 is of class '7', which the training data does not have"):
+    with pytest.raises(DataError, match=r"val.parquet, row 1 has class '7', which the training data lacks"):
         load(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""A data set with several things wrong ends with one error that names all of them."""
+"""One error lists all problems of a data set."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_many_damaged_images_are_counted(tmp_path: Path) -> None:
         path.write_bytes(b"")
     said = refused(tmp_path)
     assert said.startswith("300 problems: (1) ") and said.endswith(" and 290 more")
-    assert "cat/000.png" in said, "in the order of the files, whichever thread was first"
+    assert "cat/000.png" in said, "in file order, whichever thread finishes first"
 
 
 def test_damaged_images_do_not_hide_classes_sizes_or_colours(tmp_path: Path) -> None:
@@ -74,8 +74,8 @@ def test_damaged_images_do_not_hide_classes_sizes_or_colours(tmp_path: Path) -> 
     for fragment in (
         "emu: no images in this class folder",
         "fox: no images in this class folder",
-        "training images mix 2 grey and 7 colour ones",
-        "training images are of several sizes: 8x8 (7 images), 12x9 (2 images)",
+        "training images mix 2 grey and 7 colour images",
+        "training images have several sizes: 8x8 (7 images), 12x9 (2 images)",
         "cat/001.png: damaged image",
     ):
         assert fragment in said
@@ -95,7 +95,7 @@ def test_validation_data_that_do_not_fit_are_named_beside_damaged_images(tmp_pat
     (tmp_path / "train" / "dog" / "000.png").write_bytes(b"")
     said = refused(tmp_path)
     assert said.startswith("3 problems: ")
-    assert "class 'cow', which the training data does not have" in said
+    assert "class 'cow', which the training data lacks" in said
     assert "validation images are 9x9, not all 8x8" in said and "dog/000.png" in said
 
 

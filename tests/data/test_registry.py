@@ -1,4 +1,4 @@
-"""Data sets are found by name: one file of the folder, or ``module:function``, with its keys and its augmentation."""
+"""Data sets are found by name: a file of the folder, or ``module:function``, with its keys and its augmentation."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def nothing(config, wanted):
 
 @pytest.fixture(autouse=True)
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of one's own on PYTHONPATH."""
+    """A user's folder on PYTHONPATH."""
     folder = tmp_path / "lab"
     folder.mkdir()
     (folder / "shades.py").write_text(SHADES)
@@ -80,7 +80,7 @@ def test_a_new_file_is_a_new_data_set_and_nothing_else_changes(
 
 
 def test_keys_that_a_reader_does_not_understand_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"data.image_column has no meaning for data.name=shades:read, only for hug"):
+    with pytest.raises(ConfigError, match=r"data.image_column is for huggingface, parquet only, not for shades:read"):
         load_data(DataConfig(name="shades:read", image_column="pixels"), seed=0)
 
 
@@ -100,5 +100,5 @@ def test_what_is_no_data_set_is_refused(name: str, message: str) -> None:
 
 
 def test_a_reader_has_to_return_training_data() -> None:
-    with pytest.raises(DataError, match=r"data.name=shades:nothing: there is no split 'train', only none"):
+    with pytest.raises(DataError, match=r"data.name=shades:nothing: no split 'train'; splits: none"):
         load_data(DataConfig(name="shades:nothing"), seed=0)

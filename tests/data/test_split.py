@@ -56,7 +56,9 @@ def test_a_declared_class_without_images_cannot_be_split() -> None:
 
 
 def test_a_fraction_that_takes_every_training_image_of_a_class_is_an_error() -> None:
-    with pytest.raises(DataError, match=r"data.val_fraction=0.9 leaves class 'c1' \(3 images\) none .* at most 0.67"):
+    with pytest.raises(
+        DataError, match=r"data.val_fraction=0.9 leaves no training image of class 'c1' \(3 images\); set at most 0.67"
+    ):
         split(np.repeat([0, 1], [30, 3]), 2, 0, 0.9)
 
 
@@ -83,7 +85,7 @@ def test_no_limit_or_a_large_one_takes_everything(limit: int | None) -> None:
 
 
 def test_a_limit_below_the_number_of_classes_is_an_error() -> None:
-    with pytest.raises(DataError, match=r"data.val_limit=2 is less than one image for each of the 3 classes"):
+    with pytest.raises(DataError, match=r"data.val_limit=2 is less than one image per class \(3 classes\)"):
         stratified_subset(np.array([0, 1, 2, 2]), 2, seed=0, key="data.val_limit")
 
 
@@ -113,7 +115,7 @@ def test_a_limit_takes_the_same_number_of_each_class_however_the_data_are_ordere
 def test_every_calibration_batch_holds_each_class_in_proportion(
     counts: list[int], images: int, batch_size: int, seed: int
 ) -> None:
-    """Sorted by class, as folders are; one class may be huge, and there may be more classes than images asked for."""
+    """Sorted by class, as folders are; one class may be huge, and there may be more classes than requested images."""
     labels = np.repeat(np.arange(len(counts)), counts)
     batches = stratified_batches(labels, images, batch_size, seed=seed)
     size = min(images, batch_size, len(labels))
@@ -149,4 +151,4 @@ def test_every_image_is_as_likely_as_any_other_to_calibrate() -> None:
     labels = np.repeat([0, 1, 2], [1, 6, 13])
     drawn = [np.concatenate(stratified_batches(labels, 5, 5, seed=seed)) for seed in range(4000)]
     frequency = np.bincount(np.concatenate(drawn), minlength=20) / 4000
-    assert np.abs(frequency - 0.25).max() < 0.04  # 5 of 20; the deviation of one is 0.007
+    assert np.abs(frequency - 0.25).max() < 0.04  # 5 of 20; the standard deviation of one is 0.007

@@ -1,4 +1,4 @@
-"""Published tables: sums recomputed from the files by their own keys, and what a table lacks."""
+"""Published tables: sums recomputed from the files by their own keys, and missing rows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RNG = np.random.default_rng(0)
 
 
 def nanoseconds(path: Path, resolution: str | None = None) -> dict[str, int]:
-    """Latency by the key that the file itself has; flags of Once-for-All's blocks left out."""
+    """Latency by the file's own key, without the flags of Once-for-All's blocks."""
     with path.open(newline="") as file:
         return {
             row["key"].partition("-se:")[0]: int(Decimal(row["mean_ms"]) * 10**6)
@@ -43,7 +43,7 @@ def nanoseconds(path: Path, resolution: str | None = None) -> dict[str, int]:
 
 
 def proxyless_keys(alpha: list[int]) -> list[str]:
-    """What a network of the ProxylessNAS space does, written out by hand."""
+    """The rows of a ProxylessNAS network, written out by hand."""
     keys = [
         "Conv-input:224x224x3-output:112x112x32",
         "expanded_conv-input:112x112x32-output:112x112x16-expand:1-kernel:3-stride:1-idskip:0",
@@ -140,7 +140,7 @@ def test_fixed_blocks_belong_to_what_every_network_does(test_data: Path) -> None
         ),
     ],
 )
-def test_a_row_that_is_not_there_is_named(
+def test_a_missing_row_is_named(
     test_data: Path, widths: tuple[int, ...], image_size: int, classes: int, named: str
 ) -> None:
     path = test_data / "latency" / "proxylessnas_mobile.csv"
@@ -152,7 +152,7 @@ def test_a_row_that_is_not_there_is_named(
     assert str(error.value) == f"{path}: {named}"
 
 
-def test_a_resolution_that_is_not_there_is_named(test_data: Path) -> None:
+def test_a_missing_resolution_is_named(test_data: Path) -> None:
     table = read_published(str(test_data / "latency" / "ofa_note10.csv"))
     with pytest.raises(DataError, match=r"no row Conv 32x32x3 -> 16x16x24 at resolution 32$"):
         table.cost(OFA, image_size=32, classes=1000)
@@ -162,8 +162,8 @@ def test_a_resolution_that_is_not_there_is_named(test_data: Path) -> None:
     ("content", "named"),
     [
         (None, "No such file"),
-        (b"", "no published latency table: op, input"),
-        (b"op,input\nConv,8x8x3\n", "no published latency table: output, expand, kernel, stride, mean_ms missing"),
+        (b"", "not a published latency table: op, input"),
+        (b"op,input\nConv,8x8x3\n", "not a published latency table: output, expand, kernel, stride, mean_ms missing"),
         (b"\xff\xfe", "cannot be read"),
         (b"op,input,output,expand,kernel,stride,mean_ms\nConv,a,b,,,,fast\n", "line 2: mean_ms is 'fast'"),
         (b"op,input,output,expand,kernel,stride,mean_ms\nConv,a,b,,,,1\nConv,a\n", "line 3: mean_ms is None"),
@@ -171,7 +171,7 @@ def test_a_resolution_that_is_not_there_is_named(test_data: Path) -> None:
         (b"op,input,output,expand,kernel,stride,mean_ms\nConv,a,b,,,,inf\n", "line 2: mean_ms is 'inf'"),
     ],
 )
-def test_what_is_no_published_table_is_refused(tmp_path: Path, content: bytes | None, named: str) -> None:
+def test_an_invalid_published_table_is_refused(tmp_path: Path, content: bytes | None, named: str) -> None:
     path = tmp_path / "t.csv"
     if content is not None:
         path.write_bytes(content)

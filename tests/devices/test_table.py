@@ -1,4 +1,4 @@
-"""Latency tables: exact sums, what they refuse, and files that come back as they were or not at all."""
+"""Latency tables: exact sums, errors, and atomic files that round-trip."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_another_target_is_refused_and_both_are_named() -> None:
     assert "'4 channels, 32 px, 10 classes, 3 input channels'" in one_line(error)
 
 
-def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_file_round_trips(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     table = make_table()
     table.save(str(path))
@@ -125,7 +125,7 @@ def test_other_tools_can_read_it(tmp_path: Path) -> None:
     }
 
 
-def test_where_it_cannot_be_written_says_so(tmp_path: Path) -> None:
+def test_an_unwritable_path_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RunDirError, match="No such file or directory"):
         make_table().save(str(tmp_path / "absent" / "t.parquet"))
 
@@ -142,15 +142,15 @@ def rewritten(path: Path, metadata: dict[bytes, bytes] | None = None, drop: str 
         (lambda path: path.unlink(), "no such file"),
         (lambda path: path.write_bytes(path.read_bytes()[:-20]), "cannot be read as a latency table"),
         (lambda path: path.write_text("no Parquet"), "cannot be read as a latency table"),
-        (lambda path: pq.write_table(pa.table({"a": [1]}), path), "is no latency table"),
+        (lambda path: pq.write_table(pa.table({"a": [1]}), path), "not a latency table"),
         (lambda path: rewritten(path, {METADATA: b"{"}), "cannot be read as a latency table"),
-        (lambda path: rewritten(path, {METADATA: b"[]"}), "is no latency table"),
-        (lambda path: rewritten(path, {METADATA: b'{"schema_version": 1}'}), "is no latency table"),
-        (lambda path: rewritten(path, {METADATA: b'{"schema_version": 2}'}), "its schema version is 2"),
-        (lambda path: rewritten(path, drop="median_ns"), "is no latency table"),
+        (lambda path: rewritten(path, {METADATA: b"[]"}), "not a latency table"),
+        (lambda path: rewritten(path, {METADATA: b'{"schema_version": 1}'}), "not a latency table"),
+        (lambda path: rewritten(path, {METADATA: b'{"schema_version": 2}'}), "schema version 2"),
+        (lambda path: rewritten(path, drop="median_ns"), "not a latency table"),
     ],
 )
-def test_what_is_no_table_is_refused_in_one_line(tmp_path: Path, damage: Any, named: str) -> None:
+def test_an_invalid_table_is_refused_in_one_line(tmp_path: Path, damage: Any, named: str) -> None:
     path = tmp_path / "t.parquet"
     make_table().save(str(path))
     damage(path)
@@ -161,12 +161,12 @@ def test_what_is_no_table_is_refused_in_one_line(tmp_path: Path, damage: Any, na
     assert "ddpnas latency build" in one_line(error)
 
 
-def test_a_folder_is_no_table(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_table(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         read_table(str(tmp_path))
 
 
-def test_the_metadata_tell_where_when_and_how(tmp_path: Path) -> None:
+def test_the_metadata_record_device_date_and_options(tmp_path: Path) -> None:
     make_table().save(str(tmp_path / "t.parquet"))
     about = json.loads(pq.ParquetFile(tmp_path / "t.parquet").schema_arrow.metadata[METADATA])
     assert about["schema_version"] == 1
@@ -176,7 +176,7 @@ def test_the_metadata_tell_where_when_and_how(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.integers(1_000, 10**9), min_size=1, max_size=20), st.integers(1, 50))
-def test_what_slows_both_down_is_divided_out(reference: list[int], times: int) -> None:
+def test_drift_of_both_is_divided_out(reference: list[int], times: int) -> None:
     reference_ns_T = np.array(reference)
     timings = Timings(times * reference_ns_T, reference_ns_T)
     assert timings.at(2_000.0) == Latency(2_000 * times, 2_000 * times, 2_000 * times, len(reference))

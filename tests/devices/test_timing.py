@@ -1,4 +1,4 @@
-"""Timing: what runs in which order and under what conditions. How long it takes is only ever more than nothing."""
+"""Timing: the order and conditions of calls; measured times are only checked to be positive."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNHURRIED = TimingOptions(timings=4, seconds=60.0)
 
 
 class Recorder(nn.Module):
-    """Writes down that it was called, and how."""
+    """Records how it was called."""
 
     def __init__(self, name: str, calls: list[str]) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Recorder(nn.Module):
 
 
 def recorders(names: str, options: TimingOptions = UNHURRIED) -> tuple[dict[str, Timed], list[str]]:
-    """Warmed-up modules, and the list of the calls from now on."""
+    """Warmed-up modules, and the list of later calls."""
     calls: list[str] = []
     timed = {name: Timed(lambda name=name: Recorder(name, calls), SHAPE, options) for name in names}
     calls.clear()

@@ -1,4 +1,4 @@
-"""Nodes that are drained in the middle of an epoch: the table of benchmarks/drain.py, on a smaller network."""
+"""Nodes drained in the middle of an epoch: the table of benchmarks/drain.py, on a smaller network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.conftest import ROOT, TINY
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_a_drained_node_gets_nothing_new_and_the_fingerprint_stays() -> None:
-    # Enough images that an architecture outlasts a drain and a kill in its middle.
+    # Enough images for an architecture to outlast a drain and a kill.
     keys = [*TINY, "data.train_limit=512", "data.val_limit=128"]
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "drain.py"), *options(*keys)],

@@ -1,4 +1,4 @@
-"""The whole table of docs/measurements.md, on a smaller network: every way to run gives one fingerprint."""
+"""The table of docs/measurements.md on a smaller network: every way to run gives one fingerprint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.conftest import ROOT, TINY
 @pytest.mark.ray
 @pytest.mark.timeout(900)
 def test_no_way_of_running_or_dying_changes_the_fingerprint() -> None:
-    # Enough images that an epoch outlasts the kill that is meant for it.
+    # Enough images for the kill to hit the intended epoch.
     overrides = [*TINY, "data.train_limit=256", "data.val_limit=128"]
     sets = [word for override in overrides for word in ("--set", override)]
     done = subprocess.run(

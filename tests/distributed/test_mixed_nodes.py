@@ -1,4 +1,4 @@
-"""A cluster whose nodes are of two kinds: one of them emulates an older CPU."""
+"""A cluster of two kinds of node: one emulates an older CPU."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ def searched(out: Path, address: str, *keys: str) -> subprocess.CompletedProcess
     return subprocess.run(words, env=ENVIRONMENT, check=False, capture_output=True, text=True, timeout=300)
 
 
-def test_workers_of_two_kinds_are_told_at_the_start_and_recorded_or_refused(tmp_path: Path) -> None:
+def test_workers_of_two_kinds_are_warned_about_and_recorded_or_refused(tmp_path: Path) -> None:
     cluster = subprocess.Popen(
         [sys.executable, "-c", CLUSTER], env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
         assert cluster.stdout is not None
         address = cluster.stdout.readline().strip()
-        told = searched(tmp_path / "told", address)
+        warned = searched(tmp_path / "warned", address)
         refused = searched(tmp_path / "refused", address, "execution.mixed_devices=refuse")
     finally:
         cluster.communicate(timeout=60)
-    assert told.returncode == 0, told.stderr
-    lines = told.stdout.splitlines()
+    assert warned.returncode == 0, warned.stderr
+    lines = warned.stdout.splitlines()
     first_epoch = next(i for i, line in enumerate(lines) if line.startswith("1/"))
-    assert any(line.startswith("warning: 2 kinds of device") for line in lines[:first_epoch]), told.stdout
-    assert len(json.loads((tmp_path / "told" / "result.json").read_text())["devices"]) == 2
+    assert any(line.startswith("warning: 2 kinds of device") for line in lines[:first_epoch]), warned.stdout
+    assert len(json.loads((tmp_path / "warned" / "result.json").read_text())["devices"]) == 2
     assert refused.returncode == 2
-    assert "execution.mixed_devices is refuse, and there are 2 kinds of device" in refused.stderr
+    assert "execution.mixed_devices is refuse, but there are 2 kinds of device" in refused.stderr
     assert len(refused.stderr.strip().splitlines()) == 1, refused.stderr

@@ -1,4 +1,4 @@
-"""Budgets as Ray tasks give what one process gives."""
+"""Budgets as Ray tasks give the solutions of one process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def problem() -> Problem:
     return Problem(spec.space, theta_EK, spec.space.generable_EK, costs)
 
 
-def test_answers_are_those_of_one_process_and_in_order(ray_cluster: None, problem: Problem) -> None:
+def test_solutions_are_those_of_one_process_and_in_order(ray_cluster: None, problem: Problem) -> None:
     budgets: list[Budget] = [{"macs": Bound(None, n)} for n in range(30_000, 80_000, 1_000)]
     budgets += [
         {"height.normal": Bound(h, h), "params": Bound(None, n)} for n in range(3_000, 9_000, 500) for h in (1, 2, 3, 4)

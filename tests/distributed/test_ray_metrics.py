@@ -31,12 +31,12 @@ Scrape = dict[str, list[tuple[dict[str, str], float]]]
 
 
 def scrape() -> Scrape:
-    """Samples by name of this node's endpoint."""
+    """Samples of this node's endpoint, by name."""
     node = ray.nodes()[0]
     url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     samples: Scrape = {}
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        for line in answer.read().decode().splitlines():
+    with urllib.request.urlopen(url, timeout=10) as response:
+        for line in response.read().decode().splitlines():
             if match := SAMPLE.match(line):
                 labels = dict(LABEL.findall(match["labels"]))
                 samples.setdefault(match["name"], []).append((labels, float(match["value"])))
@@ -45,7 +45,7 @@ def scrape() -> Scrape:
 
 @dataclass(frozen=True)
 class Watched:
-    """A search, and what was scraped: while it ran, and when it had ended."""
+    """A search with its scrapes: during the run, and after it."""
 
     folder: Any
     during: list[Scrape]
@@ -53,12 +53,12 @@ class Watched:
 
     @property
     def last_epoch(self) -> dict[str, Any]:
-        """The log's numbers of the last epoch."""
+        """The last epoch's numbers in the log."""
         events = [json.loads(line) for line in self.folder.read("log.jsonl").decode().splitlines()]
         return [event for event in events if event["event"] == "epoch"][-1]
 
     def values(self, name: str, scraped: Scrape | None = None) -> dict[str, float]:
-        """This run's samples of a metric by its own tag, or by nothing."""
+        """This run's samples of a metric, by its own tag if it has one."""
         found = {}
         for labels, value in (self.after if scraped is None else scraped).get(name, []):
             if labels["run"] == self.folder.path:
@@ -68,21 +68,21 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    job = Experiment.prepare(load(None, [*TINY, "execution.workers=2"]))
+    experiment = Experiment.prepare(load(None, [*TINY, "execution.workers=2"]))
     out = tmp_path_factory.mktemp("metrics") / "run"
-    folder = create_run(str(out), job.first_files(dump(job.config)))
-    search = ray_driver.start(job, folder)
+    folder = create_run(str(out), experiment.first_files(dump(experiment.config)))
+    search = ray_driver.start(experiment, folder)
     during = []
     while not search.wait(timeout_s=0.5):
         during.append(scrape())
     assert search.outcome() is not None
     found = Watched(folder, during, {})
-    deadline = time.monotonic() + 30  # Ray reports in intervals
+    deadline = time.monotonic() + 30  # Ray reports at intervals
     while found.values("ray_ddpnas_epochs_done").get("") != found.last_epoch["epochs_done"]:
         assert time.monotonic() < deadline, found.values("ray_ddpnas_epochs_done")
         time.sleep(0.5)
         found = Watched(folder, during, scrape())
-    time.sleep(2.5)  # the same report may come in two scrapes
+    time.sleep(2.5)  # two scrapes may return the same report
     yield Watched(folder, during, scrape())
     del search  # the driver lives as long as its handle
 
@@ -125,7 +125,7 @@ def test_a_search_is_seen_while_it_runs(watched: Watched) -> None:
 def test_every_query_of_the_dashboard_names_a_metric_that_exists(watched: Watched) -> None:
     from ray.dashboard.modules.reporter import reporter_agent
 
-    of_gpus = {f"ray_{name}" for name in reporter_agent.METRICS_GAUGES if "gpu" in name}  # this machine may have none
+    of_gpus = {f"ray_{name}" for name in reporter_agent.METRICS_GAUGES if "gpu" in name}  # this machine may have no GPU
     there = set(watched.after) | of_gpus
     dashboard = json.loads(DASHBOARD.read_text())
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]

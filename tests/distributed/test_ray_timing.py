@@ -1,4 +1,4 @@
-"""Timing as Ray tasks: on the right nodes, one at a time, again when a process dies."""
+"""Timing as Ray tasks: on the right nodes, one at a time, retried when a process dies."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ QUICK = TimingOptions(passes=2, timings=3)
 
 @pytest.fixture(scope="module")
 def label(ray_cluster: None) -> str:
-    """A label that Ray itself gives the node of the session's cluster."""
+    """A label that Ray itself sets on the node of the session's cluster."""
     import ray
 
     return f"ray.io/node-id={ray.get_runtime_context().get_node_id()}"
@@ -46,15 +46,15 @@ def fake_nodes(monkeypatch: pytest.MonkeyPatch, *nodes: tuple[dict[str, str], di
 @pytest.mark.parametrize(
     ("nodes", "named"),
     [
-        ([({"ray.io/node-id": "1"}, {"CPU": 4.0}, True)], "no node carries any label of yours"),
+        ([({"ray.io/node-id": "1"}, {"CPU": 4.0}, True)], "no node has a custom label"),
         (
             [({"ddpnas-device": "phone", "rack": "3"}, {"CPU": 4.0}, True)],
-            "labels there are ddpnas-device=phone, rack=3",
+            "labels in the cluster: ddpnas-device=phone, rack=3",
         ),
-        ([({"ddpnas-device": "jetson"}, {"CPU": 4.0}, False)], "no node of the cluster carries ddpnas-device=jetson"),
+        ([({"ddpnas-device": "jetson"}, {"CPU": 4.0}, False)], "no node of the cluster has ddpnas-device=jetson"),
         (
             [({"ddpnas-device": "jetson"}, {"CPU": 4.0}, True), ({"ddpnas-device": "jetson"}, {"CPU": 8.0}, True)],
-            "a label of its own",
+            "its own label",
         ),
         ([({"ddpnas-device": "jetson"}, {"CPU": 1.0}, True)], "have 1 CPU and 0 GPU; 2 threads"),
         ([({"ddpnas-device": "jetson"}, {}, True)], "have 0 CPU and 0 GPU"),
@@ -126,7 +126,7 @@ def test_a_device_that_is_gone_for_good_ends_the_command(
         monkeypatch.setattr(ray_timing, name, seconds)
     device = ray_timing.Device("ddpnas-device=gone", 1.0, 0)
     ref = device.task(_interval, "never").remote()
-    with pytest.raises(WorkerLostError, match="no node with ddpnas-device=gone has been there"):
+    with pytest.raises(WorkerLostError, match="no node with ddpnas-device=gone for"):
         list(device.results([ref]))
     ray.cancel(ref)
     assert "a task waits until all 1 CPUs of a node with ddpnas-device=gone are free" in caplog.text
@@ -147,10 +147,10 @@ def test_every_part_is_timed_in_every_pass(label: str) -> None:
 
     parts = list({part.key: part for part in SPEC.parts(TARGET)}.values()) if SPEC.parts else []
     assert len(parts) > 16, "more than one task a pass"
-    told: list[int] = []
+    counts: list[int] = []
     reference = network(SPEC, TARGET, [4, 4, 4, 4])
-    timings = time_parts(reference, parts, label, QUICK, on_timed=told.append)
-    assert sum(told) == 2 * len(parts) and len(told) > 2
+    timings = time_parts(reference, parts, label, QUICK, on_timed=counts.append)
+    assert sum(counts) == 2 * len(parts) and len(counts) > 2
     assert [timing.ns_T.shape for timing in timings] == [(6,)] * len(parts)
     assert all((timing.ns_T > 0).all() and (timing.reference_ns_T > 0).all() for timing in timings)
 
@@ -196,5 +196,5 @@ def test_an_error_of_a_part_arrives_as_itself(label: str) -> None:
 def test_a_cluster_without_the_label_is_refused(ray_cluster: None) -> None:
     from ddpnas_ray.distributed.ray_timing import describe
 
-    with pytest.raises(ResourceError, match=re.escape("carries ddpnas-device=jetson; no node carries any label")):
+    with pytest.raises(ResourceError, match=re.escape("has ddpnas-device=jetson; no node has a custom label")):
         describe("jetson", QUICK)

@@ -1,4 +1,4 @@
-"""Many searches as Ray tasks give what one process gives, whatever happens to the tasks' processes."""
+"""Many searches as Ray tasks give the results of one process, whatever happens to the tasks' processes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TINY_SUPERNET = [
 
 
 @pytest.fixture(scope="module")
-def by_table(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+def tabular(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     path = write_table(tmp_path_factory.mktemp("table") / "made.parquet")
     keys = ["space={name: nasbench201}", "strategy=pruning", "evaluation.kind=table", f"evaluation.table={path}"]
     return Experiment.prepare(load(None, [*keys, "target={cells: 5, channels: 16}"]))
@@ -44,20 +44,20 @@ def without_seconds(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in result.items() if key != "seconds"} for result in results]
 
 
-def test_results_are_those_of_one_process_and_in_order(by_table: Experiment) -> None:
-    trials = trials_of(by_table.config, 30)
+def test_results_are_those_of_one_process_and_in_order(tabular: Experiment) -> None:
+    trials = trials_of(tabular.config, 30)
     done: list[int] = []
-    told: dict[int, dict[str, Any]] = {}
-    found = run_trials(by_table, trials, on_done=done.append, on_result=told.__setitem__)
-    assert without_seconds(found) == without_seconds(search_all(by_table, trials))
+    received: dict[int, dict[str, Any]] = {}
+    found = run_trials(tabular, trials, on_done=done.append, on_result=received.__setitem__)
+    assert without_seconds(found) == without_seconds(search_all(tabular, trials))
     assert [result["seed"] for result in found] == list(range(30))
     assert len({result["fingerprint"] for result in found}) > 20, "seeds differ"
-    assert [told[i] for i in range(30)] == found
+    assert [received[i] for i in range(30)] == found
     assert sum(done) == 30
     assert len(done) > 4, "several tasks"
 
 
-def test_a_supernet_trains_in_its_task(by_table: Experiment) -> None:
+def test_a_supernet_trains_in_its_task(tabular: Experiment) -> None:
     config = load(None, TINY_SUPERNET)
     trials = trials_of(config, 2)
     found = run_trials(Experiment.prepare(config), trials)
@@ -65,52 +65,52 @@ def test_a_supernet_trains_in_its_task(by_table: Experiment) -> None:
     assert found[0]["score_sheet"][0]["split"] == "val"
 
 
-def test_nothing_to_search_is_no_task(by_table: Experiment) -> None:
-    assert run_trials(by_table, []) == []
+def test_nothing_to_search_is_no_task(tabular: Experiment) -> None:
+    assert run_trials(tabular, []) == []
 
 
 # --- what goes wrong ---
 
 
-def _die_once(job: Experiment | None, trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """The body of a task whose process dies, unless somebody died before."""
+def _die_once(experiment: Experiment | None, trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """The body of a task whose process dies, unless another one has died before."""
     flag = Path(trials[0].label)
     if flag.exists():
         flag.unlink()
         os.kill(os.getpid(), signal.SIGKILL)
-    return search_all(job, trials)
+    return search_all(experiment, trials)
 
 
-def _die(job: Experiment | None, trials: Sequence[Trial]) -> list[dict[str, Any]]:
+def _die(experiment: Experiment | None, trials: Sequence[Trial]) -> list[dict[str, Any]]:
     os.kill(os.getpid(), signal.SIGKILL)
     return []
 
 
 def test_what_a_killed_process_had_is_searched_again(
-    by_table: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tabular: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ddpnas_ray.distributed import ray_trials
 
     flag = tmp_path / "flag"
     flag.touch()
-    trials = trials_of(by_table.config, 8, label=str(flag))
+    trials = trials_of(tabular.config, 8, label=str(flag))
     monkeypatch.setattr(ray_trials, "_search", _die_once)
-    found = run_trials(by_table, trials)
+    found = run_trials(tabular, trials)
     assert not flag.exists(), "a process died"
-    assert without_seconds(found) == without_seconds(search_all(by_table, trials))
+    assert without_seconds(found) == without_seconds(search_all(tabular, trials))
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_again_and_again_ends_it(by_table: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_keeps_dying_ends_the_trials(tabular: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     from ddpnas_ray.distributed import ray_trials
 
     monkeypatch.setattr(ray_trials, "_search", _die)
-    with pytest.raises(WorkerLostError, match=r"^trials: a task died again and again; look at its node's memory"):
-        run_trials(by_table, trials_of(by_table.config, 1))
+    with pytest.raises(WorkerLostError, match=r"^trials: a task's process kept dying; check its node's memory"):
+        run_trials(tabular, trials_of(tabular.config, 1))
 
 
-def test_an_error_of_a_trial_arrives_as_itself(by_table: Experiment) -> None:
-    evaluation = dataclasses.replace(by_table.config.evaluation, training="random")
-    broken = dataclasses.replace(by_table.config, evaluation=evaluation)
+def test_an_error_of_a_trial_arrives_as_itself(tabular: Experiment) -> None:
+    evaluation = dataclasses.replace(tabular.config.evaluation, training="random")
+    broken = dataclasses.replace(tabular.config, evaluation=evaluation)
     with pytest.raises(DataError, match=r"^evaluation.training is random: .* has no single trainings of made_val_e12"):
-        run_trials(by_table, [*trials_of(by_table.config, 3), *trials_of(broken, 1)])
+        run_trials(tabular, [*trials_of(tabular.config, 3), *trials_of(broken, 1)])

@@ -1,4 +1,4 @@
-"""Trials on Ray Tune: what they reserve, what they report, who stops them, and that nothing hangs."""
+"""Trials on Ray Tune: reservations, reports, early stopping, and no hangs."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def trials_of(config: SearchConfig, seeds: int) -> list[TuneTrial]:
 
 
 def run(trials: list[TuneTrial], out: Path, *, stop: str = "none", on_stopped: Callable[[str], None] = print) -> int:
-    """Search them all; how many evaluations were told."""
-    told: list[int] = []
+    """Run them all; returns the number of reported evaluations."""
+    evaluations: list[int] = []
     failed = ray_tune.run(
         Placed.of(trials, Folder.open(str(out))),
         Folder.open(str(out)),
         stop=stop,
         log=(),
         concurrent=None,
-        on_evaluations=told.append,
+        on_evaluations=evaluations.append,
         on_stopped=on_stopped,
     )
     assert failed == {}
-    return sum(told)
+    return sum(evaluations)
 
 
 def result(out: Path, trial: TuneTrial) -> dict[str, object]:
@@ -92,7 +92,7 @@ def test_only_an_elastic_cluster_may_be_too_small(tmp_path: Path) -> None:
 
 def test_no_new_node_helps_a_trial_that_must_run_where_its_directory_is(tmp_path: Path) -> None:
     words = [*TINY, "execution.cpus_per_worker=9", "execution.elastic=true", "execution.gpus_per_worker=0"]
-    with pytest.raises(ResourceError, match=r"on this node, where the directory is, and it has 4 CPU and 0 GPU"):
+    with pytest.raises(ResourceError, match=r"on this node, where the directory is, but it has 4 CPU and 0 GPU"):
         Placed.of(trials_of(load(None, words), 1), Folder.open(str(tmp_path)))
     store = Folder(fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()), "sweep", "store://bucket/sweep")
     assert Placed.of(trials_of(load(None, words), 1), store).sizes["seed=0"].cpus_per_worker == 9
@@ -113,12 +113,12 @@ def test_locks_that_dead_trials_left_on_an_object_store_are_forgotten_and_no_oth
 
 
 def test_a_curve_has_a_row_an_epoch(tmp_path: Path) -> None:
-    job = Experiment.prepare(load(None, [*TINY, "pruning.epochs_per_round=2", "execution.backend=local"]))
-    folder = create_run(str(tmp_path / "run"), job.first_files(dump(job.config)))
-    run_experiment(job, folder, job.executor(), job.progress())
+    experiment = Experiment.prepare(load(None, [*TINY, "pruning.epochs_per_round=2", "execution.backend=local"]))
+    folder = create_run(str(tmp_path / "run"), experiment.first_files(dump(experiment.config)))
+    run_experiment(experiment, folder, experiment.executor(), experiment.progress())
     restored = checkpoint.restore(folder / "checkpoints")
     assert restored is not None
-    state, space = restored[0], job.spec.space
+    state, space = restored[0], experiment.spec.space
     rows = curve(state, space)
     assert [row["epoch"] for row in rows] == list(range(1, 13))
     assert [row["architecture_epochs"] for row in rows] == np.cumsum([8, 8, 7, 7, 6, 6, 5, 5, 4, 4, 3, 3]).tolist()
@@ -159,5 +159,5 @@ def test_what_a_scheduler_stopped_stays_stopped(stop: str, tmp_path: Path) -> No
     again: list[str] = []
     run([replace(t, stopped=t.name in stopped) for t in trials], tmp_path, stop=stop, on_stopped=again.append)
     assert again == []
-    assert {path: path.read_bytes() for path in tmp_path.glob("trials/*/log.jsonl")} == before, "only told again"
-    assert all(len(data.splitlines()) >= 2 for data in before.values()), "nobody is stopped in the first third"
+    assert {path: path.read_bytes() for path in tmp_path.glob("trials/*/log.jsonl")} == before, "only replayed"
+    assert all(len(data.splitlines()) >= 2 for data in before.values()), "no trial is stopped in the first third"

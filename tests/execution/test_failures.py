@@ -1,4 +1,4 @@
-"""What is repeated, and what ends the search."""
+"""Failures that are retried, and those that end the search."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ def test_lost_nodes_and_objects_are_repeated_until_the_deadline() -> None:
         (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm( handle)`"), Fault.DEVICE),
         (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"), Fault.DEVICE),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"), None),
-        (ValueError("CUDA error: in a text of somebody else"), None),
+        (ValueError("CUDA error: in another library's text"), None),
         (MemoryError("CUDA error"), None),
     ],
 )
-def test_faults_of_a_gpu_are_told_from_other_errors(error: Exception, fault: Fault | None) -> None:
+def test_gpu_faults_are_distinguished_from_other_errors(error: Exception, fault: Fault | None) -> None:
     assert gpu_fault(error) is fault
 
 

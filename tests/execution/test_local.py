@@ -89,7 +89,7 @@ def test_results_do_not_depend_on_what_the_process_did_before(executor: Executor
 
 
 def failing(*errors: Exception) -> Trainer:
-    """A trainer whose first networks raise these errors instead."""
+    """A trainer whose first evaluations raise these errors."""
     trainer, left = contract_trainer(), list(errors)
 
     def build(*args: Any) -> Any:
@@ -118,7 +118,7 @@ def test_memory_that_was_full_twice_ends_the_search_and_names_a_neighbour_on_the
     layout = Layout.of(supernet.pieces(request.alpha_E))
     with pytest.raises(ResourceError, match=r"does not fit .*Tried to allocate 2\.00 GiB.*lower training") as error:
         evaluate_here(trainer, request, layout, Weights(tensors).cut(layout), gpus=gpus)
-    assert ("another process may fill the GPU" in str(error.value)) is neighbour
+    assert ("another process may fill the shared GPU" in str(error.value)) is neighbour
     assert str([int(k) for k in request.alpha_E]) in str(error.value)
     assert not isinstance(error.value, DeviceError)
 
@@ -136,7 +136,7 @@ def test_other_errors_of_a_network_are_left_alone() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine's GPU works")
-def test_a_gpu_that_was_asked_for_and_cannot_be_used_is_told_before_anything_is_trained() -> None:
+def test_an_unusable_gpu_is_reported_before_training() -> None:
     assert local_device(ExecutionConfig()) == local_device(ExecutionConfig(gpus_per_worker=0.0)) == "cpu"
     where = local_device(ExecutionConfig(gpus_per_worker=1.0))
     with pytest.raises(DeviceError, match=r"cannot be used by PyTorch .*execution\.gpus_per_worker=0$"):

@@ -1,4 +1,4 @@
-"""Several kinds of device in one search are recorded, told and, where that is asked for, refused."""
+"""Several kinds of device in one search are recorded and warned about, or refused on request."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_one_kind_is_recorded_and_needs_no_warning(tmp_path: Path) -> None:
     assert not (tmp_path / "log.jsonl").exists()
 
 
-def test_another_kind_is_told_and_recorded_once(tmp_path: Path) -> None:
+def test_another_kind_is_warned_about_and_recorded_once(tmp_path: Path) -> None:
     record = DeviceRecord(folder_of(tmp_path), "warn", [])
     assert record.update({OLD: {"cpu": "a"}}) == ""
     for _ in range(2):
@@ -104,7 +104,7 @@ def test_a_warning_is_printed_once() -> None:
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A search that began on this machine; from now on this one is of another kind."""
+    """A search started on this machine, which is of another kind from now on."""
     out = tmp_path / "run"
     assert run(search.main, *LOCAL, *ONE_EPOCH, "--out", out).code == 0
     other = Device(OLD, {"cpu": "another"})
@@ -140,6 +140,6 @@ def test_resuming_on_another_kind_warns_and_is_in_log_result_and_reports(elsewhe
 def test_resuming_on_another_kind_is_refused_in_one_line_where_that_is_asked_for(elsewhere: Path) -> None:
     said = run(search.main, "--out", elsewhere, "--resume", "--set", "execution.mixed_devices=refuse")
     assert said.code == 2
-    assert "execution.mixed_devices is refuse, and there are 2 kinds of device" in said.err
+    assert "execution.mixed_devices is refuse, but there are 2 kinds of device" in said.err
     assert len(said.err.strip().splitlines()) == 1
     assert not (elsewhere / "result.json").exists()

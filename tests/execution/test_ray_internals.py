@@ -1,4 +1,4 @@
-"""Parts of Ray that are not public: one file of the package uses some, and each is named here."""
+"""Private API of Ray: one file of the package uses it, and each use is listed here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-# By file: what must be there. Elsewhere nothing private of Ray is imported.
+# By file: the names that must exist. No other file imports private API of Ray.
 PRIVATE = {
     "ddpnas_ray/execution/ray_internals.py": {
         "ray._private.state": ("state.get_draining_nodes", "state.available_resources_per_node")
@@ -45,7 +45,7 @@ def test_this_ray_has_what_is_used_of_its_internals(file: str, module: str, name
 
 
 def private(file: Path) -> Iterator[str]:
-    """Modules of Ray that a file imports, or names with ``ray.`` before them, which are not public."""
+    """Private modules of Ray that a file imports or names."""
     text = file.read_text(encoding="utf-8")
     for node in ast.walk(ast.parse(text)) if re.search(r"\b(import|from) ray\b", text) else ():
         if isinstance(node, ast.Import):

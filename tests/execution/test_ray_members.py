@@ -1,4 +1,4 @@
-"""How many workers fit, and workers whose GPU cannot be used."""
+"""How many workers fit, and workers with an unusable GPU."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ ONE_GPU, TWO_GPUS, NO_GPU = {"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 2.0}, 
 
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Resources of the nodes of a cluster that is not there."""
+    """Fake the node resources of a cluster."""
     resources: list[dict[str, Any]] = []
     monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": node} for node in resources])
     return resources
 
 
 @pytest.mark.parametrize(
-    ("size", "there", "workers"),
+    ("size", "free", "workers"),
     [
         (PoolSize(1, gpus_per_worker=0.6), [ONE_GPU, ONE_GPU], 2),
         (PoolSize(1, gpus_per_worker=0.6), [TWO_GPUS], 2),
@@ -40,7 +40,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         (PoolSize(1, gpus_per_worker=0.1), [{"CPU": 99.0, "GPU": 1.0}], 10),
         (PoolSize(1, gpus_per_worker=2), [ONE_GPU, ONE_GPU], 0),
         (PoolSize(1, gpus_per_worker=2), [TWO_GPUS, {"CPU": 8.0, "GPU": 3.0}], 2),
-        (PoolSize(1, gpus_per_worker=0.4), [{"CPU": 1.0, "GPU": 0.4}], 1),  # what is left of a GPU
+        (PoolSize(1, gpus_per_worker=0.4), [{"CPU": 1.0, "GPU": 0.4}], 1),  # the rest of a GPU
         (PoolSize(1, cpus_per_worker=3, gpus_per_worker=0.25), [ONE_GPU], 2),
         (PoolSize(1, cpus_per_worker=3), [{"CPU": 4.0}, {"CPU": 5.0}], 2),
         (PoolSize(1, cpus_per_worker=0.1), [{"CPU": 0.3}], 3),
@@ -48,8 +48,8 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         (PoolSize(1), [], 0),
     ],
 )
-def test_workers_are_counted_by_node_and_gpu(size: PoolSize, there: list[dict[str, float]], workers: int) -> None:
-    assert size.fitting(there) == workers
+def test_workers_are_counted_by_node_and_gpu(size: PoolSize, free: list[dict[str, float]], workers: int) -> None:
+    assert size.fitting(free) == workers
 
 
 def test_no_more_workers_are_started_than_fit_on_their_nodes(nodes: list[dict[str, Any]]) -> None:

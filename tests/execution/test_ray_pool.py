@@ -1,4 +1,4 @@
-"""The Ray pool: the same answers as the local executor, whatever the workers do."""
+"""The Ray pool: the same results as the local executor, whatever happens to workers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def trainer() -> Trainer:
 
 @pytest.fixture(scope="module")
 def executor(trainer: Trainer, ray_cluster: None) -> Iterator[RayPool]:
-    """Two workers that serve all tests which do not harm them."""
+    """Two workers for all tests that do not kill them."""
     from ddpnas_ray.execution.ray_members import PoolSize
     from ddpnas_ray.execution.ray_pool import RayPool
 
@@ -64,7 +64,7 @@ def make_pool(trainer: Trainer) -> Iterator[Callable[..., RayPool]]:
 
 @pytest.fixture
 def taken_cpus(ray_cluster: None) -> Iterator[Callable[[int], None]]:
-    """Leave so many of the four CPUs to others, from now on."""
+    """Reserve this many of the four CPUs for other work, from now on."""
     import ray
 
     holders: list[Any] = []
@@ -143,7 +143,7 @@ def test_a_killed_worker_is_replaced_and_its_architecture_evaluated_again(
     killer.start()
     killed = scores_and_weights(pool, plan)
     killer.join()
-    again = pool.evaluate(plan.requests)  # a dead process may be noticed only at the next call
+    again = pool.evaluate(plan.requests)  # a dead process may go unnoticed until the next call
     assert pool.work.retries >= 1
     assert killed == scores_and_weights(LocalExecutor(trainer), plan)
     assert str(victim) not in {result.worker.split("/")[1] for result in again}
@@ -228,7 +228,7 @@ def test_a_worker_leaves_a_node_that_is_being_drained(
     plan, pool = first_plan(trainer), make_pool(1)
     pid, node = pool.worker_pids()["ddpnas-worker-0"], pool.evaluate(plan.requests[:1])[0].node
     pool.load_weights(trainer.supernet()[0])
-    answers = iter([{node: 0}])  # it is gone at the second look
+    answers = iter([{node: 0}])  # gone at the second call
     monkeypatch.setattr(ray_internals, "draining_nodes", lambda: next(answers, {}))
     room = {"another": {"CPU": 1.0}}
     monkeypatch.setattr(ray_internals, "free_by_node", lambda: room)
@@ -277,7 +277,7 @@ def test_objects_are_freed_after_an_epoch(trainer: Trainer, executor: RayPool) -
     store = "object_store_memory"
 
     def used() -> float:
-        time.sleep(1.5)  # available_resources follows with a delay
+        time.sleep(1.5)  # available_resources lags behind
         return ray.cluster_resources()[store] - ray.available_resources()[store]
 
     pool.evaluate(plan.requests)
@@ -301,7 +301,7 @@ POISONED = False
 
 
 def poison(marker: Path, build: Callable[..., Any], *args: Any) -> Any:
-    """Once anywhere, a GPU fails under an architecture; then nothing works in that process."""
+    """A GPU fails once under an architecture; then nothing works in that process."""
     global POISONED
     if not marker.exists():
         marker.touch()

@@ -1,4 +1,4 @@
-"""Accuracy, by hand and however examples are batched."""
+"""Accuracy, checked by hand and under any batching."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LABELS = torch.tensor([0, 1, 1, 0, 1])
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
-def test_it_is_the_share_of_right_answers_over_all_examples(size: int) -> None:
+def test_it_is_the_fraction_of_correct_examples(size: int) -> None:
     assert score(zip(LOGITS.split(size), LABELS.split(size), strict=True)) == 3 / 5
 
 

@@ -1,4 +1,4 @@
-"""A metric is one file of the folder, or ``module:function``, and no list changes."""
+"""A metric is a file of the folder or ``module:function``; no list to edit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def score(outputs):
 
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of one's own on PYTHONPATH."""
+    """A user's folder on PYTHONPATH."""
     folder = tmp_path / "lab"
     folder.mkdir()
     (folder / "top_two.py").write_text(TOP_TWO)

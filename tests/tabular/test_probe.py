@@ -1,4 +1,4 @@
-"""Does a supernet rank networks as the benchmark does? A tiny one on digits, with the real table.
+"""The probe compares a supernet's ranking with the benchmark: a tiny one on digits, with the real table.
 
 Axes: N networks of the probe, E edges.
 """
@@ -44,7 +44,7 @@ TINY = [
 FINAL = "cifar10_test_e200"
 
 
-# --- alone ---
+# --- the probe alone ---
 
 SPACE = counted_space("tiny", (3, 0, 0), (2, 0, 0))
 ALPHAS = [(a, b) for a in range(3) for b in range(2)]
@@ -56,7 +56,7 @@ def tiny_table(scores: list[float] | None = None) -> ScoreTable:
 
 
 class FakeExecutor:
-    """Scores an architecture by a list; remembers what it was asked."""
+    """Scores architectures from a list and records the requests."""
 
     def __init__(self, scores: Mapping[tuple[int, ...], float]) -> None:
         self.scores = scores
@@ -208,7 +208,7 @@ def test_probing_changes_nothing_of_the_search(finished: Path, words: list[str],
 
 
 def test_resumed_equals_never_stopped(finished: Path, probing: list[str], tmp_path: Path) -> None:
-    """Also where a kill came between an epoch's checkpoint and its probe."""
+    """Also after a kill between an epoch's checkpoint and its probe."""
     out = tmp_path / "run"
     assert run(search.main, *probing, "--out", out, *ONE_EPOCH).code == 0
     assert [row["epoch"] for row in rows_of(out)] == [1] * NETWORKS

@@ -1,4 +1,4 @@
-"""Scores out of a table: what is read, what is refused, and searches on the real one.
+"""Tabular scores: reading, errors, and searches on the real table.
 
 Axes: N architectures, E edges.
 """
@@ -52,14 +52,14 @@ def path(tmp_path: Path) -> Path:
 
 
 def write(path: Path, metadata: dict[str, str] | None = None, **columns: Any) -> Path:
-    """A table of all architectures, unless columns say otherwise; None leaves one out."""
+    """Write a table of all architectures; ``columns`` override its columns, None drops one."""
     given = {"alpha": ALPHAS, "tiny_val_e12": VAL, "tiny_test_e200": [score + 0.3 for score in VAL]} | columns
     table = pa.table({name: column for name, column in given.items() if column is not None})
     pq.write_table(table if metadata is None else table.replace_schema_metadata(metadata), path)
     return path
 
 
-# --- what is read ---
+# --- reading ---
 
 
 def test_each_architecture_has_the_scores_of_its_row(path: Path) -> None:
@@ -109,7 +109,7 @@ def test_the_digest_is_that_of_the_file(path: Path) -> None:
     assert read(write(path, tiny_val_e12=[*VAL[:5], 0.61])).digest != digest
 
 
-# --- what is refused: one line with the file, what is wrong, and what is needed ---
+# --- errors: one line with the file, the problem and the fix ---
 
 MISSING = [VAL[0], None, *VAL[2:]]
 
@@ -117,25 +117,28 @@ MISSING = [VAL[0], None, *VAL[2:]]
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"alpha": None}, "neither a column alpha nor arch_str says which architecture a row is"),
-        ({"alpha": [[5, 0], *ALPHAS[1:]]}, "row 0: alpha [5, 0] is no architecture of space 'tiny'"),
-        ({"alpha": [*ALPHAS[:5], [2, -1]]}, "row 5: alpha [2, -1] is no architecture of space 'tiny'"),
-        ({"alpha": [*ALPHAS[:5], [2]]}, "row 5: alpha [2] is no architecture of space 'tiny'"),
-        ({"alpha": [*ALPHAS[:5], [2, 1, 0]]}, "row 5: alpha [2, 1, 0] is no architecture of space 'tiny'"),
-        ({"alpha": [*ALPHAS[:5], ALPHAS[2]]}, "alpha [1, 0] has more than one row"),
-        ({"alpha": [*ALPHAS[:5], None]}, "column alpha holds list<element: int64>; a list of integers a row is needed"),
+        ({"alpha": None}, "no column alpha or arch_str, which name the architecture of each row"),
+        ({"alpha": [[5, 0], *ALPHAS[1:]]}, "row 0: alpha [5, 0] is not an architecture of space 'tiny'"),
+        ({"alpha": [*ALPHAS[:5], [2, -1]]}, "row 5: alpha [2, -1] is not an architecture of space 'tiny'"),
+        ({"alpha": [*ALPHAS[:5], [2]]}, "row 5: alpha [2] is not an architecture of space 'tiny'"),
+        ({"alpha": [*ALPHAS[:5], [2, 1, 0]]}, "row 5: alpha [2, 1, 0] is not an architecture of space 'tiny'"),
+        ({"alpha": [*ALPHAS[:5], ALPHAS[2]]}, "duplicate rows of alpha [1, 0]"),
+        (
+            {"alpha": [*ALPHAS[:5], None]},
+            "column alpha holds list<element: int64>; a list of integers per row is needed",
+        ),
         ({"alpha": [*ALPHAS[:5], [2, None]]}, "column alpha holds list<element: int64>; a list of integers"),
-        ({"alpha": [0, 1, 2, 3, 4, 5]}, "column alpha holds int64; a list of integers a row is needed"),
-        ({"alpha": [[0.5, 1.0]] * 6}, "column alpha holds list<element: double>; a list of integers a row is needed"),
-        ({"alpha": [["0", "1"]] * 6}, "column alpha holds list<element: string>; a list of integers a row is needed"),
+        ({"alpha": [0, 1, 2, 3, 4, 5]}, "column alpha holds int64; a list of integers per row is needed"),
+        ({"alpha": [[0.5, 1.0]] * 6}, "column alpha holds list<element: double>; a list of integers per row is needed"),
+        ({"alpha": [["0", "1"]] * 6}, "column alpha holds list<element: string>; a list of integers per row is needed"),
         (
             {"alpha": None, "arch_str": ["a0b0", "nothing", "a1b0", "a1b1", "a2b0", "a2b1"]},
-            "column arch_str is not of this space: genotype: 'nothing' is no tiny string",
+            "column arch_str does not fit this space: genotype: 'nothing' is no tiny string",
         ),
-        ({"alpha": None, "arch_str": [None] * 6}, "column arch_str is not of this space: genotype: None is no tiny"),
+        ({"alpha": None, "arch_str": [None] * 6}, "column arch_str does not fit this space: genotype: None is no tiny"),
         (
             {"tiny_val_e12": None, "tiny_test_e200": None, "tiny_params": VAL},
-            "no column of scores; their names are <data>_<split>_e<epochs>, such as cifar10_val_e12",
+            "no score columns; their names are <data>_<split>_e<epochs>, such as cifar10_val_e12",
         ),
         ({"tiny_val_e12": list("abcdef")}, "column tiny_val_e12 holds string; numbers are needed"),
         ({"tiny_val_e12": ["0.5"] * 6}, "column tiny_val_e12 holds string; numbers are needed"),
@@ -153,7 +156,7 @@ def test_a_table_that_cannot_be_used(path: Path, columns: dict[str, Any], messag
     assert "\n" not in str(error.value)
 
 
-def test_fractions_that_are_said_to_be_some_are_not_percentages(path: Path) -> None:
+def test_declared_fractions_are_not_percentages(path: Path) -> None:
     with pytest.raises(DataError, match="column tiny_val_e12 has 60; fractions are at most 1, percentages at most 100"):
         read(write(path, {"unit": "fraction"}, tiny_val_e12=[100 * score for score in VAL]))
 
@@ -199,9 +202,9 @@ def test_a_column_that_is_not_there_or_of_another_split(path: Path) -> None:
     for name, split, message in [
         ("tiny_val_e21", "val", f"evaluation.x: {path} has no column 'tiny_val_e21'; did you mean tiny_val_e12?"),
         ("zzz", "val", f"evaluation.x: {path} has no column 'zzz'; allowed: tiny_train_e12, tiny_val_e12"),
-        ("tiny_train_e12", "val", "evaluation.x: tiny_train_e12 is of the train split; val is needed here"),
-        ("tiny_val_e12", "test", "evaluation.x: tiny_val_e12 is of the val split; test is needed here"),
-        (None, "test", f"{path}: no column of the test split; evaluation.x needs one"),
+        ("tiny_train_e12", "val", "evaluation.x: tiny_train_e12 is a column of the train split; val is needed"),
+        ("tiny_val_e12", "test", "evaluation.x: tiny_val_e12 is a column of the val split; test is needed"),
+        (None, "test", f"{path}: no column for the test split; evaluation.x needs one"),
     ]:
         with pytest.raises(DataError) as error:
             table.column(name, split, "evaluation.x")
@@ -214,7 +217,7 @@ def test_names_say_split_and_epochs() -> None:
     assert [epochs_of(name) for name in names] == [1, 12, 200, 200, 7]
 
 
-# --- looking up ---
+# --- look-up ---
 
 
 def requests(alphas: list[list[int]], epoch: int = 0) -> list[EvalRequest]:
@@ -223,19 +226,19 @@ def requests(alphas: list[list[int]], epoch: int = 0) -> list[EvalRequest]:
 
 @pytest.fixture
 def trained(path: Path) -> ScoreTable:
-    """Three trainings, of which one architecture has two, one has one."""
+    """Three trainings; one architecture has only two, one only one."""
     seeds = {f"tiny_val_e12_seed{seed}": [score + seed / 100 for score in VAL] for seed in (1, 2, 3)}
     seeds["tiny_val_e12_seed2"][1] = seeds["tiny_val_e12_seed3"][1] = float("nan")
     seeds["tiny_val_e12_seed3"][0] = float("nan")
     return read(write(path, **seeds))
 
 
-def test_results_come_in_request_order_and_the_listener_is_told(trained: ScoreTable) -> None:
-    executor, told = TableExecutor(trained, "tiny_val_e12"), []
+def test_results_come_in_request_order_and_reach_the_callback(trained: ScoreTable) -> None:
+    executor, received = TableExecutor(trained, "tiny_val_e12"), []
     asked = requests([[2, 1], [0, 0], [2, 1]])
-    results = executor.evaluate(asked, lambda request, result: told.append((request.architecture, result.score)))
+    results = executor.evaluate(asked, lambda request, result: received.append((request.architecture, result.score)))
     assert [result.score for result in results] == [0.6, 0.1, 0.6]
-    assert told == [(0, 0.6), (1, 0.1), (2, 0.6)]
+    assert received == [(0, 0.6), (1, 0.1), (2, 0.6)]
     assert all(result.ok and result.worker == "table" and np.isnan(result.loss) for result in results)
     assert executor.evaluate([]) == []
     assert executor.weights() == {}
@@ -249,7 +252,7 @@ def test_one_training_is_that_of_its_seed(path: Path) -> None:
         assert TableExecutor(table, "tiny_val_e12", training=training).evaluate(requests([[0, 0]]))[0].score == score
 
 
-def test_a_random_training_is_drawn_anew_for_every_query(trained: ScoreTable) -> None:
+def test_a_random_training_is_redrawn_for_every_query(trained: ScoreTable) -> None:
     def scores(seed: int) -> list[float]:
         executor = TableExecutor(trained, "tiny_val_e12", training="random", seed=seed)
         return [result.score for epoch in range(20) for result in executor.evaluate(requests([[1, 0]] * 3, epoch))]
@@ -278,7 +281,7 @@ def test_a_random_training_is_one_that_there_is(trained: ScoreTable) -> None:
     ("training", "message"),
     [
         (9, "evaluation.training is 9: PATH has trainings 1, 2, 3 of tiny_val_e12; mean takes the column itself"),
-        (3, "PATH: tiny_val_e12_seed3 lacks 2 of 6 architectures, and a search may ask for any; name another column"),
+        (3, "PATH: tiny_val_e12_seed3 lacks 2 of 6 architectures, and a search may query any; set evaluation.score"),
     ],
 )
 def test_a_training_that_the_table_does_not_have(trained: ScoreTable, path: Path, training: int, message: str) -> None:
@@ -298,11 +301,11 @@ def test_a_column_without_single_trainings(path: Path, training: str | int) -> N
 def test_a_search_needs_a_score_of_every_architecture(path: Path) -> None:
     table = read(write(path, tiny_val_e12=MISSING))
     assert np.isnan(table.score("tiny_val_e12", np.array(ALPHAS[1])))
-    with pytest.raises(DataError, match="tiny_val_e12 lacks 1 of 6 architectures, and a search may ask for any"):
+    with pytest.raises(DataError, match="tiny_val_e12 lacks 1 of 6 architectures, and a search may query any"):
         TableExecutor(table, "tiny_val_e12")
 
 
-# --- random search, exactly ---
+# --- exact random search ---
 
 ranked = st.lists(st.tuples(st.integers(0, 4), st.floats(-1, 1)), min_size=1, max_size=7)
 
@@ -314,7 +317,7 @@ def test_the_expectation_of_random_search_is_that_of_all_its_draws(
 ) -> None:
     val_N, final_N = (np.array(column, dtype=np.float64) for column in zip(*rows, strict=True))
     draws = list(itertools.combinations(range(len(rows)), min(evaluations, len(rows))))
-    found = [final_N[max(draw, key=lambda i: (val_N[i], -i))] for draw in draws]  # of equals the first
+    found = [final_N[max(draw, key=lambda i: (val_N[i], -i))] for draw in draws]  # ties: the first
     assert expected_best(val_N, final_N, evaluations) == pytest.approx(float(np.mean(found)), abs=1e-12)
 
 
@@ -360,7 +363,7 @@ def found(said: Said) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def finished(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A run directory and its result, by the default strategy."""
+    """Run directory and result of the default strategy."""
     out = tmp_path_factory.mktemp("table") / "run"
     return out, found(run(search.main, *words, "--out", out, "--json"))
 
@@ -477,7 +480,7 @@ def test_nothing_is_generated_from_a_search_without_theta(finished: tuple[Path, 
     assert "strategy surrogate keeps no theta" in said.err
 
 
-def test_networks_are_generated_from_a_search_by_table(words: list[str], real: Path, tmp_path: Path) -> None:
+def test_networks_are_generated_from_a_tabular_search(words: list[str], real: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     found(run(search.main, *words, *options("strategy=multinomial"), "--out", out, "--json"))
     said = run(generate.main, out, "--budget", "macs=50M,nonparametric=3..3", "--verify", "4")

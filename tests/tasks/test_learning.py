@@ -1,4 +1,4 @@
-"""Warnings about searches that cannot learn, or did not, on awkward data."""
+"""Warnings about searches that cannot learn, or did not, on difficult data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def labels(*counts: int) -> np.ndarray:
 
 
 def near(scores: list[float], labels_N: np.ndarray) -> list[str]:
-    """Of accuracies, whose chance is the share of the most frequent class."""
+    """Warnings for accuracies, where chance is the fraction of the most frequent class."""
     return near_chance(scores, float(np.bincount(labels_N).max()) / len(labels_N), len(labels_N))
 
 
@@ -49,7 +49,7 @@ def test_a_warning_comes_exactly_under_ten_steps_and_its_way_out_makes_ten(examp
 
 def test_a_small_folder_with_the_default_batch() -> None:
     assert few_steps(179, 512) == [
-        "training makes 1 step an epoch (179 examples, batch 512), which may be too few to learn anything; "
+        "training makes 1 step per epoch (179 examples, batch 512), which may be too few to learn anything; "
         "--set training.batch_size=16 makes 11"
     ]
 
@@ -64,7 +64,7 @@ def test_a_small_folder_with_the_default_batch() -> None:
         ([0.12], [9000] * 10, True),  # far more than 3 standard errors above, yet nothing learned
         ([0.3, 0.4], [90] * 10, False),
         ([0.02], [90] * 10, True),  # below chance
-        ([0.95], [950, 50], True),  # one class huge: its share is chance
+        ([0.95], [950, 50], True),  # one huge class: its fraction is chance
         ([0.951], [9500, 500], True),
         ([0.97], [9500, 500], False),
         ([0.5] * 3, [950, 50], True),
@@ -114,7 +114,7 @@ def test_a_search_of_few_steps_says_so_first_and_last_and_in_its_files(tmp_path:
     out = tmp_path / "run"
     words = [*LOCAL, *options("training.lr=1e-9"), "--out", out]
     said = run(search.main, *words)
-    warned = "training makes 2 steps an epoch (64 examples, batch 32)"
+    warned = "training makes 2 steps per epoch (64 examples, batch 32)"
     lines = said.out.splitlines()
     assert (said.code, said.err) == (0, "")
     assert lines[0].startswith(f"warning: {warned}")
@@ -136,7 +136,7 @@ def test_a_search_that_goes_on_has_warned_before(tmp_path: Path) -> None:
 
 
 def test_check_warns_too() -> None:
-    warned = "training makes 2 steps an epoch (64 examples, batch 32)"
+    warned = "training makes 2 steps per epoch (64 examples, batch 32)"
     assert f"\nwarning    {warned}" in run(check.main, *LOCAL).out
     assert json.loads(run(check.main, *LOCAL, "--json").out)["warnings"][0].startswith(warned)
 

@@ -1,4 +1,4 @@
-"""A task is one folder of ``tasks/``, or ``module:function``; the configuration checks its name and options."""
+"""A task is a folder of ``tasks/`` or ``module:function``; the configuration checks its name and options."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def needy(data, seed, *, weight: float):
 
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of one's own on PYTHONPATH, with a module and a folder such as ``tasks/`` holds."""
+    """A user's folder on PYTHONPATH, with a module and a folder as in ``tasks/``."""
     folder = tmp_path / "lab"
     (folder / "halves").mkdir(parents=True)
     (folder / "halves" / "__init__.py").touch()

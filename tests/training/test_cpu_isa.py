@@ -1,4 +1,4 @@
-"""One instruction set for all CPU libraries: refused where it is not in effect, and equal results where it is."""
+"""One instruction set for all CPU libraries: refused if not in effect, equal results if it is."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ddpnas_ray.training.device import find_device
 from tests.commands import LOCAL, options, run
 from tests.conftest import ROOT
 
-# What an emulation of an older CPU sets, seen by PyTorch's libraries when they load.
+# Variables that emulate an older CPU; PyTorch's libraries read them when they load.
 OLD_CPU = {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}
 LEVELS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_CBWR", "NPY_DISABLE_CPU_FEATURES")
 AMD = {"vendor_id": "AuthenticAMD", "cpu family": "23", "model": "1", "stepping": "2"}
 
 
 def searched(out: Path, levels: dict[str, str], *keys: str) -> dict[str, Any]:
-    """``result.json`` of a tiny search in a process that sees these levels."""
+    """``result.json`` of a tiny search in a process with these levels."""
     environment = {name: value for name, value in os.environ.items() if name not in LEVELS}
     subprocess.run(
         [sys.executable, "-m", "ddpnas_ray.search", *LOCAL, *options(*keys), "--out", str(out)],

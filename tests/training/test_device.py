@@ -1,4 +1,4 @@
-"""Kinds of device are told apart, and named in a word."""
+"""Kinds of device are distinguished and named."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ NO_KERNELS = RuntimeError("CUDA error: no kernel image is available for executio
 
 @pytest.fixture
 def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU of an architecture that this PyTorch has no kernels for: one knows its name, and nothing runs on it."""
+    """A GPU for which this PyTorch has no kernels: its name is known, but nothing runs on it."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda where: (5, 2))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda where: "Quadro M4000")
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90"])
@@ -74,18 +74,18 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "ones", ones)
 
 
-def test_a_gpu_without_kernels_is_told_in_one_line_with_what_is_needed(fake_gpu: None) -> None:
+def test_a_gpu_without_kernels_is_reported_in_one_line_with_the_fix(fake_gpu: None) -> None:
     with pytest.raises(DeviceError) as error:
         try_device("cuda")
     assert str(error.value) == (
         f"Quadro M4000 (compute capability 5.2) cannot be used by PyTorch {torch.__version__}, built for CUDA 13.0 and "
-        "sm_75 sm_90: CUDA error: no kernel image is available for execution on the device; update the GPU's driver, "
-        "install the PyTorch built for driver and GPU, or set execution.gpus_per_worker=0"
+        "sm_75 sm_90: CUDA error: no kernel image is available for execution on the device; update the driver, "
+        "install a PyTorch built for driver and GPU, or set execution.gpus_per_worker=0"
     )
 
 
 @pytest.mark.parametrize("failure", [OLD_DRIVER, AssertionError("Torch not compiled with CUDA enabled")])
-def test_a_driver_that_is_too_old_or_a_pytorch_for_cpus_is_told_in_one_line(
+def test_an_old_driver_or_a_cpu_only_pytorch_is_reported_in_one_line(
     failure: Exception, fake_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def capability(where: str) -> None:
@@ -111,7 +111,7 @@ def test_a_gpu_that_works_passes() -> None:
 
 @pytest.fixture
 def tf32() -> Iterator[Callable[[], tuple[bool, bool]]]:
-    """Whether convolutions and matrix products use TF32; put back afterwards."""
+    """TF32 flags of convolutions and matrix products, restored afterwards."""
     convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
     before = convolutions.allow_tf32, products.allow_tf32
     yield lambda: (convolutions.allow_tf32, products.allow_tf32)

@@ -184,7 +184,7 @@ def test_recomputed_statistics_are_those_of_torchs_own_average_without_its_read_
 
 def test_recomputed_statistics_are_cumulative_averages_over_the_batches() -> None:
     module = network()
-    with torch.no_grad():  # whatever was there before does not matter
+    with torch.no_grad():  # the previous state does not matter
         module[1].running_mean.fill_(7.0)
         module[4].running_var.fill_(9.0)
     seen: dict[int, list[Tensor]] = {1: [], 4: []}

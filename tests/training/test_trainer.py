@@ -66,7 +66,7 @@ def test_scoring_alone_gives_the_weights_back() -> None:
     assert 0.0 <= result.score <= 1.0
 
 
-def test_the_answer_depends_on_the_arguments_alone() -> None:
+def test_the_result_depends_on_the_arguments_only() -> None:
     first = evaluate(contract_trainer())
     torch.manual_seed(99)
     evaluate(contract_trainer(), replace(REQUEST, epoch=7))
@@ -80,7 +80,7 @@ def test_the_same_images_in_the_same_order_for_all_architectures_of_an_epoch(cha
 
 
 @pytest.mark.parametrize("change", [{"epoch": 2}, {"lr": 0.04}], ids=str)
-def test_epoch_and_rate_change_the_answer(change: dict[str, Any]) -> None:
+def test_epoch_and_rate_change_the_result(change: dict[str, Any]) -> None:
     assert evaluate(contract_trainer(), replace(REQUEST, **change))[1:] != evaluate(contract_trainer())[1:]
 
 
@@ -93,8 +93,8 @@ def test_the_global_generator_and_the_threads_are_put_back() -> None:
 
 
 def test_the_score_is_the_accuracy_over_all_validation_images_after_statistics_were_recomputed() -> None:
-    """The whole of scoring, once more with plain torch."""
-    trainer = with_config(bn_images=40, batch_size=16)  # 40 images: two batches of 16, the rest is left out
+    """Reimplement scoring in plain torch."""
+    trainer = with_config(bn_images=40, batch_size=16)  # 40 images: two batches of 16, the rest is dropped
     layout, flat = slice_of(trainer)
     result, _ = trainer.train_and_score(replace(REQUEST, train=False), layout, flat)
     network = trainer.spec.build(ALPHA_E, trainer.task.inputs)

@@ -1,4 +1,4 @@
-"""Image classification: which of C classes is an image of?
+"""Image classification into C classes.
 
 Axes: N images, C classes.
 """
@@ -27,27 +27,27 @@ if TYPE_CHECKING:
 
 
 def make(data: DataConfig, seed: int, *, metric: str = "accuracy") -> ClassificationTask:
-    """The task of a configuration.
+    """Make the task of a configuration.
 
     Args:
         data: Names the images.
         seed: Keys the split.
-        metric: What validation measures: accuracy, balanced_accuracy, or module:function of your own.
+        metric: Validation metric: accuracy, balanced_accuracy, or your own module:function.
 
     Raises:
         BadInput: The data are not what the configuration says, or there is no such metric.
     """
-    found = find_metric(metric)
+    found = find_metric(metric)  # fails before the data are read
     return ClassificationTask(load_data(data, seed), found)
 
 
 @dataclass(frozen=True)
 class ClassificationTask:
-    """Cross-entropy on images that are shifted, flipped and cut out; scored by a metric.
+    """Cross-entropy on images augmented by shift, flip and cutout.
 
     Args:
         data: Training and validation images.
-        metric: What validation measures.
+        metric: Validation metric.
     """
 
     data: ImageData
@@ -55,12 +55,12 @@ class ClassificationTask:
 
     @property
     def name(self) -> str:
-        """Kind of data set."""
+        """``data.name``."""
         return self.data.name
 
     @property
     def inputs(self) -> Inputs:
-        """Images of one size, and an output for every class."""
+        """Image shape, and one output per class."""
         size = self.data.image_size
         return Inputs(shape=(self.data.channels, size, size), outputs=len(self.data.classes))
 
@@ -71,12 +71,12 @@ class ClassificationTask:
 
     @property
     def train_examples(self) -> int:
-        """Training images."""
+        """Number of training images."""
         return len(self.data.train)
 
     @property
     def val_examples(self) -> int:
-        """Validation images."""
+        """Number of validation images."""
         return len(self.data.val)
 
     def training_batches(self, epoch: int, seed: int, batch_size: int) -> Iterator[Batch]:
@@ -88,7 +88,7 @@ class ClassificationTask:
             yield _batch(pixels, data.train, rows)
 
     def calibration_batches(self, examples: int, seed: int, batch_size: int) -> Iterator[Batch]:
-        """See ``Task``: every batch has the classes in proportion."""
+        """See ``Task``: every batch holds the classes in proportion."""
         for rows in stratified_batches(self.data.train.labels_N, examples, batch_size, seed=seed):
             yield self._plain(self.data.train, rows)
 
@@ -105,7 +105,7 @@ class ClassificationTask:
         return cross_entropy(outputs, batch.targets)
 
     def chance(self) -> float:
-        """The score of always naming the most frequent class."""
+        """Return the score of always predicting the most frequent class."""
         import torch
 
         labels_N = torch.from_numpy(self.data.val.labels_N)
@@ -114,7 +114,7 @@ class ClassificationTask:
         return self.metric.score([(constant, labels_N)])
 
     def excerpt(self, examples: int, seed: int) -> ClassificationTask:
-        """See ``Task``: drawn with the classes in proportion, and decoded."""
+        """See ``Task``: a stratified draw, decoded."""
         train, val = (_excerpt(split, examples, seed) for split in (self.data.train, self.data.val))
         return dataclasses.replace(self, data=dataclasses.replace(self.data, train=train, val=val))
 
