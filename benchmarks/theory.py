@@ -28,7 +28,7 @@ SPACES = 200
 
 
 def tightness(operations: int) -> None:
-    """Print the share of rounds that keep the worst operation, beside Theorem 2 and 3. delta is zeta / K, as printed."""
+    """Print how often rounds keep the worst operation, beside Theorems 2 and 3; delta is zeta / K, as printed."""
     print(f"\n### K = {operations}: an error is that not the worst operation goes; {ROUNDS:,} rounds\n")
     print(
         "| C | simulated | exact | worst two, exact (Thm 2) | bound (Eq. 17) | bound / exact |\n" + "| --- " * 6 + "|"
