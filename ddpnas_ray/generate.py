@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     """Build the argument parser."""
     p = Parser(prog="ddpnas generate", description=DESCRIPTION)
     p.add_argument("run", metavar="RUN", help="run directory of a finished search, local or a URI")
-    p.add_argument("--budget", metavar="BUDGET", action="append", default=[], help="see above; may be repeated")
+    p.add_argument("--budget", metavar="BUDGET", action="append", default=[], help="budget, as above; repeat for more")
     p.add_argument(
         "--sweep",
         metavar="KEY=L..U:N",
@@ -69,7 +69,12 @@ def parser() -> argparse.ArgumentParser:
         default=1,
         help="keep the K best networks of each budget (default 1)",
     )
-    p.add_argument("--method", choices=METHODS, default="auto", help="default auto: see docs/generation.md")
+    p.add_argument(
+        "--method",
+        choices=METHODS,
+        default="auto",
+        help="solver, all exact (docs/generation.md); auto: programme, or mip if that has too many states",
+    )
     p.add_argument(
         "--include-pruned",
         action="store_true",
@@ -87,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
     )
     g = p.add_argument_group("latency")
     g.add_argument("--latency", metavar="TABLE", help="a table from `ddpnas latency build`, or a published one (CSV)")
-    g.add_argument("--device-label", metavar="LABEL", help="measure the generated networks on nodes with this label")
+    g.add_argument("--device-label", metavar="LABEL", help="also measure the networks, on nodes with this label")
     g = p.add_argument_group("verification with inherited weights (imports torch, reads the run's data)")
     g.add_argument("--verify", metavar="M", type=positive, help="score the M best of each budget and take the best")
     add_set_option(g, "override data.path or execution.*")

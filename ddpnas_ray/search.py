@@ -27,7 +27,7 @@ from ddpnas_ray.training.cpu_isa import use_level
 
 DESCRIPTION = """\
 Search for a network architecture with DDPNAS: sample disjoint architectures that share one supernet's weights, train
-each for an epoch on a Ray worker, score it, and prune the least likely operation of every edge, round by round.
+each for an epoch on a Ray worker, score it, and prune the least probable operation of every edge, round by round.
 
 examples:
   python -m ddpnas_ray.search                                        digits, on this machine, about two minutes

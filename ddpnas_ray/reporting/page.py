@@ -157,7 +157,7 @@ def _progress(run: RunFiles, rows: Sequence[Mapping[str, Any]]) -> Markup:
         so_far.append((float(row["epoch"]), best))
     splits = " and ".join(sorted({row.split for row in run.evaluations}))
     lines = [charts.Line("best so far", so_far)]
-    if len(run.evaluations) > len(rows):  # else one architecture an epoch: the mean is the score
+    if len(run.evaluations) > len(rows):  # else one architecture per epoch: the mean is the score
         lines.append(charts.Line("mean of the epoch", [(float(row["epoch"]), row["mean"]) for row in rows]))
     points = [
         (row.epoch + 1.0, row.score, f"epoch {row.epoch + 1}, architecture {row.architecture}: {row.score:.4f}")
