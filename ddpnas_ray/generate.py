@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
         "--method",
         choices=METHODS,
         default="auto",
-        help="solver, all exact (docs/generation.md); auto: programme, or mip if that has too many states",
+        help="exact solver (docs/generation.md); auto: programme, or mip if that has too many states",
     )
     p.add_argument(
         "--include-pruned",

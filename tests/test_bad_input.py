@@ -93,7 +93,7 @@ def test_an_unknown_key_names_file_key_and_likely_meaning(refused: Refused, tmp_
         ("seed=[", ["--set seed=[:", "not a YAML value"]),
         ("seed=2024-13-45", ["--set seed=2024-13-45:", "not a YAML value"]),
         ("pruning=3", ["pruning: expected a section with keys, got 3"]),
-        ("space=cell", ["space: expected a section such as {name: cell}, got 'cell'"]),
+        ("space=3", ["space: expected a section such as {name: cell}, got 3"]),
         ("space.name=cel", ["space.name: 'cel' is no built-in space and not module:function", "did you mean cell?"]),
         ("space.name=no_such_lab:make", ["'no_such_lab:make' cannot be imported", "PYTHONPATH"]),
         ("space.name=json:make", ["'json:make' cannot be imported", "PYTHONPATH"]),

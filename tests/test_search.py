@@ -276,7 +276,7 @@ def test_own_images_of_several_sizes_take_one_command(
     words = [*LOCAL, *options("data.name=folder", "data.path=photos", "data.image_size=32", "data.train_limit=24")]
     said = run(check.main, *words)
     assert (said.code, said.err) == (0, "")
-    assert "24 training and 24 validation images, 3 classes, 3x32x32" in said.out
+    assert "24 training and 24 validation examples of 3x32x32, 3 outputs" in said.out
     said = run(search.main, *words)
     assert (said.code, said.err) == (0, "")
     assert "(3 cells, 4 channels, 32 px, 3 classes, cifar stem)" in said.out

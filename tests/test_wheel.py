@@ -38,8 +38,9 @@ def test_an_installed_package_finds_configurations_by_name(wheel: Path, tmp_path
         archive.extractall(tmp_path / "site")
     program = """
 import ddpnas_ray.experiment.config as c
+from ddpnas_ray.experiment.yaml_text import packaged
 assert c.__file__.startswith("site/") or "/site/" in c.__file__, c.__file__
-print(c.load("cifar10_cell").data.name, c.load(None).data.name, *c.packaged())
+print(c.load("cifar10_cell").data.name, c.load(None).data.name, *packaged())
 """
     words = [sys.executable, "-c", program]
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}

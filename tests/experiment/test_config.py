@@ -277,7 +277,7 @@ def test_unknown_keys(text: str, message: str) -> None:
         ("pruning: 3", "a.yaml: pruning: expected a section with keys, got 3"),
         ("pruning: [gamma]", "a.yaml: pruning: expected a section with keys, got ['gamma']"),
         ("space: 3", "a.yaml: space: expected a section such as {name: cell}, got 3"),
-        ("space: cell", "a.yaml: space: expected a section such as {name: cell}, got 'cell'"),
+        ("space: [cell]", "a.yaml: space: expected a section such as {name: cell}, got ['cell']"),
         ("space: {name: 3}", "a.yaml: space.name: expected a name, got 3"),
         ("space: {cells: 2.0}", "a.yaml: space.cells is 2.0; input should be a valid integer"),
     ],
@@ -463,8 +463,9 @@ def test_any_number_reads_back_bit_for_bit(lr: float, gamma: float) -> None:
 def test_a_dump_names_every_key() -> None:
     values = to_dict(read(""))
     assert values["space"] == {"name": "cell", **CELL}
+    assert values["task"] == {"name": "classification", "metric": "accuracy"}
     for field in dataclasses.fields(SearchConfig):
-        if dataclasses.is_dataclass(field.default) and field.name != "space":
+        if dataclasses.is_dataclass(field.default) and field.name not in ("space", "task"):
             assert set(values[field.name]) == {key.name for key in dataclasses.fields(field.default)}  # type: ignore[arg-type]
 
 
@@ -482,7 +483,7 @@ def test_differing_keys_are_named_with_their_section() -> None:
 def test_every_key_has_a_default_and_a_meaning() -> None:
     rows = {key: (default, meaning) for key, default, meaning in describe()}
     for section, values in to_dict(read("")).items():
-        if section == "space":
+        if section in ("space", "task"):
             continue
         keys = [f"{section}.{key}" for key in values] if isinstance(values, dict) else [section]
         for key in keys:
@@ -493,7 +494,7 @@ def test_every_key_has_a_default_and_a_meaning() -> None:
         assert "\n" not in meaning
     assert rows["pruning.gamma"][0] == "0.9"
     assert rows["data.path"][0] == "null"
-    assert "space.name" in rows
+    assert {"space.name", "task.name"} <= rows.keys()
 
 
 def test_a_configuration_can_be_pickled() -> None:

@@ -21,13 +21,13 @@ from ddpnas_ray.core.space import BoolArray, CostTable, Edge, IntArray, Op, Sear
 from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.costs.convnet import batch_norm, cell_op, conv, linear
 from ddpnas_ray.data.config import DataConfig
-from ddpnas_ray.data.images import load_data
 from ddpnas_ray.execution.local import LocalExecutor
 from ddpnas_ray.experiment.loop import run_search
 from ddpnas_ray.spaces.base import SpaceSpec, decode_edges, encode_edges, find_space
 from ddpnas_ray.spaces.cell.space import make as make_cell
 from ddpnas_ray.spaces.target import Inputs, Target
 from ddpnas_ray.strategies.pruning import Pruning
+from ddpnas_ray.tasks.classification.task import make as make_task
 from ddpnas_ray.testing import SpaceContract
 from ddpnas_ray.training.config import TrainingConfig
 from ddpnas_ray.training.trainer import Trainer
@@ -273,8 +273,8 @@ def test_what_cannot_be_found_is_said(name: str, message: str) -> None:
 
 def test_a_whole_search_of_a_space_of_ones_own() -> None:
     spec, strategy = find_space(f"{__name__}:make")(channels=4), Pruning(epochs_per_round=2, lr=0.1)
-    data = load_data(DataConfig(name="digits", train_limit=256, val_limit=64), seed=0)
-    trainer = Trainer(spec=spec, data=data, config=TrainingConfig(batch_size=16, bn_images=64), seed=0)
+    task = make_task(DataConfig(name="digits", train_limit=256, val_limit=64), seed=0)
+    trainer = Trainer(spec=spec, task=task, config=TrainingConfig(batch_size=16, bn_images=64), seed=0)
     executor = LocalExecutor(trainer)
     saved = []
     state = run_search(
@@ -296,8 +296,8 @@ def test_a_whole_search_of_a_space_of_ones_own() -> None:
 
 def test_a_search_of_slices_ends_although_an_edge_took_no_part() -> None:
     spec = make_elastic()
-    data = load_data(DataConfig(name="digits", train_limit=64, val_limit=64), seed=0)
-    executor = LocalExecutor(Trainer(spec=spec, data=data, config=TrainingConfig(batch_size=16, bn_images=0), seed=0))
+    task = make_task(DataConfig(name="digits", train_limit=64, val_limit=64), seed=0)
+    executor = LocalExecutor(Trainer(spec=spec, task=task, config=TrainingConfig(batch_size=16, bn_images=0), seed=0))
     state = run_search(
         Pruning(epochs_per_round=1, lr=0.1),
         executor,
