@@ -474,7 +474,7 @@ def test_nothing_is_generated_from_a_search_without_theta(finished: tuple[Path, 
     out, _ = finished
     said = run(generate.main, out, "--budget", "macs=50M")
     assert said.code == 2
-    assert "strategy surrogate keeps no theta" in said.err
+    assert "strategy surrogate has no theta" in said.err
 
 
 def test_networks_are_generated_from_a_search_by_table(words: list[str], real: Path, tmp_path: Path) -> None:
