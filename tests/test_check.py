@@ -178,8 +178,8 @@ def test_it_estimates_a_search_and_leaves_nothing_behind(alone: Path) -> None:
     assert "digits: 64 training and 64 validation examples of 1x8x8, 10 outputs" in line["data"]
     assert "cell: 10 edges, up to 8 candidates" in line["space"]
     assert "merged, saved, restored, decoded" in line["trained"]
-    assert "network    " in said.out
-    assert "33 architecture-epochs in 6 epochs" in line["a"]
+    assert " macs" in line["network"]
+    assert "33 architecture-epochs in 6 epochs" in line["search"]
     assert all(f" on {workers}" in line["time"] for workers in (1, 2, 4, 8))
     assert all("iB" in line[name] for name in ("memory", "traffic", "disk"))
     assert [name for name in contents(alone) if not name.startswith("torchinductor_")] == []  # PyTorch's own cache
