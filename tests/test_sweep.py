@@ -376,7 +376,7 @@ def test_a_panel_for_one_or_two_keys_else_one_a_key(grid: dict[str, list[Any]], 
     table, files = grid_report(planned, grid, ended, "made up")
     assert f"\n1 stopped: {grids.name(planned.trials[0])}\n" in table
     assert files["plot.svg"].count(b'id="axes_') == panels
-    assert b"val accuracy of the result architecture" in files["plot.svg"]
+    assert b"val accuracy of the result" in files["plot.svg"]
 
 
 def test_without_finished_searches_there_is_a_table_but_no_figure() -> None:
