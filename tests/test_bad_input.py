@@ -573,7 +573,7 @@ def test_what_is_no_run(refused: Refused, tmp_path: Path) -> None:
         (options("pruning.gamma=0.8", "seed=1"), ["other values of pruning.gamma, seed; only execution.* may change"]),
         (options("space.nodes=3"), ["other values of space.nodes"]),
         (options("data.val_limit=32"), ["other values of data.val_limit", "start a new run with another --out"]),
-        (["--config", "other.yaml"], ["other values of ", "training.batch_size", "leave them out"]),
+        (["--config", "other.yaml"], ["other values of ", "training.batch_size", "omit them"]),
         (
             options("pruning.gama=0.8"),
             ["--set pruning.gama=0.8: pruning.gama is not a key; did you mean pruning.gamma?"],
