@@ -22,7 +22,7 @@ RANDOM = 4
 
 
 def saved_bytes(spec: SpaceSpec, alpha_E: np.ndarray, images: int, *, bf16: bool) -> int:
-    """What one step saves, each storage once."""
+    """Return the storages that one step saves, each once."""
     network = spec.build(alpha_E, IMAGENET).to(memory_format=torch.channels_last)
     weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
     kept, bytes_by_storage = [], {}
@@ -42,7 +42,7 @@ def saved_bytes(spec: SpaceSpec, alpha_E: np.ndarray, images: int, *, bf16: bool
 
 
 def main() -> None:
-    """See the head of this file."""
+    """Run the benchmark; see the module docstring."""
     config = load(str(ROOT / "configs" / "imagenet_mobile.yaml"))
     spec, batch, rng = (
         find_space("mobile")(**config.space.options),

@@ -1,4 +1,4 @@
-"""What ``overhead.py`` measures against: train and score stand-alone networks in plain PyTorch.
+"""Baseline of ``overhead.py``: train and score stand-alone networks in plain PyTorch.
 
 For speed on a CPU: images in memory, batches augmented whole, channels last, BatchNorm tracked only while recomputed.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True)
 class BareLoop:
-    """How to train."""
+    """Training settings."""
 
     train: tuple[Tensor, Tensor]  # uint8 images (N, C, H, W) and int64 labels
     val: tuple[Tensor, Tensor]
@@ -27,7 +27,7 @@ class BareLoop:
     grad_clip: float
 
     def __call__(self, network: nn.Module) -> float:
-        """One epoch of SGD, then BatchNorm statistics, then the accuracy on the validation images."""
+        """Train one epoch with SGD, recompute BatchNorm statistics, and return the validation accuracy."""
         (images, labels), size = self.train, self.batch_size
         network = network.train().to(memory_format=torch.channels_last)
         sgd = torch.optim.SGD(network.parameters(), self.lr, self.momentum, 0.0, self.weight_decay, foreach=True)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: real images, the facts of the machine, and progress on stderr."""
+"""Shared parts of the benchmarks: real images, machine metadata, and progress on stderr."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ START_S, START_LOAD = time.perf_counter(), os.getloadavg()[0]
 
 
 def cifar10(*, train: int, val: int, seed: int) -> ImageData:
-    """So many CIFAR-10 images, drawn by seed; ``DDPNAS_TEST_DATA`` says where the folder ``cifar10`` is."""
+    """Draw CIFAR-10 images by seed; ``DDPNAS_TEST_DATA`` is the parent of the folder ``cifar10``."""
     folder = Path(os.environ.get("DDPNAS_TEST_DATA", ROOT.parent / "shared" / "data")) / "cifar10"
     return load_data(DataConfig(name="cifar10", path=str(folder), train_limit=train, val_limit=val), seed)
 
 
 def classification(data: ImageData) -> ClassificationTask:
-    """The images as a task."""
+    """Make a task of images."""
     return ClassificationTask(data, find_metric("accuracy"))
 
 
 def machine(data: ImageData) -> str:
-    """Where and with what a number was measured, as a Markdown list."""
+    """Return machine, software and settings of a measurement as a Markdown list."""
     images = f"CIFAR-10, {len(data.train)} training and {len(data.val)} validation images, digest {data.digest[:12]}"
     return facts(f"data: {images}")
 
 
 def facts(*more: str) -> str:
-    """Machine, software and time, as a Markdown list."""
+    """Return machine, software and time as a Markdown list."""
     here = environment(0, "")
     gibibytes = here["memory_bytes"] / 2**30
     versions = ", ".join(f"{name} {here['packages'][name]}" for name in ("torch", "ray", "numpy"))
@@ -49,5 +49,5 @@ def facts(*more: str) -> str:
 
 
 def say(text: str) -> None:
-    """A line of progress on stderr, with the time since the start."""
+    """Print a line of progress to stderr, with the time since the start."""
     print(f"[{time.perf_counter() - START_S:7.1f} s] {text}", file=sys.stderr, flush=True)

@@ -1,16 +1,15 @@
-"""What does it cost when a node is drained in the middle of an epoch, and is the result the same?
+"""Cost of draining a node in the middle of an epoch, and whether the result stays the same.
 
-Runs one search with two workers on a cluster of a head and two nodes (`ray.cluster_utils.Cluster`), each time on a new
-one: left alone, with a node drained by Ray's own call (what a spot machine's notice comes to), where the other node has
-room for its worker and where it has none, and with the node killed in the middle of the architecture that it was
-training when the notice came. Exit code 0 only when all fingerprints are that of the local executor and nothing new was
-given to a drained node.
+Runs one search with two workers, each time on a new cluster of a head and two nodes (`ray.cluster_utils.Cluster`):
+undisturbed; with a node drained by Ray's own call, as on a spot machine's notice, where the other node has room for its
+worker and where it has none; and with the node killed while training the architecture it had at the notice. Exit code 0
+only if all fingerprints equal the local executor's and a drained node gets no new work.
 
     python benchmarks/drain.py [--set KEY=VALUE ...]
 
-`lost` is the search's time less the mean of the two that were left alone. It consists of `repeated`, the time that a
-lost evaluation had taken, and of the seconds `a worker short`: until the worker was ready on the other node, or to the
-end where that has no room.
+`lost` is the search's time minus the mean of the two undisturbed ones. It consists of `repeated`, the time spent on a
+lost evaluation, and the seconds `a worker short`: until the worker was ready on the other node, or to the end if that
+has no room.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ EPOCH = 1  # the one in whose middle the notice comes; of six at T = 1
 
 @dataclass(frozen=True)
 class Way:
-    """What is done to a cluster."""
+    """Disturbance of a cluster."""
 
     name: str
     cpus: int  # of each node
@@ -71,7 +70,7 @@ WAYS = (
 
 @dataclass
 class Seen:
-    """What came of a drained node: when it was to be told, when it had been, and what followed."""
+    """Events of a drained node: when the notice was due, when it was sent, and what followed."""
 
     node: str = ""
     notice_s: float = 0.0
@@ -93,10 +92,10 @@ class Row:
 
 
 class WatchedPool(RayPool):
-    """Tells when an architecture of the drained epoch is half done, and takes times."""
+    """Executor that drains a node when an architecture of the drained epoch is half done, and records times."""
 
     def watch(self, drain: Callable[[str], None] | None) -> Seen:
-        """Call ``drain`` with a node in the middle of an architecture that it trains."""
+        """Call ``drain`` with a node in the middle of training an architecture."""
         self._drain, self.seen = drain, Seen()
         self._free_s: dict[str, float] = {}
         return self.seen
@@ -127,7 +126,7 @@ class WatchedPool(RayPool):
 
 
 def search(way: Way, job: Experiment, out: Path) -> Row:
-    """One search on a cluster of its own."""
+    """Run one search on its own cluster."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         nodes = {node.node_id: node for node in (cluster.add_node(num_cpus=way.cpus) for _ in range(2))}
@@ -159,7 +158,7 @@ def search(way: Way, job: Experiment, out: Path) -> Row:
 
 
 def main() -> int:
-    """Run all ways; returns 0 when nothing but time was lost."""
+    """Run all cases; returns 0 if only time was lost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", dest="overrides", action="append", metavar="KEY=VALUE", help=f"default: {DEFAULT}")
     args = parser.parse_args()

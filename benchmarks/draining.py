@@ -1,4 +1,4 @@
-"""A provider's notice, which Ray has no public call for: nothing new goes to a node, and soon it will be gone."""
+"""Drain a node as on a provider's notice, for which Ray has no public API: it gets no new work and soon disappears."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
 
 def drain_node(node: str, *, left_s: float = 60.0) -> None:
-    """Tell the connected cluster that a node will be gone in so many seconds."""
+    """Notify the connected cluster that a node will disappear in the given number of seconds."""
     reason, deadline_ms = DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION, int(1000 * (time.time() + left_s))
     accepted, why = global_worker.gcs_client.drain_node(node, reason, "notice", deadline_ms)
     assert accepted, why

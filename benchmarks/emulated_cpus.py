@@ -1,9 +1,9 @@
-"""Do CPUs of several models give one fingerprint? Small searches here and on emulated CPUs, by ``training.cpu_isa``.
+"""Fingerprints of small searches on this CPU and on emulated ones, by ``training.cpu_isa``.
 
-Needs QEMU's user mode (`qemu-x86_64`, 7.2 or newer for AVX2), which executes every instruction in software as the named
-CPU: the libraries see its CPUID, and what it lacks would crash. Emulated processes take 30 to 100 times as long, so the
-searches are tiny: every operation of the cell and of the mobile space once, by random search, and a whole search by
-pruning. Prints a table; exit code 1 where a level has several fingerprints.
+Needs QEMU's user mode (`qemu-x86_64`, 7.2 or newer for AVX2), which emulates the named CPU: libraries see its CPUID,
+and unsupported instructions crash. Emulated processes take 30 to 100 times as long, so the searches are tiny: every
+operation of the cell and of the mobile space once, by random search, and a whole search by pruning. Prints a table;
+exit code 1 if a level has several fingerprints.
 
     python benchmarks/emulated_cpus.py --data CIFAR10                # 20 minutes on a quiet core
     python benchmarks/emulated_cpus.py --data CIFAR10 --levels sse41 --hosts native Nehalem EPYC
@@ -36,7 +36,7 @@ SEARCHES = {
 
 
 def fingerprint(host: str, level: str, config: str | None, keys: tuple[str, ...]) -> str:
-    """Search in a process on one host, at one level (``null``: what the libraries choose)."""
+    """Search in a process on one host, at one level (``null``: the libraries' choice)."""
     words = [sys.executable, "-m", "ddpnas_ray.search", "--out", "none", "--json"]
     words += ["--config", str(ROOT / "configs" / config)] if config else []
     words += [word for key in (*SMALL, *keys) for word in ("--set", key)]
@@ -49,7 +49,7 @@ def fingerprint(host: str, level: str, config: str | None, keys: tuple[str, ...]
 
 
 def main() -> int:
-    """Print a table; 1 where a level has several fingerprints of one search."""
+    """Print a table; returns 1 if a level has several fingerprints of one search."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, metavar="DIR", help="CIFAR-10, for the mobile space")
     parser.add_argument("--levels", nargs="+", default=["null", "sse41", "avx2"])

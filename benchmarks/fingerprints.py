@@ -1,9 +1,9 @@
-"""One search, run in every way that must not matter: are all fingerprints equal?
+"""Fingerprints of one search under execution changes that must not matter.
 
-Runs the real command in processes of its own: in process (`local`), on 1, 2 and 4 Ray workers, with a worker killed
+Runs the real command in separate processes: in process (`local`), on 1, 2 and 4 Ray workers, with a worker killed
 (SIGKILL), with the driver actor killed, with the whole process group killed and the run resumed, on a cluster of three
 nodes (`ray.cluster_utils.Cluster`) that loses one, and with another seed. Fingerprints are recomputed from the files by
-`python -m ddpnas_ray.report RUN --verify-fingerprint`. Exit code 0 only when they are as they must be.
+`python -m ddpnas_ray.report RUN --verify-fingerprint`. Exit code 0 only if all but the last are equal.
 
     python benchmarks/fingerprints.py [--set KEY=VALUE ...] [--folder DIR]
 """
@@ -46,7 +46,7 @@ cluster.shutdown()
 
 @dataclass(frozen=True)
 class Row:
-    """One way of running, and what came of it."""
+    """One case, and its result."""
 
     way: str
     fingerprint: str
@@ -57,26 +57,26 @@ class Row:
 
 
 class Runner:
-    """Starts searches in a folder, all with the same overrides."""
+    """Starter of searches in a folder, all with the same overrides."""
 
     def __init__(self, folder: Path, overrides: tuple[str, ...]) -> None:
         self.folder, self.overrides = folder, overrides
         self.env = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 
     def start(self, name: str, *words: str) -> subprocess.Popen[bytes]:
-        """The command, in a process group of its own."""
+        """Start the command in its own process group."""
         sets = [word for override in self.overrides for word in ("--set", override)]
         log = open(self.folder / f"{name}.log", "ab")  # noqa: SIM115 (the process keeps it)
         command = [sys.executable, "-m", "ddpnas_ray.search", "--out", str(self.folder / name), *sets, *words]
         return subprocess.Popen(command, stdout=log, stderr=log, env=self.env, start_new_session=True)
 
     def finish(self, name: str, process: subprocess.Popen[bytes]) -> None:
-        """Wait for a search to end well."""
+        """Wait for a search to succeed."""
         if process.wait(timeout=1800) != 0:
             raise SystemExit(f"{name} ended with {process.returncode}:\n{(self.folder / f'{name}.log').read_text()}")
 
     def await_epoch(self, name: str, process: subprocess.Popen[bytes], epochs: int) -> None:
-        """Wait until so many epochs are saved, at least."""
+        """Wait until at least the given number of epochs is saved."""
         checkpoints = Folder.open(str(self.folder / name / "checkpoints"))
         while newest_epoch(checkpoints) < epochs:
             if process.poll() is not None:
@@ -84,15 +84,15 @@ class Runner:
             time.sleep(0.02)
 
     def worker_pid(self, name: str) -> int:
-        """The process of a worker that has evaluated something."""
+        """Return the process of a worker with a finished evaluation."""
         return int(self._evaluations(name)[-1].worker.split("/")[1])
 
     def driver_pid(self, name: str) -> int:
-        """The process that runs the loop."""
+        """Return the process of the driver."""
         return int(self._starts(name)[-1]["pid"])
 
     def row(self, way: str, name: str, seconds: float) -> Row:
-        """What a finished search left, its fingerprint recomputed from the files."""
+        """Return the result of a finished search, with its fingerprint recomputed from the files."""
         command = [sys.executable, "-m", "ddpnas_ray.report", str(self.folder / name), "--verify-fingerprint"]
         printed = subprocess.run(command, capture_output=True, text=True, check=True, env=self.env).stdout
         rows = self._evaluations(name)
@@ -114,12 +114,12 @@ class Runner:
 
 
 def plain(runner: Runner, name: str, *words: str) -> None:
-    """Nothing happens."""
+    """Do nothing."""
     runner.finish(name, runner.start(name, *words))
 
 
 def worker_killed(runner: Runner, name: str) -> None:
-    """SIGKILL for a worker in the middle of an epoch."""
+    """Kill a worker (SIGKILL) in the middle of an epoch."""
     process = runner.start(name, "--set", "execution.workers=2")
     runner.await_epoch(name, process, 2)
     os.kill(runner.worker_pid(name), signal.SIGKILL)
@@ -127,7 +127,7 @@ def worker_killed(runner: Runner, name: str) -> None:
 
 
 def driver_killed(runner: Runner, name: str) -> None:
-    """SIGKILL for the driver actor; Ray starts it again."""
+    """Kill the driver actor (SIGKILL); Ray restarts it."""
     process = runner.start(name, "--set", "execution.workers=2")
     runner.await_epoch(name, process, 2)
     os.kill(runner.driver_pid(name), signal.SIGKILL)
@@ -135,7 +135,7 @@ def driver_killed(runner: Runner, name: str) -> None:
 
 
 def group_killed(runner: Runner, name: str) -> None:
-    """SIGKILL for command, Ray and all; then --resume."""
+    """Kill the command and Ray (SIGKILL), then --resume."""
     process = runner.start(name, "--set", "execution.workers=2")
     runner.await_epoch(name, process, 2)
     os.killpg(process.pid, signal.SIGKILL)
@@ -144,7 +144,7 @@ def group_killed(runner: Runner, name: str) -> None:
 
 
 def node_lost(runner: Runner, name: str) -> None:
-    """A node of three disappears in the middle of a search."""
+    """Remove one of three nodes in the middle of a search."""
     cluster = subprocess.Popen(
         [sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=runner.env
     )
@@ -176,7 +176,7 @@ WAYS: tuple[tuple[str, str, Callable[[Runner, str], None]], ...] = (
 
 
 def main() -> int:
-    """Run all ways; returns 0 when all fingerprints but the last are equal."""
+    """Run all cases; returns 0 if all fingerprints but the last are equal."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", dest="overrides", action="append", metavar="KEY=VALUE", help=f"default: {DEFAULT}")
     parser.add_argument("--folder", type=Path, help="keep the runs there (default: a temporary folder)")

@@ -35,7 +35,7 @@ REPEATS = 5
 
 
 def random_instance(concentration: float) -> Problem:
-    """20 edges x 7 operations; later operations cost more."""
+    """Make a problem of 20 edges x 7 operations; later operations cost more."""
     rng = np.random.default_rng(0)
     ops = tuple(Op(f"op{k}", "parameter") for k in range(7))
     edges = tuple(Edge(f"e{e}", ops) for e in range(20))
@@ -47,7 +47,7 @@ def random_instance(concentration: float) -> Problem:
 
 
 def mobile_instance(concentration: float) -> Problem:
-    """The mobile space at 224 pixels."""
+    """Make a problem of the mobile space at 224 pixels."""
     spec, rng = mobile.make(), np.random.default_rng(0)
     theta_EK = np.zeros(spec.space.shape)
     for e, edge in enumerate(spec.space.edges):
@@ -58,7 +58,7 @@ def mobile_instance(concentration: float) -> Problem:
 
 
 def cell_instance(concentration: float) -> Problem:
-    """The un-pruned cell space of DARTS."""
+    """Make a problem of the un-pruned cell space of DARTS."""
     spec, rng = cell.make(), np.random.default_rng(0)
     theta_EK = rng.dirichlet(np.full(8, concentration), size=28)
     target = Target(cells=20, channels=36, image_size=32, classes=10, stem="cifar")
@@ -67,14 +67,14 @@ def cell_instance(concentration: float) -> Problem:
 
 
 def random_search(problem: Problem, name: str, limits: Sequence[int], rng: np.random.Generator) -> list[float]:
-    """The best of ``EVALUATIONS`` random architectures for each limit; the same sample serves all limits."""
+    """Return the best of ``EVALUATIONS`` random architectures for each limit, from one sample for all limits."""
     found = [evaluate_fast(problem, name, random_alpha_fast(problem, rng)) for _ in range(EVALUATIONS)]
     return [max((value for value, cost in found if cost <= limit), default=float("-inf")) for limit in limits]
 
 
 def evolution(problem: Problem, name: str, limit: int, rng: np.random.Generator) -> float:
-    """Regularised evolution (Real et al., 2019): population 50, tournaments of 10, one edge mutated, infeasible ones
-    count as far below all feasible ones as they are over the limit."""
+    """Run regularised evolution (Real et al., 2019): population 50, tournaments of 10, one edge mutated; infeasible
+    architectures rank below all feasible ones, by their excess over the limit."""
 
     def fitness(alpha_E: IntArray) -> float:
         value, cost = evaluate_fast(problem, name, alpha_E)
@@ -94,20 +94,20 @@ def evolution(problem: Problem, name: str, limit: int, rng: np.random.Generator)
 
 
 def random_alpha_fast(problem: Problem, rng: np.random.Generator) -> IntArray:
-    """Uniform over the operations of every edge, for spaces whose edges are chosen alone."""
+    """Draw uniformly over the operations of every edge, for spaces with independent edges."""
     counts_E = problem.choosable_EK.sum(axis=1)
     return (rng.random(len(counts_E)) * counts_E).astype(np.int64)
 
 
 def evaluate_fast(problem: Problem, name: str, alpha_E: IntArray) -> tuple[float, int]:
-    """E[alpha] and one cost."""
+    """Return E[alpha] and one cost."""
     edges = np.arange(len(alpha_E))
     table: Any = problem.costs[name]
     return float(problem.theta_EK[edges, alpha_E].mean()), table.base + int(table.entries_EK[edges, alpha_E].sum())
 
 
 def timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    """Median seconds of ``REPEATS`` calls after a first one, and the last result."""
+    """Return the median seconds of ``REPEATS`` calls after a warm-up, and the last result."""
     result = function()
     seconds = []
     for _ in range(REPEATS):
@@ -118,7 +118,7 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def against_baselines(title: str, problem: Problem) -> None:
-    """The table of one instance: one macs budget, and 100 of them."""
+    """Print the table of one instance: one macs budget, and 100 of them."""
     best = evaluate(problem, [int(k) for k in most_likely(problem.space, problem.theta_EK, problem.choosable_EK)])
     macs = best[1]["macs"]
     limits = [int(macs * share) for share in np.linspace(0.5, 1.0, 100)]
@@ -151,7 +151,7 @@ def against_baselines(title: str, problem: Problem) -> None:
 def baseline(
     title: str, problem: Problem, limits: Sequence[int], exact: Sequence[float], search: Callable[..., list[float]]
 ) -> None:
-    """One row: regret over budgets and seeds."""
+    """Print one row: regret over budgets and seeds."""
     start = time.perf_counter()
     regrets = []
     for seed in range(SEEDS):
@@ -162,7 +162,7 @@ def baseline(
 
 
 def combinations(title: str, problem: Problem, budgets: dict[str, Budget], k: int = 1) -> None:
-    """Seconds of each method for budgets of several kinds."""
+    """Print the seconds of each method for budgets of several kinds."""
     for name, budget in budgets.items():
         cells = []
         answers: list[list[Solution]] = []

@@ -1,13 +1,13 @@
-"""Do architectures that train side by side, and are merged, learn as much as the paper's one after the other?
+"""Learning with parallel, merged training compared with the paper's sequential training.
 
-Compares ``training.merge: mean`` (all architectures of an epoch start from the same weights, elements that several of
-them trained are averaged: what runs in parallel) with ``sequential`` (each inherits from the one before) on a part of
-CIFAR-10 and a small cell supernet. Both run the real search, Algorithm 1 with T epochs a round, up to ``--epochs``; the
-number is the mean validation score of an epoch's architectures, which is what the search decides by.
+Compares ``training.merge: mean`` (all architectures of an epoch start from the same weights, and elements trained by
+several of them are averaged: the parallel mode) with ``sequential`` (each inherits from the previous one) on a part of
+CIFAR-10 and a small cell supernet. Both run the real search, Algorithm 1 with T epochs per round, up to ``--epochs``;
+the number is the mean validation score of an epoch's architectures, on which the search decides.
 
-For each seed (it keys images, architectures and weights alike) both merges run with BatchNorm statistics recomputed
-before scoring, then one seed runs both without (``training.bn_images: 0``, the running statistics). Lines appear as
-they come, tables at the end, and ``--json`` is written anew after every search:
+For each seed (of images, architectures and weights alike) both merges run with BatchNorm statistics recomputed before
+scoring, then one seed runs both without (``training.bn_images: 0``, the running statistics). Lines are printed as they
+arrive, tables at the end, and ``--json`` is rewritten after every search:
 
     nice -n 19 python benchmarks/merge.py --json merge.json > merge.log &
 """
@@ -42,7 +42,7 @@ MERGES: tuple[Merge, ...] = ("mean", "sequential")
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """The architectures of one epoch."""
+    """Return the architectures of one epoch."""
 
     epoch: int
     round: int
@@ -55,7 +55,7 @@ class Epoch:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One search."""
+    """Settings of one search."""
 
     merge: Merge
     seed: int
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def search(args: argparse.Namespace, merge: Merge, seed: int, bn_images: int) -> Run:
-    """The first epochs of one search, printed as they come."""
+    """Run the first epochs of one search, printing each."""
     spec = cell.make(cells=args.cells, nodes=args.nodes, channels=args.channels)
     config = TrainingConfig(batch_size=args.batch_size, lr=args.lr, merge=merge, bn_images=bn_images, threads=1)
     data = cifar10(train=args.train, val=args.val, seed=seed)
@@ -116,7 +116,7 @@ def search(args: argparse.Namespace, merge: Merge, seed: int, bn_images: int) ->
 
 
 def table(runs: Sequence[Run], bn_images: int) -> str:
-    """Mean scores by epoch, averaged over seeds, with their range where there are several."""
+    """Format mean scores by epoch, averaged over seeds, with their range if there are several."""
     merged, sequential = (  # a row a seed, a column an epoch
         np.array([[epoch.mean_score for epoch in run.epochs] for run in runs if run.merge == merge]) for merge in MERGES
     )

@@ -1,9 +1,9 @@
-"""Every strategy and every idea to improve on Algorithm 1, on NAS-Bench-201's own accuracies, at equal evaluations.
+"""All strategies and proposed improvements of Algorithm 1 at equal evaluations, on NAS-Bench-201's own accuracies.
 
-Validation accuracy after 12 epochs goes in, test accuracy after 200 epochs of the network that a search answers with
-comes out (CIFAR-10). Choices were made on seeds 0-299; what is reported uses seeds 1000-1299:
+Searches read validation accuracy after 12 epochs; the score is the result architecture's test accuracy after 200 epochs
+(CIFAR-10). Choices were made on seeds 0-299; reported numbers use seeds 1000-1299:
 
-    python benchmarks/nasbench201.py TABLE.parquet              the table of docs/measurements.md, some 20 minutes
+    python benchmarks/nasbench201.py TABLE.parquet              the table of docs/measurements.md, about 20 minutes
     python benchmarks/nasbench201.py TABLE.parquet --literal    Algorithm 1 as printed, 3,000 seeds
     python benchmarks/nasbench201.py TABLE.parquet --ray        1,000 searches through Ray, and through processes
     python benchmarks/nasbench201.py TABLE.parquet --seeds 0..299 --only surrogate
@@ -65,7 +65,7 @@ BUDGETS = (42, 58, 100)
 
 
 class OrthogonalPairing(Pruning):
-    """Within a round, operations of two edges meet as rarely twice as possible: cyclic shifts of one random order."""
+    """Disjoint sampling by cyclic shifts of one random order: operations of two edges rarely meet twice in a round."""
 
     def sample(self, state: SearchState) -> IntArray:
         """See ``Pruning``."""
@@ -85,10 +85,10 @@ class MainEffects(Pruning):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThenSurrogate(Pruning):
-    """The rest of the budget goes, one by one, to what a Gaussian process over all records proposes.
+    """Pruning that spends the rest of the budget on proposals of a Gaussian process over all records.
 
     Args:
-        everywhere: Among all architectures; False: among those that pruning left.
+        everywhere: Propose among all architectures; False: among those left after pruning.
     """
 
     everywhere: bool = True
@@ -121,7 +121,7 @@ class ThenSurrogate(Pruning):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spending(Pruning):
-    """T differs by round."""
+    """Pruning with a different T in each round."""
 
     by_round: tuple[int, ...] = (3, 3, 3)
 
@@ -134,9 +134,9 @@ class Spending(Pruning):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Margin(Pruning):
-    """Prunes an edge's worst operation when Theorem 2 says that it is no mistake, and the next one if it says so too.
+    """Pruning of an edge's worst operations for which Theorem 2 bounds the risk of a mistake.
 
-    An epoch samples disjointly; from the second on, every edge is looked at after each. ``reserve`` evaluations are
+    An epoch samples disjointly; from the second one on, every edge is checked after each. ``reserve`` evaluations are
     kept for verification.
     """
 
@@ -176,7 +176,7 @@ class Margin(Pruning):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RandomStart(Surrogate):
-    """The first architectures are random instead of disjoint."""
+    """Surrogate whose first architectures are random instead of disjoint."""
 
     def ask(self, state: SearchState, space: SearchSpace) -> Plan | None:
         """See ``Strategy``."""
@@ -188,7 +188,7 @@ class RandomStart(Surrogate):
 
 
 def main_effects(state: SearchState, space: SearchSpace) -> FloatArray:
-    """Mean score plus the effect of each operation, by ridge regression on all records, shape (E, K)."""
+    """Return the mean score plus the effect of each operation, by ridge regression on all records, shape (E, K)."""
     alphas_NE = np.array([row.alpha_E for row in state.evaluations])
     scores_N = np.array([row.score for row in state.evaluations])
     onehot_NF = (alphas_NE[:, :, None] == np.arange(space.shape[1])).reshape(len(alphas_NE), -1).astype(float)
@@ -243,7 +243,7 @@ def load(path: str) -> None:
 
 
 def trial(name: str, budgets: Sequence[int], seed: int) -> list[float]:
-    """Final scores of the answers of one search, in percent, after so many evaluations each."""
+    """Return the final scores of one search's result architectures, in percent, after each number of evaluations."""
     strategy = ALL[name](budgets[-1])
     executor, start = TableExecutor(_table, SCORE), initial_state(SPEC.space, seed)
     state = run_search(strategy, executor, SPEC.space, start, save=lambda state, tensors: None)
@@ -258,7 +258,7 @@ def trial(name: str, budgets: Sequence[int], seed: int) -> list[float]:
 
 
 def row(pool: ProcessPoolExecutor, name: str, budgets: Sequence[int], seeds: range) -> str:
-    """A line of the table. A search whose proposals do not depend on its budget is run once, for all budgets."""
+    """Return a row of the table. A search whose proposals do not depend on its budget runs once, for all budgets."""
     runs = [tuple(budgets)] if isinstance(ALL[name](100), ANYTIME) else [(budget,) for budget in budgets]
     futures = [[pool.submit(trial, name, run, seed) for run in runs] for seed in seeds]
     found = [[score for future in of_seed for score in future.result()] for of_seed in futures]
@@ -271,7 +271,7 @@ def row(pool: ProcessPoolExecutor, name: str, budgets: Sequence[int], seeds: ran
 
 
 def compare(pool: ProcessPoolExecutor, names: Sequence[str], seeds: range) -> None:
-    """The table: mean, deviation over seeds, and the share of seeds with at least 94 %."""
+    """Print the table: mean, standard deviation over seeds, and the share of seeds with at least 94 %."""
     print("| strategy | " + " | ".join(f"{n} evaluations" for n in BUDGETS) + " |")
     print("| --- |" + " --- |" * len(BUDGETS))
     for name in names:
@@ -282,7 +282,7 @@ def compare(pool: ProcessPoolExecutor, names: Sequence[str], seeds: range) -> No
 
 
 def literal(pool: ProcessPoolExecutor, seeds: range) -> None:
-    """Algorithm 1 as printed: T = 3, gamma = 0.9, the argmax of theta after its 36 evaluations."""
+    """Run Algorithm 1 as printed: T = 3, gamma = 0.9, the argmax of theta after its 36 evaluations."""
     futures = [pool.submit(trial, LITERAL, (PLANNED,), seed) for seed in seeds]
     found = [future.result()[0] for future in futures]
     deviation = statistics.stdev(found)
@@ -294,7 +294,7 @@ def literal(pool: ProcessPoolExecutor, seeds: range) -> None:
 
 
 def through_ray(path: str, count: int) -> None:
-    """Literal searches as Ray tasks, and in a plain process pool, on two cores; both after their workers started."""
+    """Time literal searches as Ray tasks and in a plain process pool, on two cores; both with started workers."""
     import ray
 
     from ddpnas_ray.distributed.ray_trials import TABLE_TRIALS, Trial, run_trials
@@ -339,7 +339,7 @@ def _search_kept(trials: list) -> list:
 
 
 def main() -> None:
-    """See the head of this file."""
+    """Run the benchmark; see the module docstring."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("table", help="Parquet file with all 15,625 architectures")
     p.add_argument("--seeds", default=None, help="A..B, default 1000..1299 (--literal: 0..2999)")

@@ -1,21 +1,20 @@
-"""What the search costs beyond the training itself, on the CIFAR-10 cell supernet (6 cells, 4 nodes, 16 channels).
+"""Overhead of the search over plain training, on the CIFAR-10 cell supernet (6 cells, 4 nodes, 16 channels).
 
-Four measures in one run, so that one machine in one state answers for all of them:
+Four measures in one run, on one machine in the same state:
 
 (a) the local executor over a bare loop (``bare_loop.py``) that trains the same stand-alone networks on the same images,
     with as many threads, the same memory format, BatchNorm recomputation and validation: seconds over seconds;
 (b) Ray with one worker over the local executor;
-(c) how much faster two Ray workers are than one, divided by how much faster two bare processes are than one. The two
-    bare processes split the architectures so that their measured times are as equal as they can be: the best division
-    there is, with nothing to coordinate;
-(d) what an epoch puts into the object store, over the size of the supernet (counted, not timed).
+(c) the speed-up of two Ray workers over one, divided by the speed-up of two bare processes over one. The two bare
+    processes split the architectures so that their measured times are as equal as possible: the best possible split,
+    without coordination;
+(d) bytes that an epoch puts into the object store, over the size of the supernet (counted, not timed).
 
 Architectures are those of an epoch of Algorithm 1: sampled disjointly from a uniform theta. (a) and (b) come from
-pairs in which the contenders take turns on a few architectures, in all orders one after the other; the next pair takes
-the next architectures. (c) takes the whole epoch. Every run starts from the same weights, and Ray must return the very
-scores of the local executor. Before the first pair all processes are started and have trained every architecture on a
-few images. Ratios are taken within a pair; the table has their medians and quartiles. Run it on a machine that does
-nothing else:
+pairs in which the contenders take turns on a few architectures, in all orders; the next pair takes the next
+architectures. (c) takes the whole epoch. Every run starts from the same weights, and Ray must return exactly the local
+executor's scores. Before the first pair, all processes have trained every architecture on a few images. Ratios are
+within a pair; the table has their medians and quartiles. Run it on an otherwise idle machine:
 
     python benchmarks/overhead.py
 """
@@ -108,10 +107,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Contenders:
-    """Everybody who trains, ready to be timed.
+    """All contenders, ready to be timed.
 
     Args:
-        trainer: How.
+        trainer: The trainer.
         alphas_NE: The architectures of an epoch, shape (N, E).
         local: The local executor.
         pools: Ray pools with one and with two workers.
@@ -136,14 +135,14 @@ class Contenders:
         self.scores: dict[str, list[float]] = {}
 
     def warm_up(self) -> None:
-        """Every executor scores once, so that connections and memory are there."""
+        """Score once with every executor, to set up connections and memory."""
         say("warm-up: executors")
         for name, executor in self._executors.items():
             requests = [replace(request, train=False) for request in self._requests([0, 1], epoch=0)]
             executor.evaluate(requests if name == "ray 2" else requests[:1])
 
     def overhead(self, pairs: int, architectures: int) -> dict[str, list[float]]:
-        """(a) and (b): the ratio of every pair."""
+        """Measure (a) and (b): the ratio of every pair."""
         orders = list(permutations(("bare", "local", "ray 1")))
         ratios: dict[str, list[float]] = {"a": [], "b": []}
         for pair in range(pairs):
@@ -157,7 +156,7 @@ class Contenders:
         return ratios
 
     def scaling(self, pairs: int) -> dict[str, list[float]]:
-        """(c) and (d): the ratio of every pair, and the share of the supernet's bytes that an epoch moves."""
+        """Measure (c) and (d): the ratio of every pair, and the share of the supernet's bytes that an epoch moves."""
         order = ("bare 1", "bare 2", "ray 1", "ray 2")
         everything = list(range(len(self._alphas_NE)))
         supernet_bytes = sum(tensor.nbytes for tensor in self._first_weights.values())
@@ -203,10 +202,10 @@ class BareProcesses:
     """Processes that run the bare loop, started once.
 
     Args:
-        count: How many.
-        trainer: Has the images, and how to train.
-        few: The same with few images, to warm up with.
-        alphas_NE: What will be trained.
+        count: Number of processes.
+        trainer: The trainer, with the images.
+        few: The same with few images, for the warm-up.
+        alphas_NE: The architectures, shape (N, E).
     """
 
     def __init__(self, count: int, trainer: Trainer, few: Trainer, alphas_NE: IntArray) -> None:
@@ -224,7 +223,7 @@ class BareProcesses:
             connection.recv()
 
     def __call__(self, shares: Sequence[IntArray]) -> list[list[tuple[float, float]]]:
-        """Let each process train its share of the architectures at once: score and seconds of every one."""
+        """Let the processes train their shares in parallel; returns score and seconds of each architecture."""
         busy = self._connections[: len(shares)]
         for connection, share in zip(busy, shares, strict=True):
             connection.send(share)
@@ -239,7 +238,7 @@ class BareProcesses:
 
 
 def _serve(connection: Connection, trainer: Trainer, few: Trainer, alphas_NE: IntArray) -> None:
-    """A bare process: architectures in, score and seconds of each out, until None comes."""
+    """Run a bare process: receives architectures, returns score and seconds of each, until it receives None."""
     torch.set_num_threads(trainer.config.threads)
     compile_kernels(few, alphas_NE)
     loop = bare_loop(trainer.task.data, trainer.config)
@@ -254,7 +253,7 @@ def _serve(connection: Connection, trainer: Trainer, few: Trainer, alphas_NE: In
 
 
 def compile_kernels(few: Trainer, alphas_NE: IntArray) -> None:
-    """Train every architecture on few images in both ways: a process compiles a kernel when it first needs it."""
+    """Train every architecture on few images in both ways: processes compile kernels on first use."""
     lr, loop = few.config.lr, bare_loop(few.task.data, few.config)
     LocalExecutor(few).evaluate([EvalRequest(0, 0, i, alpha_E, lr) for i, alpha_E in enumerate(alphas_NE)])
     for alpha_E in alphas_NE:
@@ -262,7 +261,7 @@ def compile_kernels(few: Trainer, alphas_NE: IntArray) -> None:
 
 
 def bare_loop(data: ImageData, config: TrainingConfig) -> BareLoop:
-    """The bare loop on the images and with the settings of a trainer."""
+    """Run the bare loop on the images and with the settings of a trainer."""
     if set(data.mean + data.std) != {0.5} or not data.augment.flip or data.augment.cutout or not config.channels_last:
         raise ValueError("the bare loop knows only flips and crops, mean and std 0.5, and channels last")
 
@@ -284,7 +283,7 @@ def bare_loop(data: ImageData, config: TrainingConfig) -> BareLoop:
 
 
 def balanced_halves(seconds: Sequence[float]) -> list[list[int]]:
-    """Divide architectures into two halves whose times are as equal as they can be.
+    """Split architectures into two halves whose times are as equal as possible.
 
     Example:
         >>> balanced_halves([4.0, 1.0, 2.0, 3.0])

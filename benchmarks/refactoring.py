@@ -1,8 +1,9 @@
-"""Did a refactoring change a result? Four small searches in process, and their fingerprints before and after.
+"""Fingerprints of small searches before and after a refactoring.
 
-Digits and CIFAR-10 (cell space), CIFAR-10 (mobile space), NAS-Bench-201's table (`pruning` and `surrogate`). About a
-minute on one core. `--write FILE` records the fingerprints, `--compare FILE` compares with recorded ones and ends with
-exit code 1 where one differs. Fingerprints are equal on one kind of device only, so record and compare on one machine.
+Digits and CIFAR-10 (cell space), CIFAR-10 (mobile space), NAS-Bench-201's table (`pruning` and `surrogate`), in
+process. About a minute on one core. `--write FILE` records the fingerprints, `--compare FILE` compares with recorded
+ones; exit code 1 if one differs. Fingerprints are equal on one kind of device only, so record and compare on one
+machine.
 
     python benchmarks/refactoring.py --write before.json      # on the old commit
     python benchmarks/refactoring.py --compare before.json    # on the new one
@@ -51,7 +52,7 @@ SEARCHES: dict[str, tuple[str | None, tuple[str, ...]]] = {
 
 
 def fingerprint(config: str | None, overrides: tuple[str, ...]) -> str:
-    """Run one search in a process of its own and recompute its fingerprint from the files."""
+    """Run one search in a separate process, and recompute its fingerprint from the files."""
     with tempfile.TemporaryDirectory() as folder:
         out = str(Path(folder) / "run")
         words = ["--out", out, "--set", "execution.backend=local"]
@@ -65,7 +66,7 @@ def fingerprint(config: str | None, overrides: tuple[str, ...]) -> str:
 
 
 def main() -> int:
-    """Print a table; 1 where a fingerprint differs from the recorded one."""
+    """Print a table; returns 1 if a fingerprint differs from the recorded one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", metavar="FILE", type=Path)
     parser.add_argument("--compare", metavar="FILE", type=Path)

@@ -1,10 +1,10 @@
-"""Does the order of the data change scores? An image folder, sorted by class, against the same images shuffled.
+"""Effect of the order of the data on scores: an image folder, sorted by class, against the same images shuffled.
 
-Three classes of CIFAR-10 (cat, dog, ship) as a folder of PNG files, and twice as a Parquet file in a random order, with
+Three classes of CIFAR-10 (cat, dog, ship) as a folder of PNG files, and twice as a Parquet file in random order, with
 the same validation images; each is searched by Algorithm 1 for some epochs from the same weights with the same
 architectures (theta does not change before the first round ends). After every epoch the same random networks are
-scored with inherited weights. Two shuffled runs show how much of a difference is noise. The last column has BatchNorm
-statistics of the first `bn_images` images, as they were once taken: of a folder, all of one class.
+scored with inherited weights. Two shuffled runs show the noise. The last column uses BatchNorm statistics of the first
+`bn_images` images, as in an earlier version: in a folder, all of one class.
 
     DDPNAS_TEST_DATA=DIR python benchmarks/sorted_folder.py
 """
@@ -45,7 +45,7 @@ SEARCH = {
 
 
 class FirstImages(ClassificationTask):
-    """Statistics of the first images, whatever their classes."""
+    """Task whose BatchNorm statistics are of the first images, whatever their classes."""
 
     def calibration_batches(self, examples: int, seed: int, batch_size: int) -> Iterator[Batch]:
         """See ``Task``."""
@@ -54,7 +54,7 @@ class FirstImages(ClassificationTask):
 
 
 def write(root: Path, split: Split, name: str) -> None:
-    """One split as ``folder/<name>/<class>/<n>.png``, and twice as Parquet."""
+    """Write one split as ``folder/<name>/<class>/<n>.png``, and twice as Parquet."""
     stored = []
     for label, number in enumerate(CLASSES.values()):
         folder = root / "folder" / name / list(CLASSES)[label]
@@ -73,7 +73,7 @@ def write(root: Path, split: Split, name: str) -> None:
 
 
 def scores(data: dict[str, str], size: int, epochs: int, networks: int, task: type[ClassificationTask]) -> np.ndarray:
-    """Scores of the random networks after every epoch, shape (epochs, networks)."""
+    """Return the scores of the random networks after every epoch, shape (epochs, networks)."""
     pruning = {"epochs_per_round": epochs + 1}
     job = Experiment.prepare(check({**SEARCH, "data": {**data, "image_size": size}, "pruning": pruning}, "benchmark"))
     made, config = make(job.config.data, job.config.seed), job.config
@@ -92,7 +92,7 @@ def scores(data: dict[str, str], size: int, epochs: int, networks: int, task: ty
 
 
 def main() -> None:
-    """See the head of this file."""
+    """Run the benchmark; see the module docstring."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--images", type=int, default=150, help="training images a class, 150 by default; a third to score")
     p.add_argument("--size", type=int, default=16, help="pixels a side, default 16")

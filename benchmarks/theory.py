@@ -1,10 +1,10 @@
-"""How tight the paper's error bound is, its toy example, and whether the ledger of a round says what happens.
+"""Tightness of the paper's error bound, its toy example, and calibration of the ledger.
 
     python benchmarks/theory.py                half a minute on one core
-    python benchmarks/theory.py RUN            also the ledger and the deviation fit of a run directory
+    python benchmarks/theory.py RUN            also the ledger and the standard deviation fit of a run directory
 
-Rounds are simulated: K Gaussians C sigma apart for the theorems (one score an operation), for the ledger a space whose
-scores add an effect an edge, one an epoch, and noise.
+Rounds are simulated: for the theorems, K Gaussians C sigma apart (one score per operation); for the ledger, a space
+whose scores are a sum of one effect per edge, one per epoch, and noise.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SPACES = 200
 
 
 def tightness(operations: int) -> None:
-    """Rounds that keep the worst operation, beside Theorem 2 and 3. delta is zeta / K, as printed."""
+    """Print how often rounds keep the worst operation, beside Theorems 2 and 3; delta is zeta / K, as printed."""
     print(f"\n### K = {operations}: an error is that not the worst operation goes; {ROUNDS:,} rounds\n")
     print(
         "| C | simulated | exact | worst two, exact (Thm 2) | bound (Eq. 17) | bound / exact |\n" + "| --- " * 6 + "|"
@@ -45,7 +45,7 @@ def tightness(operations: int) -> None:
 
 
 def toy() -> None:
-    """Sec. 4.3, with one score an operation as printed and with the mean of three epochs."""
+    """Print Sec. 4.3, with one score per operation as printed, and with the mean of three epochs."""
     print(f"\n### Toy example of Sec. 4.3; {ROUNDS:,} rounds\n")
     print("| K | C | scores | Kendall's tau, simulated | exact | best kept, simulated | exact | in print |")
     print("| --- " * 8 + "|")
@@ -59,7 +59,7 @@ def toy() -> None:
 
 
 def calibration() -> None:
-    """What the ledger says of simulated first rounds, beside how often it happened; K = 8, three epochs."""
+    """Print the ledger's probabilities for simulated first rounds, next to the frequencies; K = 8, three epochs."""
     print(f"\n### Ledger of {SPACES} simulated rounds, 8 operations, 3 epochs\n")
     print("| edges | noise / effect | confused: happened | shrunk | plain | best pruned: happened | shrunk | plain |")
     print("| --- " * 8 + "|")
@@ -73,7 +73,7 @@ def calibration() -> None:
 
 
 def _rounds(edges: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
-    """Frequencies of both mistakes, and the probabilities (shrunk, plain) that the ledger gave them."""
+    """Return the frequencies of both mistakes, and the ledger's probabilities (shrunk, plain)."""
     rng, effect, e = np.random.default_rng(0), 0.003, np.arange(edges)
     live_EK, epoch_N = np.ones((edges, 8), dtype=bool), np.repeat(np.arange(3), 8)
     happened, said = [], []
@@ -90,7 +90,7 @@ def _rounds(edges: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ledger(run: Path) -> None:
-    """The ledger of a run without conditional edges; every operation that was visited counts as prunable."""
+    """Print the ledger of a run without conditional edges; every visited operation counts as prunable."""
     rows = [row for row in read_evaluations((run / "evaluations.parquet").read_bytes()) if row.split == "val"]
     alphas_NE, scores_N = np.array([row.alpha_E for row in rows]), np.array([row.score for row in rows])
     round_N, epoch_N = np.array([row.round for row in rows]), np.array([row.epoch for row in rows])

@@ -1,4 +1,4 @@
-"""Repeat the paper's ablations and others like them: ``python -m ddpnas_ray.ablate``."""
+"""Run the paper's ablations, and more: ``python -m ddpnas_ray.ablate``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from ddpnas_ray.ablations.folder import Saved
 from ddpnas_ray.ablations.outcomes import Outcome
 from ddpnas_ray.ablations.report import report
 from ddpnas_ray.ablations.study import ABLATIONS, Look, Searches, find, plan
-from ddpnas_ray.ablations.variants import Planned
-from ddpnas_ray.ablations.variants import Study as Sweep
+from ddpnas_ray.ablations.variants import Planned, Study
 from ddpnas_ray.console.cluster import checked_address, cluster
 from ddpnas_ray.console.command import INTERRUPTED, OK, Parser, guarded, say
 from ddpnas_ray.console.options import add_address_option, add_config_options
@@ -31,27 +30,27 @@ from ddpnas_ray.storage.folder import Folder
 from ddpnas_ray.training.cpu_isa import use_level
 
 DESCRIPTION = """\
-Ablations as commands: searches over values and seeds, or a closer look at one finished run, each with a table, a figure
-and all numbers in one directory. Searches run on Ray, as many at a time as fit, or in this process with
+Run an ablation: searches over values and seeds, or an analysis of one finished run. Each writes a table, a figure and
+all numbers to one directory. Searches run on Ray, as many at a time as fit, or in this process with
 execution.backend=local; on one kind of device the results are the same.
 
 examples:
   python -m ddpnas_ray.ablate interval --config configs/nasbench201_table.yaml --set evaluation.table=FILE --seeds 300
-  python -m ddpnas_ray.ablate correlation --help        each sub-command says what it shows and how long it takes
+  python -m ddpnas_ray.ablate correlation --help        what an ablation shows, and how long it takes
 """
 EPILOG = """\
---out gets config.yaml, ablation.json, trials.parquet, table.md, plot.png and plot.svg; searches also trials.jsonl,
-from which --resume continues after a kill.
+--out receives config.yaml, ablation.json, trials.parquet, table.md, plot.png and plot.svg; searches also write
+trials.jsonl, from which --resume continues after a kill.
 exit codes: 0 done; 1 failure; 2 bad input; 130 Ctrl-C (finished searches are saved)
 """
 NEVER_SAVED = {"what", "out", "resume", "address", "json", "overrides", "config"}  # not part of an ablation's identity
 
 
 def parser(own: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """The command line.
+    """Build the argument parser.
 
     Args:
-        own: Ablations of the user's, as ``module:function``.
+        own: User-defined ablations, as ``module:function``.
     """
     p = Parser(prog="ddpnas ablate", description=DESCRIPTION)
     whats = p.add_subparsers(dest="what", metavar="WHAT", required=True)
@@ -74,7 +73,7 @@ def parser(own: Sequence[str] = ()) -> argparse.ArgumentParser:
 
 @guarded
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     words = sys.argv[1:] if argv is None else argv
     args = parser([word for word in words[:1] if ":" in word]).parse_args(words)
     ablation = find(args.what)
@@ -96,48 +95,48 @@ def _search_all(ablation: Searches, args: argparse.Namespace) -> int:
         arguments = {key: value for key, value in vars(args).items() if key not in NEVER_SAVED}
         arguments["config"] = source_name(args.config, args.overrides)
     use_level(config.training.cpu_isa)
-    sweep = plan(args.what, config, arguments)
+    study = plan(args.what, config, arguments)
     out = args.out if saved is not None else _new_out(args, config)
-    address = None if sweep.base.execution.backend == "local" else checked_address(args.address)
-    job = Experiment.prepare(sweep.base)
+    address = None if study.base.execution.backend == "local" else checked_address(args.address)
+    experiment = Experiment.prepare(study.base)
     if saved is not None:
-        folders.refuse_other_data(saved, job.digest)
+        folders.refuse_other_data(saved, experiment.digest)
         folder = saved.folder
     else:
-        folder = create_run(out, folders.first_files(args.what, config, arguments, job.digest))
+        folder = create_run(out, folders.first_files(args.what, config, arguments, experiment.digest))
     with locked(folder):
         if saved is not None:
             folders.mend(saved)
         done = {outcome.key: outcome for outcome in saved.outcomes} if saved is not None else {}
         try:
-            _search(sweep, job, folder, done, args, address)
+            _search(study, experiment, folder, done, args, address)
         except KeyboardInterrupt:
             command = resume_command(out, f"ablate {args.what}")
-            say(f"interrupted; {len(done)} of {len(sweep.trials)} searches are saved. Resume with: {command}")
+            say(f"interrupted; {len(done)} of {len(study.trials)} searches are saved. Resume with: {command}")
             return INTERRUPTED
-        found = report(ablation, sweep, [done[planned.key] for planned in sweep.trials], arguments["config"])
-        facts = folders.content(args.what, config, arguments, job.digest, None)
-        facts = folders.finish(folder, facts, found)
-    _print(found.table, facts, args, out)
+        found = report(ablation, study, [done[planned.key] for planned in study.trials], arguments["config"])
+        started = folders.content(args.what, config, arguments, experiment.digest, None)
+        content = folders.finish(folder, started, found)
+    _print(found.table, content, args, out)
     return OK
 
 
 def _search(
-    sweep: Sweep,
-    job: Experiment,
+    study: Study,
+    experiment: Experiment,
     folder: Folder,
     done: dict[Any, Outcome],
     args: argparse.Namespace,
     address: str | None,
 ) -> None:
-    """Search what has not been searched yet; every finished search is kept at once.
+    """Run the remaining searches, saving each as it finishes.
 
     Args:
-        address: Of the cluster; None searches in this process.
+        address: Address of the cluster; None searches in this process.
     """
-    left = [planned for planned in sweep.trials if planned.key not in done]
+    left = [planned for planned in study.trials if planned.key not in done]
     lines = sys.stderr if args.json else sys.stdout
-    workers = sweep.base.execution.workers
+    workers = study.base.execution.workers
     where: AbstractContextManager[str] = nullcontext("")
     if address is not None and left:
         where = cluster(address, "run searches side by side", lines, workers=workers)
@@ -146,35 +145,36 @@ def _search(
         done[planned.key] = Outcome.of(planned, result)
         folders.keep(folder, done[planned.key])
 
-    with where as place, counting("searches", len(sweep.trials), lines, done=len(done)) as advance:
+    with where as place, counting("searches", len(study.trials), lines, done=len(done)) as advance:
         from ddpnas_ray.distributed.ray_trials import Trial, run_trials, search_all
 
         on = f"on Ray, {place}" if place else "in this process"
-        print(f"{folder.uri}: {len(left)} of {len(sweep.trials)} searches {on}", file=lines, flush=True)
+        print(f"{folder.uri}: {len(left)} of {len(study.trials)} searches {on}", file=lines, flush=True)
         trials = [Trial(planned.variant.label, planned.config) for planned in left]
         if place:
-            run_trials(job, trials, on_done=advance, on_result=lambda i, result: kept(left[i], result))
+            run_trials(experiment, trials, on_done=advance, on_result=lambda i, result: kept(left[i], result))
             return
         for planned, trial in zip(left, trials, strict=True):
-            [result] = search_all(None if job.config.trains else job, [trial])
+            [result] = search_all(None if experiment.config.trains else experiment, [trial])
             kept(planned, result)
             advance(1)
 
 
 def _restored(args: argparse.Namespace) -> Saved:
-    """The ablation to resume; options that are given must be those that it was started with."""
+    """Read the ablation to resume; given options must equal those it was started with."""
     saved = folders.restore(resumed_out(args, "ablation", "config.yaml"), args.what, args.overrides)
     defaults = vars(parser([args.what] if ":" in args.what else []).parse_args([args.what]))
     for key, value in vars(args).items():
         before = saved.content["arguments"].get(key)
         if key not in NEVER_SAVED and value not in (defaults[key], before):
             raise ConfigError(
-                f"--{key} {value}: the ablation was started with {before}; leave it out, or start anew elsewhere"
+                f"--{key} {value}: the ablation was started with {before}; remove it, or start a new one with "
+                "another --out"
             )
     return saved
 
 
-# --- ablations that look at what is there ---------------------------------------------------------------------------
+# --- ablations that analyse a finished run or a table ---------------------------------------------------------------
 
 
 def _look(ablation: Look, args: argparse.Namespace) -> int:
@@ -187,7 +187,7 @@ def _look(ablation: Look, args: argparse.Namespace) -> int:
 
 
 class _Desk:
-    """See ``Desk``."""
+    """Implementation of ``Desk``."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
@@ -197,9 +197,9 @@ class _Desk:
         if getattr(self.args, "address", None) and config.execution.backend != "local":
             checked_address(self.args.address)
 
-    def inherited(self, run: FinishedRun, job: Experiment, alphas: Sequence[Sequence[int]]) -> list[float]:
+    def inherited(self, run: FinishedRun, experiment: Experiment, alphas: Sequence[Sequence[int]]) -> list[float]:
         lines = sys.stderr if self.args.json else sys.stdout
-        address, execution = self.args.address, job.config.execution
+        address, execution = self.args.address, experiment.config.execution
         on_ray = bool(address) and execution.backend != "local"
         with (
             cluster(address, "score networks", lines, workers=execution.workers) if on_ray else nullcontext(),
@@ -207,20 +207,20 @@ class _Desk:
         ):
             from ddpnas_ray.distributed.ray_scoring import inherited_scores
 
-            return inherited_scores(run, job, alphas, on_ray=on_ray, on_done=advance)
+            return inherited_scores(run, experiment, alphas, on_ray=on_ray, on_done=advance)
 
 
-# --- what they have in common ---------------------------------------------------------------------------------------
+# --- both -----------------------------------------------------------------------------------------------------------
 
 
 def _new_out(args: argparse.Namespace, config: SearchConfig) -> str:
     return new_out(args.out, f"ablate-{args.what}-{config.space.name}")
 
 
-def _print(table: str, facts: dict[str, Any], args: argparse.Namespace, out: str) -> None:
+def _print(table: str, content: dict[str, Any], args: argparse.Namespace, out: str) -> None:
     print(f"{table}\n{out}", file=sys.stderr if args.json else sys.stdout)
     if args.json:
-        print(json.dumps(facts))
+        print(json.dumps(content))
 
 
 if __name__ == "__main__":

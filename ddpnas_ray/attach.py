@@ -1,4 +1,4 @@
-"""Show the progress of a running search: ``python -m ddpnas_ray.attach``."""
+"""Follow the progress of a running search: ``python -m ddpnas_ray.attach``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ddpnas_ray.distributed.ray_attach import Attached
 
 DESCRIPTION = """\
-Show the progress of a running search as its own terminal would, until it ends, and then its result. Ctrl-C detaches;
+Follow the progress of a running search as in its own terminal, until it ends, then print its result. Ctrl-C detaches;
 the search continues.
 
 examples:
@@ -34,18 +34,18 @@ examples:
   python -m ddpnas_ray.attach s3://bucket/run                           on any other machine: one line per epoch
   python -m ddpnas_ray.attach s3://bucket/run --address ray://head:10001     there, with Ray's client port forwarded
 
-RUN/LOCK says where the search runs. If its cluster cannot be reached from here, or the search uses none
-(execution.backend=local), attach follows RUN/log.jsonl. A cluster that asks for a token gets RAY_AUTH_TOKEN, or the one
-in ~/.ray/auth_token. To outlive its terminal, submit a search as a job:
+RUN/LOCK names the search's cluster. If that cannot be reached from here, or the search uses none
+(execution.backend=local), attach follows RUN/log.jsonl. If the cluster asks for a token, set RAY_AUTH_TOKEN, or store
+the token in ~/.ray/auth_token. To let a search outlive its terminal, submit it as a job:
 `ray job submit --no-wait -- python -m ddpnas_ray.search --address auto --out RUN ...` (clusters/README.md).
 """
 
-STORE_S = 5.0  # between two looks at an object store, where each one costs
-SILENT_S = 30.0  # without an answer; before Ray, which gives a lost head 60 s, ends this process
+STORE_S = 5.0  # polling interval on an object store, where each request costs
+SILENT_S = 30.0  # give up on a silent driver; Ray ends this process 60 s after losing the head
 
 
 def parser() -> Parser:
-    """The command line."""
+    """Build the argument parser."""
     p = Parser(prog="ddpnas attach", description=DESCRIPTION)
     p.add_argument("run", metavar="RUN", help="run directory, local or a URI")
     p.add_argument(
@@ -62,7 +62,7 @@ def parser() -> Parser:
 
 @guarded
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     args = parser().parse_args(argv)
     folder = existing_run(args.run)
     if _searching(folder) is not None:
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _searching(folder: Folder) -> dict[str, Any] | None:
-    """Content of the lock while a search runs; None once there is a result, or no search."""
+    """Return the lock's content while a search runs; None once it has a result, or if no search is running."""
     holder = lock_holder(folder)
     return None if folder.has("result.json") else holder
 
@@ -103,7 +103,7 @@ def _follow(folder: Folder, address: str | None, display: Display) -> None:
 
 
 class _Log:
-    """Progress by ``log.jsonl``: the newest epoch's snapshot."""
+    """Progress from ``log.jsonl``: the snapshot of the latest epoch."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
@@ -115,10 +115,10 @@ class _Log:
 
 @contextmanager
 def _source(folder: Folder, holder: Mapping[str, Any], address: str | None) -> Iterator[Attached | _Log]:
-    """The search's driver where it can be reached, else its log; says which.
+    """Connect to the search's driver, or fall back to its log; prints which.
 
     Raises:
-        DriverGoneError: The driver is not where the lock says. Of a local folder the lock itself tells that much.
+        DriverGoneError: The driver is not where the lock says; not raised for a local folder, whose lock suffices.
     """
     who = holder_text(holder)
     why = "it uses no Ray cluster"
@@ -127,7 +127,7 @@ def _source(folder: Folder, holder: Mapping[str, Any], address: str | None) -> I
             try:
                 where = address or _address(holder)
                 refuse_dead_address(where)
-                if "auth" in holder:  # Ray reads it as it is imported, and never guesses it for a given address
+                if "auth" in holder:  # Ray reads it at import, and never infers it from an address
                     os.environ.setdefault("RAY_AUTH_MODE", str(holder["auth"]))
                 from ddpnas_ray.distributed.ray_attach import attached
 
@@ -149,19 +149,21 @@ def _source(folder: Folder, holder: Mapping[str, Any], address: str | None) -> I
 
 
 def _address(holder: Mapping[str, Any]) -> str:
-    """Where the search says that its cluster is.
+    """Return the cluster address in the lock.
 
     Raises:
-        ResourceError: That means another machine there than here.
+        ResourceError: It is a loopback address of another machine.
     """
     address = str(holder.get("address"))
     if holder.get("host") != socket.gethostname() and address.startswith(("127.", "localhost:", "[::1]")):
-        raise ResourceError(f"{address} is an address of {holder.get('host')} alone; attach there, or give --address")
+        raise ResourceError(
+            f"{address} can only be reached on {holder.get('host')}; run attach there, or give --address"
+        )
     return address
 
 
 def _show(source: Attached | _Log, folder: Folder, holder: Mapping[str, Any], display: Display) -> None:
-    """Show a source's progress until the lock says something else, or nothing has been heard for long."""
+    """Show progress until the lock changes or the source stays silent for ``SILENT_S``."""
     look_s = 1.0 if folder.is_local else STORE_S
     tick_s = look_s if isinstance(source, _Log) else 0.25
     last: Mapping[str, Any] = {"phase": "starting", "note": ""}
@@ -183,20 +185,20 @@ def _show(source: Attached | _Log, folder: Folder, holder: Mapping[str, Any], di
 
 
 def _ended(folder: Folder, run: str) -> int:
-    """Say how a search without a result ended."""
+    """Print how a search without a result ended, and return the exit code."""
     log = events(folder)
     last = log[-1] if log else {"event": ""}
-    go_on = f"{saved_text(folder)}. Resume with: {resume_command(run)}"
+    resume = f"{saved_text(folder)}. Resume with: {resume_command(run)}"
     if last["event"] == "stopped":
-        say(f"time limit reached; {go_on}")
+        say(f"time limit reached; {resume}")
         return OK
     if (holder := lock_holder(folder)) is not None:
-        how = f"its driver is gone, and LOCK still names {holder_text(holder)}: remove LOCK where that has ended"
+        how = f"its driver is gone, but LOCK still names {holder_text(holder)}: remove LOCK if that has ended"
     elif last["event"] == "failed":
         how = f"it failed: {' '.join(str(last['error']).split())}"
     else:
         how = "Ctrl-C, a kill or a lost machine"
-    say(f"{run}: the search ended without a result ({how}); {go_on}")
+    say(f"{run}: the search ended without a result ({how}); {resume}")
     return FAILED
 
 

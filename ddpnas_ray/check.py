@@ -1,4 +1,4 @@
-"""Run everything on two batches and estimate what a search will cost: ``python -m ddpnas_ray.check``."""
+"""Dry-run the pipeline on two batches and estimate the cost of a search: ``python -m ddpnas_ray.check``."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from ddpnas_ray.training.trainer import Trainer
 
 DESCRIPTION = """\
-Run the entire pipeline on two batches of your data (sample, train, score, merge, prune, save, restore, decode) and
-print what a full search will cost: time on 1, 2, 4 and 8 workers, memory, traffic and disk. Takes under a minute.
+Dry-run the entire pipeline on two batches of your data (sample, train, score, merge, prune, save, restore, decode) and
+estimate a full search: time on 1, 2, 4 and 8 workers, memory, network traffic and disk. Takes under a minute.
 
-With --genotype: print the exact params and macs of an architecture's deploy network, as JSON. A file with the key
-stages is of space mobile, with options from --config or --set space.*; --image-size, --classes and --input-channels
-describe its network. A file with the key arch_str is of space nasbench201.
+With --genotype: print the exact params and macs of an architecture's deploy network, as JSON. The keys of the file tell
+its space: normal and reduce is cell; stages is mobile, with options from --config or --set space.*; arch_str is
+nasbench201.
 
 examples:
   python -m ddpnas_ray.check
@@ -46,19 +46,19 @@ examples:
   python -m ddpnas_ray.check --genotype darts_v2.json --channels 36 --cells 20 --image-size 32 --classes 10 --stem auto
   python -m ddpnas_ray.check --genotype mobile.json --image-size 224 --classes 1000 --set space.search_last=false
 """
-BUDGET_S = 30.0  # no further architecture is tried after this
+BUDGET_S = 30.0  # start no further architecture after this
 WORKERS = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What a full search needs.
+    """Estimated cost of a full search.
 
     Args:
-        architectures: N of every epoch.
+        architectures: Architectures in each epoch.
         architecture_s: Mean time of one architecture-epoch on this machine.
         worker_bytes: Peak memory of one worker.
-        traffic_bytes: Through the object store, over the whole search.
+        traffic_bytes: Object store traffic of the whole search.
         disk_bytes: Checkpoints and final weights.
     """
 
@@ -69,16 +69,16 @@ class Estimate:
     disk_bytes: int
 
     def seconds(self, workers: int) -> float:
-        """Time of the search: each epoch waits for its last architecture."""
+        """Wall time of the search; each epoch waits for its last architecture."""
         return sum(-(-n // workers) for n in self.architectures) * self.architecture_s
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     p = Parser(prog="ddpnas check", description=DESCRIPTION)
     add_config_options(p)
     p.add_argument("--json", action="store_true", help="print the estimate as one JSON object")
-    g = p.add_argument_group("counting a genotype's network")
+    g = p.add_argument_group("params and macs of a genotype")
     g.add_argument(
         "--genotype",
         metavar="FILE",
@@ -98,22 +98,22 @@ def parser() -> argparse.ArgumentParser:
 
 @guarded
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     p = parser()
     args = p.parse_args(argv)
     if args.genotype is not None:
         for name in ("channels", "cells", "image_size", "classes", "input_channels"):
             if (value := getattr(args, name)) is not None and value < 1:
-                p.error(f"--{name.replace('_', '-')} is {value}; at least 1 is needed")
+                p.error(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
         print(json.dumps(count_genotype(args)))
         return OK
     from ddpnas_ray.experiment.experiment import Experiment
 
     config = load(args.config, args.overrides)
     use_level(config.training.cpu_isa)
-    job = Experiment.prepare(config)
-    estimate, notes = try_out(job)
-    warnings = job.evaluator.warnings()
+    experiment = Experiment.prepare(config)
+    estimate, notes = try_out(experiment)
+    warnings = experiment.evaluator.warnings()
     if args.json:
         values = dataclasses.asdict(estimate) | {"seconds": {w: round(estimate.seconds(w), 1) for w in WORKERS}}
         print(json.dumps(values | {"warnings": warnings}))
@@ -123,11 +123,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def count_genotype(args: argparse.Namespace) -> dict[str, int]:
-    """Exact params and macs of a genotype's deploy network.
+    """Count the exact params and macs of a genotype's deploy network.
 
     Raises:
-        GenotypeError: The file cannot be read, or does not describe a network of the space that its keys are of.
-        ConfigError: An option that this space has not.
+        GenotypeError: The file cannot be read, or is not a genotype of the space that its keys name.
+        ConfigError: The space does not have one of the options.
     """
     from ddpnas_ray.spaces.cell import space as cell
     from ddpnas_ray.spaces.nasbench201 import space as nasbench201
@@ -137,8 +137,8 @@ def count_genotype(args: argparse.Namespace) -> dict[str, int]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or f"is not valid JSON: {error}"
         raise GenotypeError(
-            f"{args.genotype}: {reason}; a file with the keys normal and reduce is needed, or with the key stages "
-            "or arch_str"
+            f"{args.genotype}: {reason}; give a JSON file with the keys normal and reduce, or the key stages or "
+            "arch_str"
         ) from error
     if isinstance(genotype, dict) and isinstance(genotype.get("genotype"), dict):
         genotype = genotype["genotype"]  # a file that generate wrote
@@ -162,10 +162,10 @@ def count_genotype(args: argparse.Namespace) -> dict[str, int]:
 
 
 def _mobile_space(args: argparse.Namespace) -> SpaceSpec:
-    """The mobile space as --config and --set describe it; without --config it has its defaults."""
+    """Build the mobile space from --config and --set; without --config, with its defaults."""
     for option in ("cells", "channels", "stem"):
         if getattr(args, option) is not None:
-            raise ConfigError(f"--{option} has no meaning for a genotype with stages, whose space is mobile; remove it")
+            raise ConfigError(f"--{option} does not apply to a genotype with stages (space mobile); remove it")
     start = [] if args.config else ["space={name: mobile}"]
     config = load(args.config, [*start, *args.overrides])
     if config.space.name != "mobile":
@@ -176,27 +176,27 @@ def _mobile_space(args: argparse.Namespace) -> SpaceSpec:
     return find_space(config.space.name)(**config.space.options)
 
 
-def try_out(job: Experiment) -> tuple[Estimate, list[str]]:
+def try_out(experiment: Experiment) -> tuple[Estimate, list[str]]:
     """Run the pipeline on two training and two validation batches, and extrapolate.
 
     Returns:
-        The estimate, and a line about each thing that worked.
+        The estimate, and one line for each part that worked.
 
     Raises:
-        ResourceError: GPUs were asked for and this machine has none.
+        ResourceError: GPUs were requested and this machine has none.
     """
     from ddpnas_ray.execution.local import LocalExecutor, local_device
     from ddpnas_ray.nn.weights import split_shared
     from ddpnas_ray.runs import checkpoint
     from ddpnas_ray.storage.folder import Folder
 
-    config, space = job.config, job.spec.space
+    config, space = experiment.config, experiment.spec.space
     device = local_device(config.execution)
-    whole = job.evaluator.trainer(device)
+    whole = experiment.evaluator.trainer(device)
     batch = config.training.batch_size
     task = whole.task
     trainer = dataclasses.replace(whole, task=task.excerpt(2 * batch, config.seed))
-    executor, strategy = LocalExecutor(trainer), job.strategy()
+    executor, strategy = LocalExecutor(trainer), experiment.strategy()
     state = initial_state(space, config.seed)
     plan = strategy.ask(state, space)
     assert plan is not None  # Experiment.prepare refuses a space with nothing to prune
@@ -211,8 +211,8 @@ def try_out(job: Experiment) -> tuple[Estimate, list[str]]:
         checkpoint.save(Folder.open(folder), state, executor.weights())
         checkpoint_bytes = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
         assert checkpoint.restore(Folder.open(folder)) is not None
-    alpha_E = job.spec.argmax(state.theta_EK, state.live_EK)
-    costs = ", ".join(f"{value:,} {name}" for name, value in job.costs(alpha_E).items())
+    alpha_E = experiment.spec.argmax(state.theta_EK, state.live_EK)
+    costs = ", ".join(f"{value:,} {name}" for name, value in experiment.costs(alpha_E).items())
 
     tensors, supernet = trainer.supernet()
     shared, owns = split_shared([supernet.pieces(request.alpha_E) for request in plan.requests])
@@ -235,26 +235,26 @@ def try_out(job: Experiment) -> tuple[Estimate, list[str]]:
         f"trained    {len(results)} of {len(plan.requests)} architectures of an epoch on 2 batches of {batch} "
         f"({device}): mean {task.metric.name} {np.mean([r.score for r in results]):.3f} "
         "(val); merged, saved, restored, decoded",
-        f"a network  {costs} ({job.target})",
+        f"network    {costs} ({experiment.target})",
     ]
     return estimate, notes
 
 
 def report(estimate: Estimate) -> list[str]:
-    """The estimate for people."""
+    """Format the estimate as lines of text."""
     times = ", ".join(f"{duration(estimate.seconds(w))} on {w}" for w in WORKERS)
     return [
-        f"a search   {sum(estimate.architectures)} architecture-epochs in {len(estimate.architectures)} epochs, "
+        f"search     {sum(estimate.architectures)} architecture-epochs in {len(estimate.architectures)} epochs, "
         f"{estimate.architecture_s:.1f} s each on this machine",
-        f"time       {times} worker(s) like this one, with the barrier at each epoch's end",
-        f"memory     {_bytes(estimate.worker_bytes)} a worker at most",
-        f"traffic    {_bytes(estimate.traffic_bytes)} through the object store, in all",
+        f"time       {times} worker(s) like this machine, including the barrier at the end of each epoch",
+        f"memory     at most {_bytes(estimate.worker_bytes)} per worker",
+        f"traffic    {_bytes(estimate.traffic_bytes)} in total, through the object store",
         f"disk       {_bytes(estimate.disk_bytes)} in the run directory",
     ]
 
 
 def _architecture_seconds(whole: Trainer, two: Trainer, tried: Plan) -> float:
-    """Mean time of an architecture-epoch on all data, from the times of single batches."""
+    """Extrapolate the mean time of an architecture-epoch on all data from single batches."""
 
     def batches(trainer: Trainer) -> tuple[int, int]:
         task, size = trainer.task, trainer.config.batch_size
@@ -274,7 +274,7 @@ def _architecture_seconds(whole: Trainer, two: Trainer, tried: Plan) -> float:
 
 
 def _time_batches(trainer: Trainer, alpha_E: IntArray) -> tuple[float, float]:
-    """Seconds of training on all training batches, and of scoring all validation batches."""
+    """Time training on all training batches and scoring all validation batches, in seconds."""
     import torch
 
     from ddpnas_ray.nn.weights import Layout, Piece, Weights, bind

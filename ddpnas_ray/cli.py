@@ -12,25 +12,25 @@ from ddpnas_ray.core.errors import did_you_mean
 
 COMMANDS = {
     "search": "search for an architecture",
-    "attach": "show the progress of a running search",
+    "attach": "follow the progress of a running search",
     "generate": "generate the best network for each budget from a finished search",
-    "latency": "make and check a latency table of a device",
-    "table": "import and describe a table of a benchmark's accuracies, for tabular searches",
-    "check": "run everything on two batches and estimate a search's cost; count a genotype's network",
-    "ablate": "repeat the paper's ablations: tables and figures over values and seeds",
-    "sweep": "search for every combination of configuration values and seeds, on Ray Tune",
-    "report": "print a finished search's result, explain it, or verify its files",
+    "latency": "build and check a device's latency table",
+    "table": "import and describe a table of benchmark accuracies, for tabular searches",
+    "check": "dry-run the pipeline on two batches and estimate a search's cost; count params and macs of a genotype",
+    "ablate": "reproduce the paper's ablations: tables and figures over values and seeds",
+    "sweep": "search every combination of configuration values and seeds, on Ray Tune",
+    "report": "print the result of a finished search, explain it, verify its files, or write an HTML page",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Pass on to the command that the first word names; returns its exit code."""
+    """Run the named command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help"):
         print("usage: ddpnas COMMAND [options]\n\ncommands:")
         for name, meaning in COMMANDS.items():
             print(f"  {name:<10} {meaning}")
-        print("\n`ddpnas COMMAND --help` says more; `python -m ddpnas_ray.COMMAND` is equivalent.")
+        print("\n`ddpnas COMMAND --help` shows options and examples; `python -m ddpnas_ray.COMMAND` is equivalent.")
         return OK
     if words[0] == "--version":
         print(__version__)

@@ -1,4 +1,4 @@
-"""Generate the best networks for any budgets from a finished search: ``python -m ddpnas_ray.generate``."""
+"""Generate the best network for each budget from a finished search: ``python -m ddpnas_ray.generate``."""
 
 from __future__ import annotations
 
@@ -25,41 +25,41 @@ if TYPE_CHECKING:
     from ddpnas_ray.experiment.finished import FinishedRun, Generated
 
 DESCRIPTION = """\
-Generate the best network for each budget from one finished search, in seconds and with proof: no other network within
-the budget has a higher E[alpha] (Eq. 9-10). Nothing is trained. If no network meets a tight budget, --include-pruned
-also considers the operations that the search pruned.
+Generate the best network for each budget from one finished search, in seconds, with a proof of optimality: no other
+network within the budget has a higher E[alpha] (Eq. 9-10). Nothing is trained. If no network meets a tight budget,
+--include-pruned also considers the operations that the search pruned.
 
 examples:
   python -m ddpnas_ray.generate RUN                                        the best network without a budget
   python -m ddpnas_ray.generate RUN --budget macs=600M --budget macs=400M
   python -m ddpnas_ray.generate RUN --budget "params=3M,height=3..3,nonparametric=4..4"
-  python -m ddpnas_ray.generate RUN --sweep macs=200M..600M:20             20 budgets, evenly spaced
-  python -m ddpnas_ray.generate RUN --sweep macs=50%..100%:11              of what the best network costs
+  python -m ddpnas_ray.generate RUN --sweep macs=200M..600M:20             20 evenly spaced budgets
+  python -m ddpnas_ray.generate RUN --sweep macs=50%..100%:11              relative to the best network's cost
   python -m ddpnas_ray.generate RUN --budget latency=20ms --latency table.parquet --device-label phone
   python -m ddpnas_ray.generate RUN --sweep macs=200M..600M:5 --verify 16  score the 16 best of each, take the best
 
 budgets: key=V (at most), key=L..U (between), key=V..V (exactly); join several with commas. Suffixes: k, M, G, and % of
-the best network's cost; ns, us, ms, s for latencies. A key stands for all costs of its family: height is
-height.normal and height.reduce. `--costs` lists them.
+the best network's cost; ns, us, ms, s for latencies. A key bounds every cost of its family: height bounds
+height.normal and height.reduce. `--costs` lists all keys.
 
-Results: RUN/generated/<budget>/genotype.json (networks, exact costs, certificates), table.csv, pareto.png, pareto.svg
+Output: RUN/generated/<budget>/genotype.json (networks, exact costs, certificates), table.csv, pareto.png, pareto.svg
 """
 METHODS = ("auto", "programme", "mip", "enumeration")
-RANDOM_POINTS = 1000  # of the picture
+RANDOM_POINTS = 1000  # of the figure
 FRONT_POINTS = 200
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     p = Parser(prog="ddpnas generate", description=DESCRIPTION)
     p.add_argument("run", metavar="RUN", help="run directory of a finished search, local or a URI")
-    p.add_argument("--budget", metavar="BUDGET", action="append", default=[], help="see above; may be repeated")
+    p.add_argument("--budget", metavar="BUDGET", action="append", default=[], help="budget, as above; repeat for more")
     p.add_argument(
         "--sweep",
         metavar="KEY=L..U:N",
         dest="budget",
         action="append",
-        help="N evenly spaced budgets; constant ones may follow",
+        help="N evenly spaced budgets; may be followed by fixed bounds: macs=2M..6M:5,height=3..3",
     )
     p.add_argument(
         "-k",
@@ -69,50 +69,55 @@ def parser() -> argparse.ArgumentParser:
         default=1,
         help="keep the K best networks of each budget (default 1)",
     )
-    p.add_argument("--method", choices=METHODS, default="auto", help="default auto: see docs/generation.md")
+    p.add_argument(
+        "--method",
+        choices=METHODS,
+        default="auto",
+        help="exact solver (docs/generation.md); auto: programme, or mip if that has too many states",
+    )
     p.add_argument(
         "--include-pruned",
         action="store_true",
-        help="also choose pruned operations, which tight budgets may need",
+        help="also choose pruned operations; tight budgets may need them",
     )
     p.add_argument(
         "--target",
         metavar="KEY=V,...",
-        help="costs of another deploy network, such as image_size=224,classes=1000",
+        help="count costs of another deploy network, such as image_size=224,classes=1000",
     )
     p.add_argument(
         "--costs",
         action="store_true",
-        help="list the costs that a budget can bound, with those of the best network",
+        help="list the costs that a budget can bound, with the best network's values, and exit",
     )
     g = p.add_argument_group("latency")
-    g.add_argument("--latency", metavar="TABLE", help="a table of `ddpnas latency build`, or a published one (CSV)")
-    g.add_argument("--device-label", metavar="LABEL", help="measure the generated networks on nodes with this label")
+    g.add_argument("--latency", metavar="TABLE", help="a table from `ddpnas latency build`, or a published one (CSV)")
+    g.add_argument("--device-label", metavar="LABEL", help="also measure the networks, on nodes with this label")
     g = p.add_argument_group("verification with inherited weights (imports torch, reads the run's data)")
-    g.add_argument("--verify", metavar="M", type=positive, help="score the M best of each budget, and take the best")
-    add_set_option(g, "data.path and execution.* only")
-    g = p.add_argument_group("where")
+    g.add_argument("--verify", metavar="M", type=positive, help="score the M best of each budget and take the best")
+    add_set_option(g, "override data.path or execution.*")
+    g = p.add_argument_group("execution")
     g.add_argument(
         "--backend",
         choices=("auto", "local", "ray"),
         default="auto",
-        help="auto: Ray if --address is given, else this process, as budgets take milliseconds",
+        help="auto: Ray if --address is given, else this process (a budget takes milliseconds)",
     )
-    add_address_option(g, "none, or RAY_ADDRESS or one started here where --backend ray or --device-label needs it")
+    add_address_option(g, "none; with --backend ray or --device-label: RAY_ADDRESS, else start one on this machine")
     p.add_argument("--json", action="store_true", help="print the networks as one JSON list; the table goes to stderr")
-    p.epilog = "exit codes: 0 done; 1 failure; 2 bad input, or a budget that no network meets (the others are written)"
+    p.epilog = "exit codes: 0 done; 1 failure; 2 bad input, or no network meets a budget (the others are written)"
     return p
 
 
 @guarded
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     p = parser()
     args = p.parse_args(argv)
     if args.overrides and not args.verify:
-        p.error("--set is for --verify, the only thing that reads data")
+        p.error("--set needs --verify: nothing else reads data")
     if args.device_label and not args.latency:
-        p.error("--device-label measures networks as a table was measured: give it with --latency")
+        p.error("--device-label needs --latency: networks are timed with the table's settings")
     from ddpnas_ray.core.generation.budgets import parse_budgets, quantity
     from ddpnas_ray.experiment.finished import FinishedRun, Generated, genotype_json, infeasible_text, write
 
@@ -127,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(f"{name:<24} {quantity(name, value)}" for name, value in unbounded.items()))
         return OK
     budgets = [budget for text in args.budget for budget in parse_budgets(text, unbounded)] or [{}]
-    job = run.job(args.overrides) if args.verify else None
+    experiment = run.experiment(args.overrides) if args.verify else None
 
     start = time.perf_counter()
     on_ray = args.backend == "ray" or (args.backend == "auto" and bool(args.address))
@@ -135,13 +140,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         solutions = _solve(run, budgets, args, on_ray)
         seconds = time.perf_counter() - start
         networks = [Generated(budget, tuple(found)) for budget, found in zip(budgets, solutions, strict=True)]
-        if job is not None:
-            networks = _verify(run, job, networks, on_ray)
+        if experiment is not None:
+            networks = _verify(run, experiment, networks, on_ray)
         if timing is not None and args.device_label:
             networks = _measure(run, networks, args.device_label, timing)
     out = sys.stderr if args.json else sys.stdout
     if any(network.solutions for network in networks):
-        write(run, networks, _picture(run, networks))
+        write(run, networks, _figure(run, networks))
         _print_table(run, networks, out)
         count = sum(bool(network.solutions) for network in networks)
         print(
@@ -158,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _solve(run: FinishedRun, budgets: Sequence[Budget], args: argparse.Namespace, on_ray: bool) -> list[list[Solution]]:
-    """The k best of every budget, in order."""
+    """Find the k best networks of each budget, in order."""
     from ddpnas_ray.core.generation.solve import groups_that_share, solve_many
 
     k = max(args.best, args.verify or 1)
@@ -175,18 +180,20 @@ def _solve(run: FinishedRun, budgets: Sequence[Budget], args: argparse.Namespace
     return solutions
 
 
-def _verify(run: FinishedRun, job: Experiment, networks: Sequence[Generated], on_ray: bool) -> list[Generated]:
-    """Score every solution with the supernet's weights, each architecture once, and take the best of each budget."""
+def _verify(run: FinishedRun, experiment: Experiment, networks: Sequence[Generated], on_ray: bool) -> list[Generated]:
+    """Score each distinct architecture with inherited weights, and choose the best one of each budget."""
     from ddpnas_ray.distributed.ray_scoring import inherited_scores
 
     alphas = list(dict.fromkeys(solution.alpha_E for network in networks for solution in network.solutions))
     with counting("networks scored", len(alphas), sys.stderr) as advance:
-        scores = dict(zip(alphas, inherited_scores(run, job, alphas, on_ray=on_ray, on_done=advance), strict=True))
+        scores = dict(
+            zip(alphas, inherited_scores(run, experiment, alphas, on_ray=on_ray, on_done=advance), strict=True)
+        )
     return [n.choose([scores[s.alpha_E] for s in n.solutions], ()) if n.solutions else n for n in networks]
 
 
 def _latency(path: str, run: FinishedRun) -> tuple[CostTable, TimingOptions]:
-    """The cost `latency`, and how its table was timed."""
+    """Read the cost ``latency`` and the timing options of its table."""
     from ddpnas_ray.devices.config import TimingOptions
 
     if path.endswith(".csv"):
@@ -195,7 +202,7 @@ def _latency(path: str, run: FinishedRun) -> tuple[CostTable, TimingOptions]:
         from ddpnas_ray.spaces.mobile.space import backbone
 
         if run.config.space.name != "mobile":
-            raise DataError(f"{path}: published tables are of the mobile space; this run is of {run.config.space.name}")
+            raise DataError(f"{path}: published tables cover the mobile space; this run is of {run.config.space.name}")
         published = read_published(path)
         if published.note != EXACT:
             say(f"{path}: {published.note}")
@@ -210,7 +217,7 @@ def _latency(path: str, run: FinishedRun) -> tuple[CostTable, TimingOptions]:
 
 
 def _measure(run: FinishedRun, networks: Sequence[Generated], label: str, options: TimingOptions) -> list[Generated]:
-    """Measure every network end to end on the device; drop what is above its latency budget, or flag it."""
+    """Measure each network end to end on the device; drop or flag those above their latency budget."""
     import numpy as np
 
     from ddpnas_ray.distributed.ray_timing import measure_networks
@@ -227,7 +234,7 @@ def _measure(run: FinishedRun, networks: Sequence[Generated], label: str, option
 
 
 def _cluster(run: FinishedRun, args: argparse.Namespace, on_ray: bool) -> AbstractContextManager[object]:
-    """Ray where it is needed: for budgets and scores, or for nodes with a label."""
+    """Connect to Ray if needed: for budgets and scores, or for nodes with a label."""
     if not on_ray and not args.device_label:
         return nullcontext()
     from ddpnas_ray.devices.config import device_label
@@ -238,7 +245,7 @@ def _cluster(run: FinishedRun, args: argparse.Namespace, on_ray: bool) -> Abstra
 
 
 def _print_table(run: FinishedRun, networks: Sequence[Generated], out: TextIO) -> None:
-    """One line a budget: E[alpha], the costs that are bounded, params and macs, and how it was found."""
+    """Print one row per budget: E[alpha], bounded costs, params, macs and the method."""
     from rich.console import Console
     from rich.table import Table
 
@@ -268,8 +275,8 @@ def _print_table(run: FinishedRun, networks: Sequence[Generated], out: TextIO) -
     Console(file=out, markup=False, highlight=False, width=None if out.isatty() else 200).print(table)
 
 
-def _picture(run: FinishedRun, networks: Sequence[Generated]) -> dict[str, bytes]:
-    """E[alpha] against the first bounded cost that adds up, else against macs."""
+def _figure(run: FinishedRun, networks: Sequence[Generated]) -> dict[str, bytes]:
+    """Plot E[alpha] against the first bounded additive cost, or against macs."""
     import numpy as np
 
     from ddpnas_ray.core.generation.budgets import Bound, is_time

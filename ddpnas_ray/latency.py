@@ -1,4 +1,4 @@
-"""Latency tables of a device, and how far they can be trusted: ``python -m ddpnas_ray.latency``."""
+"""Build and check latency tables of a device: ``python -m ddpnas_ray.latency``."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from ddpnas_ray.spaces.target import Target
 
 DESCRIPTION = """\
-Time the parts of a space's networks on a device, so that `generate` can bound latency. A device is the Ray nodes with a
-certain label; without --address, a cluster starts here and this machine carries the label.
+Time the parts of a space's networks on a device, so that `generate` can bound latency. A device is the set of Ray nodes
+with a given label; without --address, a cluster starts here and this machine carries the label.
 
 examples:
   python -m ddpnas_ray.latency build --space mobile --image-size 224 --classes 1000 --device-label pc --out t.parquet
@@ -34,12 +34,12 @@ examples:
   python -m ddpnas_ray.latency check t.parquet --networks 50        compare sums of parts with measured networks
   ray start --address=HEAD:6379 --labels ddpnas-device=jetson       on the device: join the cluster with the label
 
-`ddpnas latency build --help` and `ddpnas latency check --help` say more.
+`ddpnas latency build --help` and `ddpnas latency check --help` show their options.
 """
 BUILD = """\
-Time every distinct part of every choice, in several passes, each in its own order. Parts run one after another, with a
-reference network among them: caches are then as inside a network, and a temporary slowdown affects both and is divided
-out. A node runs one timing at a time.
+Time every distinct part of every choice, in several passes, each in its own random order. Parts run back to back,
+interleaved with a reference network: caches are as warm as inside a network, and a temporary slowdown affects both and
+cancels. A node runs one timing at a time.
 
 examples:
   python -m ddpnas_ray.latency build --space mobile --image-size 224 --classes 1000 --device-label pc --out t.parquet
@@ -48,9 +48,9 @@ examples:
   python -m ddpnas_ray.latency build --run RUN --device-label board=rev-b --threads 4 --dtype bf16 --out t.parquet
 """
 CHECK = """\
-Draw random networks of the table's space, measure each whole, and compare with the sums of their parts: median relative
-error, bias (mean signed relative error) and rank correlation (Spearman). The table's reference network is measured
-with each, so that drift shows and is divided out.
+Draw random networks of the table's space, measure each end to end, and compare with the sums of their parts: median
+relative error, bias (mean signed relative error) and rank correlation (Spearman). The table's reference network is
+measured along with each, so drift is reported and divided out.
 
 examples:
   python -m ddpnas_ray.latency check t.parquet
@@ -59,46 +59,48 @@ examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     p = Parser(prog="ddpnas latency", description=DESCRIPTION)
     commands = p.add_subparsers(dest="command", required=True, metavar="build|check")
     build = commands.add_parser("build", help="time the parts of a space's networks", description=BUILD)
     of = build.add_mutually_exclusive_group(required=True)
     of.add_argument("--space", metavar="NAME", help="a built-in space, or module:function, with its defaults")
-    of.add_argument("--config", metavar="FILE", help="sections space and target of a YAML file")
+    of.add_argument("--config", metavar="FILE", help="take sections space and target from a YAML file")
     of.add_argument("--run", metavar="RUN", help="take space and target from a finished search")
     add_set_option(build, "override one key of space or target: --set space.nodes=3")
-    build.add_argument("--image-size", metavar="N", type=positive, help="side in pixels (no data set is read)")
+    build.add_argument("--image-size", metavar="N", type=positive, help="side in pixels; no data set is read")
     build.add_argument("--classes", metavar="N", type=positive, help="number of classes")
     build.add_argument("--input-channels", metavar="N", type=positive, help="colour channels (default 3)")
-    build.add_argument("--target", metavar="KEY=V,...", help="with --run: another target, as in generate")
-    build.add_argument("--out", metavar="TABLE", required=True, help="the table, a Parquet file, local or a URI")
-    build.add_argument("--force", action="store_true", help="replace --out if it exists")
-    build.add_argument("--device-label", metavar="NAME", required=True, help="NAME is ddpnas-device=NAME; or key=value")
+    build.add_argument("--target", metavar="KEY=V,...", help="with --run: another deploy network, as in generate")
+    build.add_argument("--out", metavar="TABLE", required=True, help="Parquet file to write, local or a URI")
+    build.add_argument("--force", action="store_true", help="overwrite --out")
+    build.add_argument(
+        "--device-label", metavar="LABEL", required=True, help="node label: key=value, or NAME for ddpnas-device=NAME"
+    )
     build.add_argument("--threads", metavar="N", type=positive, default=1, help="CPU threads (default 1)")
     build.add_argument("--batch", metavar="N", type=positive, default=1, help="images per batch (default 1)")
     build.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="default fp32")
     build.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
 
-    check = commands.add_parser("check", help="compare a table with whole networks, measured", description=CHECK)
-    check.add_argument("table", metavar="TABLE", help="what build wrote")
+    check = commands.add_parser("check", help="compare a table with measured networks", description=CHECK)
+    check.add_argument("table", metavar="TABLE", help="table written by build")
     check.add_argument("--networks", metavar="N", type=count, default=50, help="networks of any depth (default 50)")
     check.add_argument(
         "--full-depth-networks", metavar="N", type=count, default=50, help="networks of full depth (default 50)"
     )
     check.add_argument("--seed", metavar="N", type=count, default=0, help="seed of the random networks (default 0)")
-    check.add_argument("--csv", metavar="FILE", help="write every measurement")
+    check.add_argument("--csv", metavar="FILE", help="write every measurement as CSV")
     check.add_argument("--json", action="store_true", help="print one JSON object; progress goes to stderr")
-    check.add_argument("--device-label", metavar="NAME", help="default: the table's")
+    check.add_argument("--device-label", metavar="LABEL", help="node label; default: the table's")
     for command in (build, check):
-        command.add_argument("--passes", metavar="N", type=positive, default=5, help="over all timings (default 5)")
+        command.add_argument("--passes", metavar="N", type=positive, default=5, help="passes over all timings (5)")
         add_address_option(command)
     return p
 
 
 @guarded
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     p = parser()
     args = p.parse_args(argv)
     if args.command == "check":
@@ -107,9 +109,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _check(args)
     inputs = (args.image_size, args.classes, args.input_channels)
     if args.run and (args.overrides or any(inputs)):
-        p.error("--run says the space and the target; leave --set, --image-size, --classes and --input-channels out")
+        p.error("--run sets space and target; remove --set, --image-size, --classes and --input-channels")
     if args.target and not args.run:
-        p.error("--target is for --run; otherwise give --image-size, --classes and --set target.KEY=VALUE")
+        p.error("--target needs --run; otherwise give --image-size, --classes and --set target.KEY=VALUE")
     return _build(args)
 
 
@@ -124,14 +126,14 @@ def _build(args: argparse.Namespace) -> int:
     options = TimingOptions(
         threads=args.threads, batch=args.batch, dtype=args.dtype, device=args.device, passes=args.passes
     )
-    section, spec, target = _what(args)
+    section, spec, target = _resolved(args)
     if spec.parts is None:
         raise ConfigError(
-            f"space.name: space {section['name']!r} does not name the parts of its networks, so none can be timed"
+            f"space.name: space {section['name']!r} does not list the parts of its networks, so they cannot be timed"
         )
     folder, name = place(args.out)
     if folder.has(name) and not args.force:
-        raise DataError(f"{args.out}: exists; choose another --out, or replace it with --force")
+        raise DataError(f"{args.out}: exists; choose another --out, or overwrite it with --force")
     folder.make()
 
     parts = spec.parts(target)
@@ -171,8 +173,8 @@ def _build(args: argparse.Namespace) -> int:
     return OK
 
 
-def _what(args: argparse.Namespace) -> tuple[dict[str, Any], SpaceSpec, Target]:
-    """Section ``space``, the space that it makes, and the target; no data set is read for it."""
+def _resolved(args: argparse.Namespace) -> tuple[dict[str, Any], SpaceSpec, Target]:
+    """Return section ``space``, its space and the target; no data set is read."""
     from ddpnas_ray.experiment.config import check, set_key, to_dict
     from ddpnas_ray.experiment.finished import FinishedRun
     from ddpnas_ray.experiment.yaml_text import parse, read_text
@@ -190,10 +192,10 @@ def _what(args: argparse.Namespace) -> tuple[dict[str, Any], SpaceSpec, Target]:
     for option in ("image_size", "classes"):
         if getattr(args, option) is None and getattr(config.target, option) is None:
             raise ConfigError(
-                f"{source}: target.{option} is not set, and no data set is read; give --{option.replace('_', '-')}"
+                f"{source}: target.{option} is not set and no data set is read; give --{option.replace('_', '-')}"
             )
     spec = find_space(config.space.name)(**config.space.options)
-    # What is not given stands in the section, which wins.
+    # Section target overrides these placeholders.
     inputs = Inputs(
         shape=(args.input_channels or 3, args.image_size or 1, args.image_size or 1), outputs=args.classes or 1
     )
@@ -203,7 +205,7 @@ def _what(args: argparse.Namespace) -> tuple[dict[str, Any], SpaceSpec, Target]:
 def _rows(
     space: SearchSpace, parts: Sequence[Part], distinct: Sequence[Part], timings: Sequence[Timings], reference: Latency
 ) -> tuple[LatencyRow, ...]:
-    """The parts of each choice, equal ones counted, with their latencies."""
+    """Return one row per choice and distinct part: how often it occurs, and its latency."""
     from ddpnas_ray.devices.table import LatencyRow
 
     latencies = {part.key: t.at(reference.median_ns) for part, t in zip(distinct, timings, strict=True)}
@@ -217,7 +219,7 @@ def _rows(
 
 
 def _summary(table: LatencyTable, space: SearchSpace, target: str, distinct: int, seconds: float) -> list[str]:
-    """The table in a few lines."""
+    """Summarise the table in a few lines."""
     import numpy as np
 
     cost = table.cost(space)
@@ -228,7 +230,7 @@ def _summary(table: LatencyTable, space: SearchSpace, target: str, distinct: int
         f"{distinct} distinct parts of space {table.space['name']} ({target}), {timing['threads']} thread(s), batch "
         f"{timing['batch']}, {timing['dtype']} on {timing['device']}: {slowest.latency.runs} timings each in "
         f"{duration(seconds)}",
-        f"base      {_ms(cost.base)}: what every network does",
+        f"base      {_ms(cost.base)}: common to all networks",
         f"slowest   {_ms(slowest.latency.median_ns)}: {slowest.key}",
         f"reference {_ms(table.reference.median_ns)} measured, {_ms(predicted_ns)} as the sum of its parts "
         f"({predicted_ns / table.reference.median_ns - 1:+.1%})",
@@ -306,13 +308,13 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _agreement(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How predictions and measurements agree, with drift divided out and as measured."""
+    """Compare predictions with measurements, both drift-corrected and as measured."""
     import numpy as np
 
     predicted_N = np.array([row["predicted_ns"] for row in rows], dtype=np.float64)
 
     def against(column: str) -> dict[str, Any]:
-        """Error, bias and rank correlation against one kind of measurement."""
+        """Return error, bias and rank correlation for one column of measurements."""
         measured_N = np.array([row[column] for row in rows], dtype=np.float64)
         error_N = predicted_N / measured_N - 1
         return {
@@ -325,7 +327,7 @@ def _agreement(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _spearman(a_N: FloatArray, b_N: FloatArray) -> float | None:
-    """Correlation of ranks; None where all are equal, or there is one."""
+    """Return the rank correlation; None if all values are equal or there is only one."""
     import numpy as np
     from scipy.stats import rankdata
 
@@ -336,7 +338,7 @@ def _spearman(a_N: FloatArray, b_N: FloatArray) -> float | None:
 
 
 def _report(result: Mapping[str, Any]) -> list[str]:
-    """The result for people."""
+    """Format the result as lines of text."""
     reference = result["reference"]
     lines = [
         f"reference network: {_ms(reference['table_ns'])} in the table, {_ms(reference['now_ns'])} now "
@@ -345,7 +347,7 @@ def _report(result: Mapping[str, Any]) -> list[str]:
     for name, found in result["populations"].items():
         for title, figures in (
             (f"{found['networks']} networks, {name.replace('_', ' ')}", found),
-            ("  without dividing drift out", found["as_measured"]),
+            ("  without drift correction", found["as_measured"]),
         ):
             spearman = "undefined" if figures["spearman"] is None else f"{figures['spearman']:.3f}"
             lines.append(
@@ -373,7 +375,7 @@ def _write_csv(path: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _draw(space: SearchSpace, count: int, *, seed: int, full_depth: bool) -> list[tuple[int, ...]]:
-    """Architectures whose blocks choose uniformly; with full depth among parameter operations where there are any."""
+    """Draw each block's choice uniformly; with full depth, only parameter operations on edges that have any."""
     import numpy as np
 
     from ddpnas_ray.core.generation.problem import Problem, random_alphas

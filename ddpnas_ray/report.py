@@ -1,4 +1,4 @@
-"""Look at a run: ``python -m ddpnas_ray.report``."""
+"""Report on finished runs: ``python -m ddpnas_ray.report``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ddpnas_ray.core.errors import ConfigError, RunDirError
 from ddpnas_ray.core.space import SearchSpace, every_edge_active
 from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.reporting.explain import edge_story, story_text
-from ddpnas_ray.reporting.runfiles import RunFiles, keep_per_group, read_records, read_run
+from ddpnas_ray.reporting.runfiles import keep_per_group, read_records, read_run
 from ddpnas_ray.reporting.summary import summary
 from ddpnas_ray.runs.directory import existing_run, parsed, read_result
 from ddpnas_ray.runs.files import read_space, without_nan
@@ -24,21 +24,21 @@ from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.storage.folder import Folder
 
 DESCRIPTION = """\
-Print what a finished search found: genotype, exact costs of the target network, scores with their split.
+Print the result of a finished search: genotype, exact costs of the target network, and scores with their split.
 
 examples:
   python -m ddpnas_ray.report runs/cell-digits-s0
   python -m ddpnas_ray.report runs/cell-digits-s0 --verify-fingerprint     check that the files are unchanged
-  python -m ddpnas_ray.report runs/cell-digits-s0 --explain normal.3       why its operations were pruned
-  python -m ddpnas_ray.report runs/cell-digits-s0 --html                   everything on one page: RUN/report.html
-  python -m ddpnas_ray.report runs/s0 runs/s1 runs/s2 --html seeds.html    several runs side by side
+  python -m ddpnas_ray.report runs/cell-digits-s0 --explain normal.3       why an edge's operations were pruned
+  python -m ddpnas_ray.report runs/cell-digits-s0 --html                   write the HTML report, RUN/report.html
+  python -m ddpnas_ray.report runs/s0 runs/s1 runs/s2 --html seeds.html    compare several runs on one page
 """
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     p = Parser(prog="ddpnas report", description=DESCRIPTION)
-    p.add_argument("runs", metavar="RUN", nargs="+", help="run directory, local or a URI; several with --html FILE")
+    p.add_argument("runs", metavar="RUN", nargs="+", help="run directory, local or a URI; several need --html FILE")
     g = p.add_mutually_exclusive_group()
     g.add_argument(
         "--verify-fingerprint",
@@ -48,30 +48,30 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument(
         "--explain",
         metavar="EDGE",
-        help="one edge, round by round: scores, utility (Eq. 3), momentum (Eq. 4), theta (Eq. 5), what was pruned, "
-        "by what margin and with what risk (Theorem 2; unknown if a round has one epoch)",
+        help="show one edge round by round: scores, utility (Eq. 3), momentum (Eq. 4), theta (Eq. 5), the pruned "
+        "operation, its margin and its risk (Theorem 2; unknown if a round has one epoch)",
     )
     g.add_argument(
         "--html",
         metavar="FILE",
         nargs="?",
         const="",
-        help="write one self-contained page, default RUN/report.html; several runs are compared, and need FILE",
+        help="write one self-contained page, default RUN/report.html; to compare several runs, give FILE",
     )
-    p.add_argument("--json", action="store_true", help="print result.json, or --explain as JSON")
+    p.add_argument("--json", action="store_true", help="print result.json, or the --explain output, as JSON")
     return p
 
 
 @guarded
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     p = parser()
     args = p.parse_args(argv)
     if len(args.runs) > 1 and not args.html:
-        p.error("several runs are compared on a page: name its file, such as --html compared.html")
+        p.error("several runs are compared on one page; name its file, such as --html compared.html")
     if args.html is not None:
         if args.json:
-            p.error("--html is a page, not JSON; leave one of the two out")
+            p.error("--html and --json exclude each other; remove one")
         return _page(args.runs, args.html)
     run = args.runs[0]
     if args.explain is not None:
@@ -103,11 +103,11 @@ def _explain(run: str, args: argparse.Namespace) -> int:
 
 
 def _page(runs: Sequence[str], file: str) -> int:
-    """Write the page of a run, or of several."""
+    """Write the HTML page of one run, or of several."""
     from ddpnas_ray.reporting.compare import compare_page
     from ddpnas_ray.reporting.page import run_page
 
-    files = [_read(run) for run in runs]
+    files = [read_run(*_searched(run)) for run in runs]
     data = run_page(files[0]) if len(files) == 1 else compare_page(files)
     if file:
         head, slash, name = file.rpartition("/")
@@ -117,18 +117,13 @@ def _page(runs: Sequence[str], file: str) -> int:
     place = file or (folder / name).uri
     if not name or (folder.is_local and Path(folder.path, name).is_dir()):
         raise RunDirError(f"--html {place}: is a folder; give the page a name, such as {place.rstrip('/')}/report.html")
-    folder.write(name, data, way_out="give --html another FILE, or correct its permissions")
+    folder.write(name, data, hint="give --html another FILE, or correct its permissions")
     print(f"{place}: {len(data) / 1000:,.0f} kB")
     return OK
 
 
-def _read(run: str) -> RunFiles:
-    """A run as a page shows it."""
-    return read_run(*_searched(run))
-
-
 def _searched(run: str) -> tuple[Folder, dict[str, Any], SearchSpace, list[str]]:
-    """Folder, configuration, space, and what is not known of it. Needs neither the space's code nor known keys."""
+    """Read folder, configuration, space and notes of a run; needs neither the space's code nor known keys."""
     folder = existing_run(run)
     config = parsed(folder, "config.yaml", lambda data: parse(data.decode(), f"{run}/config.yaml"))
     space, notes = parsed(folder, "space.json", read_space), []
@@ -139,12 +134,12 @@ def _searched(run: str) -> tuple[Folder, dict[str, Any], SearchSpace, list[str]]
 
 
 def _with_gate(space: SearchSpace, options: Any) -> tuple[SearchSpace, str]:
-    """A space of conditional edges with the gate of the code that made it, which space.json does not hold."""
+    """Return the space with the gate of the code that made it, which space.json does not hold, and a note."""
     options = dict(options) if isinstance(options, dict) else {}
     try:
         made = find_space(str(options.pop("name", "cell")))(**options).space
     except (ConfigError, TypeError) as error:
-        note = f"which edges take part is not known here ({error}): all are counted as if they did"
+        note = f"active edges are unknown ({error}): every edge is counted as active"
         return dataclasses.replace(space, gate=every_edge_active), note
     return dataclasses.replace(space, gate=made.gate), ""
 

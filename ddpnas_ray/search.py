@@ -27,7 +27,7 @@ from ddpnas_ray.training.cpu_isa import use_level
 
 DESCRIPTION = """\
 Search for a network architecture with DDPNAS: sample disjoint architectures that share one supernet's weights, train
-each for an epoch on a Ray worker, score it, and prune the least likely operation of every edge, round by round.
+each for an epoch on a Ray worker, score it, and prune the least probable operation of every edge, round by round.
 
 examples:
   python -m ddpnas_ray.search                                        digits, on this machine, about two minutes
@@ -35,30 +35,30 @@ examples:
   python -m ddpnas_ray.search --set data.name=folder --set data.path=photos --set data.image_size=32
   python -m ddpnas_ray.search --config configs/nasbench201_table.yaml --set evaluation.table=FILE    score from a table
   python -m ddpnas_ray.search --out runs/cifar --resume              resume after a kill, on this or another machine
-  python -m ddpnas_ray.search --address auto --out s3://bucket/run   on the Ray cluster that this machine belongs to
+  python -m ddpnas_ray.search --address auto --out s3://bucket/run   on this machine's Ray cluster
 
-Try `python -m ddpnas_ray.check` with the same options first: it runs everything on two batches and estimates time,
-memory and disk. The run directory holds the configuration, theta by round, every evaluation, checkpoints and the
-result.
+Run `python -m ddpnas_ray.check` with the same options first: it dry-runs the pipeline on two batches and estimates
+time, memory and disk. The run directory holds the configuration, theta by round, every evaluation, checkpoints and the
+result; `generate` and `report` read it.
 """
 
 NO_RUN = "none"
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     p = Parser(prog="ddpnas search", description=DESCRIPTION)
     add_config_options(p)
     p.add_argument(
         "--out",
         metavar="DIR",
         default=None,
-        help="run directory, local or a URI, or none to keep nothing; default: a new runs/<space>-<data>-s<seed>",
+        help="run directory, a local path or a URI; none keeps nothing; default: a new runs/<space>-<data>-s<seed>",
     )
-    p.add_argument("--resume", action="store_true", help="resume the run in --out from its newest checkpoint")
+    p.add_argument("--resume", action="store_true", help="resume the run in --out from its latest checkpoint")
     add_address_option(p)
     p.add_argument(
-        "--time-limit", metavar="TIME", type=seconds, help="stop cleanly between epochs before TIME (90s, 30m, 2h)"
+        "--time-limit", metavar="TIME", type=seconds, help="stop cleanly between epochs within TIME (90s, 30m, 2h)"
     )
     p.add_argument("--json", action="store_true", help="print the result as one JSON object; progress goes to stderr")
     p.add_argument(
@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
 
 @guarded
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     args = parser().parse_args(argv)
     args.until_s = None if args.time_limit is None else time.time() + args.time_limit
     if args.keys:
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _resume(args: argparse.Namespace) -> int:
     if args.out in (None, NO_RUN):
-        raise RunDirError("--resume: which run? give its directory with --out")
+        raise RunDirError("--resume needs the run directory; give it with --out")
     folder = existing_run(args.out)
     text = parsed(folder, "config.yaml", bytes.decode)
     saved = check(parse(text, f"{args.out}/config.yaml"), f"{args.out}/config.yaml")
@@ -106,7 +106,7 @@ def _resume(args: argparse.Namespace) -> int:
     if changed:
         raise RunDirError(
             f"{args.out}: the run was started with other values of {', '.join(changed)}; only execution.* may "
-            "change on --resume: leave them out, or start a new run with another --out"
+            "change on --resume: omit them, or start a new run with another --out"
         )
     if folder.has("result.json"):
         _print_result(read_result(folder), args)
@@ -119,16 +119,16 @@ def _search(config: SearchConfig, out: str, args: argparse.Namespace, resumed: F
     use_level(config.training.cpu_isa)
     from ddpnas_ray.experiment.experiment import Experiment
 
-    job = Experiment.prepare(config)
+    experiment = Experiment.prepare(config)
     if resumed is not None:
-        refuse_other_data(resumed, job.digest)
+        refuse_other_data(resumed, experiment.digest)
     title = f"ddpnas search: {config.space.name} on {config.searched_on}, seed {config.seed}"
     display = Display(title, sys.stderr if args.json else sys.stdout)
     try:
         if address is None:
-            result = _in_process(job, out, args, display, resumed)
+            result = _in_process(experiment, out, args, display, resumed)
         else:
-            result = _on_ray(job, out, args, display, resumed, address)
+            result = _on_ray(experiment, out, args, display, resumed, address)
     except KeyboardInterrupt:
         if out == NO_RUN:
             raise
@@ -146,22 +146,22 @@ def _search(config: SearchConfig, out: str, args: argparse.Namespace, resumed: F
     return OK
 
 
-def _in_process(job: Any, out: str, args: argparse.Namespace, display: Display, resumed: Folder | None) -> Any:
+def _in_process(experiment: Any, out: str, args: argparse.Namespace, display: Display, resumed: Folder | None) -> Any:
     from ddpnas_ray.experiment.run import run_experiment
 
-    executor, progress = job.executor(), job.progress()
+    executor, progress = experiment.executor(), experiment.progress()
     progress.workers = ("local",)
-    keeping = nullcontext(None) if out == NO_RUN else _run_folder(job, out, resumed)
+    keeping = nullcontext(None) if out == NO_RUN else _run_folder(experiment, out, resumed)
     with keeping as run:
-        _warn(job, display, resumed)
+        _warn(experiment, display, resumed)
         with display, display.following(progress.snapshot):
-            return run_experiment(job, run and run[0], executor, progress, until_s=args.until_s)
+            return run_experiment(experiment, run and run[0], executor, progress, until_s=args.until_s)
 
 
 def _on_ray(
-    job: Any, out: str, args: argparse.Namespace, display: Display, resumed: Folder | None, address: str
+    experiment: Any, out: str, args: argparse.Namespace, display: Display, resumed: Folder | None, address: str
 ) -> Any:
-    config = job.config
+    config = experiment.config
     with cluster(
         address, "train and score architectures", display.lines, workers=config.execution.workers
     ) as dashboard:
@@ -169,11 +169,11 @@ def _on_ray(
         from ddpnas_ray.distributed import ray_driver
         from ddpnas_ray.execution.ray_members import fitting_workers
 
-        size = fitting_workers(config.execution, config.training.threads, job.widest_epoch())
-        with _run_folder(job, out, resumed) as (folder, lock):
+        size = fitting_workers(config.execution, config.training.threads, experiment.widest_epoch())
+        with _run_folder(experiment, out, resumed) as (folder, lock):
             print(f"{out}: {size}, {dashboard}", file=display.lines, flush=True)
-            _warn(job, display, resumed)
-            search = ray_driver.start(job, folder, args.until_s)
+            _warn(experiment, display, resumed)
+            search = ray_driver.start(experiment, folder, args.until_s)
             here = {"address": ray_connect.gcs_address(), "auth": ray_connect.auth_mode()}
             lock.add(driver=search.name, **here)  # for `attach`
             with display:
@@ -183,22 +183,22 @@ def _on_ray(
             return search.outcome()
 
 
-def _warn(job: Any, display: Display, resumed: Folder | None) -> None:
-    """Say what a new search may suffer from, once its run directory is made."""
+def _warn(experiment: Any, display: Display, resumed: Folder | None) -> None:
+    """Print the warnings of a new search, once its run directory exists."""
     if resumed is None:
-        for warning in job.evaluator.warnings():
+        for warning in experiment.evaluator.warnings():
             print(f"warning: {warning}", file=display.lines, flush=True)
 
 
 def _on_workers(config: SearchConfig) -> bool:
-    """Whether Ray workers are needed: a table is read faster than a worker starts."""
+    """Return whether Ray workers are needed: reading a table takes less time than starting one."""
     return config.execution.backend == "ray" and config.trains
 
 
 @contextmanager
-def _run_folder(job: Any, out: str, resumed: Folder | None) -> Iterator[tuple[Folder, Lock]]:
-    """The run directory with its lock: a new one, or the one to go on with."""
-    folder = resumed or create_run(out, job.first_files(dump(job.config)))
+def _run_folder(experiment: Any, out: str, resumed: Folder | None) -> Iterator[tuple[Folder, Lock]]:
+    """Lock the run directory: a new one, or the one to resume."""
+    folder = resumed or create_run(out, experiment.first_files(dump(experiment.config)))
     with locked(folder) as lock, failure_logged(folder):
         yield folder, lock
 

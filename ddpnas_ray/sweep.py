@@ -1,4 +1,4 @@
-"""Search for every combination of configuration values: ``python -m ddpnas_ray.sweep``."""
+"""Search every combination of configuration values: ``python -m ddpnas_ray.sweep``."""
 
 from __future__ import annotations
 
@@ -26,13 +26,12 @@ from ddpnas_ray.training.cpu_isa import use_level
 
 if TYPE_CHECKING:
     from ddpnas_ray.ablations.grid_report import Ended
-    from ddpnas_ray.ablations.variants import Planned
-    from ddpnas_ray.ablations.variants import Study as Sweep
+    from ddpnas_ray.ablations.variants import Planned, Study
     from ddpnas_ray.distributed import ray_tune
 
 DESCRIPTION = """\
-Search for every combination of the values of some configuration keys, and for several seeds, on Ray Tune, with as
-many searches at a time as fit. Each has a run directory of its own, the same as search would write.
+Search every combination of values of the given configuration keys, with several seeds, on Ray Tune; as many searches
+run at a time as fit. Each writes its own run directory, exactly as `search` would.
 
 examples:
   python -m ddpnas_ray.sweep --grid pruning.gamma=0.7,0.8,0.9 --grid pruning.epochs_per_round=2,3,4 --seeds 3
@@ -41,27 +40,27 @@ examples:
   python -m ddpnas_ray.sweep --config configs/cifar10_cell.yaml --set data.path=DIR --grid training.lr=0.0125,0.025 \\
       --set execution.workers=4 --address auto --out s3://bucket/sweep
   python -m ddpnas_ray.sweep --out runs/sweep-cell-digits --resume         resume after a kill, or retry failed searches
-  python -m ddpnas_ray.report runs/sweep-cell-digits/trials/* --html all.html   its searches side by side
+  python -m ddpnas_ray.report runs/sweep-cell-digits/trials/* --html all.html   compare its searches on one page
 
 A search takes one worker, a CPU or a GPU, unless execution.workers asks for more; its workers are reserved together, so
-searches never wait for each other's. With a local --out, searches run on this machine and only workers elsewhere.
+searches never deadlock. With a local --out, searches run on this machine and only their workers elsewhere.
 
---stop none finishes every search. After a third of the epochs, asha stops those whose mean score of an epoch is in the
+--stop none finishes every search. After a third of the epochs, asha stops searches whose mean epoch score is in the
 lower half, and median those below the median. Early supernet scores say little about the result, and different values
 of pruning.epochs_per_round are compared at the same epoch but at different stages: stop early only if time is short.
 """
 EPILOG = """\
---out gets sweep.yaml, trials/<name>/ (run directories), results.parquet, results.md, plot.png and plot.svg, and tune/
+--out receives sweep.yaml, trials/<name>/ (run directories), results.parquet, results.md, plot.png, plot.svg, and tune/
 for TensorBoard.
 exit codes: 0 done; 1 a search failed (the others finished); 2 bad input; 130 Ctrl-C (finished epochs are saved)
 """
 SCHEMA_VERSION = 1
-STOPPED = "stopped.txt"  # names of searches that a scheduler stopped
-LOGGERS = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}  # what each imports
+STOPPED = "stopped.txt"  # names of the searches that a scheduler stopped
+LOGGERS = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}  # name -> package
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     p = Parser(prog="ddpnas sweep", description=DESCRIPTION, epilog=EPILOG)
     add_config_options(p)
     p.add_argument(
@@ -69,31 +68,33 @@ def parser() -> argparse.ArgumentParser:
         metavar="KEY=V1,V2,..",
         action="append",
         default=[],
-        help="values of one key, as YAML; may be repeated",
+        help="values of one key, as YAML; repeat for more keys",
     )
     p.add_argument("--seeds", metavar="N|A..B", help="N seeds from 0, or seeds A to B (default 1)")
-    p.add_argument("--out", metavar="DIR", help="directory, local or a URI; default: a new runs/sweep-<space>-<data>")
+    p.add_argument(
+        "--out", metavar="DIR", help="sweep directory, local or a URI; default: a new runs/sweep-<space>-<data>"
+    )
     p.add_argument("--resume", action="store_true", help="resume the sweep in --out, and retry failed searches")
     add_address_option(p)
-    p.add_argument("--concurrent", metavar="N", type=positive, help="searches at a time, at most; default: as fit")
+    p.add_argument("--concurrent", metavar="N", type=positive, help="at most N searches at a time; default: as fit")
     p.add_argument("--stop", choices=("none", "asha", "median"), help="stop weak searches early (none); see above")
     p.add_argument(
-        "--log", metavar="WHERE,..", help="tensorboard, mlflow, wandb, or none; default: tensorboard if it is installed"
+        "--log", metavar="WHERE,..", help="tensorboard, mlflow, wandb, or none; default: tensorboard if installed"
     )
     return p
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep as ``sweep.yaml`` holds it.
+    """Content of ``sweep.yaml``.
 
     Args:
-        config: What is varied.
+        config: Base configuration.
         grid: Keys and values.
-        seeds: As ``--seeds`` has them.
-        stop: As ``--stop`` has it.
-        source: What the configuration is called.
-        digest: SHA-256 of all data; empty before they were loaded.
+        seeds: ``--seeds``.
+        stop: ``--stop``.
+        source: Name of the configuration.
+        digest: SHA-256 of all data; empty until loaded.
     """
 
     config: SearchConfig
@@ -106,32 +107,32 @@ class Plan:
 
 @guarded
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     from ddpnas_ray.ablations import grid as grids
 
     args = parser().parse_args(argv)
     log = _loggers(args.log)
     plan = _saved(args) if args.resume else _plan(args)
     use_level(plan.config.training.cpu_isa)
-    sweep = grids.plan(plan.config, plan.grid, plan.seeds)
-    if plan.stop != "none" and any(not variant.config.trains for variant in sweep.variants):
-        raise ConfigError(f"--stop {plan.stop}: searches by table take milliseconds; --stop is for those that train")
+    study = grids.plan(plan.config, plan.grid, plan.seeds)
+    if plan.stop != "none" and any(not variant.config.trains for variant in study.variants):
+        raise ConfigError(f"--stop {plan.stop}: tabular searches take milliseconds; --stop is for those that train")
     folder = Folder.open(args.out if args.resume else new_out(args.out, f"sweep-{default_name(plan.config)}"))
     errors: dict[str, str] = {}
     stopped = set(folder.read(STOPPED).decode().split("\n")) if folder.has(STOPPED) else set()
-    left = [one for one in sweep.trials if grids.name(one) not in stopped and not _run(folder, one).has("result.json")]
+    left = [one for one in study.trials if grids.name(one) not in stopped and not _run(folder, one).has("result.json")]
     if left:
         address = checked_address(args.address, client=False)
         try:
-            errors = _search(plan, sweep, left, stopped, folder, args, log, address)
+            errors = _search(plan, study, left, stopped, folder, args, log, address)
         except KeyboardInterrupt:
-            return _interrupted(sweep, folder)
-    return _report(plan, sweep, folder, errors)
+            return _interrupted(study, folder)
+    return _report(plan, study, folder, errors)
 
 
 def _search(
     plan: Plan,
-    sweep: Sweep,
+    study: Study,
     left: Sequence[Planned],
     stopped: set[str],
     folder: Folder,
@@ -139,12 +140,12 @@ def _search(
     log: Sequence[str],
     address: str,
 ) -> dict[str, str]:
-    """Search what is left; tells which failed, and why. The directory appears when everything has been checked."""
-    trials, evaluations, digest = _trials(plan, sweep, left, stopped, folder)
+    """Run the remaining searches and return the errors by name; creates the directory after all checks."""
+    trials, evaluations, digest = _trials(plan, study, left, stopped, folder)
 
     from ddpnas_ray.console.progress import counting
 
-    most = max(variant.config.execution.workers or 0 for variant in sweep.variants)
+    most = max(variant.config.execution.workers or 0 for variant in study.variants)
     with cluster(address, "run searches side by side", sys.stdout, workers=most) as dashboard:
         from ddpnas_ray.distributed import ray_tune
 
@@ -153,7 +154,7 @@ def _search(
             content = _content(dataclasses.replace(plan, digest=digest))
             folder = create_run(folder.uri, {"sweep.yaml": to_yaml(content).encode()})
         sizes = ", ".join(dict.fromkeys(f"{size} each" for size in placed.sizes.values()))
-        print(f"{folder.uri}: {len(left)} of {len(sweep.trials)} searches, {sizes}, {dashboard}", flush=True)
+        print(f"{folder.uri}: {len(left)} of {len(study.trials)} searches, {sizes}, {dashboard}", flush=True)
         unit = plan.config.unit
         with locked(folder), counting(unit, evaluations, sys.stdout) as advance:
             return ray_tune.run(
@@ -168,42 +169,42 @@ def _search(
 
 
 def _trials(
-    plan: Plan, sweep: Sweep, left: Sequence[Planned], stopped: set[str], folder: Folder
+    plan: Plan, study: Study, left: Sequence[Planned], stopped: set[str], folder: Folder
 ) -> tuple[list[ray_tune.TuneTrial], int, str]:
-    """What is searched, after its data were loaded and checked; how many evaluations that is; SHA-256 of all data."""
+    """Load and check the data; return the trials, their total number of evaluations, and SHA-256 of all data."""
     from ddpnas_ray.ablations import grid as grids
 
-    jobs, points = grids.prepare(sweep, plan.grid), grids.points(plan.grid)
-    digest = hashlib.sha256("".join(job.digest for job in jobs.values()).encode()).hexdigest()
+    experiments, points = grids.prepare(study, plan.grid), grids.points(plan.grid)
+    digest = hashlib.sha256("".join(experiment.digest for experiment in experiments.values()).encode()).hexdigest()
     if plan.digest not in ("", digest):
         raise RunDirError(
-            f"{folder.uri}: the data are not those that the sweep was started with (SHA-256 {digest[:12]}, then "
-            f"{plan.digest[:12]}); point data.path or evaluation.table at the same ones, or start anew elsewhere"
+            f"{folder.uri}: the data differ from those of the sweep (SHA-256 {digest[:12]}, then {plan.digest[:12]}); "
+            "point data.path or evaluation.table to the original data, or start a new sweep with another --out"
         )
 
     from ddpnas_ray.distributed.ray_tune import TuneTrial
 
     names = {grids.name(one) for one in left}
-    # A scheduler that stops must know how the others did: they report again what they reported then.
-    before = [] if plan.stop == "none" else [one for one in sweep.trials if grids.name(one) not in names]
+    # A scheduler compares with finished and stopped searches too: they report their epochs again.
+    before = [] if plan.stop == "none" else [one for one in study.trials if grids.name(one) not in names]
     trials, evaluations = [], 0
     for one in [*before, *left]:
         config, name = one.config, grids.name(one)
-        job = dataclasses.replace(jobs[grids.family(config)], config=config)
-        evaluations += sum(job.strategy().epochs(job.spec.space))
+        experiment = dataclasses.replace(experiments[grids.family(config)], config=config)
+        evaluations += sum(experiment.strategy().epochs(experiment.spec.space))
         params = {**points[int(one.variant.value)], "seed": one.seed}
-        by_table = not config.trains  # images depend on the seed: loaded as the trial starts
-        trials.append(TuneTrial(name, params, config, job if by_table else None, name in stopped))
+        tabular = not config.trains  # images depend on the seed: loaded when the trial starts
+        trials.append(TuneTrial(name, params, config, experiment if tabular else None, name in stopped))
     return trials, evaluations, digest
 
 
-def _report(plan: Plan, sweep: Sweep, folder: Folder, errors: dict[str, str]) -> int:
-    """Write and print the results; returns the exit code."""
+def _report(plan: Plan, study: Study, folder: Folder, errors: dict[str, str]) -> int:
+    """Write and print the results, and return the exit code."""
     from ddpnas_ray.ablations import grid as grids
     from ddpnas_ray.ablations.grid_report import report
 
-    ended = [_ended(folder, one, errors.get(grids.name(one))) for one in sweep.trials]
-    table, files = report(sweep, plan.grid, ended, plan.source)
+    ended = [_ended(folder, one, errors.get(grids.name(one))) for one in study.trials]
+    table, files = report(study, plan.grid, ended, plan.source)
     with locked(folder):
         for name, data in files.items():
             folder.write(name, data)
@@ -212,7 +213,7 @@ def _report(plan: Plan, sweep: Sweep, folder: Folder, errors: dict[str, str]) ->
         say(f"{name}: {error}")
     if errors:
         retry = resume_command(folder.uri, "sweep")
-        say(f"{len(errors)} of {len(sweep.trials)} searches failed; try them again with: {retry}")
+        say(f"{len(errors)} of {len(study.trials)} searches failed; retry with: {retry}")
     return FAILED if errors else OK
 
 
@@ -224,24 +225,23 @@ def _ended(folder: Folder, one: Planned, error: str | None) -> Ended:
     if own.has("result.json"):
         result = read_result(own)
         return Ended(one, run, result, result["scores"]["best"], result["architecture_epochs"])
-    is_there = own.has("evaluations.parquet")
-    rows = parsed(own, "evaluations.parquet", read_evaluations) if is_there else ()
+    rows = parsed(own, "evaluations.parquet", read_evaluations) if own.has("evaluations.parquet") else ()
     return Ended(one, run, None, max((row.score for row in rows), default=None), len(rows), error)
 
 
-def _interrupted(sweep: Sweep, folder: Folder) -> int:
+def _interrupted(study: Study, folder: Folder) -> int:
     if not folder.has("sweep.yaml"):
         say("interrupted before the searches began; nothing was written")
         return INTERRUPTED
-    done = sum(_run(folder, one).has("result.json") for one in sweep.trials)
+    done = sum(_run(folder, one).has("result.json") for one in study.trials)
     say(
-        f"interrupted; {done} of {len(sweep.trials)} searches are finished, and the finished epochs of the others are "
+        f"interrupted; {done} of {len(study.trials)} searches are finished, and the finished epochs of the others are "
         f"saved. Resume with: {resume_command(folder.uri, 'sweep')}"
     )
     return INTERRUPTED
 
 
-# --- what is planned ------------------------------------------------------------------------------------------------
+# --- plan -----------------------------------------------------------------------------------------------------------
 
 
 def _plan(args: argparse.Namespace) -> Plan:
@@ -261,14 +261,14 @@ def _content(plan: Plan) -> dict[str, Any]:
 
 
 def _saved(args: argparse.Namespace) -> Plan:
-    """The sweep to resume; options that are given must be those that it was started with."""
+    """Read the sweep to resume; given options must equal those it was started with."""
     from ddpnas_ray.ablations.folder import overridden
     from ddpnas_ray.ablations.grid import parse_grid
     from ddpnas_ray.ablations.variants import parse_seeds
 
     folder = Folder.open(resumed_out(args, "sweep", "sweep.yaml"))
     if not folder.has("sweep.yaml"):
-        raise RunDirError(f"{args.out}: is not a sweep (no sweep.yaml there); give the --out of a sweep")
+        raise RunDirError(f"{args.out}: is not a sweep (no sweep.yaml in it); give the --out of a sweep")
     plan = parsed(folder, "sweep.yaml", lambda data: _read(data, f"{args.out}/sweep.yaml"))
     given = {"grid": parse_grid(args.grid) if args.grid else None, "seeds": args.seeds, "stop": args.stop}
     for key, value in given.items():
@@ -276,7 +276,7 @@ def _saved(args: argparse.Namespace) -> Plan:
         same = key == "seeds" and value is not None and parse_seeds(value) == parse_seeds(before)
         if value not in (None, before) and not same:
             raise RunDirError(
-                f"{args.out}: the sweep was started with --{key} {_shown(before)}; leave --{key} out, or start a new "
+                f"{args.out}: the sweep was started with --{key} {_shown(before)}; remove --{key}, or start a new "
                 "sweep with another --out"
             )
     return dataclasses.replace(plan, config=overridden(plan.config, args.overrides, args.out, "sweep"))
@@ -285,7 +285,7 @@ def _saved(args: argparse.Namespace) -> Plan:
 def _read(data: bytes, source: str) -> Plan:
     content = parse(data.decode(), source)
     if content.get("schema_version") != SCHEMA_VERSION:
-        raise ValueError(f"it is not of schema version {SCHEMA_VERSION}")
+        raise ValueError(f"not of schema version {SCHEMA_VERSION}")
     config = check(content["config"], source)
     return Plan(config, *(content[key] for key in ("grid", "seeds", "stop", "source", "digest")))
 
@@ -305,15 +305,15 @@ def _run(folder: Folder, one: Planned) -> Folder:
 
 
 def _loggers(text: str | None) -> list[str]:
-    """The loggers to use; those that were asked for are installed."""
+    """Return the loggers to use; requested ones must be installed."""
     if text is None:
         return [name for name in ("tensorboard",) if importlib.util.find_spec(LOGGERS[name])]
     names = [name.strip() for name in text.split(",")] if text != "none" else []
     for name in names:
         if name not in LOGGERS:
-            raise ConfigError(f"--log: {name!r} is not one of them{did_you_mean(name, [*LOGGERS, 'none'])}")
+            raise ConfigError(f"--log: {name!r} is not a logger{did_you_mean(name, [*LOGGERS, 'none'])}")
         if not importlib.util.find_spec(LOGGERS[name]):
-            raise ResourceError(f"--log {name}: is not installed here; pip install {LOGGERS[name]}, or leave it out")
+            raise ResourceError(f"--log {name}: is not installed; pip install {LOGGERS[name]}, or remove it")
     return names
 
 

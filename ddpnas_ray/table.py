@@ -1,4 +1,4 @@
-"""Tables of a benchmark's accuracies, imported and described: ``python -m ddpnas_ray.table``."""
+"""Import and describe tables of benchmark accuracies: ``python -m ddpnas_ray.table``."""
 
 from __future__ import annotations
 
@@ -25,30 +25,29 @@ from ddpnas_ray.tabular.nats_bench import DATA, Imported, OfficialFolder
 from ddpnas_ray.tabular.table import NAME, ScoreTable, epochs_of, split_of
 
 DESCRIPTION = """\
-Tables of accuracies that searches read instead of training (docs/tables.md).
+Import and describe tables of accuracies, which tabular searches read instead of training (docs/tables.md).
 
 examples:
   python -m ddpnas_ray.table import NATS-tss-v1_0-3ffb9-simple --out nasbench201.parquet
   python -m ddpnas_ray.table describe nasbench201.parquet
   python -m ddpnas_ray.search --config configs/nasbench201_table.yaml --set evaluation.table=nasbench201.parquet
 
-`ddpnas table import --help` and `ddpnas table describe --help` say more.
+`ddpnas table import --help` and `ddpnas table describe --help` show their options.
 """
 IMPORT = """\
-Read the official files of NATS-Bench's topology space (NAS-Bench-201), check them, and write one Parquet file. FOLDER
-is the unpacked NATS-tss-v1_0-3ffb9-simple.tar of https://github.com/D-X-Y/NATS-Bench. The package nats_bench reads it:
-pip install nats_bench.
+Read and check the official files of NATS-Bench's topology space (NAS-Bench-201), and write one Parquet file. FOLDER is
+the unpacked NATS-tss-v1_0-3ffb9-simple.tar of https://github.com/D-X-Y/NATS-Bench. Needs `pip install nats_bench`.
 
 The official files are pickles, and unpickling executes code: import only files from the official source. The
-table holds no pickle.
+table contains no pickle.
 
 examples:
   python -m ddpnas_ray.table import NATS-tss-v1_0-3ffb9-simple --out nasbench201.parquet
   python -m ddpnas_ray.table import NATS-tss-v1_0-3ffb9-simple --datasets cifar100 --out cifar100.parquet
 """
 DESCRIBE = """\
-Check a whole table and summarise it: for every mean over trainings the best and the mean of all architectures, and the
-columns that a search reads if its configuration names none.
+Check and summarise a table: for each column, the best and the mean accuracy of all architectures, and the columns that
+a search reads by default.
 
 examples:
   python -m ddpnas_ray.table describe nasbench201.parquet
@@ -58,25 +57,27 @@ examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser."""
     p = Parser(prog="ddpnas table", description=DESCRIPTION)
     commands = p.add_subparsers(dest="command", required=True, metavar="import|describe")
-    command = commands.add_parser("import", help="make a table from NATS-Bench's official files", description=IMPORT)
+    command = commands.add_parser("import", help="convert NATS-Bench's official files to a table", description=IMPORT)
     command.add_argument("folder", metavar="FOLDER", help="the unpacked archive")
-    command.add_argument("--out", metavar="FILE", required=True, help="the table, which must not exist yet")
+    command.add_argument("--out", metavar="FILE", required=True, help="Parquet file to write; must not exist")
     command.add_argument(
         "--datasets", metavar="NAME", nargs="+", choices=DATA, default=list(DATA), help=f"default: {' '.join(DATA)}"
     )
     command = commands.add_parser("describe", help="check and summarise a table", description=DESCRIBE)
     command.add_argument("file", metavar="FILE", help="a Parquet file")
-    command.add_argument("--space", metavar="NAME", default="nasbench201", help="space of the table (nasbench201)")
+    command.add_argument(
+        "--space", metavar="NAME", default="nasbench201", help="the table's space, or module:function (nasbench201)"
+    )
     command.add_argument("--json", action="store_true", help="print one JSON object; scores are fractions")
     return p
 
 
 @guarded
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command and return its exit code."""
     args = parser().parse_args(argv)
     return _import(args) if args.command == "import" else _describe(args)
 
@@ -104,14 +105,15 @@ def _import(args: argparse.Namespace) -> int:
 
 
 def _summary(imported: Imported) -> list[str]:
-    """What was found, in a few lines."""
+    """Summarise the import in a few lines."""
     lines = [f"{imported.table.num_rows:,} architectures"]
     for (data, epochs), counts in imported.trainings.items():
         of = ", ".join(f"{counts[n]:,} with {n} training{'s' if n > 1 else ''}" for n in sorted(counts))
         lines.append(f"{data}, {epochs} epochs: {of}")
     params, flops = imported.anomalies["params"], imported.anomalies["flops"]
     lines.append(
-        f"recorded params are not the architecture's in {params:,} of them (column params_anomaly), flops in {flops:,}"
+        f"recorded params differ from the architecture's in {params:,} of them (column params_anomaly), flops in "
+        f"{flops:,}"
     )
     return lines
 
@@ -126,10 +128,10 @@ def _describe(args: argparse.Namespace) -> int:
 
 
 def description(path: str, spec: SpaceSpec) -> dict[str, Any]:
-    """What a table holds, as plain JSON; scores are fractions.
+    """Describe a table as plain JSON; scores are fractions.
 
     Raises:
-        DataError: It is no table of this space.
+        DataError: The file is not a table of this space.
     """
     table = ScoreTable.read(path, spec.space, spec.encode)
     metadata = pq.read_schema(path).metadata or {}
@@ -146,7 +148,7 @@ def description(path: str, spec: SpaceSpec) -> dict[str, Any]:
 
 
 def _column(match: re.Match[str], table: ScoreTable, spec: SpaceSpec) -> dict[str, Any]:
-    """What the table holds of one mean over trainings."""
+    """Describe one column: a mean over trainings."""
     name = match.string
     scores_N = table.scores[name]
     known_N = scores_N[np.isfinite(scores_N)]
@@ -168,7 +170,7 @@ def _column(match: re.Match[str], table: ScoreTable, spec: SpaceSpec) -> dict[st
 
 
 def _default(table: ScoreTable, split: str) -> str | None:
-    """What a search takes where its configuration names no column; None: it must name one."""
+    """Return the column that a search reads by default; None if its configuration must name one."""
     try:
         return table.column(None, split, "")
     except DataError:
@@ -176,7 +178,7 @@ def _default(table: ScoreTable, split: str) -> str | None:
 
 
 def report(found: Mapping[str, Any]) -> list[str]:
-    """A description for people."""
+    """Format a description as lines of text."""
     source = f", from {found['source']}" if found["source"] else ""
     unit = found["unit"] or "not stated; a column that exceeds 1 is read as percentages"
     lines = [

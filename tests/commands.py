@@ -1,4 +1,4 @@
-"""The commands as a user types them, run in this process, and what they said and wrote."""
+"""Run commands in this process as a user types them, with their output and files."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Command = Callable[[Sequence[str] | None], int]
 
 
 def options(*keys: str) -> list[str]:
-    """``a=1`` -> ``--set a=1``."""
+    """Return ``--set a=1`` for ``a=1``."""
     return [word for key in keys for word in ("--set", key)]
 
 
-LOCAL = options(*TINY, "execution.backend=local")  # a whole search in this process in a second or two
+LOCAL = options(*TINY, "execution.backend=local")  # a whole search in this process, in a second or two
 ONE_EPOCH = ["--time-limit", "0.001s"]  # at least one epoch is run
-# A process of its own that finds the package and keeps quiet; Ctrl-C reaches it even where the shell ignores it.
+# A quiet process that finds the package; Ctrl-C reaches it even if the shell ignores it.
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
 SEARCH = [
     sys.executable,
@@ -53,5 +53,5 @@ def run(command: Command, *words: str | Path) -> Said:
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
-    """Everything below a folder: bytes of files, None for folders."""
+    """Return everything below a folder: bytes of files, None for folders."""
     return {str(path.relative_to(folder)): None if path.is_dir() else path.read_bytes() for path in folder.rglob("*")}

@@ -1,4 +1,4 @@
-"""Fixtures of all tests: real data where they lie, one Ray cluster, and a search small enough for seconds."""
+"""Fixtures of all tests: real data, one Ray cluster, and a search of seconds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import settings
 os.environ["RAY_AUTH_MODE"] = "disabled"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
-# A busy machine must not fail a test, and a test must not pass by luck.
+# No test fails on a busy machine or passes by chance.
 settings.register_profile("ddpnas", deadline=None, derandomize=True)
 settings.load_profile("ddpnas")
 
@@ -35,7 +35,7 @@ TINY = [  # a whole search of 33 architecture-epochs in seconds
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
-    """The folder of real data sets; absent, the test is skipped, or fails under DDPNAS_REQUIRE_DATA=1."""
+    """Folder of real data sets; if missing, the test is skipped, or fails with DDPNAS_REQUIRE_DATA=1."""
     folder = Path(os.environ.get("DDPNAS_TEST_DATA", ROOT / ".." / "shared" / "data")).resolve()
     if folder.is_dir():
         return folder
@@ -49,7 +49,7 @@ def test_data() -> Path:
 def ray_cluster() -> Iterator[None]:
     """One local cluster for the whole session; more logical CPUs than this machine may have.
 
-    It leaves the usual port of a node's agent free: every cluster that a test starts beside it would wait for that.
+    It leaves the default port of a node's agent free, for which other clusters would wait.
     """
     import ray
     from ray.cluster_utils import Cluster

@@ -1,4 +1,4 @@
-"""A benchmark table that a test can write: every architecture of NAS-Bench-201's space, accuracies made up."""
+"""Benchmark table for tests: every architecture of NAS-Bench-201's space, with synthetic accuracies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WORTH = np.array([0.00, 0.06, 0.09, 0.12, 0.04])  # of none, skip, 1x1, 3x3, poo
 
 
 def write_table(path: Path) -> Path:
-    """Scores of both splits: a sum over edges, and noise that differs by split."""
+    """Return scores of both splits: a sum over edges, and noise that differs by split."""
     rng = np.random.default_rng(0)
     alphas_NE = np.array(np.meshgrid(*[np.arange(5)] * 6, indexing="ij")).reshape(6, -1).T
     truth_N = 0.2 + WORTH[alphas_NE].sum(axis=1)

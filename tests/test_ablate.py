@@ -1,4 +1,4 @@
-"""Ablations from the command to the files: what they vary, what they write, how they go on, and what they refuse."""
+"""Ablations from the command to the files: variants, files, resumes and errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.commands import LOCAL, Said, contents, options, run
 from tests.score_tables import write_table
 
 REPORT = ("ablation.json", "config.yaml", "plot.png", "plot.svg", "table.md", "trials.parquet")
-VAL, TEST = "val: the answer, made_val_e12", "test: the answer, made_test_e200"
+VAL, TEST = "val: result architecture, made_val_e12", "test: result architecture, made_test_e200"
 Words = list[str]
 
 
@@ -42,14 +42,14 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def by_table(table: Path) -> Words:
-    """Searches of milliseconds, in this process."""
+    """Options of searches of milliseconds, in this process."""
     keys = ["space={name: nasbench201}", "evaluation.kind=table", f"evaluation.table={table}"]
     return options(*keys, "target={cells: 5, channels: 16}", "execution.backend=local")
 
 
 @pytest.fixture(scope="module")
 def by_supernet(table: Path) -> Words:
-    """Searches of a second, in this process."""
+    """Options of searches of a second, in this process."""
     keys = ["space={name: nasbench201, cells: 1, channels: 4}", "data.train_limit=64", "data.val_limit=64"]
     keys += ["training.batch_size=32", "training.bn_images=32", "target={cells: 1, channels: 4}"]
     keys += ["pruning.epochs_per_round=1", f"evaluation.table={table}", "execution.backend=local"]
@@ -70,10 +70,10 @@ def trials(out: Path) -> list[dict[str, Any]]:
 
 
 def summary(out: Path) -> list[dict[str, Any]]:
-    facts = json.loads((out / "ablation.json").read_text())
-    assert facts["finished"]
-    assert (facts["schema_version"], facts["environment"]["packages"]["ray"] is not None) == (1, True)
-    rows: list[dict[str, Any]] = facts["summary"]
+    content = json.loads((out / "ablation.json").read_text())
+    assert content["finished"]
+    assert (content["schema_version"], content["environment"]["packages"]["ray"] is not None) == (1, True)
+    rows: list[dict[str, Any]] = content["summary"]
     return rows
 
 
@@ -83,7 +83,7 @@ def done(*words: str | Path) -> Said:
     return said
 
 
-# --- what is varied ---
+# --- variants ---
 
 
 def test_interval_varies_t_and_its_cost(by_table: Words, tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_every_strategy_spends_each_budget(by_table: Words, tmp_path: Path) -> N
     rows = summary(tmp_path / "s")
     expected = [(name, budget, budget) for name in variants() for budget in (36, 40)]
     assert [(row["label"], row["value"], row["evaluations"]) for row in rows] == expected
-    random = "test: expected of random search with 40 evaluations, made_test_e200"
+    random = "test: random search with 40 evaluations (expected), made_test_e200"
     assert len({row[random] for row in rows if row["value"] == 40}) == 1
 
 
@@ -184,13 +184,15 @@ def test_correlation_has_a_tau_an_epoch_and_way_to_merge(by_supernet: Words, tmp
 
 def test_scores_without_a_table_are_of_inherited_weights(by_supernet: Words, tmp_path: Path) -> None:
     done("noprune", *by_supernet, *options("evaluation.table=null"), "--seeds", "1", "--out", tmp_path / "n")
-    assert [list(row["scores"]) for row in summary(tmp_path / "n")] == [["val: the answer with inherited weights"]] * 2
+    assert [list(row["scores"]) for row in summary(tmp_path / "n")] == [
+        ["val: result architecture with inherited weights"]
+    ] * 2
 
 
-# --- files, and going on ---
+# --- files and resumes ---
 
 
-def test_pictures_are_pictures_and_equal_for_equal_numbers(by_table: Words, tmp_path: Path) -> None:
+def test_figures_are_equal_for_equal_numbers(by_table: Words, tmp_path: Path) -> None:
     words = ["interval", *by_table, "--values", "1,2", "--seeds", "2"]
     for name in ("a", "b"):
         done(*words, "--out", tmp_path / name)
@@ -217,15 +219,15 @@ def test_ablations_without_out_get_names_of_their_own(
 
 @pytest.fixture
 def interrupted(by_table: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An ablation of four searches that Ctrl-C ended after three, and a kill in the middle of a fourth's line."""
+    """An ablation of four searches, ended by Ctrl-C after three, with a truncated fourth line."""
     out, count = tmp_path / "my T", 0
 
-    def three_only(job: Any, planned: Any) -> Any:
+    def three_only(experiment: Any, planned: Any) -> Any:
         nonlocal count
         count += 1
         if count > 3:
             raise KeyboardInterrupt
-        return search_all(job, planned)
+        return search_all(experiment, planned)
 
     search_all = ray_trials.search_all
     monkeypatch.setattr(ray_trials, "search_all", three_only)
@@ -246,7 +248,9 @@ def test_what_was_interrupted_goes_on(
     searched: list[int] = []
     search_all = ray_trials.search_all
     monkeypatch.setattr(
-        ray_trials, "search_all", lambda job, planned: searched.append(len(planned)) or search_all(job, planned)
+        ray_trials,
+        "search_all",
+        lambda experiment, planned: searched.append(len(planned)) or search_all(experiment, planned),
     )
     done("interval", "--out", interrupted, "--resume")
     assert searched == [1], "the fourth alone"
@@ -269,7 +273,7 @@ def test_what_was_interrupted_goes_on(
         (["interval", "--seeds", "9"], "--seeds 9: the ablation was started with 2"),
         (["gamma"], "is an ablation 'interval'"),
         (["interval", *options("pruning.gamma=0.5")], "started with other values of pruning.gamma; only execution.*"),
-        (["interval", "--config", "x.yaml"], "leave --config out"),
+        (["interval", "--config", "x.yaml"], "remove --config"),
     ],
 )
 def test_it_goes_on_only_as_it_began(interrupted: Path, words: Words, fragment: str) -> None:
@@ -282,17 +286,17 @@ def test_it_goes_on_with_its_own_data_only(interrupted: Path, table: Path, tmp_p
     pq.write_table(other.set_column(1, "made_val_e12", other["made_test_e200"]), tmp_path / "other.parquet")
     words = ["interval", "--out", interrupted, "--resume"]
     key = f"evaluation.table={tmp_path / 'other.parquet'}"
-    refused(*words, *options(key), fragments=["the data are not those"], folder=interrupted)
+    refused(*words, *options(key), fragments=["the data differ from those"], folder=interrupted)
     done(*words, *options(f"evaluation.table={moved}"))
 
 
 def test_finished_searches_stay_when_one_fails(
     by_table: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def second_fails(job: Any, planned: Any) -> Any:
+    def second_fails(experiment: Any, planned: Any) -> Any:
         if planned[0].config.seed == 1:
             raise ConfigError("no more")
-        return search_all(job, planned)
+        return search_all(experiment, planned)
 
     search_all, out = ray_trials.search_all, tmp_path / "g"
     monkeypatch.setattr(ray_trials, "search_all", second_fails)
@@ -309,7 +313,7 @@ def test_ray_finds_the_same(
 ) -> None:
     from ddpnas_ray.console import ray_connect
 
-    monkeypatch.setattr(ray_connect, "connected", lambda *_: nullcontext(""))  # that of the session
+    monkeypatch.setattr(ray_connect, "connected", lambda *_: nullcontext(""))  # the session's cluster
     words = ["interval", *by_table, "--values", "1,2", "--seeds", "20"]
     done(*words, "--out", tmp_path / "here")
     done(*words, *options("execution.backend=ray"), "--out", tmp_path / "ray")
@@ -364,7 +368,7 @@ def test_the_tests_know_a_normal_distribution_and_another() -> None:
 
 def test_more_networks_than_there_are_are_refused() -> None:
     space = make_cell(nodes=1).space
-    with pytest.raises(ConfigError, match=r"--networks 5000: only [0-9]+ different networks with .* were found"):
+    with pytest.raises(ConfigError, match=r"--networks 5000: found only [0-9]+ distinct networks with "):
         networks_with(space, 0, 4, 5000, seed=0)
 
 
@@ -405,14 +409,14 @@ def test_every_shape_has_its_best_network_or_none(searched: Path, tmp_path: Path
     assert row["val: inherited weights"] == network["score"]["value"]
     assert rows["any"]["expectation"] == max(r["expectation"] for r in rows.values() if r["feasible"])
     assert (rows["{H=3}"]["feasible"], rows["{H=3}"]["params"]) == (False, None)
-    assert "No such network is left: {H=3}.\n" in said.out, "those of a height that nothing has are not repeated"
+    assert "Infeasible: {H=3}.\n" in said.out, "those of a height that nothing has are not repeated"
 
 
-# --- what it refuses ---
+# --- errors ---
 
 
 def refused(*words: str | Path, fragments: Words, folder: Path) -> None:
-    """One line, exit code 2, and no file touched."""
+    """Expect one line, exit code 2, and unchanged files."""
     before = contents(folder)
     said = run(ablate.main, *words)
     assert (said.code, said.out, said.err.count("\n")) == (2, "", 1), said.err
@@ -425,33 +429,36 @@ def refused(*words: str | Path, fragments: Words, folder: Path) -> None:
     ("words", "fragments"),
     [
         (["interval", "--values", "0..2"], ["--values 0..2: pruning.epochs_per_round is 0", "greater than or equal"]),
-        (["interval", "--values", "3..1"], ["--values 3..1: 3..1 goes down; write 1..3"]),
-        (["interval", "--values", "1,two"], ["'two' is no number; write them as 1,2,3 or 1..6"]),
-        (["interval", "--values", "1,1"], ["--values: 1 stands there twice"]),
+        (["interval", "--values", "3..1"], ["--values 3..1: 3..1 is decreasing; write 1..3"]),
+        (["interval", "--values", "1,two"], ["'two' is not a number; write 1,2,3 or 1..6"]),
+        (["interval", "--values", "1,1"], ["--values: duplicate value 1"]),
         (["interval", "--values", "1.5"], ["pruning.epochs_per_round is 1.5", "valid integer"]),
         (["gamma", "--values", "0.5,1.0"], ["pruning.gamma is 1.0", "less than 1"]),
-        (["gamma", "--seeds", "many"], ["--seeds: 'many' is neither a number of seeds, such as 4, nor a range"]),
-        (["gamma", "--seeds", "5..3"], ["--seeds: 5..3 holds no seed"]),
-        (["gamma", "--seeds", "0"], ["--seeds: 0 holds no seed"]),
-        (["gamma", "--seeds", "999999999"], ["at most 100,000 are searched at once"]),
-        (["gamma", "--resume"], ["--resume: which ablation?"]),
+        (["gamma", "--seeds", "many"], ["--seeds: 'many' is neither a number of seeds such as 4, nor a range"]),
+        (["gamma", "--seeds", "5..3"], ["--seeds: 5..3 contains no seed"]),
+        (["gamma", "--seeds", "0"], ["--seeds: 0 contains no seed"]),
+        (["gamma", "--seeds", "999999999"], ["at most 100,000 are allowed"]),
+        (["gamma", "--resume"], ["--resume needs the ablation directory"]),
         (["gamma", *options("pruning.gama=1")], ["pruning.gama is not a key; did you mean pruning.gamma?"]),
         (["gamma", *options("evaluation.table=nowhere.parquet")], ["nowhere.parquet cannot be read"]),
-        (["gamma", "--address", "127.0.0.1:1", *options("execution.backend=ray")], ["no Ray cluster answers there"]),
-        (["strategies", "--only", "prunning"], ["--only: 'prunning' is no strategy; did you mean pruning?"]),
+        (["gamma", "--address", "127.0.0.1:1", *options("execution.backend=ray")], ["no Ray cluster answers"]),
+        (["strategies", "--only", "prunning"], ["--only: 'prunning' is not a strategy; did you mean pruning?"]),
         (["strategies", "--budgets", "30"], ["evaluation.budget is 30: pruning needs 36 evaluations"]),
-        (["correlation"], ["evaluation.kind is table; a supernet is compared with a table"]),
+        (["correlation"], ["evaluation.kind is table; it compares a supernet with a table"]),
         (
             ["correlation", *options("evaluation.kind=supernet", "evaluation.table=null")],
-            ["evaluation.table is null; a supernet is compared with a table"],
+            ["evaluation.table is null; it compares a supernet with a table"],
         ),
-        (["correlation", *options("evaluation.kind=supernet"), "--merge", "median"], ["'median' is no way to merge"]),
+        (["correlation", *options("evaluation.kind=supernet"), "--merge", "median"], ["'median' is not allowed"]),
         (["operation", "--edge", "0-9", "--operation", "none"], ["no edge '0-9'; did you mean 0-"]),
         (["operation", "--edge", "0-1", "--operation", "conv_3x3"], ["'conv_3x3'; did you mean nor_conv_3x3?"]),
-        (["operation", "--edge", "0-1", "--operation", "none", "--networks", "5"], ["--networks 5: at least 20"]),
+        (
+            ["operation", "--edge", "0-1", "--operation", "none", "--networks", "5"],
+            ["the tests need at least 20"],
+        ),
         (
             ["operation", "--edge", "0-1", "--operation", "none", *options("evaluation.kind=supernet")],
-            ["nothing scores the networks; give --run RUN"],
+            ["no source of scores; give --run RUN"],
         ),
         (["intervall"], ["invalid choice: 'intervall'"]),
     ],
@@ -469,7 +476,7 @@ def test_an_out_that_exists_is_refused(by_table: Words, searched: Path, tmp_path
     fragments = ["exists and is not empty (1 entries, such as mine); choose another --out"]
     for words in (["gamma", *by_table], ["theta", str(searched)], ["topology", str(searched)]):
         refused(*words, "--out", tmp_path, fragments=fragments, folder=tmp_path)
-    refused("gamma", "--out", tmp_path, "--resume", fragments=["is no ablation"], folder=tmp_path)
+    refused("gamma", "--out", tmp_path, "--resume", fragments=["is not an ablation"], folder=tmp_path)
 
 
 def test_a_run_that_is_not_finished_or_has_no_shapes_is_refused(
@@ -477,27 +484,27 @@ def test_a_run_that_is_not_finished_or_has_no_shapes_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     copy = Path(shutil.copytree(searched, tmp_path / "run"))
-    refused("topology", copy, "--heights", "tall", fragments=["'tall' is no number"], folder=tmp_path)
-    refused("topology", copy, "--heights", "1.5", fragments=["1.5 is no whole number"], folder=tmp_path)
-    refused("topology", copy, *options("data.path=x"), fragments=["--set is for --verify"], folder=tmp_path)
+    refused("topology", copy, "--heights", "tall", fragments=["'tall' is not a number"], folder=tmp_path)
+    refused("topology", copy, "--heights", "1.5", fragments=["1.5 is not an integer"], folder=tmp_path)
+    refused("topology", copy, *options("data.path=x"), fragments=["--set needs --verify"], folder=tmp_path)
     by_table = (copy / "config.yaml").read_text().replace("kind: supernet", "kind: table")
     by_table = by_table.replace("table: null", "table: made.parquet")
     (copy / "config.yaml").write_text(by_table)
-    refused("topology", copy, "--verify", fragments=["by table and has no weights"], folder=tmp_path)
+    refused("topology", copy, "--verify", fragments=["a tabular search without weights"], folder=tmp_path)
     (copy / "config.yaml").write_text(by_table.replace("strategy: pruning", "strategy: random"))
     for what in ("theta", "topology"):
-        refused(what, copy, fragments=["keeps no theta"], folder=tmp_path)
+        refused(what, copy, fragments=["has no theta"], folder=tmp_path)
     (copy / "result.json").unlink()
     for what in ("theta", "topology"):
-        refused(what, copy, fragments=["this run has not finished"], folder=tmp_path)
-    refused("theta", tmp_path / "nowhere", fragments=["is no run directory"], folder=tmp_path)
+        refused(what, copy, fragments=["the run has not finished"], folder=tmp_path)
+    refused("theta", tmp_path / "nowhere", fragments=["is not a run directory"], folder=tmp_path)
 
 
 def test_a_space_whose_networks_have_no_height_is_refused(searched: Path) -> None:
     whole = FinishedRun.load(str(searched))
     problem = replace(whole.problem, costs={"params": whole.problem.costs["params"]})
     with pytest.raises(
-        BudgetError, match=r"^topology: space 'cell' has no cost height; \{N, H\} is of cells: give a run"
+        BudgetError, match=r"^topology: space 'cell' has no cost height; \{N, H\} describes cells: give a"
     ):
         shapes(replace(whole, problem=problem), [1], [2])
 

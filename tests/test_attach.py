@@ -1,4 +1,4 @@
-"""Looking at a search that somebody else runs: where it is found, what is shown, and how it is said to have ended."""
+"""Attach to a search of another process: where it is found, what is shown, and how its end is reported."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ATTACH = [word.replace("ddpnas_ray.search", "ddpnas_ray.attach") for word in SEA
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of which one epoch of six is saved."""
+    """A run with one of six epochs saved."""
     out = tmp_path_factory.mktemp("stopped") / "run"
     assert run(search.main, *LOCAL, *ONE_EPOCH, "--out", out).code == 0
     return out
@@ -52,7 +52,7 @@ def out(stopped: Path, tmp_path: Path) -> Path:
 
 
 def attached_while(out: Path, search_does: Callable[[Folder, Lock], None]) -> Said:
-    """What attach says while somebody holds the lock and does this."""
+    """Return the output of attach while another thread holds the lock and acts."""
     folder, held = Folder.open(str(out)), threading.Event()
 
     def hold() -> None:
@@ -77,7 +77,7 @@ def test_of_a_finished_run_it_prints_the_result_at_once(finished: Path) -> None:
     assert said.out.startswith("genotype (E[alpha] ") and f"fingerprint {fingerprint}" in said.out
 
 
-def test_a_run_that_nobody_works_on_names_what_is_there_and_the_way_on(out: Path) -> None:
+def test_a_run_without_a_search_names_its_epochs_and_how_to_resume(out: Path) -> None:
     (out / "LOCK").write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "start": "then"}))
     before = contents(out)
     said = run(attach.main, out)
@@ -92,7 +92,7 @@ def test_a_run_that_nobody_works_on_names_what_is_there_and_the_way_on(out: Path
 def test_no_run_directory_takes_one_line(tmp_path: Path) -> None:
     said = run(attach.main, tmp_path / "nothing")
     assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
-    assert "is no run directory" in said.err
+    assert "is not a run directory" in said.err
 
 
 def test_a_search_in_process_is_followed_by_its_log_to_its_result(out: Path, finished: Path) -> None:
@@ -114,9 +114,9 @@ def test_where_the_cluster_cannot_be_reached_the_log_is_followed(out: Path) -> N
 
     said = attached_while(out, move)
     assert said.code == 1
-    assert "127.0.0.1:1: no Ray cluster answers there" in said.err.splitlines()[1]
+    assert "127.0.0.1:1: no Ray cluster answers" in said.err.splitlines()[1]
     other = {"host": "another", "address": "127.0.0.1:6379", "driver": "ddpnas-x"}
-    with pytest.raises(ResourceError, match="an address of another alone"):
+    with pytest.raises(ResourceError, match="can only be reached on another"):
         attach._address(other)
 
 
@@ -152,7 +152,7 @@ def test_a_driver_that_is_gone_from_its_cluster_ends_it_where_no_lock_can_tell(
     monkeypatch.setattr(attach, "_source", gone)
     said = run(attach.main, "store://bucket/run")
     assert (said.code, said.err.count("\n")) == (1, 1), said.err
-    assert "its driver is gone, and LOCK still names process 1 on another (since then): remove LOCK" in said.err
+    assert "its driver is gone, but LOCK still names process 1 on another (since then): remove LOCK" in said.err
 
 
 def test_an_error_of_a_search_is_kept_for_those_who_look(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_second_terminal_shows_the_search_of_the_first_through_the_death_of_it
     said, _ = first.communicate(timeout=60)
     assert (first.returncode, third.returncode) == (0, 0), errors
     starts = [event for event in read_log((out / "log.jsonl").read_bytes()) if event["event"] == "start"]
-    assert len(starts) == 2, "the search went on"
+    assert len(starts) == 2, "the search continued"
     result = shown[shown.index("genotype") :]
     assert result == said[said.index("genotype") :]
     assert " epochs, round " in shown[: shown.index("genotype")]

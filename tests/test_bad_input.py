@@ -1,6 +1,6 @@
-"""Bad input gets one line on stderr (where, what was given, what is allowed, the way out), exit code 2, and no file.
+"""Bad input gets one line on stderr (where, what was given, what is allowed, a hint), exit code 2, and no file.
 
-Interrupted, damaged and half-written runs are here too: what is left must be enough to go on.
+Interrupted, damaged and half-written runs are here too: what is left must be enough to resume.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Refused = Callable[..., str]
 
 @pytest.fixture
 def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Refused:
-    """Run a command in ``tmp_path`` that must end with one line and leave every file as it was."""
+    """Run a command in ``tmp_path`` that must fail with one line and leave every file unchanged."""
     monkeypatch.chdir(tmp_path)
 
     def command_refused(command: Command, words: list[str | Path], *fragments: str, code: int = 2) -> str:
@@ -87,13 +87,13 @@ def test_an_unknown_key_names_file_key_and_likely_meaning(refused: Refused, tmp_
         ("execution.workers=0", ["execution.workers is 0", "greater than or equal to 1"]),
         ("execution.workers=-1", ["execution.workers is -1", "greater than or equal to 1"]),
         ("execution.gpus_per_worker=-1", ["execution.gpus_per_worker is -1", "greater than or equal to 0"]),
-        ("pruning.gamma", ["--set pruning.gamma:", "section.key=value is needed", "--set pruning.gamma=0.8"]),
-        ("=3", ["--set =3:", "section.key=value is needed"]),
+        ("pruning.gamma", ["--set pruning.gamma:", "give section.key=value", "--set pruning.gamma=0.8"]),
+        ("=3", ["--set =3:", "give section.key=value"]),
         ("seed.x=1", ["--set seed.x=1:", "seed is a value, not a section"]),
         ("seed=[", ["--set seed=[:", "not a YAML value"]),
         ("seed=2024-13-45", ["--set seed=2024-13-45:", "not a YAML value"]),
-        ("pruning=3", ["pruning: a section with keys is needed, got 3"]),
-        ("space=3", ["space: a section such as {name: cell} is needed, got 3"]),
+        ("pruning=3", ["pruning: expected a section with keys, got 3"]),
+        ("space=3", ["space: expected a section such as {name: cell}, got 3"]),
         ("space.name=cel", ["space.name: 'cel' is not a built-in space or module:function", "did you mean cell?"]),
         ("space.name=no_such_lab:make", ["'no_such_lab:make' cannot be imported", "PYTHONPATH"]),
         ("space.name=json:make", ["'json:make' cannot be imported", "PYTHONPATH"]),
@@ -115,7 +115,7 @@ def test_an_unknown_key_names_file_key_and_likely_meaning(refused: Refused, tmp_
         ),
         ("strategy=randm", ["strategy: 'randm' is not a built-in strategy", "did you mean random?"]),
         ("strategy=no_such_lab:make", ["'no_such_lab:make' cannot be imported", "PYTHONPATH"]),
-        ("strategy=7", ["strategy: a name is needed, got 7"]),
+        ("strategy=7", ["strategy: expected a name, got 7"]),
         ("evolution.population=1", ["evolution.population is 1", "greater than or equal to 2"]),
         ("surrogate.group_distance=2", ["surrogate.group_distance is 2", "less than or equal to 1"]),
         ("evaluation.budget=0", ["evaluation.budget is 0", "greater than or equal to 1"]),
@@ -127,12 +127,15 @@ def test_an_unknown_key_names_file_key_and_likely_meaning(refused: Refused, tmp_
             ],
         ),
         ("evaluation.training=sometimes", ["evaluation.training is 'sometimes'", "'mean' or 'random'"]),
-        ("evaluation.kind=table", ["evaluation.table is missing: the Parquet file that evaluation.kind=table reads"]),
+        (
+            "evaluation.kind=table",
+            ["evaluation.table is missing; evaluation.kind=table needs a Parquet file"],
+        ),
         ("evaluation.table=none.parquet", ["evaluation.table: none.parquet cannot be read: No such file or directory"]),
-        ("evaluation.probe=8", ["evaluation.probe is 8: it compares a supernet with a table", "or leave it out"]),
+        ("evaluation.probe=8", ["evaluation.probe is 8; it compares a supernet with a table", "or remove it"]),
         (
             "evaluation={kind: table, table: none.parquet, probe: 8}",
-            ["evaluation.probe is 8: it compares a supernet with a table", "set evaluation.kind=supernet"],
+            ["evaluation.probe is 8; it compares a supernet with a table", "set evaluation.kind=supernet"],
         ),
     ],
 )
@@ -146,15 +149,15 @@ def test_an_override_that_is_not_allowed(
     ("content", "fragments"),
     [
         (b"pruning: [3\n", ["a.yaml: line 2: is not valid YAML"]),
-        (b"seed: \xff\n", ["a.yaml: is no UTF-8 text", "--config takes a YAML file"]),
+        (b"seed: \xff\n", ["a.yaml: is not UTF-8 text", "--config takes a YAML file"]),
         (b'seed: "\x01"\n', ["a.yaml: is not valid YAML", "special characters are not allowed"]),
-        (b"- seed\n", ["a.yaml: sections such as 'training: {lr: 0.025}' are needed, got a list"]),
-        (b"seed: 1\nseed: 2\n", ["a.yaml: line 1: is not valid YAML: the key 'seed' stands there twice"]),
+        (b"- seed\n", ["a.yaml: expected sections such as 'training: {lr: 0.025}', got a list"]),
+        (b"seed: 1\nseed: 2\n", ["a.yaml: line 1: is not valid YAML: duplicate key 'seed'"]),
         (b"seed: 2024-13-45\n", ["a.yaml: is not valid YAML: month must be in 1..12"]),
         (b"seed: !!python/object:os.system {}\n", ["a.yaml: line 1: is not valid YAML"]),
         (b"1: 2\n", ["a.yaml: 1 is not a key", "allowed: data,"]),
         (b"? [1]\n: 2\n", ["a.yaml: line 1: is not valid YAML"]),
-        (b"training: 3\n", ["a.yaml: training: a section with keys is needed, got 3"]),
+        (b"training: 3\n", ["a.yaml: training: expected a section with keys, got 3"]),
     ],
 )
 def test_a_file_that_is_no_configuration(
@@ -166,9 +169,9 @@ def test_a_file_that_is_no_configuration(
 
 def test_a_configuration_that_cannot_be_read(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    way_out = "--config takes a YAML file"
-    refused(search.main, ["--config", "none.yaml"], "none.yaml: cannot be read: No such file or directory", way_out)
-    refused(search.main, ["--config", "folder"], "folder: cannot be read: Is a directory", way_out)
+    hint = "--config takes a YAML file"
+    refused(search.main, ["--config", "none.yaml"], "none.yaml: cannot be read: No such file or directory", hint)
+    refused(search.main, ["--config", "folder"], "folder: cannot be read: Is a directory", hint)
 
 
 # --- words ---
@@ -208,8 +211,8 @@ PAIRS: list[Any] = [["sep_conv_3x3", 0], ["skip_connect", 1]]
 @pytest.mark.parametrize(
     ("content", "fragments"),
     [
-        ("", ["g.json: is not valid JSON", "a file with the keys normal and reduce is needed"]),
-        ('{"normal": [', ["g.json: is not valid JSON", "a file with the keys normal and reduce is needed"]),
+        ("", ["g.json: is not valid JSON", "give a JSON file with the keys normal and reduce"]),
+        ('{"normal": [', ["g.json: is not valid JSON", "give a JSON file with the keys normal and reduce"]),
         ("[]", ["g.json", "the key 'normal' with a list of [operation, input] pairs is missing"]),
         ({"reduce": PAIRS}, ["g.json", "the key 'normal' with a list"]),
         ({"normal": PAIRS, "reduce": 3}, ["g.json", "the key 'reduce' with a list"]),
@@ -245,23 +248,23 @@ def test_a_genotype_that_describes_no_cell(
 @pytest.mark.parametrize("value", ["0", "-3"])
 def test_a_target_of_nothing(refused: Refused, tmp_path: Path, option: str, value: str) -> None:
     (tmp_path / "g.json").write_text(json.dumps({"normal": PAIRS, "reduce": PAIRS}))
-    refused(check.main, ["--genotype", "g.json", option, value], f"{option} is {value}; at least 1 is needed")
+    refused(check.main, ["--genotype", "g.json", option, value], f"{option} is {value}; it must be at least 1")
 
 
 def test_a_genotype_that_cannot_be_read(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "binary.json").write_bytes(b"\xff")
-    way_out = "a file with the keys normal and reduce is needed"
-    refused(check.main, ["--genotype", "none.json"], "none.json: No such file or directory", way_out)
-    refused(check.main, ["--genotype", "."], ".: Is a directory", way_out)
-    refused(check.main, ["--genotype", "binary.json"], "binary.json: is not valid JSON", way_out)
-    refused(check.main, ["--genotype", ""], way_out)
+    hint = "give a JSON file with the keys normal and reduce"
+    refused(check.main, ["--genotype", "none.json"], "none.json: No such file or directory", hint)
+    refused(check.main, ["--genotype", "."], ".: Is a directory", hint)
+    refused(check.main, ["--genotype", "binary.json"], "binary.json: is not valid JSON", hint)
+    refused(check.main, ["--genotype", ""], hint)
 
 
 # --- data ---
 
 
 def folder_with(*broken: str | bytes) -> Callable[[Path], Path]:
-    """Two classes of two pictures; the last of them has other bytes."""
+    """Two classes of two images; the last one has other bytes."""
 
     def make(root: Path) -> Path:
         write_folder(root / "photos", {"cat": 2, "dog": 2})
@@ -278,7 +281,7 @@ def empty_folder(root: Path) -> Path:
     return root / "photos"
 
 
-def loose_pictures(root: Path) -> Path:
+def loose_images(root: Path) -> Path:
     image(0).save(empty_folder(root) / "a.png")
     return root / "photos"
 
@@ -314,7 +317,7 @@ def a_file(root: Path) -> Path:
         (lambda root: root / "photos", ["photos: no such folder; set data.path"]),
         (a_file, ["photos: not a folder; set data.path"]),
         (empty_folder, ["photos: no class folders (0 images directly in it)", "CLASS/NAME.png"]),
-        (loose_pictures, ["photos: no class folders (1 images directly in it)", "CLASS/NAME.png"]),
+        (loose_images, ["photos: no class folders (1 images directly in it)", "CLASS/NAME.png"]),
         (empty_class, ["photos/bird: no images in this class folder; add some", "or remove it"]),
         (folder_with(encoded(image(0), "JPEG")[:200]), ["photos/dog/001.png: damaged image"]),
         (folder_with("text"), ["photos/dog/001.png: not an image that Pillow can read (4 bytes)"]),
@@ -447,29 +450,27 @@ def test_a_file_that_is_no_table(refused: Refused, tmp_path: Path, kind: str) ->
 
 
 def test_workers_need_a_run_directory(refused: Refused) -> None:
-    way_out = "set execution.backend=local"
-    refused(
-        search.main, [*options(*TINY), "--out", "none"], "--out none: a search on Ray needs a run directory", way_out
-    )
-    refused(search.main, [*LOCAL, "--out", "none", "--resume"], "--resume: which run? give its directory with --out")
+    hint = "set execution.backend=local"
+    refused(search.main, [*options(*TINY), "--out", "none"], "--out none: a search on Ray needs a run directory", hint)
+    refused(search.main, [*LOCAL, "--out", "none", "--resume"], "--resume needs the run directory; give it with --out")
 
 
 def test_without_images_there_is_nothing_to_check(refused: Refused, scores: Path) -> None:
     words = options("space={name: nasbench201}", "evaluation.kind=table", f"evaluation.table={scores}")
-    refused(check.main, words, "evaluation.kind is table: nothing is trained; this needs evaluation.kind=supernet")
+    refused(check.main, words, "evaluation.kind is table, which trains nothing; set evaluation.kind=supernet")
 
 
 # --- where the run goes ---
 
 
 @pytest.mark.parametrize(
-    ("name", "way_out"),
-    [("config.yaml", "add --resume to go on with that run, or choose another --out"), ("thesis.tex", "choose another")],
+    ("name", "hint"),
+    [("config.yaml", "add --resume to resume that run, or choose another --out"), ("thesis.tex", "choose another")],
 )
-def test_somebodys_files_are_not_touched(refused: Refused, tmp_path: Path, name: str, way_out: str) -> None:
+def test_existing_files_are_not_touched(refused: Refused, tmp_path: Path, name: str, hint: str) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / name).write_text("mine")
-    refused(search.main, [*LOCAL, "--out", "run"], f"run: exists and is not empty (1 entries, such as {name})", way_out)
+    refused(search.main, [*LOCAL, "--out", "run"], f"run: exists and is not empty (1 entries, such as {name})", hint)
 
 
 @pytest.mark.parametrize(
@@ -479,7 +480,7 @@ def test_somebodys_files_are_not_touched(refused: Refused, tmp_path: Path, name:
         ("file/run", ["file/run: ", "choose another --out"]),
         ("/proc/x/run", ["/proc/x/run: cannot be written", "choose another --out"]),
         ("/sys/run", ["/sys/run: cannot be written", "choose another --out"]),
-        ("ftp://host/run", ["ftp://host/run: ", "a local path or a URI such as s3://bucket/run is needed"]),
+        ("ftp://host/run", ["ftp://host/run: ", "give a local path or a URI such as s3://bucket/run"]),
         ("locked/run", ["locked/run: cannot be written: Permission denied", "or correct its permissions"]),
     ],
 )
@@ -513,7 +514,7 @@ def test_gpus_that_this_machine_does_not_have(
 def test_gpus_and_cpus_that_the_cluster_does_not_have(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     from ddpnas_ray.console import ray_connect
 
-    monkeypatch.setattr(ray_connect, "connected", lambda *_: nullcontext(""))  # that of the session
+    monkeypatch.setattr(ray_connect, "connected", lambda *_: nullcontext(""))  # the session's cluster
     for key in ("gpus_per_worker", "cpus_per_worker"):
         words = [*options(*TINY, f"execution.{key}=64"), "--out", "run"]
         refused(search.main, words, "one worker needs ", "64", "the cluster has 4 CPU", f"execution.{key}")
@@ -521,26 +522,26 @@ def test_gpus_and_cpus_that_the_cluster_does_not_have(refused: Refused, monkeypa
 
 @pytest.mark.parametrize("by", ["option", "variable"])
 def test_an_address_where_no_cluster_is(refused: Refused, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
-    with socket.socket() as taken:  # bound, and nobody listens
+    with socket.socket() as taken:  # bound, but not listening
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         if by == "variable":
             monkeypatch.setenv("RAY_ADDRESS", address)
         words = options(*TINY) + (["--address", address] if by == "option" else [])
         start = time.monotonic()
-        refused(search.main, words, f"{address}: no Ray cluster answers there", "leave --address and RAY_ADDRESS out")
+        refused(search.main, words, f"{address}: no Ray cluster answers", "without --address and RAY_ADDRESS")
         assert time.monotonic() - start < 10
 
 
 def test_the_client_port_is_for_looking(refused: Refused) -> None:
     words = [*options(*TINY), "--address", "ray://127.0.0.1:10001"]
-    refused(search.main, words, "ray://127.0.0.1:10001: searches run inside their cluster", "ray job submit")
-    refused(sweep.main, [*words, "--grid", "pruning.gamma=0.5"], "searches run inside their cluster")
+    refused(search.main, words, "ray://127.0.0.1:10001: a search runs inside its cluster", "ray job submit")
+    refused(sweep.main, [*words, "--grid", "pruning.gamma=0.5"], "a search runs inside its cluster")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:99999", "no host:1"])
 def test_an_address_that_is_none(refused: Refused, address: str) -> None:
-    refused(search.main, [*options(*TINY), "--address", address], f"{address}: no Ray cluster answers there")
+    refused(search.main, [*options(*TINY), "--address", address], f"{address}: no Ray cluster answers")
 
 
 # --- runs that were started ---
@@ -556,7 +557,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run stopped after three of its six epochs."""
+    """A run stopped after three of six epochs."""
     out = tmp_path_factory.mktemp("stopped") / "run"
     assert run(search.main, *LOCAL, "--out", out, *ONE_EPOCH).code == 0
     for _ in range(2):
@@ -576,10 +577,12 @@ def copied(run_dir: Path, to: Path) -> Path:
 def test_what_is_no_run(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
-    refused(search.main, ["--resume"], "--resume: which run? give its directory with --out")
+    refused(search.main, ["--resume"], "--resume needs the run directory; give it with --out")
     for name in ("absent", "empty", "file"):
         for command, words in ((search.main, ["--resume", "--out", name]), (report.main, [name])):
-            refused(command, words, f"{name}: is no run directory (no config.yaml there)", "that search wrote")
+            refused(
+                command, words, f"{name}: is not a run directory (no config.yaml in it)", "give the --out of a search"
+            )
 
 
 @pytest.mark.parametrize(
@@ -588,7 +591,7 @@ def test_what_is_no_run(refused: Refused, tmp_path: Path) -> None:
         (options("pruning.gamma=0.8", "seed=1"), ["other values of pruning.gamma, seed; only execution.* may change"]),
         (options("space.nodes=3"), ["other values of space.nodes"]),
         (options("data.val_limit=32"), ["other values of data.val_limit", "start a new run with another --out"]),
-        (["--config", "other.yaml"], ["other values of ", "training.batch_size", "leave them out"]),
+        (["--config", "other.yaml"], ["other values of ", "training.batch_size", "omit them"]),
         (
             options("pruning.gama=0.8"),
             ["--set pruning.gama=0.8: pruning.gama is not a key; did you mean pruning.gamma?"],
@@ -596,7 +599,7 @@ def test_what_is_no_run(refused: Refused, tmp_path: Path) -> None:
         (options("seed=one"), ["--set seed=one: seed is 'one'", "valid integer"]),
     ],
 )
-def test_a_run_does_not_go_on_under_another_configuration(
+def test_a_run_does_not_resume_with_another_configuration(
     refused: Refused, stopped: Path, tmp_path: Path, more: list[str], fragments: list[str]
 ) -> None:
     copied(stopped, tmp_path)
@@ -609,9 +612,9 @@ def test_a_run_goes_on_with_its_own_data_only_wherever_they_are(refused: Refused
     write_folder(tmp_path / "others", {"cat": 8, "dog": 8}, seed=1)
     words = [*LOCAL, *options("data.name=folder", "data.path=photos"), "--out", "run"]
     assert run(search.main, *words, *ONE_EPOCH).code == 0
-    way_out = "point data.path or evaluation.table to them, or start a new run with another --out"
+    hint = "point data.path or evaluation.table to the original data, or start a new run with another --out"
     resume = ["--out", "run", "--resume"]
-    refused(search.main, [*resume, *options("data.path=others")], "run: the data are not those", way_out)
+    refused(search.main, [*resume, *options("data.path=others")], "run: the data differ from those of the run", hint)
     (tmp_path / "photos").rename(tmp_path / "moved")
     refused(search.main, resume, "photos: no such folder; set data.path")
     said = run(search.main, *resume, *options("data.path=moved"))
@@ -692,8 +695,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     assert said.code == 0
     assert said.err.count("\n") == 1
     assert f"{out}/checkpoints/ckpt-3 is damaged (" in said.err
-    assert "falling back to the one before" in said.err
-    assert json.loads((out / "log.jsonl").read_text().splitlines()[-6])["epoch"] == 2, "it went on from epoch 2"
+    assert "falling back to the previous one" in said.err
+    assert json.loads((out / "log.jsonl").read_text().splitlines()[-6])["epoch"] == 2, "it resumed from epoch 2"
     assert f"fingerprint {fingerprint}" in said.out
     assert "agrees" in run(report.main, out, "--verify-fingerprint").out
 
@@ -715,7 +718,7 @@ def test_when_all_checkpoints_are_damaged_it_starts_over(stopped: Path, tmp_path
 @pytest.mark.parametrize("words", [["run"], ["run", "--verify-fingerprint"], ["run", "--json"]])
 def test_a_run_that_has_not_finished(refused: Refused, stopped: Path, tmp_path: Path, words: list[str]) -> None:
     copied(stopped, tmp_path)
-    refused(report.main, words, "run: this run has not finished", "python -m ddpnas_ray.search --out run --resume")
+    refused(report.main, words, "run: the run has not finished", "python -m ddpnas_ray.search --out run --resume")
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"{}", b"[]", b"3", b'{"genotype": {"nor'])
@@ -729,7 +732,7 @@ def test_a_damaged_result_can_be_written_again(
         (report.main, ["run", "--verify-fingerprint"]),
         (search.main, ["--out", "run", "--resume"]),
     ):
-        refused(command, words, "run: result.json ", "delete result.json, and --resume writes it")
+        refused(command, words, "run: result.json ", "delete result.json, and --resume rewrites it")
     path.unlink()
     assert f"fingerprint {fingerprint}" in run(search.main, "--out", "run", "--resume").out
 
@@ -748,8 +751,8 @@ def test_a_file_that_the_fingerprint_needs(
         shutil.copy(path.with_name(other), path)
     elif how != "missing":
         path.write_bytes(data[: len(data) // 2] if how == "truncated" else b"")
-    way_out = "copy it from a backup" if name == "space.json" else "delete result.json, and --resume writes it"
-    refused(report.main, ["run", "--verify-fingerprint"], f"run: {name} cannot be read: ", way_out)
+    hint = "restore it from a backup" if name == "space.json" else "delete result.json, and --resume rewrites it"
+    refused(report.main, ["run", "--verify-fingerprint"], f"run: {name} cannot be read: ", hint)
 
 
 def test_a_tampered_evaluation_is_found(refused: Refused, finished: Path, tmp_path: Path, fingerprint: str) -> None:
@@ -774,7 +777,7 @@ def test_files_that_may_not_grow_leave_what_was_saved(finished: Path, tmp_path: 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (said.code, said.err.count("\n")) == (2, 1)
-    assert "ckpt-5: File too large; what was written before is intact; free space, then --resume" in said.err
+    assert "ckpt-5: File too large; earlier files are intact; free some space, then --resume" in said.err
     said = run(search.main, "--out", tmp_path / "run", "--resume")
     assert said.code == 0
     assert f"fingerprint {fingerprint}" in said.out
@@ -810,7 +813,7 @@ tell("--resume")
 
 
 def epoch_of(printed: str) -> int:
-    """Where a search began, by its first line of progress."""
+    """Return the epoch at which a search began, by its first line of progress."""
     return int(printed.partition("/")[0])
 
 
@@ -831,11 +834,11 @@ def test_a_full_disk_leaves_nothing_or_what_was_saved(tmp_path: Path, fingerprin
     assert "No space left on device" in too_small[2]
     assert "Read-only file system; choose another --out" in read_only[2]
     assert (fills_up[0], fills_up[2].count("\n")) == (2, 1)
-    assert "what was written before is intact; free space, then --resume" in fills_up[2]
+    assert "earlier files are intact; free some space, then --resume" in fills_up[2]
     assert stays_closed[0] == 2
     assert "Read-only file system" in stays_closed[2]
     assert grown[0] == 0
-    assert epoch_of(grown[1]) >= 1, "it went on from a checkpoint"
+    assert epoch_of(grown[1]) >= 1, "it resumed from a checkpoint"
     assert f"fingerprint {fingerprint}" in grown[1]
 
 

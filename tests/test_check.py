@@ -1,4 +1,4 @@
-"""The check before a search, and exact costs of a genotype."""
+"""Check before a search, and exact costs of a genotype."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_published_genotypes_have_their_exact_costs(
 
 
 def mbconvs(text: str) -> list[list[str]]:
-    """``53 z z z | 73`` -> the operations of every stage: kernel and expansion, or left out."""
+    """Parse ``53 z z z | 73``: the operations of every stage, as kernel and expansion, or left out."""
     long = {f"{k}{e}": f"mbconv_k{k}_e{e}" for k in (3, 5, 7) for e in (3, 6)} | {"z": "zero"}
     return [[long[word] for word in stage.split()] for stage in text.split("|")]
 
@@ -105,9 +105,9 @@ def test_options_of_the_mobile_space_may_come_from_a_file(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--cells", "14"], "ConfigError: --cells has no meaning for a genotype with stages, whose space is mobile"),
-        (["--channels", "4"], "ConfigError: --channels has no meaning for a genotype with stages"),
-        (["--stem", "auto"], "ConfigError: --stem has no meaning for a genotype with stages"),
+        (["--cells", "14"], "ConfigError: --cells does not apply to a genotype with stages (space mobile)"),
+        (["--channels", "4"], "ConfigError: --channels does not apply to a genotype with stages"),
+        (["--stem", "auto"], "ConfigError: --stem does not apply to a genotype with stages"),
         (options("space.search_last=false"), "g.json: genotype: stages[5][0]: 'mbconv_k7_e6'; the blocks of the last"),
         (options("space.widht=[4]"), "space.widht is not an option of space 'mobile'; did you mean widths?"),
         (options("space.widths=[4]"), "ConfigError: space.widths has 1 numbers; 6 stages"),
@@ -163,7 +163,7 @@ def test_what_does_not_fit_a_file_with_an_architecture_string(
 
 @pytest.fixture
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where whatever is left behind would be found: the working directory and the one for temporary files."""
+    """Isolate the working directory and the one for temporary files, to find leftovers."""
     import torch._dynamo  # noqa: F401  # torch makes itself a cache folder there, once a process
 
     monkeypatch.chdir(tmp_path)
@@ -171,15 +171,15 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_it_tells_what_a_search_will_cost_and_leaves_nothing_behind(alone: Path) -> None:
+def test_it_estimates_a_search_and_leaves_nothing_behind(alone: Path) -> None:
     said = run(check.main, *LOCAL)
     assert (said.code, said.err) == (0, "")
     line = {text.split()[0]: text for text in said.out.splitlines()}
     assert "digits: 64 training and 64 validation examples of 1x8x8, 10 outputs" in line["data"]
     assert "cell: 10 edges, up to 8 candidates" in line["space"]
     assert "merged, saved, restored, decoded" in line["trained"]
-    assert "a network  " in said.out
-    assert "33 architecture-epochs in 6 epochs" in line["a"]
+    assert " macs" in line["network"]
+    assert "33 architecture-epochs in 6 epochs" in line["search"]
     assert all(f" on {workers}" in line["time"] for workers in (1, 2, 4, 8))
     assert all("iB" in line[name] for name in ("memory", "traffic", "disk"))
     assert [name for name in contents(alone) if not name.startswith("torchinductor_")] == []  # PyTorch's own cache

@@ -1,4 +1,4 @@
-"""The console script, and what all commands have in common."""
+"""The console script, and behaviour shared by all commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documents keep their word: links resolve, commands and keys exist, and what a page lets one build works."""
+"""The documents are correct: links resolve, commands and keys exist, and the code of each page works."""
 
 from __future__ import annotations
 
@@ -56,22 +56,22 @@ INDENTED = re.compile(r"^    .*$", re.MULTILINE)
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of a language."""
+    """Return the fenced blocks of a language."""
     return [block for name, block in FENCED.findall(text(page)) if name == language]
 
 
 def prose(page: Path) -> str:
-    """The page without its blocks of code."""
+    """Return the page without its code blocks."""
     return INDENTED.sub("", FENCED.sub("", text(page)))
 
 
 def inline(page: Path) -> list[str]:
-    """What is set as code within sentences."""
+    """Return the inline code."""
     return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose(page))]
 
 
 def files(page: Path) -> dict[str, str]:
-    """The files that a page tells to write: the block after a line that names the file and ends in a colon."""
+    """Return the files of a page: the block after a line that names the file and ends in a colon."""
     named = r"`([\w-]+\.(?:py|yaml))`[^`\n]*:\n\n```(?:python|yaml)\n(.*?)```"
     return dict(re.findall(named, text(page), re.DOTALL))
 
@@ -106,7 +106,7 @@ def test_every_document_is_in_the_index() -> None:
 
 
 def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
-    """(module, words) of each call of ours, in blocks and in sentences."""
+    """Return (module, words) of each call of our commands, in blocks and inline."""
     code = "\n".join(block for _, block in FENCED.findall(text(page))).replace("\\\n", " ")
     for line in [*code.splitlines(), *INDENTED.findall(FENCED.sub("", text(page))), *inline(page)]:
         for module, rest in re.findall(r"python -m (ddpnas_ray\.[a-z_]+)(.*)", line):
@@ -148,7 +148,7 @@ def test_every_command_is_shown_somewhere() -> None:
 
 @cache
 def known_keys() -> frozenset[str]:
-    """Every configuration key, the sections, and the options of the built-in spaces and of the pages on one's own."""
+    """Return all configuration keys, sections, and options of the built-in spaces and of the how-to pages."""
     keys = {key for key, _, _ in config.describe()}
     built_in = [inspect.signature(find_space(name)).parameters for name in SPACES.names()]
     options = {f"space.{option}" for parameters in built_in for option in parameters}
@@ -181,7 +181,7 @@ OWN_DATA = DOCS / "own-data.md"
 
 
 def photos(folder: Path, modes: dict[str, str]) -> None:
-    """Small images, ``{"cat": "RRL"}``: two colour ones and a grey one of the class."""
+    """Write small images; ``{"cat": "RRL"}`` is two colour images and a grey one of the class."""
     for name, letters in modes.items():
         (folder / name).mkdir(parents=True)
         for i, letter in enumerate(letters):
@@ -244,7 +244,7 @@ OWN_SPACE = DOCS / "own-space.md"
 
 
 def module_of_page(page: Path, name: str) -> ModuleType:
-    """A file of a page, imported: its functions can be pickled by name."""
+    """Import a file of a page, so that its functions can be pickled by name."""
     module = ModuleType(name)
     sys.modules[name] = module
     exec(compile(files(page)[f"{name}.py"], f"{page.name}: {name}.py", "exec"), module.__dict__)
@@ -264,7 +264,7 @@ class TestTheSpaceOfThePage(SpaceContract):
 
 
 def typed(folder: Path, commands: str) -> str:
-    """What a shell says to the commands of a page."""
+    """Return the shell's output of the commands of a page."""
     preamble = f'set -euo pipefail\npython() {{ "{sys.executable}" "$@"; }}\n'
     done = subprocess.run(
         ["bash", "-c", preamble + commands],
@@ -337,7 +337,7 @@ def test_the_page_about_an_own_task_does_what_it_says(tmp_path: Path) -> None:
     assert run(report.main, tmp_path / "runs/reading", "--verify-fingerprint").code == 0
 
 
-# --- everything of one's own ---
+# --- all user-defined parts together ---
 
 SIZES = '''
 """How large is the number's class? Regression of a class's rank, on whatever data set there is."""
@@ -449,12 +449,12 @@ def test_the_network_of_the_quick_start_can_be_built_and_trained(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    name = "runs/cell-digits-s0"  # what the search of the page makes; here of a search of seconds
+    name = "runs/cell-digits-s0"  # the run of the page's search; here, of a search of seconds
     whole = options("data.train_limit=null", "data.val_limit=null")
     assert run(search.main, *LOCAL, *whole, "--out", name).code == 0
     (training,) = blocks(QUICKSTART, "python")
     assert f'RUN = "{name}"' in training
-    with fixed_threads(1):  # beside other work, threads that wait for each other take minutes
+    with fixed_threads(1):  # on a busy machine, threads that wait for each other take minutes
         exec(training, {})
     said = capsys.readouterr().out
     params = json.loads(Path(name, "result.json").read_text())["costs"]["params"]

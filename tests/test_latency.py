@@ -1,4 +1,4 @@
-"""The latency command: tables of a device, their check against whole networks, and bad input in one line."""
+"""The latency command: tables of a device, their check against whole networks, and errors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TARGET = Target(cells=3, channels=4, image_size=8, classes=10, stem="cifar")
 
 @pytest.fixture(scope="module")
 def label(ray_cluster: None) -> Iterator[str]:
-    """The commands use the session's cluster; its node carries this label, which Ray itself gives it."""
+    """Run commands on the session's cluster; Ray gives its node this label."""
     import ray
 
     from ddpnas_ray.console import ray_connect
@@ -42,14 +42,14 @@ def label(ray_cluster: None) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def built(label: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
-    """A table, and what was said when it was built."""
+    """A table, and the output of its build."""
     path = tmp_path_factory.mktemp("built") / "new" / "t.parquet"
     return path, run(latency.main, "build", *TINY, "--device-label", label, "--passes", "2", "--out", path)
 
 
 @pytest.fixture
 def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Run a command in ``tmp_path`` that must end with one line and leave every file as it was."""
+    """Run a command in ``tmp_path`` that must fail with one line and leave every file unchanged."""
     monkeypatch.chdir(tmp_path)
 
     def command_refused(words: list[str | Path], *fragments: str) -> None:
@@ -98,7 +98,7 @@ def test_a_table_has_every_part_of_every_choice(built: tuple[Path, Said], label:
 
 
 @pytest.mark.ray
-def test_building_tells_what_it_found(built: tuple[Path, Said]) -> None:
+def test_building_prints_a_summary(built: tuple[Path, Said]) -> None:
     path, said = built
     parts = len({row.key for row in read_table(str(path)).rows})
     assert f"{parts} distinct parts of space cell (3 cells, 4 channels, 8 px, 10 classes, cifar stem)" in said.out
@@ -113,7 +113,7 @@ def test_a_table_that_exists_is_replaced_by_force_only(label: str, tmp_path: Pat
     words = ["build", *TINY, "--device-label", label, "--passes", "1", "--out", path]
     said = run(latency.main, *words)
     assert (said.code, path.read_text()) == (2, "mine")
-    assert said.err == f"DataError: {path}: exists; choose another --out, or replace it with --force\n"
+    assert said.err == f"DataError: {path}: exists; choose another --out, or overwrite it with --force\n"
     assert run(latency.main, *words, "--force").code == 0
     assert read_table(str(path)).device == label
 
@@ -198,7 +198,7 @@ def test_one_population_is_enough(built: tuple[Path, Said]) -> None:
     first, second, third = said.out.splitlines()
     assert first.startswith("reference network: ")
     assert second.startswith("2 networks, any depth: median relative error ")
-    assert third.startswith("  without dividing drift out: ")
+    assert third.startswith("  without drift correction: ")
 
 
 def test_ranks_that_do_not_differ_have_no_correlation() -> None:
@@ -228,15 +228,15 @@ def test_networks_depend_on_the_seed_alone() -> None:
         (["build", "--out", "t"], "--device-label"),
         (["build", "--device-label", "a", "--out", "t"], "one of the arguments --space --config --run is required"),
         (["build", "--space", "cell", "--run", "r", "--device-label", "a", "--out", "t"], "not allowed with argument"),
-        (["build", "--run", "r", "--classes", "3", "--device-label", "a", "--out", "t"], "--run says the space"),
-        (["build", *TINY, "--target", "cells=3", "--device-label", "a", "--out", "t"], "--target is for --run"),
-        (["build", *TINY, "--device-label", "a", "--out", "t", "--passes", "0"], "not a whole number from 1 up"),
+        (["build", "--run", "r", "--classes", "3", "--device-label", "a", "--out", "t"], "--run sets space and target"),
+        (["build", *TINY, "--target", "cells=3", "--device-label", "a", "--out", "t"], "--target needs --run"),
+        (["build", *TINY, "--device-label", "a", "--out", "t", "--passes", "0"], "not an integer of at least 1"),
         (["build", *TINY, "--device-label", "a b", "--out", "t"], "device label 'a b'"),
         (["build", "--space", "cel", "--device-label", "a", "--out", "t"], "did you mean cell?"),
         (["build", "--space", "cell", "--device-label", "a", "--out", "t"], "target.image_size is not set"),
         (["build", *SPACE, "--image-size", "8", "--device-label", "a", "--out", "t"], "give --classes"),
         (["build", "--config", "absent.yaml", "--device-label", "a", "--out", "t"], "absent.yaml: cannot be read"),
-        (["build", "--run", "absent", "--device-label", "a", "--out", "t"], "absent: is no run directory"),
+        (["build", "--run", "absent", "--device-label", "a", "--out", "t"], "absent: is not a run directory"),
         (["build", *TINY, "--set", "space.node=2", "--device-label", "a", "--out", "t"], "did you mean nodes?"),
         (
             ["build", "--space", "tests.spaces.test_own_space:make", *TINY[-4:], "--device-label", "a", "--out", "t"],
@@ -245,7 +245,7 @@ def test_networks_depend_on_the_seed_alone() -> None:
         (["build", *TINY, "--device-label", "a", "--out", "t", "--address", "127.0.0.1:1"], "no Ray cluster answers"),
         (["check", "absent.parquet"], "absent.parquet: no such file"),
         (["check", "t", "--networks", "0", "--full-depth-networks", "0"], "are both 0"),
-        (["check", "t", "--networks", "-1"], "not a whole number from 0 up"),
+        (["check", "t", "--networks", "-1"], "not an integer of at least 0"),
     ],
 )
 def test_bad_input_takes_one_line(refused: Callable[..., None], words: list[str | Path], named: str) -> None:

@@ -71,7 +71,7 @@ MOST_LINES = 450
 TESTED_BY_COMMAND = "runs the command whose only part it is"
 ELSEWHERE = {
     "ablations.correlation": ("test_ablate.py", TESTED_BY_COMMAND),
-    "ablations.folder": ("test_ablate.py", "files, and going on"),
+    "ablations.folder": ("test_ablate.py", "files and resumes"),
     "ablations.gamma": ("test_ablate.py", TESTED_BY_COMMAND),
     "ablations.grid": ("test_sweep.py", TESTED_BY_COMMAND),
     "ablations.grid_report": ("test_sweep.py", TESTED_BY_COMMAND),

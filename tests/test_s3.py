@@ -1,4 +1,4 @@
-"""Run directories and sweeps in S3's own protocol: a server on this machine that keeps what it is sent in memory."""
+"""Run directories and sweeps over the S3 protocol, on a local in-memory server."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ cluster.shutdown()
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Mapping[str, str]]:
-    """An empty bucket named ``bucket``; yields the environment of processes that are to find it."""
+    """An empty bucket named ``bucket``; yields the environment variables for processes that use it."""
     pytest.importorskip("moto", reason="comes with the extra 'dev'")
     import boto3
 
@@ -61,7 +61,7 @@ def s3() -> Iterator[Mapping[str, str]]:
 
 
 class process:
-    """A Python process that prints a line when it is ready, and ends with the block."""
+    """Run a Python process for the duration of the block; it prints a line when ready."""
 
     def __init__(self, code: str, *words: str, environment: Mapping[str, str] = ENVIRONMENT) -> None:
         self._command, self._environment = [sys.executable, "-c", code, *words], environment
@@ -92,7 +92,7 @@ def test_a_search_in_a_bucket_is_killed_resumed_and_checked(s3: Mapping[str, str
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     assert folder.has("LOCK") and not folder.has("result.json")
-    assert lock_holder(folder) is None, "it names a process of this machine that is no more"
+    assert lock_holder(folder) is None, "it names an ended process of this machine"
     subprocess.run([*SEARCH, "--out", uri, "--resume"], env=s3, check=True, timeout=300)
     assert not folder.has("LOCK")
     said = run(report.main, uri, "--verify-fingerprint")
@@ -103,7 +103,7 @@ def test_a_search_in_a_bucket_is_killed_resumed_and_checked(s3: Mapping[str, str
 
 
 def test_trials_of_a_sweep_get_their_images_from_the_node_of_the_command(s3: Mapping[str, str], tmp_path: Path) -> None:
-    # The command's node has the images and no CPU; ~ is another folder on the node where trials run.
+    # The command's node has the images but no CPU; ~ is another folder on the node where trials run.
     home, other = tmp_path / "home", tmp_path / "other"
     other.mkdir()
     digits = load_digits()

@@ -1,4 +1,4 @@
-"""A search from the command to the files, in this process; what it refuses is in test_bad_input.py."""
+"""A search from the command to the files, in this process; errors are in test_bad_input.py."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FILES += ("weights.safetensors",)
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A run directory, and what the search printed."""
+    """A run directory, and the search's output."""
     out = tmp_path_factory.mktemp("finished") / "run"
     said = run(search.main, *LOCAL, "--out", out)
     assert (said.code, said.err) == (0, "")
@@ -73,25 +73,25 @@ def test_it_ends_with_genotype_costs_scores_and_fingerprint(finished: tuple[Path
     assert 0.1 < result["scores"]["best"] <= 1
 
 
-def test_the_last_lines_say_how_sure_the_result_is(tmp_path: Path) -> None:
+def test_the_last_lines_report_confidence(tmp_path: Path) -> None:
     said = run(search.main, *LOCAL, *options("pruning.epochs_per_round=2"), "--out", tmp_path / "run")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["confidence"]["stands_out"] is False, "66 evaluations of networks that have hardly learnt"
-    assert "\nhow sure: " in said.out
+    assert "\nconfidence: " in said.out
     assert "E[alpha] leads the next network by " in said.out
-    assert "one draw among equals" in said.out
+    assert "one of several equals" in said.out
 
 
 def test_the_score_with_inherited_weights_is_not_shown_as_the_accuracy(finished: tuple[Path, str]) -> None:
     out, printed = finished
     sheet = json.loads((out / "result.json").read_text())["score_sheet"]
     assert f"with inherited weights the network scores {sheet[0]['value']:.4f} (val), sampled architectures" in printed
-    assert "not the accuracy of this network, train it (it keeps 8 of 10 edges" in printed
+    assert "this is not its accuracy; train it to know that (it keeps 8 of 10 edges" in printed
     assert "score sheet" not in printed, "nothing else is in it"
 
 
-def test_one_epoch_a_round_says_that_it_cannot_be_told(finished: tuple[Path, str]) -> None:
-    assert "\nhow sure: cannot be told: rounds of one epoch" in finished[1]
+def test_with_one_epoch_per_round_confidence_is_unknown(finished: tuple[Path, str]) -> None:
+    assert "\nconfidence: unknown: rounds of one epoch" in finished[1]
 
 
 def test_without_a_terminal_progress_is_plain_lines(finished: tuple[Path, str]) -> None:
@@ -182,7 +182,7 @@ def test_keys_lists_every_key_with_default_and_meaning(tmp_path: Path, monkeypat
     assert contents(tmp_path) == {}
 
 
-# --- where it goes, and going on ---
+# --- output directories and resumes ---
 
 
 def test_runs_without_out_get_names_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +252,7 @@ def test_only_execution_may_change_when_a_run_goes_on(run_dir: Path, fingerprint
 
 @pytest.fixture
 def photos(test_data: Path, tmp_path: Path) -> Path:
-    """16 CIFAR-10 pictures of each of three classes in a folder a class, of several sizes and formats."""
+    """16 CIFAR-10 images of each of three classes, one folder per class, of several sizes and formats."""
     table = pq.ParquetFile(test_data / "cifar10-small" / "train-00000-of-00001.parquet").read(use_threads=False)
     kept = {0: "airplane", 3: "cat", 8: "ship"}
     sizes = [(32, 32), (48, 40), (40, 64)]
@@ -264,12 +264,12 @@ def photos(test_data: Path, tmp_path: Path) -> Path:
         number = numbers[label] = numbers[label] + 1
         folder = tmp_path / "photos" / kept[label]
         folder.mkdir(parents=True, exist_ok=True)
-        picture = Image.open(io.BytesIO(row["image"]["bytes"])).resize(sizes[number % 3])
-        picture.save(folder / f"{number}.{('jpg', 'png')[number % 2]}")
+        image = Image.open(io.BytesIO(row["image"]["bytes"])).resize(sizes[number % 3])
+        image.save(folder / f"{number}.{('jpg', 'png')[number % 2]}")
     return tmp_path / "photos"
 
 
-def test_own_pictures_of_several_sizes_take_one_command(
+def test_own_images_of_several_sizes_take_one_command(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Sweeps from the command to the files: what they search, how they go on after a kill, and what they refuse."""
+"""Sweeps from the command to the files: searches, resumes after a kill, and errors."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from tests.conftest import TINY
 from tests.score_tables import write_table
 
 Words = list[str]
-VAL, TEST = "val: the answer, made_val_e12", "test: the answer, made_test_e200"
-INHERITED = "val: the answer with inherited weights"
+VAL, TEST = "val: result architecture, made_val_e12", "test: result architecture, made_test_e200"
+INHERITED = "val: result architecture with inherited weights"
 SWEEP = [sys.executable, "-m", "ddpnas_ray.sweep"]
 QUIET = ["--log", "none"]
 
@@ -45,14 +45,14 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def by_table(table: Path) -> Words:
-    """Searches of milliseconds."""
+    """Options of searches of milliseconds."""
     keys = ["space={name: nasbench201}", "evaluation.kind=table", f"evaluation.table={table}", "strategy=pruning"]
     return options(*keys, "target={cells: 5, channels: 16}")
 
 
 @pytest.fixture
 def on_the_cluster(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command uses the cluster of the session, of 4 logical CPUs."""
+    """Run the command on the session's cluster, of 4 logical CPUs."""
     from ddpnas_ray.console import ray_connect
 
     monkeypatch.setattr(ray_connect, "connected", lambda *_: nullcontext(""))
@@ -70,18 +70,18 @@ def done(*words: str | Path) -> Said:
 
 
 def searched(out: Path, *words: str) -> dict[str, Any]:
-    """What search finds with a configuration."""
+    """Return the result of a search."""
     said = run(search.main, *words, "--set", "execution.backend=local", "--out", out, "--json")
     assert said.code == 0, said.err
     result: dict[str, Any] = json.loads(said.out)
     return result
 
 
-# --- what is searched ---
+# --- searches ---
 
 
 @pytest.mark.ray
-def test_every_combination_and_seed_is_a_search_by_table(by_table: Words, on_the_cluster: None, tmp_path: Path) -> None:
+def test_every_combination_and_seed_is_a_search(by_table: Words, on_the_cluster: None, tmp_path: Path) -> None:
     out = tmp_path / "runs" / "sweep"
     grid = ["--grid", "pruning.gamma=0.5,0.9", "--grid", "pruning.epochs_per_round=1,2"]
     said = done(*by_table, *grid, "--seeds", "3..4", "--out", out, "--concurrent", "1")
@@ -133,7 +133,7 @@ def test_a_trial_is_a_whole_run_that_search_could_have_written(on_the_cluster: N
 
 
 def _steps(events: Path, what: str) -> list[int]:
-    """The steps at which a TensorBoard file has a number."""
+    """Return the steps of a TensorBoard file."""
     from tensorboardX.proto.event_pb2 import Event
 
     steps, data = [], events.read_bytes()
@@ -159,8 +159,8 @@ def test_only_what_is_missing_is_searched_again(by_table: Words, on_the_cluster:
     said = run(sweep.main, "--out", out, "--resume", *grid, "--seeds", "3..4", "--concurrent", "1")
     assert said.code == 1 and said.out.startswith(f"{out}: 2 of 8 searches, ")
     first, last = said.err.splitlines()
-    assert first.startswith(f"{broken.name}: RunDirError: {out}/trials/{broken.name}: the data are not those that")
-    assert last == f"1 of 8 searches failed; try them again with: python -m ddpnas_ray.sweep --out {out} --resume"
+    assert first.startswith(f"{broken.name}: RunDirError: {out}/trials/{broken.name}: the data differ from those of")
+    assert last == f"1 of 8 searches failed; retry with: python -m ddpnas_ray.sweep --out {out} --resume"
     again = rows(out)
     assert [row["status"] for row in again].count("failed") == 1 and again[2]["status"] == "failed"
     fingerprints = [[row["fingerprint"] for i, row in enumerate(some) if i != 2] for some in (found, again)]
@@ -178,7 +178,7 @@ def test_a_search_that_diverges_leaves_the_others_alone(on_the_cluster: None, tm
     assert said.code == 1
     first, last = said.err.splitlines()
     assert first.startswith("lr=1e+30,seed=0: DivergedError: ") and "lower training.lr" in first
-    assert last == f"1 of 2 searches failed; try them again with: python -m ddpnas_ray.sweep --out {out} --resume"
+    assert last == f"1 of 2 searches failed; retry with: python -m ddpnas_ray.sweep --out {out} --resume"
     assert [row["status"] for row in rows(out)] == ["failed", "finished"]
     trial = Folder.open(str(out / "trials" / "lr=1e+30,seed=0"))
     last_event = parsed(trial, "log.jsonl", read_log)[-1]
@@ -218,7 +218,7 @@ def test_killed_and_resumed_equals_never_killed(tmp_path: Path) -> None:
 
 
 def _between(out: Path) -> bool:
-    """Whether some search has a checkpoint of its first third, so that it will not have ended before the kill."""
+    """Return whether a search has a checkpoint from its first third, so that the kill comes before its end."""
     runs = [Folder.open(str(path)) for path in out.glob("trials/*") if not (path / "result.json").exists()]
     return any(1 <= newest_epoch(run / "checkpoints") <= 6 for run in runs)
 
@@ -242,7 +242,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     assert err.endswith(f"Resume with: python -m ddpnas_ray.sweep --out {out} --resume\n")
 
 
-# --- what is refused ---
+# --- errors ---
 
 
 def refused(*words: str | Path) -> str:
@@ -255,12 +255,12 @@ def refused(*words: str | Path) -> str:
 @pytest.mark.parametrize(
     ("words", "fragment"),
     [
-        ([], "ConfigError: --grid is missing: what is varied? such as --grid pruning.gamma=0.7,0.8,0.9"),
-        (["--grid", "pruning.gamma"], "--grid pruning.gamma: KEY=V1,V2,... is needed"),
-        (["--grid", "pruning.gamma="], "there is no value; write --grid pruning.gamma=V1,V2,..."),
+        ([], "ConfigError: --grid is missing; give a key and its values, such as --grid pruning.gamma=0.7,0.8,0.9"),
+        (["--grid", "pruning.gamma"], "--grid pruning.gamma: expected KEY=V1,V2,..."),
+        (["--grid", "pruning.gamma="], "no value; write --grid pruning.gamma=V1,V2,..."),
         (["--grid", "pruning.gamma=0.7,,0.8"], "is not valid YAML"),
-        (["--grid", "pruning.gamma=0.7,0.7"], "0.7 stands there twice; once is enough"),
-        (["--grid", "pruning.gamma=0.7", "--grid", "pruning.gamma=0.8"], "pruning.gamma stands there twice; give all"),
+        (["--grid", "pruning.gamma=0.7,0.7"], "duplicate value 0.7; give it once"),
+        (["--grid", "pruning.gamma=0.7", "--grid", "pruning.gamma=0.8"], "duplicate key pruning.gamma; give all"),
         (
             ["--grid", "pruning.gama=0.7"],
             "--grid pruning.gama=0.7: pruning.gama is not a key; did you mean pruning.gamma?",
@@ -268,16 +268,16 @@ def refused(*words: str | Path) -> str:
         (["--grid", "prunning.gamma=0.7"], "prunning is not a key; did you mean pruning?"),
         (["--grid", "pruning.gamma=0.7,1.5"], "--grid pruning.gamma=1.5: pruning.gamma is 1.5; input should be less"),
         (["--grid", "strategy.gamma=0.7"], "strategy is a value, not a section"),
-        (["--grid", "seed=1,2"], "seeds are given with --seeds, such as --seeds 4"),
-        (["--grid", "evolution.population=10,20"], "evolution.population: changes nothing with strategy pruning; vary"),
-        (["--grid", "pruning.gamma=0.7", "--seeds", "0"], "--seeds: 0 holds no seed"),
+        (["--grid", "seed=1,2"], "set seeds with --seeds, such as --seeds 4"),
+        (["--grid", "evolution.population=10,20"], "evolution.population: has no effect with strategy pruning; vary"),
+        (["--grid", "pruning.gamma=0.7", "--seeds", "0"], "--seeds: 0 contains no seed"),
         (["--grid", "pruning.gamma=0.7", "--stop", "early"], "--stop: invalid choice: 'early'"),
         (
             ["--grid", "pruning.gamma=0.7", "--log", "tensorbord"],
-            "--log: 'tensorbord' is not one of them; did you mean te",
+            "--log: 'tensorbord' is not a logger; did you mean te",
         ),
-        (["--resume"], "--resume: which sweep? give its directory with --out"),
-        (["--resume", "--out", "nothing"], "nothing: is not a sweep (no sweep.yaml there); give the --out of a sweep"),
+        (["--resume"], "--resume needs the sweep directory; give it with --out"),
+        (["--resume", "--out", "nothing"], "nothing: is not a sweep (no sweep.yaml in it); give the --out of a sweep"),
         (["--grid", "data.path=nowhere", "--set", "data.name=folder"], "nowhere"),
     ],
 )
@@ -290,19 +290,19 @@ def test_bad_input_takes_one_line(words: Words, fragment: str, tmp_path: Path, m
 def test_a_logger_that_is_not_there_is_named_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sweep.LOGGERS, "mlflow", "no_such_package")
     line = refused("--grid", "pruning.gamma=0.7", "--log", "mlflow")
-    assert line == "ResourceError: --log mlflow: is not installed here; pip install no_such_package, or leave it out"
+    assert line == "ResourceError: --log mlflow: is not installed; pip install no_such_package, or remove it"
 
 
 def test_tables_are_not_stopped_early(by_table: Words) -> None:
     line = refused(*by_table, "--grid", "pruning.gamma=0.7", "--stop", "asha")
-    assert line.startswith("ConfigError: --stop asha: searches by table take milliseconds")
+    assert line.startswith("ConfigError: --stop asha: tabular searches take milliseconds")
 
 
 def test_a_key_that_changes_nothing_is_refused(by_table: Words) -> None:
     line = refused(*by_table, "--set", "strategy=random", "--grid", "pruning.gamma=0.7,0.8")
-    assert "--grid pruning.gamma: changes nothing with strategy random" in line
+    assert "--grid pruning.gamma: has no effect with strategy random" in line
     line = refused(*by_table, "--grid", "training.batch_size=64,128")
-    assert "--grid training.batch_size: changes nothing where scores are a table's" in line
+    assert "--grid training.batch_size: has no effect on tabular searches" in line
 
 
 @pytest.mark.ray
@@ -318,31 +318,31 @@ def test_what_can_never_fit_is_refused_before_anything_starts(
     assert contents(tmp_path) == {}
 
 
-def test_only_the_same_sweep_goes_on(by_table: Words, table: Path, tmp_path: Path) -> None:
+def test_only_the_same_sweep_resumes(by_table: Words, table: Path, tmp_path: Path) -> None:
     out, words = tmp_path / "sweep", [*by_table, "--grid", "pruning.gamma=0.7,0.8", "--seeds", "2"]
     plan = sweep._plan(sweep.parser().parse_args(words))
     planned = grids.plan(plan.config, plan.grid, plan.seeds)
-    jobs = grids.prepare(planned, plan.grid)
+    experiments = grids.prepare(planned, plan.grid)
     out.mkdir()
     content = sweep._content(plan) | {"digest": "0" * 64}
     (out / "sweep.yaml").write_text(sweep.to_yaml(content))
     assert sweep._read((out / "sweep.yaml").read_bytes(), "here").config == plan.config
     resume = ["--resume", "--out", out]
     line = refused(*resume, "--grid", "pruning.gamma=0.7,0.9")
-    assert "the sweep was started with --grid pruning.gamma=0.7,0.8; leave --grid out, or start a new sweep" in line
+    assert "the sweep was started with --grid pruning.gamma=0.7,0.8; remove --grid, or start a new sweep" in line
     assert "the sweep was started with --seeds 2; " in refused(*resume, "--seeds", "3")
-    assert "the data are not those" in refused(*resume, "--seeds", "0..1"), "the same seeds in other words"
+    assert "the data differ from those" in refused(*resume, "--seeds", "0..1"), "the same seeds in other words"
     assert "the sweep was started with --stop none; " in refused(*resume, "--stop", "asha")
     assert "other values of training.lr; only execution.*, data.path" in refused(*resume, "--set", "training.lr=1")
     assert "--resume reads the sweep's own sweep.yaml" in refused(*resume, "--config", "x.yaml")
-    assert "the data are not those that the sweep was started with" in refused(*resume)
+    assert "the data differ from those of the sweep" in refused(*resume)
     (out / "sweep.yaml").write_text("schema_version: 1\n")
-    assert "sweep.yaml cannot be read: it knows no 'config'" in refused(*resume)
-    assert len(jobs) == 1
-    assert "add --resume to go on with that sweep, or choose another --out" in refused(*words, "--out", out)
+    assert "sweep.yaml cannot be read: it has no 'config'" in refused(*resume)
+    assert len(experiments) == 1
+    assert "add --resume to resume that sweep, or choose another --out" in refused(*words, "--out", out)
 
 
-# --- names and pictures ---
+# --- names and figures ---
 
 
 def test_names_are_readable_and_differ() -> None:
@@ -367,7 +367,7 @@ def test_names_are_readable_and_differ() -> None:
 def test_a_panel_for_one_or_two_keys_else_one_a_key(grid: dict[str, list[Any]], panels: int) -> None:
     config = load(None, ["execution.backend=local"])
     planned = grids.plan(config, grid, "2")
-    sheet = [{"what": "the answer with inherited weights", "split": "val", "value": 0.5}]
+    sheet = [{"what": "result architecture with inherited weights", "split": "val", "value": 0.5}]
     result = {"architecture_epochs": 3, "seconds": 1.0, "fingerprint": "f", "genotype": {}, "costs": {"params": 7}}
     ended = [
         Ended(one, f"trials/{grids.name(one)}", result | {"score_sheet": sheet} if i else None, 0.5, 3)
@@ -376,10 +376,10 @@ def test_a_panel_for_one_or_two_keys_else_one_a_key(grid: dict[str, list[Any]], 
     table, files = grid_report(planned, grid, ended, "made up")
     assert f"\n1 stopped: {grids.name(planned.trials[0])}\n" in table
     assert files["plot.svg"].count(b'id="axes_') == panels
-    assert b"val accuracy of the answer with" in files["plot.svg"]
+    assert b"val accuracy of the result" in files["plot.svg"]
 
 
-def test_nothing_finished_is_a_table_and_no_picture() -> None:
+def test_without_finished_searches_there_is_a_table_but_no_figure() -> None:
     planned = grids.plan(load(None, ()), {"pruning.gamma": [0.5]}, "1")
     table, files = grid_report(
         planned, {"pruning.gamma": [0.5]}, [Ended(planned.trials[0], "trials/x", None, error="E: e")], ""

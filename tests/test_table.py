@@ -1,7 +1,7 @@
-"""The table command: the official files of a benchmark made a table, tables described, and bad input in one line.
+"""The table command: import of a benchmark's official files, description of tables, and errors.
 
-The folder that is imported is a fake, written with the official package's own classes: a space of five architectures,
-in which accuracies are made up and costs are not.
+The imported folder is a fake, written with the official package's own classes: a space of five architectures with
+synthetic accuracies and real costs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ nats_bench = pytest.importorskip("nats_bench", reason="nats_bench is not install
 
 EDGES = [replace(edge, candidates=edge.candidates[: 5 if i == 0 else 1]) for i, edge in enumerate(make().space.edges)]
 SPEC = replace(make(), space=SearchSpace("nasbench201", tuple(EDGES), each_edge_alone(EDGES)))
-ALPHAS = [np.array([k, 0, 0, 0, 0, 0]) for k in (2, 0, 4, 1, 3)]  # in the benchmark's order, which is nobody's
+ALPHAS = [np.array([k, 0, 0, 0, 0, 0]) for k in (2, 0, 4, 1, 3)]  # in the benchmark's order, which is arbitrary
 TEXTS = [to_string(alpha_E) for alpha_E in ALPHAS]
 OFFICIAL = {  # data set -> the images it is evaluated on beside those it is trained on
     "cifar10-valid": ("x-valid", "ori-test"),
@@ -44,7 +44,7 @@ States = dict[str, dict[str, Any]]
 
 
 def seeds_of(index: int, epochs: int) -> list[int]:
-    """As in the benchmark: one training of 12 epochs, two or three of 200."""
+    """Return trainings as in the benchmark: one of 12 epochs, two or three of 200."""
     if epochs == 12:
         return [777]
     return [777, 888] if index == 1 else [777, 888, 999]
@@ -63,7 +63,7 @@ def million_of(cost: str, index: int, data: str) -> float:
 
 
 def training(index: int, data: str, epochs: int, seed: int) -> Any:
-    """One training, of which only the last epoch is evaluated on all images, as in the benchmark."""
+    """Return one training, evaluated on all images in the last epoch only, as in the benchmark."""
     last = epochs - 1
     result = nats_bench.ResultsCount(
         data,
@@ -85,7 +85,7 @@ def training(index: int, data: str, epochs: int, seed: int) -> Any:
 
 
 def states_of(index: int) -> States:
-    """What the file of an architecture holds."""
+    """Return the content of an architecture's file."""
     states = {}
     for epochs in (12, 200):
         results = nats_bench.ArchResults(index, TEXTS[index])
@@ -106,7 +106,7 @@ def file_of(folder: Path, index: int) -> Path:
 
 @pytest.fixture(autouse=True)
 def five_architectures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command takes the fake space for the benchmark's."""
+    """Replace the benchmark's space by the fake one."""
     monkeypatch.setattr(table, "make", lambda: SPEC)
 
 
@@ -123,7 +123,7 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(official: Path, tmp_path: Path) -> Path:
-    """One that may be damaged; files that a test does not touch are shared."""
+    """A folder that tests may damage; untouched files are shared."""
     folder = tmp_path / official.name
     folder.mkdir()
     for file in official.iterdir():
@@ -193,7 +193,7 @@ def test_what_else_a_row_says(official: Path, tmp_path: Path) -> None:
             for data in DATA
             for line in ("12 epochs: 5 with 1 training", "200 epochs: 1 with 2 trainings, 4 with 3 trainings")
         ),
-        "recorded params are not the architecture's in 0 of them (column params_anomaly), flops in 0",
+        "recorded params differ from the architecture's in 0 of them (column params_anomaly), flops in 0",
         f"table {tmp_path / 't.parquet'}",
     ]
 
@@ -225,7 +225,7 @@ def test_only_the_data_sets_asked_for_are_read(copy: Path, tmp_path: Path) -> No
 
 
 def test_records_of_another_network_are_marked(copy: Path, tmp_path: Path) -> None:
-    """As in some 150 architectures of the benchmark: a training of 200 epochs has the params of another cell."""
+    """A training of 200 epochs has the params of another cell, as in about 150 architectures of the benchmark."""
 
     def other_cell(states: States) -> None:
         states["200"]["all_results"]["cifar10", 999]["params"] += 0.1
@@ -233,7 +233,7 @@ def test_records_of_another_network_are_marked(copy: Path, tmp_path: Path) -> No
     change(copy, 2, other_cell)
     said = run(table.main, "import", copy, "--out", tmp_path / "t")
     assert said.code == 0, said.err
-    assert "params are not the architecture's in 1 of them (column params_anomaly), flops in 0\n" in said.out
+    assert "params differ from the architecture's in 1 of them (column params_anomaly), flops in 0\n" in said.out
     written = pq.read_table(tmp_path / "t")
     assert written["params_anomaly"].to_pylist() == [False, False, True, False, False]
     assert written["cifar10_params"][2].as_py() == round(1e6 * million_of("params", 2, "cifar10"))
@@ -262,12 +262,12 @@ def test_costs_are_those_that_the_benchmark_has_of_its_first_architecture() -> N
     assert flops == {"cifar10": 15.64737, "cifar10-valid": 15.64737, "cifar100": 15.65322, "ImageNet16-120": 3.91948}
 
 
-# --- import: bad input ---
+# --- import: errors ---
 
 
 @pytest.fixture
 def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Run a command in ``tmp_path`` that must end with one line and leave every file as it was."""
+    """Run a command in ``tmp_path`` that must fail with one line and leave every file unchanged."""
     monkeypatch.chdir(tmp_path)
 
     def command_refused(words: list[str | Path], *fragments: str) -> None:
@@ -445,7 +445,7 @@ def test_a_table_is_described(official: Path, tmp_path: Path) -> None:
 
 
 def five(path: Path, **columns: Any) -> Path:
-    """A table that somebody made."""
+    """A user's table."""
     pq.write_table(pa.table({"alpha": [alpha_E.tolist() for alpha_E in ALPHAS], **columns}), path)
     return path
 

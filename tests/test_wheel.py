@@ -1,4 +1,4 @@
-"""The wheel holds everything that the package reads beside its code, and an installed package finds it."""
+"""The wheel contains all data files of the package, and an installed package finds them."""
 
 from __future__ import annotations
 

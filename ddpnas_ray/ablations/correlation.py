@@ -1,4 +1,4 @@
-"""Kendall's tau of supernet scores against the benchmark, by epoch (Fig. 7)."""
+"""Rank correlation (Kendall's tau) of supernet scores with the benchmark, by epoch (Fig. 7)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ddpnas_ray.ablations.outcomes import TAU, Row, Spread, markdown
 from ddpnas_ray.ablations.study import Searches
-from ddpnas_ray.ablations.variants import Arguments, Study, Variant, refuse_twice, varied
+from ddpnas_ray.ablations.variants import Arguments, Study, Variant, refuse_duplicates, varied
 from ddpnas_ray.console.options import positive
 from ddpnas_ray.core.errors import ConfigError, did_you_mean
 from ddpnas_ray.experiment.config import SearchConfig
@@ -21,10 +21,10 @@ PAPER_TAU = 0.5722  # Fig. 7
 MERGES = ("mean", "sequential")
 SUPERNET = "--config configs/cifar10_nasbench201_cpu.yaml \\\n      --set data.path=DIR --set evaluation.table=FILE"
 DESCRIPTION = f"""\
-Do networks with inherited weights rank as networks trained alone do (Fig. 7)? After every epoch the same random
-networks are scored with the supernet's weights and compared with the table by Kendall's tau; mean and standard
-deviation over seeds, the paper's 0.5722 dashed. Each seed is a search of several minutes in one process;
---merge mean,sequential compares both ways to share weights.
+Measure how well networks with inherited weights rank like networks trained alone (Fig. 7). After every epoch the same
+random networks are scored with the supernet's weights and compared with the table by Kendall's tau; the figure shows
+mean and standard deviation over seeds, and the paper's 0.5722 dashed. Each seed is a search of several minutes in one
+process; --merge mean,sequential compares both ways to share weights.
 
 examples:
   python -m ddpnas_ray.ablate correlation {SUPERNET} --seeds 4
@@ -33,7 +33,7 @@ examples:
 
 
 def ablation() -> Searches:
-    """See ``DESCRIPTION``."""
+    """Define the ablation."""
     return Searches(
         help="Kendall's tau of supernet scores against the benchmark, by epoch (Fig. 7)",
         description=DESCRIPTION,
@@ -46,27 +46,27 @@ def ablation() -> Searches:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """``--networks`` and ``--merge``."""
-    parser.add_argument("--networks", metavar="N", type=positive, default=50, help="networks that are ranked (50)")
+    """Add ``--networks`` and ``--merge``."""
+    parser.add_argument("--networks", metavar="N", type=positive, default=50, help="number of ranked networks (50)")
     parser.add_argument("--merge", metavar="WAY,..", default="mean", help="mean, sequential, or both (mean)")
 
 
 def variants(config: SearchConfig, arguments: Arguments) -> list[Variant]:
-    """A variant for every way to merge, with a probe."""
+    """Return one variant per ``training.merge``, with a probe."""
     evaluation = config.evaluation
     if not config.trains or evaluation.table is None:
         given = "evaluation.kind is table" if not config.trains else "evaluation.table is null"
         raise ConfigError(
-            f"correlation: {given}; a supernet is compared with a table: take a configuration that trains, such as "
+            f"correlation: {given}; it compares a supernet with a table: use a configuration that trains, such as "
             "configs/cifar10_nasbench201_cpu.yaml, and --set evaluation.table=FILE"
         )
     merges = [merge.strip() for merge in arguments["merge"].split(",")]
-    refuse_twice("--merge", merges)
+    refuse_duplicates("--merge", merges)
     found = []
     for merge in merges:
         if merge not in MERGES:
-            raise ConfigError(f"--merge: {merge!r} is no way to merge{did_you_mean(merge, MERGES)}")
-        # Each trial runs within one process anyway; sequential merging is refused elsewhere.
+            raise ConfigError(f"--merge: {merge!r} is not allowed{did_you_mean(merge, MERGES)}")
+        # Each trial runs within one process anyway; other backends refuse sequential merging.
         local = {"execution.backend": "local"} if merge == "sequential" else {}
         changes = {"evaluation.probe": arguments["networks"], "training.merge": merge, **local}
         found.append(Variant(merge, merge, varied(config, changes, "correlation")))
@@ -74,7 +74,7 @@ def variants(config: SearchConfig, arguments: Arguments) -> list[Variant]:
 
 
 def figures(study: Study, rows: Sequence[Row], title: str) -> Mapping[str, bytes]:
-    """Tau by epoch, a line per way to merge."""
+    """Plot tau by epoch, one line per ``training.merge``."""
     lines = {
         row.variant.label: [
             Point(epoch, spread.mean, spread.deviation)
@@ -89,7 +89,7 @@ def figures(study: Study, rows: Sequence[Row], title: str) -> Mapping[str, bytes
 
 
 def details(rows: Sequence[Row]) -> tuple[str, list[dict[str, Any]]]:
-    """Tau by epoch, as a table and for ``ablation.json``."""
+    """Return tau by epoch, as a table and for ``ablation.json``."""
     by_epoch = {row.variant.label: _by_epoch(row) for row in rows}
     return _tau_table(by_epoch), [
         {"tau_by_epoch": [dataclasses.asdict(spread) for spread in spreads]} for spreads in by_epoch.values()

@@ -1,7 +1,7 @@
-"""The directory of an ablation: it appears whole, keeps every finished search, and goes on after a kill.
+"""Directory of an ablation: created atomically, saves each search as it finishes, and can be resumed after a kill.
 
-``config.yaml``, ``ablation.json`` (what, arguments, environment, summary), ``trials.jsonl`` (a line a finished search,
-as they finish), ``trials.parquet``, ``table.md``, ``plot.png``, ``plot.svg``. ``ablation.json`` says ``finished`` last.
+``config.yaml``, ``ablation.json`` (what, arguments, environment, summary), ``trials.jsonl`` (one line per finished
+search), ``trials.parquet``, ``table.md``, ``plot.png``, ``plot.svg``. ``finished`` in ``ablation.json`` is set last.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Report:
-    """What an ablation found.
+    """Results of an ablation.
 
     Args:
-        summary: Rows for machines.
-        table: For people: Markdown.
+        summary: Rows of ``ablation.json``.
+        table: Markdown.
         trials: ``trials.parquet``.
         figures: ``plot.png`` and ``plot.svg``.
     """
@@ -42,13 +42,13 @@ class Report:
 
 @dataclass(frozen=True)
 class Saved:
-    """An ablation that was started.
+    """An ablation read from its directory.
 
     Args:
         folder: Its directory.
-        config: What is varied.
+        config: Base configuration.
         content: ``ablation.json``.
-        outcomes: The searches that finished.
+        outcomes: The finished searches.
     """
 
     folder: Folder
@@ -58,14 +58,14 @@ class Saved:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether all searches have finished."""
         return bool(self.content["finished"])
 
 
 def content(
     what: str, config: SearchConfig, arguments: Mapping[str, Any], digest: str, summary: Sequence[Any] | None
 ) -> dict[str, Any]:
-    """``ablation.json``; without a summary it is not finished."""
+    """Return the content of ``ablation.json``; without a summary it is not finished."""
     return {
         "schema_version": SCHEMA_VERSION,
         "what": what,
@@ -79,63 +79,63 @@ def content(
 def first_files(
     what: str, config: SearchConfig, arguments: Mapping[str, Any], digest: str, report: Report | None = None
 ) -> dict[str, bytes]:
-    """What a directory appears with; with a report that is all it will ever have."""
-    facts = content(what, config, arguments, digest, report.summary if report else None)
+    """Return the initial files of a directory; with a report, all files."""
+    ablation = content(what, config, arguments, digest, report.summary if report else None)
     files = {"config.yaml": dump(config).encode()}
-    return (report_files(report) if report else {}) | files | {"ablation.json": json_file(facts)}
+    return (report_files(report) if report else {}) | files | {"ablation.json": json_file(ablation)}
 
 
 def report_files(report: Report) -> dict[str, bytes]:
-    """The results, for machines and for people."""
+    """Return the files of the results."""
     return {"trials.parquet": report.trials, "table.md": report.table.encode(), **report.figures}
 
 
-def finish(folder: Folder, facts: Mapping[str, Any], report: Report) -> dict[str, Any]:
-    """Write the results; ``ablation.json`` comes last."""
+def finish(folder: Folder, started: Mapping[str, Any], report: Report) -> dict[str, Any]:
+    """Write the results, ``ablation.json`` last; returns its content."""
     for name, data in report_files(report).items():
         folder.write(name, data)
-    done = {**facts, "finished": True, "summary": report.summary}
+    done = {**started, "finished": True, "summary": report.summary}
     folder.write("ablation.json", json_file(done))
     return done
 
 
 def restore(out: str, what: str, overrides: Sequence[str]) -> Saved:
-    """An ablation to go on with.
+    """Read an ablation to resume.
 
     Args:
         out: Its directory.
-        what: The sub-command that is going on.
-        overrides: Where the data lie and how the work is executed; nothing else may change.
+        what: The resuming sub-command.
+        overrides: ``data.path``, ``evaluation.table`` and ``execution.*``; nothing else may change.
 
     Raises:
-        RunDirError: It is none, or of another sub-command, or a file is damaged.
-        ConfigError: An override is no key=value.
+        RunDirError: It is not an ablation, or of another sub-command, or a file is damaged.
+        ConfigError: An override is not key=value.
     """
     folder = Folder.open(out)
     if not folder.has("ablation.json"):
-        raise RunDirError(f"{out}: is no ablation (no ablation.json there); give what ablate wrote with --out")
-    facts = parsed(folder, "ablation.json", _facts)
-    if facts["what"] != what:
-        raise RunDirError(f"{out}: is an ablation {facts['what']!r}; go on with: ablate {facts['what']} --resume")
+        raise RunDirError(f"{out}: is not an ablation (no ablation.json in it); give the --out of an ablation")
+    saved_content = parsed(folder, "ablation.json", _content)
+    if (own := saved_content["what"]) != what:
+        raise RunDirError(f"{out}: is an ablation {own!r}; resume with: ablate {own} --resume")
     saved = parsed(folder, "config.yaml", lambda data: check(parse(data.decode(), out), out))
     config = overridden(saved, overrides, out, "ablation")
     lines = folder.read("trials.jsonl").splitlines() if folder.has("trials.jsonl") else []
     outcomes = [Outcome.from_line(line) for line in lines]
-    return Saved(folder, config, facts, tuple(outcome for outcome in outcomes if outcome is not None))
+    return Saved(folder, config, saved_content, tuple(outcome for outcome in outcomes if outcome is not None))
 
 
 def overridden(saved: SearchConfig, overrides: Sequence[str], out: str, what: str) -> SearchConfig:
-    """A configuration to go on with.
+    """Apply overrides to the configuration of a resume.
 
     Args:
-        saved: The one it was started with.
-        overrides: Where the data lie and how the work is executed.
-        out: Where it is from.
-        what: What goes on.
+        saved: The saved configuration.
+        overrides: ``data.path``, ``evaluation.table`` and ``execution.*``.
+        out: Its directory, for errors.
+        what: Kind of the directory, for errors.
 
     Raises:
         RunDirError: An override could change a result.
-        ConfigError: An override is no key=value.
+        ConfigError: An override is not key=value.
     """
     values = to_dict(saved)
     for override in overrides:
@@ -150,32 +150,33 @@ def overridden(saved: SearchConfig, overrides: Sequence[str], out: str, what: st
 
 
 def refuse_other_data(saved: Saved, digest: str) -> None:
-    """Raise where the data or the table are not those that the ablation was started with.
+    """Refuse data or a table other than the ablation's.
 
     Raises:
-        RunDirError: They are others.
+        RunDirError: The data differ.
     """
     if (before := saved.content["environment"]["data_digest"]) != digest:
         raise RunDirError(
-            f"{saved.folder.uri}: the data are not those that the ablation was started with (SHA-256 {digest[:12]}, "
-            f"then {before[:12]}); point data.path or evaluation.table at the same ones, or start anew elsewhere"
+            f"{saved.folder.uri}: the data differ from those of the ablation (SHA-256 {digest[:12]}, then "
+            f"{before[:12]}); point data.path or evaluation.table to the original data, or start a new ablation with "
+            "another --out"
         )
 
 
 def keep(folder: Folder, outcome: Outcome) -> None:
-    """Add a finished search."""
+    """Save a finished search."""
     folder.append("trials.jsonl", outcome.line())
 
 
 def mend(saved: Saved) -> None:
-    """Drop what a kill cut short, so that the next line starts on its own."""
+    """Drop a line truncated by a kill."""
     if saved.folder.has("trials.jsonl"):
         saved.folder.write("trials.jsonl", b"".join(outcome.line() + b"\n" for outcome in saved.outcomes))
 
 
-def _facts(data: bytes) -> dict[str, Any]:
-    facts = json.loads(data)
-    if not isinstance(facts, dict) or facts.get("schema_version") != SCHEMA_VERSION:
-        raise ValueError(f"it is not of schema version {SCHEMA_VERSION}")
-    facts["what"], facts["arguments"], facts["finished"], facts["environment"]["data_digest"]  # KeyError: damaged
-    return dict(facts)
+def _content(data: bytes) -> dict[str, Any]:
+    found = json.loads(data)
+    if not isinstance(found, dict) or found.get("schema_version") != SCHEMA_VERSION:
+        raise ValueError(f"not of schema version {SCHEMA_VERSION}")
+    found["what"], found["arguments"], found["finished"], found["environment"]["data_digest"]  # KeyError: damaged
+    return dict(found)

@@ -14,8 +14,9 @@ from ddpnas_ray.reporting.ablation_plots import Point, swept
 PAPER_GAMMA = (0.7, 0.9)  # Sec. 4.3
 GAMMAS = "0.0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,0.99"
 DESCRIPTION = f"""\
-The momentum gamma of Eq. 4 against the quality of the answer; the paper sees no difference within 0.7-0.9 (Sec. 4.3).
-By table 300 seeds of 11 values take about a minute. All values cost the same: evaluation.budget, where it is set.
+Vary the momentum gamma of Eq. 4 and compare the final score; the paper sees no difference within 0.7-0.9 (Sec. 4.3).
+All values use the same number of evaluations: evaluation.budget if set. Tabular: 300 seeds of 11 values take about a
+minute.
 
 examples:
   python -m ddpnas_ray.ablate gamma {TABLE} --seeds 300
@@ -24,7 +25,7 @@ examples:
 
 
 def ablation() -> Searches:
-    """See ``DESCRIPTION``."""
+    """Define the ablation."""
     return Searches(
         help="momentum gamma against quality (Sec. 4.3)",
         description=DESCRIPTION,
@@ -36,22 +37,22 @@ def ablation() -> Searches:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """``--values``."""
+    """Add ``--values``."""
     parser.add_argument("--values", metavar="G,..", default=GAMMAS, help="values of gamma (0.0 to 0.9, and 0.99)")
 
 
 def variants(config: SearchConfig, arguments: Arguments) -> list[Variant]:
-    """A variant for every gamma."""
+    """Return one variant per gamma."""
     return each_value(varied(config, PRUNING, "gamma"), "gamma", "pruning.gamma", arguments["values"])
 
 
 def figures(study: Study, rows: Sequence[Row], title: str) -> Mapping[str, bytes]:
-    """Quality over gamma."""
+    """Plot quality against gamma."""
     return swept(
         title,
         "gamma: momentum of the utility (Eq. 4)",
         measure_label(rows[0]),
         [Point(float(row.variant.value), row.quality.mean, row.quality.deviation) for row in rows],
         chosen=PAPER_GAMMA,
-        chosen_label="0.7-0.9: no difference, says the paper",
+        chosen_label="0.7-0.9: no difference in the paper",
     )

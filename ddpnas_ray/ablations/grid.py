@@ -1,4 +1,4 @@
-"""A grid over any keys of a configuration: which searches it stands for, and what they are called."""
+"""Grid over configuration keys: its searches and their names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ddpnas_ray.ablations.variants import Planned, Study, Variant, parse_seeds, refuse_twice, varied
+from ddpnas_ray.ablations.variants import Planned, Study, Variant, parse_seeds, refuse_duplicates, varied
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.experiment.config import SearchConfig, to_dict
 from ddpnas_ray.experiment.experiment import Experiment
@@ -16,14 +16,14 @@ from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.reporting.analysis import value_text
 
 Grid = Mapping[str, Sequence[Any]]
-VALUE_LENGTH, NAME_LENGTH = 40, 200  # of one value, and of all, in the name of a folder, at most
+VALUE_LENGTH, NAME_LENGTH = 40, 200  # limits for one value, and for all, in the name of a folder
 
 
 def parse_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
-    """``KEY=V1,V2,...``, each value as YAML has it.
+    """Parse ``KEY=V1,V2,...``, with values as YAML.
 
     Raises:
-        ConfigError: There is no key or no value, or one stands there twice.
+        ConfigError: A key or value is missing or duplicate.
 
     Example:
         >>> parse_grid(["pruning.gamma=0.7,0.8", "data.val_limit=null,64"])
@@ -34,35 +34,35 @@ def parse_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
         key, equals, values = text.partition("=")
         key, source = key.strip(), f"--grid {text}"
         if not equals or not all(key.split(".")):
-            raise ConfigError(f"{source}: KEY=V1,V2,... is needed, such as --grid pruning.gamma=0.7,0.8,0.9")
+            raise ConfigError(f"{source}: expected KEY=V1,V2,..., such as --grid pruning.gamma=0.7,0.8,0.9")
         if key == "seed":
-            raise ConfigError(f"{source}: seeds are given with --seeds, such as --seeds 4 or --seeds 10..13")
+            raise ConfigError(f"{source}: set seeds with --seeds, such as --seeds 4 or --seeds 10..13")
         if key in grid:
-            raise ConfigError(f"{source}: {key} stands there twice; give all its values in one --grid")
+            raise ConfigError(f"{source}: duplicate key {key}; give all its values in one --grid")
         grid[key] = parse(f"values: [{values}]", source)["values"]
         if not grid[key]:
-            raise ConfigError(f"{source}: there is no value; write --grid {key}=V1,V2,...")
-        refuse_twice(source, grid[key])
+            raise ConfigError(f"{source}: no value; write --grid {key}=V1,V2,...")
+        refuse_duplicates(source, grid[key])
     if not grid:
-        raise ConfigError("--grid is missing: what is varied? such as --grid pruning.gamma=0.7,0.8,0.9")
+        raise ConfigError("--grid is missing; give a key and its values, such as --grid pruning.gamma=0.7,0.8,0.9")
     return grid
 
 
 def points(grid: Grid) -> list[dict[str, Any]]:
-    """The cross product: a value for every key, the last key varies fastest."""
+    """Return the cross product of all values; the last key varies fastest."""
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
 def plan(config: SearchConfig, grid: Grid, seeds: str) -> Study:
-    """The searches of a grid, every combination checked as a configuration.
+    """Plan the searches of a grid, with every combination checked as a configuration.
 
     Args:
-        config: What is varied.
+        config: Base configuration.
         grid: Keys and their values.
         seeds: See ``parse_seeds``.
 
     Returns:
-        A variant a combination; its ``value`` is its number in ``points(grid)``.
+        One variant per combination; its ``value`` is its index in ``points(grid)``.
 
     Raises:
         ConfigError: A key or a value is not allowed.
@@ -71,32 +71,32 @@ def plan(config: SearchConfig, grid: Grid, seeds: str) -> Study:
     for number, point in enumerate(points(grid)):
         source = "--grid " + " ".join(f"{key}={value_text(value)}" for key, value in point.items())
         variants.append(Variant(label(point), number, varied(config, point, source)))
-    if len({variant.label for variant in variants}) < len(variants):  # values differ only in what a name cannot hold
+    if len({variant.label for variant in variants}) < len(variants):  # some values differ only in dropped characters
         variants = [dataclasses.replace(variant, label=f"{variant.label}-{variant.value}") for variant in variants]
     return Study("sweep", variants[0].config, tuple(variants), parse_seeds(seeds))
 
 
 def prepare(study: Study, grid: Grid) -> dict[str, Experiment]:
-    """Load the data of every variant once, and check its strategy.
+    """Load the data of all variants, and check their strategies.
 
     Returns:
-        What ``family`` names, with the searches' data.
+        One experiment per ``family``.
 
     Raises:
-        BadInput: Data, table or space of a variant are not what its configuration says, or a key changes nothing.
+        BadInput: Data, table or space of a variant do not match its configuration, or a key has no effect.
     """
-    jobs: dict[str, Experiment] = {}
+    experiments: dict[str, Experiment] = {}
     strategies = []
     for variant in study.variants:
         name = family(variant.config)
-        if name not in jobs:
-            jobs[name] = Experiment.prepare(variant.config)
-        strategies.append(dataclasses.replace(jobs[name], config=variant.config).strategy())
-    by_table = all(not variant.config.trains for variant in study.variants)
+        if name not in experiments:
+            experiments[name] = Experiment.prepare(variant.config)
+        strategies.append(dataclasses.replace(experiments[name], config=variant.config).strategy())
+    tabular = all(not variant.config.trains for variant in study.variants)
     for key, values in grid.items():
         section = key.partition(".")[0]
-        if by_table and section in ("data", "training"):
-            raise ConfigError(f"--grid {key}: changes nothing where scores are a table's; vary another key")
+        if tabular and section in ("data", "training"):
+            raise ConfigError(f"--grid {key}: has no effect on tabular searches; vary another key")
         if section not in study.base.strategies or len(values) == 1:
             continue
         by_rest: dict[str, set[Any]] = {}
@@ -105,20 +105,20 @@ def prepare(study: Study, grid: Grid) -> dict[str, Experiment]:
         if all(len(alike) == 1 for alike in by_rest.values()):
             given = study.base.strategy
             raise ConfigError(
-                f"--grid {key}: changes nothing with strategy {given}; vary what {given} reads, or take another one "
-                "with --set strategy=NAME"
+                f"--grid {key}: has no effect with strategy {given}; vary a key that {given} reads, or choose another "
+                "strategy with --set strategy=NAME"
             )
-    return jobs
+    return experiments
 
 
 def family(config: SearchConfig) -> str:
-    """What tells searches apart whose data, table, space or target differ: only others can share a ``Experiment``."""
+    """Return the cache key: configurations with equal keys can share one loaded ``Experiment``."""
     values = to_dict(config)
     return value_text({key: values[key] for key in ("space", "data", "evaluation", "target")})
 
 
 def label(point: Mapping[str, Any]) -> str:
-    """A combination as a name of a folder.
+    """Return the folder name of a combination.
 
     Example:
         >>> label({"pruning.gamma": 0.7, "pruning.epochs_per_round": 2, "data.path": "my photos/a"})
@@ -136,5 +136,5 @@ def _slug(text: str) -> str:
 
 
 def name(planned: Planned) -> str:
-    """What a search's run directory is called."""
+    """Return the name of a search's run directory."""
     return f"{planned.variant.label},seed={planned.seed}"

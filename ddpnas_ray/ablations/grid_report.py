@@ -1,4 +1,4 @@
-"""From the searches of a grid to ``results.parquet``, ``results.md`` and ``plot.png``."""
+"""Report on the searches of a grid: ``results.parquet``, ``results.md`` and ``plot.png``."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import Any
 import pyarrow as pa
 
 from ddpnas_ray.ablations.grid import Grid, points
-from ddpnas_ray.ablations.outcomes import Outcome, Row, answer_scores, measure_label, summarise, sweep_table
+from ddpnas_ray.ablations.outcomes import Outcome, Row, measure_label, result_scores, summarise, sweep_table
 from ddpnas_ray.ablations.variants import Planned, Study
 from ddpnas_ray.reporting.ablation_plots import Panel, gridded
 from ddpnas_ray.reporting.analysis import value_text
 from ddpnas_ray.reporting.figures import heading
 from ddpnas_ray.storage.parquet import parquet_bytes
 
-NOTE = "mean ± standard deviation over seeds; a dot a seed"
-MARGINAL = "mean ± standard deviation over seeds and all values of the other keys; a dot a search"
+NOTE = "mean ± standard deviation over seeds; one dot per seed"
+MARGINAL = "mean ± standard deviation over seeds and all values of the other keys; one dot per search"
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How one search ended.
+    """Outcome of one search.
 
     Args:
-        planned: Which.
-        run: Its run directory, from the sweep's.
-        result: The content of its ``result.json``; None where it did not come so far.
-        best: Its best score so far; None where there is none.
-        evaluations: How many architectures it evaluated.
+        planned: The search.
+        run: Its run directory, relative to the sweep's.
+        result: The content of its ``result.json``; None if it did not finish.
+        best: Its best score so far, if any.
+        evaluations: Number of evaluations.
         error: Why it failed.
     """
 
@@ -47,16 +47,16 @@ class Ended:
 
 
 def report(study: Study, grid: Grid, ended: Sequence[Ended], source: str) -> tuple[str, dict[str, bytes]]:
-    """What all searches of a grid come to.
+    """Summarise the searches of a grid.
 
     Args:
         study: The searches.
-        grid: What was varied.
-        ended: One of each, in order.
-        source: What the configuration is called.
+        grid: Varied keys and values.
+        ended: Outcome of each search, in order.
+        source: Name of the configuration.
 
     Returns:
-        The table, and all files; without a picture where nothing finished.
+        The table, and all files; without a figure if no search finished.
     """
     outcomes = [Outcome.of(one.planned, one.result) for one in ended if one.result is not None]
     rows = summarise(study, outcomes)
@@ -75,7 +75,7 @@ def report(study: Study, grid: Grid, ended: Sequence[Ended], source: str) -> tup
 
 
 def _table(grid: Grid, ended: Sequence[Ended]) -> bytes:
-    """``results.parquet``: a row a search."""
+    """Write ``results.parquet``: one row per search."""
     plain = {key for key, values in grid.items() if len({type(value) for value in values} - {int, float}) == 0}
     plain |= {key for key, values in grid.items() if {type(value) for value in values} in ({str}, {bool})}
     rows = []
@@ -84,7 +84,7 @@ def _table(grid: Grid, ended: Sequence[Ended]) -> bytes:
         row = {key: value if key in plain else value_text(value) for key, value in point.items()}
         row |= {"seed": one.planned.seed, "status": one.status, "best": one.best, "evaluations": one.evaluations}
         if result is not None:
-            row |= answer_scores(result) | {f"costs.{name}": cost for name, cost in result["costs"].items()}
+            row |= result_scores(result) | {f"costs.{name}": cost for name, cost in result["costs"].items()}
         found = {key: result[key] if result is not None else None for key in ("fingerprint", "seconds")}
         rows.append(row | found | {"run": one.run, "error": one.error})
     names = list(dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row))
@@ -92,7 +92,7 @@ def _table(grid: Grid, ended: Sequence[Ended]) -> bytes:
 
 
 def _panels(grid: Grid, rows: Sequence[Row]) -> list[Panel]:
-    """One key: a line; two: a line a value of the second; more: a panel a key, over all values of the others."""
+    """Return one line for one key; for two, one line per value of the second; for more, one marginal panel per key."""
     keys = list(grid)
     found = [
         ({k: value_text(v) for k, v in points(grid)[int(row.variant.value)].items()}, row.values()) for row in rows
@@ -121,6 +121,6 @@ def _title(grid: Grid) -> str:
 
 
 def _measure(rows: Sequence[Row]) -> str:
-    """What quality is, for the axis: all rows have one unless the grid varies where scores come from."""
+    """Return the axis label of the score; rows have different scores if the grid varies ``evaluation``."""
     labels = dict.fromkeys(measure_label(row) for row in rows)
-    return next(iter(labels)) if len(labels) == 1 else "the answer, by the score of each setting"
+    return next(iter(labels)) if len(labels) == 1 else "result architecture, final score of each setting"

@@ -14,9 +14,9 @@ from ddpnas_ray.reporting.ablation_plots import Point, swept
 
 PAPER_T = 3.0  # Sec. 4
 DESCRIPTION = f"""\
-The pruning interval T of Algorithm 1 (Fig. 6): quality of the answer and evaluations, mean and standard deviation over
-seeds. A search costs what its T needs, unless --budget says otherwise; then what pruning leaves verifies the likeliest
-networks. By table 300 seeds of 6 values take less than a minute; with a supernet it is seeds x values searches.
+Vary the pruning interval T of Algorithm 1 (Fig. 6): final score and evaluations, mean and standard deviation over
+seeds. A search uses the evaluations its T needs; with --budget, those left after pruning verify the most probable
+networks. Tabular: 300 seeds of 6 values take less than a minute. With a supernet: seeds x values full searches.
 
 examples:
   python -m ddpnas_ray.ablate interval {TABLE} --seeds 300
@@ -25,7 +25,7 @@ examples:
 
 
 def ablation() -> Searches:
-    """See ``DESCRIPTION``."""
+    """Define the ablation."""
     return Searches(
         help="T against quality and cost (Fig. 6)",
         description=DESCRIPTION,
@@ -37,21 +37,21 @@ def ablation() -> Searches:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """``--values`` and ``--budget``."""
+    """Add ``--values`` and ``--budget``."""
     parser.add_argument("--values", metavar="T,..", default="1..6", help="values of T (1..6)")
     parser.add_argument(
-        "--budget", metavar="N", type=positive, help="equal evaluations for all; default: what each needs"
+        "--budget", metavar="N", type=positive, help="evaluations of every search; default: as many as its T needs"
     )
 
 
 def variants(config: SearchConfig, arguments: Arguments) -> list[Variant]:
-    """T; each search costs what Algorithm 1 needs, or all cost ``budget``."""
+    """Return one variant per T; each uses the evaluations that Algorithm 1 needs, or ``budget``."""
     base = varied(config, PRUNING | {"evaluation.budget": arguments["budget"]}, "interval")
     return each_value(base, "T", "pruning.epochs_per_round", arguments["values"])
 
 
 def figures(study: Study, rows: Sequence[Row], title: str) -> Mapping[str, bytes]:
-    """Quality and evaluations over T."""
+    """Plot quality and evaluations against T."""
     return swept(
         title,
         "T: epochs between two prunings",

@@ -13,8 +13,8 @@ from ddpnas_ray.reporting.ablation_plots import compared
 from ddpnas_ray.spaces.base import find_space
 
 DESCRIPTION = f"""\
-Algorithm 1 with and without pruning (NoPrune of Tables 2 and 5). Both get the evaluations that pruning needs, so it is
-pruning alone that differs; the difference is also given seed by seed. By table 300 seeds take seconds.
+Compare Algorithm 1 with and without pruning (NoPrune of Tables 2 and 5), at the evaluations that pruning needs. The
+difference is also given seed by seed. Tabular: 300 seeds take seconds.
 
 examples:
   python -m ddpnas_ray.ablate noprune {TABLE} --seeds 300
@@ -22,7 +22,7 @@ examples:
 
 
 def ablation() -> Searches:
-    """See ``DESCRIPTION``."""
+    """Define the ablation."""
     return Searches(
         help="pruning on and off at equal evaluations (NoPrune of Table 2)",
         description=DESCRIPTION,
@@ -34,7 +34,7 @@ def ablation() -> Searches:
 
 
 def variants(config: SearchConfig, arguments: Arguments) -> list[Variant]:
-    """Both with the evaluations that pruning needs."""
+    """Return both variants, with the evaluations that pruning needs."""
     space = find_space(config.space.name)(**config.space.options).space
     needed = planned_architecture_epochs(space, config.pruning.keep_per_group, config.pruning.epochs_per_round)
     base = varied(config, PRUNING | {"evaluation.budget": needed}, "noprune")
@@ -43,6 +43,6 @@ def variants(config: SearchConfig, arguments: Arguments) -> list[Variant]:
 
 
 def figures(study: Study, rows: Sequence[Row], title: str) -> Mapping[str, bytes]:
-    """The score of every seed."""
+    """Plot the score of every seed."""
     groups = [(row.variant.label, row.values()) for row in rows]
-    return compared(title, measure_label(rows[0]), groups, "a dot a seed; above them mean ± standard deviation")
+    return compared(title, measure_label(rows[0]), groups, "one dot per seed; above: mean ± standard deviation")

@@ -1,7 +1,4 @@
-"""How good are networks that share an operation? (Fig. 3)
-
-Axes: N networks, E edges.
-"""
+"""Distribution of the scores of networks that share an operation (Fig. 3). Axes: N networks, E edges."""
 
 from __future__ import annotations
 
@@ -33,22 +30,23 @@ from ddpnas_ray.spaces.base import SpaceSpec
 from ddpnas_ray.storage.parquet import parquet_bytes
 
 DESCRIPTION = f"""\
-Fix an operation on an edge, draw random networks that have it, and ask whether their scores are Gaussian (Fig. 3):
-mean and deviation, Shapiro-Wilk and D'Agostino, and a histogram with the fitted density. By table a second or two, of
-networks trained to the end as in the paper; otherwise give a finished run, whose inherited weights score them (val).
+Fix an operation on an edge, draw random networks that contain it, and test whether their scores are Gaussian (Fig. 3):
+mean and standard deviation, Shapiro-Wilk and D'Agostino tests, and a histogram with the fitted density. With a table,
+the scores are of fully trained networks, as in the paper (a second or two); otherwise give a finished run, whose
+inherited weights score the networks (val).
 
 examples:
   python -m ddpnas_ray.ablate operation --edge 0-1 --operation nor_conv_3x3 {TABLE}
   python -m ddpnas_ray.ablate operation --edge normal.3 --operation sep_conv_3x3 --run runs/cell-digits-s0
 """
-_OPERATION = 7  # key of the generator that draws the networks
-QUARTILES = 1.349  # deviations between a normal distribution's quartiles
-LEAST = 20  # networks: D'Agostino's test is not meant for fewer
-DRAWS = 50  # at most, for every network that is wanted
+_OPERATION = 7  # key of the random generator
+QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
+LEAST = 20  # networks: minimum of D'Agostino's test
+DRAWS = 50  # maximum per requested network
 
 
 def ablation() -> Look:
-    """See ``DESCRIPTION``."""
+    """Define the ablation."""
     return Look(
         help="scores of networks that share an operation (Fig. 3)",
         description=DESCRIPTION,
@@ -58,51 +56,51 @@ def ablation() -> Look:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Which networks, and what scores them."""
-    parser.add_argument("--edge", required=True, help="an edge of the space; a wrong name lists them")
-    parser.add_argument("--operation", required=True, help="one of its operations")
-    parser.add_argument("--networks", metavar="N", type=positive, default=100, help="how many (100)")
-    parser.add_argument("--run", metavar="RUN", help="a finished run, whose weights score them")
+    """Add ``--edge``, ``--operation``, ``--networks``, ``--run``, ``--config`` and ``--set``."""
+    parser.add_argument("--edge", required=True, help="edge of the space; an unknown name lists them")
+    parser.add_argument("--operation", required=True, help="operation on that edge")
+    parser.add_argument("--networks", metavar="N", type=positive, default=100, help="number of networks (100)")
+    parser.add_argument("--run", metavar="RUN", help="finished run whose weights score the networks")
     add_config_options(parser)
 
 
 def look(args: argparse.Namespace, desk: Desk) -> Finding:
-    """Draw the networks, look their scores up or score them, and fit."""
+    """Draw the networks, look up or compute their scores, and fit."""
     if args.networks < LEAST:
-        raise ConfigError(f"--networks {args.networks}: at least {LEAST} are needed for the tests")
+        raise ConfigError(f"--networks {args.networks}: the tests need at least {LEAST}")
     run = None
     if args.run:
         if args.config:
-            raise ConfigError("--config: --run has a configuration of its own; give one of them")
+            raise ConfigError("--config: --run has its own configuration; give only one of them")
         run = FinishedRun.load(args.run)
         config = run.config
     else:
         config = load(args.config, args.overrides)
         if config.trains:
             raise ConfigError(
-                "operation: nothing scores the networks; give --run RUN, whose weights do, or a configuration with "
+                "operation: no source of scores; give --run RUN, to score with its weights, or a configuration with "
                 "evaluation.kind=table"
             )
     desk.begin(config)
     spec = run.spec if run is not None else Experiment.prepare(config).spec
     e, k = find_choice(spec.space, args.edge, args.operation)
     alphas = networks_with(spec.space, e, k, args.networks, config.seed)
-    job = run.job(args.overrides) if run is not None else Experiment.prepare(config)
+    experiment = run.experiment(args.overrides) if run is not None else Experiment.prepare(config)
     scores: dict[str, list[float]] = {}
     if run is not None and config.trains:
-        scores["val: inherited weights"] = desk.inherited(run, job, alphas)
-    elif job.benchmark is not None:
-        scores = job.benchmark.known([np.array(alpha_E) for alpha_E in alphas])
+        scores["val: inherited weights"] = desk.inherited(run, experiment, alphas)
+    elif experiment.benchmark is not None:
+        scores = experiment.benchmark.known([np.array(alpha_E) for alpha_E in alphas])
     source = source_name(args.config, args.overrides) if run is None else run.name
     arguments = {key: getattr(args, key) for key in ("edge", "operation", "networks", "run")}
-    return Finding(config, arguments, job.digest, report(spec, e, k, alphas, scores, source, config.seed))
+    return Finding(config, arguments, experiment.digest, report(spec, e, k, alphas, scores, source, config.seed))
 
 
 def find_choice(space: SearchSpace, edge: str, operation: str) -> tuple[int, int]:
-    """The indices of an edge and of its operation.
+    """Return the indices of an edge and of its operation.
 
     Raises:
-        ConfigError: There is none of that name.
+        ConfigError: There is no edge or operation of that name.
     """
     edges = [e.name for e in space.edges]
     if edge not in edges:
@@ -115,14 +113,14 @@ def find_choice(space: SearchSpace, edge: str, operation: str) -> tuple[int, int
 
 
 def networks_with(space: SearchSpace, e: int, k: int, count: int, seed: int) -> list[tuple[int, ...]]:
-    """Different networks that could be generated and have operation k on edge e, drawn uniformly among those.
+    """Draw distinct selectable networks with operation k on edge e, uniformly.
 
     Raises:
-        ConfigError: There are not so many.
+        ConfigError: Fewer than ``count`` were found.
     """
     choosable_EK = space.generable_EK.copy()
     if choosable_EK[e, k]:
-        choosable_EK[e] = np.arange(space.shape[1]) == k  # the edge may still be left out
+        choosable_EK[e] = np.arange(space.shape[1]) == k  # the edge may still be omitted
     problem = Problem(space, initial_state(space, 0).theta_EK, choosable_EK)
     rng, found = rng_for(seed, _OPERATION), dict[tuple[int, ...], None]()
     for _ in range(DRAWS):
@@ -130,7 +128,9 @@ def networks_with(space: SearchSpace, e: int, k: int, count: int, seed: int) -> 
         if len(found) >= count:
             return list(found)[:count]
     name = f"{space.op(e, k).name} on {space.edges[e].name}"
-    raise ConfigError(f"--networks {count}: only {len(found)} different networks with {name} were found; ask for fewer")
+    raise ConfigError(
+        f"--networks {count}: found only {len(found)} distinct networks with {name}; give a smaller number"
+    )
 
 
 def report(
@@ -142,16 +142,16 @@ def report(
     source: str,
     seed: int,
 ) -> Report:
-    """Fit and tests.
+    """Fit the scores, test for normality, and report.
 
     Args:
         spec: The space.
-        e: The edge.
-        k: The operation.
+        e: Index of the edge.
+        k: Index of the operation.
         alphas: The networks.
-        scores: Name, with its split, -> a score a network; the last one is drawn.
-        source: What the configuration is called.
-        seed: That drew the networks.
+        scores: Name with split -> one score per network; the last one is plotted.
+        source: Name of the configuration.
+        seed: Seed of the draw.
     """
     edge, operation = spec.space.edges[e].name, spec.space.op(e, k).name
     fits = [{"score": name, **fit(np.array(values))} for name, values in scores.items()]
@@ -160,7 +160,7 @@ def report(
         "score",
         "networks",
         "mean [%]",
-        "deviation [%]",
+        "standard deviation [%]",
         "median [%]",
         "by quartiles [%]",
         "skewness",
@@ -178,7 +178,7 @@ def report(
         ]
         for row in fits
     ]
-    verdict = "\np below 0.05: the scores are not those of a normal distribution, at that level.\n"
+    verdict = "\np below 0.05: the scores are not normally distributed, at that level.\n"
     rows = [
         {
             "label": f"{edge}={operation}",
@@ -193,7 +193,7 @@ def report(
     title = heading(f"Networks with {operation} on edge {edge} (Fig. 3)", spec.space.name, f"seed {seed}", source)
     split, _, what = str(last["score"]).partition(": ")
     known = values[np.isfinite(values)]
-    curves = [("mean, deviation", last["mean"], last["deviation"])]
+    curves = [("mean, standard deviation", last["mean"], last["deviation"])]
     curves.append(("median, quartiles", last["median"], last["deviation_by_quartiles"]))
     figures = histogram(title, f"{split} accuracy, {what}", known, curves, note)
     trials = parquet_bytes(pa.Table.from_pylist(rows))
@@ -201,22 +201,22 @@ def report(
 
 
 def fit(scores_N: FloatArray) -> dict[str, Any]:
-    """A normal distribution's mean and deviation, and tests of whether it is one; NaN where all scores are equal.
+    """Fit a normal distribution and test for normality; NaN if all scores are equal.
 
-    Median and quartiles say what the bulk is like where some networks fail altogether.
+    Median and quartiles describe the bulk if some networks fail to train.
     """
     from scipy.stats import normaltest, shapiro, skew
 
     known_N = scores_N[np.isfinite(scores_N)]
-    mean, deviation = float(known_N.mean()), float(known_N.std(ddof=1))
+    mean, std = float(known_N.mean()), float(known_N.std(ddof=1))
     skewness = w = shapiro_p = k2 = dagostino_p = math.nan
-    if deviation > 0 and len(known_N) >= LEAST:
+    if std > 0 and len(known_N) >= LEAST:
         skewness = float(skew(known_N))
         (w, shapiro_p), (k2, dagostino_p) = map(float, shapiro(known_N)), map(float, normaltest(known_N))
     return {
         "networks": len(known_N),
         "mean": mean,
-        "deviation": deviation,
+        "deviation": std,
         "median": float(np.median(known_N)),
         "deviation_by_quartiles": float(np.subtract(*np.quantile(known_N, [0.75, 0.25]))) / QUARTILES,
         "skewness": skewness,

@@ -1,4 +1,4 @@
-"""What the searches of an ablation found, what it comes to over seeds, and how it reads."""
+"""Outcomes of an ablation's searches: read, summarised over seeds, and formatted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ import pyarrow as pa
 from ddpnas_ray.ablations.variants import Planned, Study, Value, Variant
 from ddpnas_ray.storage.parquet import parquet_bytes
 
-ANSWER, RANDOM, TAU = "the answer", "expected of random search", "Kendall's tau"  # how rows of a score sheet begin
+# Prefixes of the rows of a score sheet; the second one of a pair is that of older versions.
+RESULT, RANDOM = ("result architecture", "the answer"), ("random search", "expected of random search")
+TAU = "Kendall's tau"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +25,15 @@ class Outcome:
     """One finished search, as a line of ``trials.jsonl``.
 
     Args:
-        label: Of its variant.
-        value: Of its variant.
+        label: Label of its variant.
+        value: Value of its variant.
         seed: Its seed.
-        evaluations: How many it took.
-        seconds: How long it took.
-        fingerprint: Of its result.
-        genotype: Its answer.
-        score_sheet: ``what``, ``split`` and ``value`` of every number (``job.score_sheet``).
-        tau_by_epoch: Kendall's tau after every epoch, where there was a probe; None where not defined.
+        evaluations: Number of evaluations.
+        seconds: Wall time.
+        fingerprint: Fingerprint of its result.
+        genotype: Its result architecture.
+        score_sheet: ``what``, ``split`` and ``value`` of every number (``Evaluator.score_sheet``).
+        tau_by_epoch: Kendall's tau after every epoch, with a probe; None where undefined.
     """
 
     label: str
@@ -46,7 +48,7 @@ class Outcome:
 
     @classmethod
     def of(cls, planned: Planned, result: Mapping[str, Any]) -> Outcome:
-        """From the content of ``result.json``."""
+        """Create an outcome from the content of ``result.json``."""
         return cls(
             label=planned.variant.label,
             value=planned.variant.value,
@@ -61,16 +63,16 @@ class Outcome:
 
     @property
     def key(self) -> tuple[str, Value, int]:
-        """That of its ``Planned``."""
+        """Key of its ``Planned``."""
         return (self.label, self.value, self.seed)
 
     def line(self) -> bytes:
-        """As ``trials.jsonl`` holds it."""
+        """Format a line of ``trials.jsonl``."""
         return json.dumps(dataclasses.asdict(self)).encode()
 
     @classmethod
     def from_line(cls, line: bytes) -> Outcome | None:
-        """None where it is no whole line: a kill may have cut the last one short."""
+        """Parse a line of ``trials.jsonl``; None if incomplete, as a kill may truncate the last one."""
         try:
             values = json.loads(line)
             sheet, taus = tuple(values.pop("score_sheet")), tuple(values.pop("tau_by_epoch"))
@@ -79,34 +81,34 @@ class Outcome:
             return None
 
     def scores(self) -> dict[str, float | None]:
-        """See ``answer_scores``."""
-        return answer_scores({"score_sheet": self.score_sheet})
+        """See ``result_scores``."""
+        return result_scores({"score_sheet": self.score_sheet})
 
     def random_search(self) -> tuple[str, float] | None:
-        """What random search with as many evaluations finds on average, exactly; None without a table."""
+        """Return the exact expected score of random search with equal evaluations; None without a table."""
         rows = [row for row in self.score_sheet if row["what"].startswith(RANDOM) and row["value"] is not None]
         return (f"{rows[0]['split']}: {rows[0]['what']}", rows[0]["value"]) if rows else None
 
 
-def answer_scores(result: Mapping[str, Any]) -> dict[str, float | None]:
-    """What the answer is worth, each number named by its split; what decides last.
+def result_scores(result: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return the scores of the result architecture by name with split, the final score last.
 
     Args:
         result: The content of ``result.json``.
     """
-    rows = [row for row in result["score_sheet"] if row["what"].startswith((ANSWER, TAU))]
+    rows = [row for row in result["score_sheet"] if row["what"].startswith((*RESULT, TAU))]
     rows.sort(key=lambda row: (row["split"] == "test") - 2 * row["what"].startswith(TAU))
-    return {f"{row['split']}: {row['what']}": row["value"] for row in rows}
+    return {f"{row['split']}: {row['what'].replace(RESULT[1], RESULT[0])}": row["value"] for row in rows}
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Numbers over seeds.
+    """Statistics over seeds.
 
     Args:
-        n: How many.
+        n: Number of values.
         mean: Their mean.
-        deviation: Their standard deviation (n - 1); NaN of one.
+        deviation: Their standard deviation (n - 1); NaN for a single value.
     """
 
     n: int
@@ -115,7 +117,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Spread:
-        """Of those that are known."""
+        """Compute the statistics of the known values."""
         known = np.array([value for value in values if value is not None], dtype=np.float64)
         if not len(known):
             return cls(0, math.nan, math.nan)
@@ -127,7 +129,7 @@ class Spread:
         return self.deviation / math.sqrt(self.n) if self.n else math.nan
 
     def text(self, scale: float = 1.0, digits: int = 2) -> str:
-        """``94.05 +- 0.31``."""
+        """Format as ``94.05 ± 0.31``."""
         if not self.n:
             return "not defined"
         deviation = "" if math.isnan(self.deviation) else f" ± {scale * self.deviation:.{digits}f}"
@@ -136,16 +138,16 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A variant over its seeds.
+    """A variant summarised over its seeds.
 
     Args:
         variant: The setting.
-        seeds: How many.
+        seeds: Number of seeds.
         evaluations: Mean over seeds.
         seconds: Mean over seeds.
-        scores: By name, each with its split.
+        scores: Statistics by name with split.
         random_search: See ``Outcome.random_search``.
-        outcomes: The seeds.
+        outcomes: One per seed.
     """
 
     variant: Variant
@@ -158,21 +160,21 @@ class Row:
 
     @property
     def quality(self) -> Spread:
-        """The score that decides: of the test split where a table knows it, else of val."""
+        """The final score: of the test split if a table has it, else of val."""
         return self.scores[self.measure]
 
     @property
     def measure(self) -> str:
-        """Its name."""
+        """Name of the final score."""
         return list(self.scores)[-1]
 
     def values(self) -> list[float]:
-        """The deciding score of every seed, known ones only."""
+        """Return the known final scores of all seeds."""
         values = [outcome.scores()[self.measure] for outcome in self.outcomes]
         return [value for value in values if value is not None]
 
     def json(self) -> dict[str, Any]:
-        """As ``ablation.json`` holds it."""
+        """Return the row of ``ablation.json``."""
         return {
             "label": self.variant.label,
             "value": self.variant.value,
@@ -185,7 +187,7 @@ class Row:
 
 
 def summarise(study: Study, outcomes: Sequence[Outcome]) -> list[Row]:
-    """A row a variant that has any, in order."""
+    """Return one row per variant with outcomes, in order."""
     rows = []
     for variant in study.variants:
         own = tuple(o for o in outcomes if (o.label, o.value) == (variant.label, variant.value))
@@ -207,7 +209,7 @@ def summarise(study: Study, outcomes: Sequence[Outcome]) -> list[Row]:
 
 
 def differences(rows: Sequence[Row]) -> list[tuple[str, Spread]]:
-    """Every variant less the first, seed by seed, in the score that decides."""
+    """Return the final score of each variant minus the first, seed by seed."""
     first = {outcome.seed: outcome.scores()[rows[0].measure] for outcome in rows[0].outcomes}
     found = []
     for row in rows[1:]:
@@ -218,7 +220,7 @@ def differences(rows: Sequence[Row]) -> list[tuple[str, Spread]]:
 
 
 def trials_table(outcomes: Sequence[Outcome]) -> bytes:
-    """``trials.parquet``: a row a search."""
+    """Write ``trials.parquet``: one row per search."""
     rows = [
         {
             "label": outcome.label,
@@ -237,12 +239,12 @@ def trials_table(outcomes: Sequence[Outcome]) -> bytes:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
-    """A table that reads as text and as Markdown.
+    """Format an aligned Markdown table.
 
     Args:
         header: Names of the columns.
         rows: Cells.
-        left: How many columns are aligned left; the others are numbers.
+        left: Number of left-aligned columns; the others are numbers.
 
     Example:
         >>> print(markdown(["T", "test"], [["1", "94.0"], ["10", "9.0"]]))
@@ -265,22 +267,22 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int 
 
 
 def measure_label(row: Row) -> str:
-    """The score that decides, for an axis."""
+    """Return the axis label of the final score."""
     split, _, what = row.measure.partition(": ")
     what, _, column = what.partition(", ")
-    return f"{split} accuracy of {what}" + (f"\n{column}" if column else "")
+    return f"{split} accuracy of the {what}" + (f"\n{column}" if column else "")
 
 
 def sweep_table(rows: Sequence[Row], *, value_column: str | None = None, paired: bool = False) -> str:
-    """Mean and standard deviation of every variant, for people.
+    """Format mean and standard deviation of every variant as Markdown.
 
     Args:
         rows: The variants.
-        value_column: Name of the column with their values; None: there is none.
-        paired: Whether to compare each with the first one, seed by seed.
+        value_column: Name of the column of their values, if any.
+        paired: Whether to compare each variant with the first one, seed by seed.
     """
     names = {name: (1.0, 3) if TAU in name else (100.0, 2) for row in rows for name in row.scores}  # scale and digits
-    by_table = any(row.random_search for row in rows)
+    tabular = any(row.random_search for row in rows)
     header = [
         "variant",
         *([value_column] if value_column else []),
@@ -288,19 +290,19 @@ def sweep_table(rows: Sequence[Row], *, value_column: str | None = None, paired:
         "evaluations",
         *(name if TAU in name else f"{name} [%]" for name in names),
     ]
-    header += ["random search [%]"] * by_table + ["seconds each"]
+    header += ["random search [%]"] * tabular + ["seconds each"]
     cells = []
     for row in rows:
         value = [str(row.variant.value)] if value_column else []
         scores = [row.scores[name].text(*unit) if name in row.scores else "" for name, unit in names.items()]
-        random = [f"{100 * row.random_search[1]:.2f}" if row.random_search else ""] * by_table
-        facts = [str(row.seeds), f"{row.evaluations:g}"]
-        cells.append([row.variant.label, *value, *facts, *scores, *random, f"{row.seconds:.3g}"])
+        random = [f"{100 * row.random_search[1]:.2f}" if row.random_search else ""] * tabular
+        counts = [str(row.seeds), f"{row.evaluations:g}"]
+        cells.append([row.variant.label, *value, *counts, *scores, *random, f"{row.seconds:.3g}"])
     notes = ["± is the standard deviation over seeds."] if rows[0].seeds > 1 else []
-    if by_table and rows[0].random_search is not None:
+    if tabular and rows[0].random_search is not None:
         split, _, name = rows[0].random_search[0].partition(": ")
         final = name.rpartition(", ")[2]
-        notes.append(f"random search: what it finds on average with as many evaluations, exactly ({split}, {final}).")
+        notes.append(f"random search: exact expected score with equal evaluations ({split}, {final}).")
     if paired:
         for pair, spread in differences(rows):
             error = "" if math.isnan(spread.error) else f" ± {100 * spread.error:.2f} (standard error)"

@@ -1,4 +1,4 @@
-"""From the searches of an ablation to its report: summary, table and figure."""
+"""Report on the searches of an ablation: summary, table and figure."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ddpnas_ray.runs.files import without_nan
 
 
 def report(ablation: Searches, study: Study, outcomes: Sequence[Outcome], source: str) -> Report:
-    """What all searches of an ablation come to.
+    """Summarise the searches of an ablation.
 
     Args:
-        ablation: Which.
-        study: The searches.
-        outcomes: One of each, in order.
-        source: What the configuration is called.
+        ablation: The ablation.
+        study: Its searches.
+        outcomes: Outcome of each search, in order.
+        source: Name of the configuration.
     """
     rows = summarise(study, outcomes)
     seeds = f"{len(study.seeds)} seed{'s' * (len(study.seeds) > 1)}"

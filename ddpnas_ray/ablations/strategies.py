@@ -1,4 +1,4 @@
-"""Every strategy at equal evaluations."""
+"""All strategies at equal evaluations."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 
 from ddpnas_ray.ablations.outcomes import Row, measure_label
 from ddpnas_ray.ablations.study import TABLE, Searches
-from ddpnas_ray.ablations.variants import Arguments, Study, Variant, numbers, refuse_twice, varied
+from ddpnas_ray.ablations.variants import Arguments, Study, Variant, numbers, refuse_duplicates, varied
 from ddpnas_ray.core.errors import ConfigError, did_you_mean
 from ddpnas_ray.experiment.config import SearchConfig
 from ddpnas_ray.reporting.ablation_plots import Point, by_budget
 from ddpnas_ray.strategies import registry
 
 DESCRIPTION = f"""\
-Every strategy with the same evaluations: pruning and noprune, random, evolution, surrogate, and multinomial and
-reinforce without and with pruning as a plug-in. By table all take milliseconds a search but surrogate, which takes a
-second or two: 100 seeds of three budgets are some minutes. With a supernet it is seeds x budgets x strategies searches.
+Compare all strategies at equal evaluations: pruning and noprune, random, evolution, surrogate, and multinomial and
+reinforce without and with pruning as a plug-in. Tabular: a search takes milliseconds (surrogate: a second or two), and
+100 seeds of three budgets a few minutes. With a supernet: seeds x budgets x strategies full searches.
 
 examples:
   python -m ddpnas_ray.ablate strategies {TABLE} --seeds 100
@@ -25,9 +25,9 @@ examples:
 
 
 def ablation() -> Searches:
-    """See ``DESCRIPTION``."""
+    """Define the ablation."""
     return Searches(
-        help="every strategy at equal evaluations",
+        help="all strategies at equal evaluations",
         description=DESCRIPTION,
         title="Strategies at equal evaluations",
         variants=variants,
@@ -38,25 +38,25 @@ def ablation() -> Searches:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """``--budgets`` and ``--only``."""
+    """Add ``--budgets`` and ``--only``."""
     parser.add_argument("--budgets", metavar="N,..", default="42,58,100", help="evaluations (42,58,100)")
     parser.add_argument(
         "--only",
         metavar="NAME,..",
-        help="some of the strategies, or module:function of your own; default: all built in",
+        help="strategies to compare, built-in or your own module:function; default: all built-in ones",
     )
 
 
 def variants(config: SearchConfig, arguments: Arguments) -> list[Variant]:
-    """Every strategy with every budget."""
+    """Return one variant per strategy and budget."""
     known = registry.variants()
     names = [name.strip() for name in arguments["only"].split(",")] if arguments["only"] else list(known)
     for name in names:
-        if ":" in name:  # of the user's own, as configured
+        if ":" in name:  # user-defined
             known[name] = {"strategy": name}
         if name not in known:
-            raise ConfigError(f"--only: {name!r} is no strategy{did_you_mean(name, known)}")
-    refuse_twice("--only", names)
+            raise ConfigError(f"--only: {name!r} is not a strategy{did_you_mean(name, known)}")
+    refuse_duplicates("--only", names)
     budgets = numbers("--budgets", arguments["budgets"])
     return [
         Variant(name, budget, varied(config, {**known[name], "evaluation.budget": budget}, f"--budgets {budget}"))
@@ -66,7 +66,7 @@ def variants(config: SearchConfig, arguments: Arguments) -> list[Variant]:
 
 
 def figures(study: Study, rows: Sequence[Row], title: str) -> Mapping[str, bytes]:
-    """A line per strategy over budgets, and random search's expectation."""
+    """Plot one line per strategy over budgets, and the expectation of random search."""
     lines: dict[str, list[Point]] = {}
     for row in rows:
         point = Point(float(row.variant.value), row.quality.mean, row.quality.error)

@@ -1,6 +1,6 @@
-"""What an ablation is: one file of this folder that defines ``ablation()``, or ``module:function`` of your own.
+"""Definition of an ablation: one file of this folder that defines ``ablation()``, or your own ``module:function``.
 
-Most are ``Searches``: variants of a configuration, each searched with several seeds. A ``Look`` examines a finished run
+Most are ``Searches``: variants of a configuration, each searched with several seeds. A ``Look`` analyses a finished run
 or a table. ``python -m ddpnas_ray.ablate NAME`` runs either.
 """
 
@@ -32,14 +32,14 @@ class Searches:
 
     Args:
         help: One line.
-        description: All of ``--help`` above the options.
-        title: Of its figure.
-        variants: (configuration, options) -> the settings to compare; the first one prepares the data of all.
-        figures: (searches, a row per variant, title) -> ``plot.png`` and ``plot.svg``.
-        add_options: Adds its own options; ``--config``, ``--set`` and ``--seeds`` all have.
-        value_column: Name of the column with the variants' values; None: the labels say them.
-        paired: Whether every variant is also compared with the first one seed by seed, at equal evaluations.
-        details: Rows -> a table above the others, and more for the JSON of each row.
+        description: Text of ``--help`` above the options.
+        title: Title of its figure.
+        variants: (configuration, options) -> variants to compare; the first one prepares the data of all.
+        figures: (study, one row per variant, title) -> ``plot.png`` and ``plot.svg``.
+        add_options: Adds its own options to ``--config``, ``--set`` and ``--seeds``.
+        value_column: Name of the column of the variants' values; None if their labels contain them.
+        paired: Whether to compare each variant with the first one seed by seed, at equal evaluations.
+        details: Rows -> a table to print first, and more keys for the JSON of each row.
     """
 
     help: str
@@ -55,11 +55,11 @@ class Searches:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a ``Look`` found.
+    """Result of a ``Look``.
 
     Args:
-        config: The configuration of what was examined.
-        arguments: What it was told, as ``ablation.json`` keeps it.
+        config: Configuration of the analysed run or table.
+        arguments: Its arguments, as saved in ``ablation.json``.
         digest: SHA-256 of the data.
         report: The results.
     """
@@ -71,27 +71,27 @@ class Finding:
 
 
 class Desk(Protocol):
-    """What the command does for a ``Look``."""
+    """Services of the command to a ``Look``."""
 
     def begin(self, config: SearchConfig) -> None:
-        """Refuse what would fail later: an ``--out`` that exists, an address where no cluster answers."""
+        """Fail early: on an existing ``--out``, or an address where no cluster answers."""
         ...
 
-    def inherited(self, run: FinishedRun, job: Experiment, alphas: Sequence[Sequence[int]]) -> list[float]:
-        """Validation scores with inherited weights: on Ray where ``--address`` is given, else in this process."""
+    def inherited(self, run: FinishedRun, experiment: Experiment, alphas: Sequence[Sequence[int]]) -> list[float]:
+        """Score architectures with inherited weights (val): on Ray if ``--address`` is given, else in this process."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """An ablation that examines what is there.
+    """An ablation that analyses a finished run or a table.
 
     Args:
         help: One line.
-        description: All of ``--help`` above the options.
+        description: Text of ``--help`` above the options.
         add_options: Adds its options.
-        look: (options, what the command does for it) -> what it found; calls ``begin`` once its options are checked.
-        scores: Whether it may score networks, so that it takes ``--address``.
+        look: (options, desk) -> finding; calls ``desk.begin`` once its options are checked.
+        scores: Whether it may score networks, and so takes ``--address``.
     """
 
     help: str
@@ -102,21 +102,21 @@ class Look:
 
 
 def find(name: str) -> Searches | Look:
-    """An ablation by name.
+    """Find an ablation by name.
 
     Raises:
-        ConfigError: There is none of that name.
+        ConfigError: There is no ablation of that name.
     """
     made: Searches | Look = ABLATIONS.find(name, "ablate")()
     return made
 
 
 def plan(what: str, config: SearchConfig, arguments: Arguments) -> Study:
-    """The searches of an ablation, each checked.
+    """Plan and check the searches of an ablation.
 
     Args:
-        what: The ablation.
-        config: What is varied.
+        what: Name of the ablation.
+        config: Base configuration.
         arguments: Its options: ``seeds`` as text, and its own.
 
     Raises:

@@ -1,7 +1,4 @@
-"""Theta of every operation by round (Fig. 4).
-
-Axes: L rounds, E edges, K candidates.
-"""
+"""Theta of every operation by round (Fig. 4). Axes: L rounds, E edges, K candidates."""
 
 from __future__ import annotations
 
@@ -24,8 +21,8 @@ from ddpnas_ray.runs.files import read_history
 from ddpnas_ray.storage.parquet import parquet_bytes
 
 DESCRIPTION = """\
-Draw theta of every operation by round, a small picture an edge (Fig. 4), from a run's theta.parquet. A pruned operation
-keeps its theta for the normalisation: its line goes on dotted after a cross. Seconds.
+Plot theta of every operation by round, one panel per edge (Fig. 4), from a run's theta.parquet. A pruned operation
+keeps its theta for the normalisation: its line continues dotted after a cross. Takes seconds.
 
 examples:
   python -m ddpnas_ray.ablate theta runs/cell-digits-s0 --out runs/theta
@@ -33,7 +30,7 @@ examples:
 
 
 def ablation() -> Look:
-    """See ``DESCRIPTION``."""
+    """Define the ablation."""
     return Look(
         help="theta of a run by round (Fig. 4)",
         description=DESCRIPTION,
@@ -44,12 +41,12 @@ def ablation() -> Look:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The run."""
+    """Add the run."""
     parser.add_argument("run", metavar="RUN", help="run directory of a finished search")
 
 
 def look(args: argparse.Namespace, desk: Desk) -> Finding:
-    """Read a run's rounds and draw them."""
+    """Read a run's rounds and plot them."""
     run = FinishedRun.load(args.run)
     run.refuse_without_theta()
     desk.begin(run.config)
@@ -60,7 +57,7 @@ def look(args: argparse.Namespace, desk: Desk) -> Finding:
 
 
 def report(space: SearchSpace, history: Sequence[RoundRecord], source: str, seed: int) -> Report:
-    """Table and small multiples.
+    """Report as a table and a figure.
 
     Args:
         space: The run's space.
@@ -69,11 +66,11 @@ def report(space: SearchSpace, history: Sequence[RoundRecord], source: str, seed
         seed: The run's seed.
 
     Raises:
-        RunDirError: Theta never moved: the strategy has none.
+        RunDirError: The run has no rounds: its strategy has no theta.
     """
     if not history:
         raise RunDirError(
-            f"{source}: theta.parquet has no rounds; a search by pruning, multinomial or reinforce has them"
+            f"{source}: theta.parquet has no rounds; search with strategy pruning, multinomial or reinforce"
         )
     last = history[-1]
     theta_LEK = np.stack([initial_state(space, 0).theta_EK, *(record.theta_EK for record in history)])

@@ -1,4 +1,4 @@
-"""The best network of every height and number of non-parameter operations: {N, H} of Table 4."""
+"""Best network of every height and number of non-parameter operations: {N, H} of Table 4."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from ddpnas_ray.reporting.ablation_plots import heat_maps
 from ddpnas_ray.storage.parquet import parquet_bytes
 
 DESCRIPTION = """\
-From one finished search, the best network of every height H and number N of non-parameter operations ({N, H} of Table
-4): E[alpha], exact params and macs, or that there is none. Seconds; --verify scores each with inherited weights (val).
+Generate, from one finished search, the best network of every height H and number N of non-parameter operations ({N, H}
+of Table 4), with E[alpha] and exact params and macs. Takes seconds; --verify scores each with inherited weights (val).
 
 examples:
   python -m ddpnas_ray.ablate topology runs/cell-digits-s0
@@ -51,9 +51,9 @@ SCHEMA = pa.schema(
 
 
 def ablation() -> Look:
-    """See ``DESCRIPTION``."""
+    """Define the ablation."""
     return Look(
-        help="the best network of every height and width of a run",
+        help="best network of every height and number of non-parameter operations (Table 4)",
         description=DESCRIPTION,
         add_options=add_options,
         look=look,
@@ -61,38 +61,38 @@ def ablation() -> Look:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The run, its shapes, and ``--verify``."""
+    """Add the run, its shapes, ``--verify`` and ``--set``."""
     parser.add_argument("run", metavar="RUN", help="run directory of a finished search of a cell space")
     parser.add_argument("--heights", metavar="H,..", default="1..4", help="values of H (1..4)")
     parser.add_argument("--nonparametric", metavar="N,..", default="0..8", help="values of N (0..8)")
     parser.add_argument("--verify", action="store_true", help="score them with inherited weights (val split)")
-    add_set_option(parser, "data.path and execution.* only, for --verify")
+    add_set_option(parser, "with --verify: override data.path or execution.*")
 
 
 def look(args: argparse.Namespace, desk: Desk) -> Finding:
     """Generate the best network of every shape."""
     if args.overrides and not args.verify:
-        raise ConfigError("--set is for --verify, the only thing that reads data")
+        raise ConfigError("--set needs --verify: nothing else reads data")
     heights, counts = (numbers(f"--{key}", getattr(args, key)) for key in ("heights", "nonparametric"))
     for option, values in (("--heights", heights), ("--nonparametric", counts)):
         if fractions := [value for value in values if isinstance(value, float)]:
-            raise ConfigError(f"{option}: {fractions[0]} is no whole number")
+            raise ConfigError(f"{option}: {fractions[0]} is not an integer")
     run = FinishedRun.load(args.run)
     run.refuse_without_theta()
     if args.verify and not run.config.trains:
-        raise ConfigError(f"--verify: {args.run} was searched by table and has no weights; leave --verify out")
+        raise ConfigError(f"--verify: {args.run} is a tabular search without weights; remove --verify")
     desk.begin(run.config)
     wanted = shapes(run, heights, counts)  # type: ignore[arg-type]
-    job = run.job(args.overrides) if args.verify else None
+    experiment = run.experiment(args.overrides) if args.verify else None
     costs, found = run.unbounded()[1], []
     with counting("shapes", len(wanted), sys.stderr if args.json else sys.stdout) as advance:
         for shape in wanted:
             found.append(next(iter(solve(run.problem, shape.budget(costs))), None))
             advance(1)
     scores = None
-    if job is not None:
+    if experiment is not None:
         alphas = list(dict.fromkeys(best.alpha_E for best in found if best is not None))
-        score_of = dict(zip(alphas, desk.inherited(run, job, alphas), strict=True))
+        score_of = dict(zip(alphas, desk.inherited(run, experiment, alphas), strict=True))
         scores = [None if best is None else score_of[best.alpha_E] for best in found]
     arguments = {key: getattr(args, key) for key in ("run", "heights", "nonparametric", "verify")}
     arguments["search_fingerprint"] = run.fingerprint
@@ -101,11 +101,11 @@ def look(args: argparse.Namespace, desk: Desk) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a network must look like, in every cell.
+    """Required shape of every cell.
 
     Args:
-        height: H; None: any.
-        nonparametric: N; None: any.
+        height: H; None for any.
+        nonparametric: N; None for any.
     """
 
     height: int | None
@@ -118,24 +118,24 @@ class Shape:
         return f"{{{', '.join(parts)}}}" if parts else ANY
 
     def budget(self, costs: dict[str, int]) -> Budget:
-        """As generation takes it."""
+        """Return the budget that enforces it."""
         bounds = (("height", self.height), ("nonparametric", self.nonparametric))
         text = ",".join(f"{name}={value}..{value}" for name, value in bounds if value is not None)
         return parse_budgets(text, costs)[0] if text else {}
 
 
 def shapes(run: FinishedRun, heights: Sequence[int], nonparametric: Sequence[int]) -> list[Shape]:
-    """Every combination, and each with the other one free; heights run slowest.
+    """Return all combinations, including a free height or number; the number varies fastest.
 
     Raises:
-        BudgetError: Networks of this space have no such costs.
+        BudgetError: The space does not have these costs.
     """
     families = {name.partition(".")[0] for name in run.problem.costs}
     for needed in ("height", "nonparametric"):
         if needed not in families:
             raise BudgetError(
-                f"topology: space {run.problem.space.name!r} has no cost {needed}; {{N, H}} is of cells: "
-                "give a run of space cell or nasbench201"
+                f"topology: space {run.problem.space.name!r} has no cost {needed}; {{N, H}} describes cells: give a "
+                "run of space cell or nasbench201"
             )
     return [Shape(h, n) for h, n in itertools.product([None, *heights], [None, *nonparametric])]
 
@@ -147,14 +147,14 @@ def report(
     scores: Sequence[float | None] | None,
     source: str,
 ) -> Report:
-    """Table and heat maps.
+    """Report as a table and heat maps.
 
     Args:
         run: The finished search.
         wanted: The shapes.
-        found: The best network of each; None where there is none.
-        scores: Validation scores with inherited weights; None where not verified.
-        source: The run's name.
+        found: Best network of each shape; None if infeasible.
+        scores: Validation scores with inherited weights; None if not verified.
+        source: Name of the run.
     """
     verified = scores is not None
     each = list(zip(wanted, found, scores or [None] * len(wanted), strict=True))
@@ -170,14 +170,14 @@ def report(
     names = [[ANY if value is None else str(value) for value in values] for values in (heights, counts)]
     title = f"The best network of every {{N, H}} (Table 4)\n{run.problem.space.name}, {source}, seed {run.config.seed}"
     panels = _panels(rows, (len(heights), len(counts)))
-    figures = heat_maps(title, names[0], names[1], panels, "-: no such network is left")
+    figures = heat_maps(title, names[0], names[1], panels, "-: infeasible")
     schema = SCHEMA.append(pa.field(VERIFIED, pa.float64())) if verified else SCHEMA
     trials = parquet_bytes(pa.Table.from_pylist(rows, schema=schema))
     return Report(rows, f"{markdown(header, cells)}\n{_note(run, wanted, found)}", trials, figures)
 
 
 def _row(run: FinishedRun, shape: Shape, best: Solution | None) -> dict[str, Any]:
-    """A shape in ``trials.parquet``."""
+    """Return the row of a shape in ``trials.parquet``."""
     return {
         "label": str(shape),
         "height": shape.height,
@@ -191,15 +191,15 @@ def _row(run: FinishedRun, shape: Shape, best: Solution | None) -> dict[str, Any
 
 
 def _note(run: FinishedRun, wanted: Sequence[Shape], found: Sequence[Solution | None]) -> str:
-    """Below the table: which shapes no network has, the widest only, and of what the costs are."""
+    """Return the notes below the table: infeasible shapes, the most general only, and the target."""
     absent = {shape for shape, best in zip(wanted, found, strict=True) if best is None}
     lacking = [str(shape) for shape in wanted if shape in absent and not _covered(shape, absent)]
-    note = f"\nNo such network is left: {', '.join(lacking)}.\n" if lacking else ""
+    note = f"\nInfeasible: {', '.join(lacking)}.\n" if lacking else ""
     return f"{note}\nExact costs of the target network ({run.target}); H and N hold in every cell.\n"
 
 
 def _panels(rows: Sequence[dict[str, Any]], shape: tuple[int, int]) -> list[tuple[str, Any, str]]:
-    """What is drawn: title, values by height and count, and their format; digits as many as tell E apart."""
+    """Return the panels: title, values by height and count, and format, with enough digits to distinguish E[alpha]."""
 
     def grid(key: str, scale: float) -> Any:
         values = [np.nan if row.get(key) is None else scale * row[key] for row in rows]
@@ -218,6 +218,6 @@ def _panels(rows: Sequence[dict[str, Any]], shape: tuple[int, int]) -> list[tupl
 
 
 def _covered(shape: Shape, absent: set[Shape]) -> bool:
-    """Whether a wider shape is absent too."""
+    """Return whether a more general shape is absent too."""
     wider = {Shape(None, None), Shape(shape.height, None), Shape(None, shape.nonparametric)} - {shape}
     return bool(wider & absent)

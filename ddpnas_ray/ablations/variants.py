@@ -1,4 +1,4 @@
-"""Ablations that are searches: which variants of a configuration, for which seeds."""
+"""Searches of an ablation: variants of a configuration, and seeds."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Variant:
     """One setting of an ablation.
 
     Args:
-        label: What its results are called.
-        value: What was set: T, gamma, a budget, ...
-        config: All of it, but for the seed.
+        label: Name in results.
+        value: The varied value: T, gamma, a budget, ...
+        config: Its configuration, except for the seed.
     """
 
     label: str
@@ -45,7 +45,7 @@ class Planned:
 
     @property
     def key(self) -> tuple[str, Value, int]:
-        """What tells it from the others."""
+        """Unique key within the study."""
         return (self.variant.label, self.variant.value, self.seed)
 
 
@@ -54,10 +54,10 @@ class Study:
     """The searches of an ablation.
 
     Args:
-        what: The ablation.
-        base: A configuration that prepares the data of all.
+        what: Name of the ablation.
+        base: Configuration that prepares the data of all.
         variants: The settings.
-        seeds: Of every setting.
+        seeds: Seeds of every setting.
     """
 
     what: str
@@ -67,12 +67,12 @@ class Study:
 
     @property
     def trials(self) -> list[Planned]:
-        """All searches: every variant with the first seed, then with the second, ..."""
+        """All searches, ordered by seed, then by variant."""
         return [Planned(variant, seed) for seed in self.seeds for variant in self.variants]
 
 
 def varied(config: SearchConfig, changes: Mapping[str, Any], source: str) -> SearchConfig:
-    """A configuration with other values for some dotted keys, checked again."""
+    """Return a checked copy of a configuration with some dotted keys changed."""
     values = to_dict(config)
     for key, value in changes.items():
         put(values, key, value, source)
@@ -80,7 +80,7 @@ def varied(config: SearchConfig, changes: Mapping[str, Any], source: str) -> Sea
 
 
 def each_value(base: SearchConfig, symbol: str, key: str, text: str) -> list[Variant]:
-    """A variant for every value of ``--values``."""
+    """Return one variant per value of ``--values``."""
     variants = []
     for value in numbers("--values", text):
         config = varied(base, {key: value}, f"--values {text}")
@@ -89,10 +89,10 @@ def each_value(base: SearchConfig, symbol: str, key: str, text: str) -> list[Var
 
 
 def numbers(option: str, text: str) -> list[int | float]:
-    """``1,2,3`` or ``1..6`` or ``0.7,0.9`` -> numbers, none of them twice.
+    """Parse ``1,2,3``, ``1..6`` or ``0.7,0.9`` into distinct numbers.
 
     Raises:
-        ConfigError: They are none.
+        ConfigError: An item is not a number, or a duplicate.
 
     Example:
         >>> numbers("--values", "1..3,6,0.5")
@@ -104,23 +104,23 @@ def numbers(option: str, text: str) -> list[int | float]:
         if match := re.fullmatch(r"([0-9]{1,6})\.\.([0-9]{1,6})", item):
             first, last = int(match[1]), int(match[2])
             if last < first:
-                raise ConfigError(f"{option} {text}: {item} goes down; write {last}..{first}")
+                raise ConfigError(f"{option} {text}: {item} is decreasing; write {last}..{first}")
             found += range(first, last + 1)
         elif re.fullmatch(r"[0-9]{1,6}", item):
             found.append(int(item))
         elif re.fullmatch(r"[0-9]{0,6}\.[0-9]{1,6}", item):
             found.append(float(item))
         else:
-            raise ConfigError(f"{option} {text}: {item!r} is no number; write them as 1,2,3 or 1..6")
-    refuse_twice(option, found)
+            raise ConfigError(f"{option} {text}: {item!r} is not a number; write 1,2,3 or 1..6")
+    refuse_duplicates(option, found)
     return found
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """``N``: so many seeds, from 0; ``A..B``: from A to B.
+    """Parse seeds: ``N`` seeds from 0, or ``A..B``.
 
     Raises:
-        ConfigError: It is neither.
+        ConfigError: The text is neither.
 
     Example:
         >>> parse_seeds("3"), parse_seeds("10..12")
@@ -128,17 +128,17 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """
     match = re.fullmatch(r"([0-9]{1,9})(\.\.([0-9]{1,9}))?", text.strip())
     if match is None:
-        raise ConfigError(f"--seeds: {text!r} is neither a number of seeds, such as 4, nor a range, such as 10..13")
+        raise ConfigError(f"--seeds: {text!r} is neither a number of seeds such as 4, nor a range such as 10..13")
     first, last = (int(match[1]), int(match[3])) if match[2] else (0, int(match[1]) - 1)
     if last < first:
-        raise ConfigError(f"--seeds: {text} holds no seed; give a number from 1 on, or the smaller end first")
+        raise ConfigError(f"--seeds: {text} contains no seed; give a number of at least 1, or the smaller end first")
     if last - first >= 100_000:
-        raise ConfigError(f"--seeds: {text} are {last - first + 1:,}; at most 100,000 are searched at once")
+        raise ConfigError(f"--seeds: {text} are {last - first + 1:,} seeds; at most 100,000 are allowed")
     return tuple(range(first, last + 1))
 
 
-def refuse_twice(option: str, values: Sequence[Any]) -> None:
-    """Raise where a value is given more than once."""
+def refuse_duplicates(option: str, values: Sequence[Any]) -> None:
+    """Raise if a value is given more than once."""
     for value in values:
         if values.count(value) > 1:
-            raise ConfigError(f"{option}: {value} stands there twice; once is enough")
+            raise ConfigError(f"{option}: duplicate value {value}; give it once")

@@ -1,4 +1,4 @@
-"""The Ray cluster that a command uses; ``ray_connect`` is imported only when it is really used."""
+"""Connect a command to a Ray cluster; ``ray_connect`` is imported only when needed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ddpnas_ray.core.errors import ResourceError
 
 
 def checked_address(option: str | None, *, client: bool = True) -> str:
-    """``--address``, or ``RAY_ADDRESS``, or an empty string: start a cluster.
+    """Return ``--address``, else ``RAY_ADDRESS``, else an empty string: start a cluster.
 
     Args:
         option: Value of ``--address``.
-        client: Whether Ray's client port will do. A search would write its directory on a machine not the user's.
+        client: Whether Ray's client port is allowed. Through it, a search would write its directory on another machine.
 
     Raises:
         ResourceError: Nothing listens there, or it is a client port.
@@ -24,7 +24,7 @@ def checked_address(option: str | None, *, client: bool = True) -> str:
     address = option or os.environ.get("RAY_ADDRESS") or ""
     if address.startswith("ray://") and not client:
         raise ResourceError(
-            f"{address}: searches run inside their cluster; submit them: ray job submit --address http://HEAD:8265 -- "
+            f"{address}: a search runs inside its cluster; submit it: ray job submit --address http://HEAD:8265 -- "
             "python -m ddpnas_ray.search --address auto --out DIR (clusters/README.md)"
         )
     refuse_dead_address(address)
@@ -41,8 +41,8 @@ def refuse_dead_address(address: str) -> None:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ResourceError(
-            f"{address}: no Ray cluster answers there ({reason}); give --address what `ray start` printed, or auto on "
-            "one of its machines; leave --address and RAY_ADDRESS out to start one here"
+            f"{address}: no Ray cluster answers ({reason}); give --address what `ray start` printed, or auto on one of "
+            "its machines; without --address and RAY_ADDRESS, a cluster starts here"
         ) from error
 
 
@@ -50,20 +50,20 @@ def refuse_dead_address(address: str) -> None:
 def cluster(
     address: str, purpose: str, lines: TextIO, *, workers: int | None = None, label: str | None = None
 ) -> Iterator[str]:
-    """Connect to a running cluster, or start one on this machine for as long as the block lasts; says so first.
+    """Connect to a running cluster, or start one on this machine, for the duration of the block; prints which.
 
     Args:
         address: From ``checked_address``; empty starts a cluster.
         purpose: Completes the line "starting Ray on this machine to ...".
         lines: Stream of that line.
-        workers: A cluster that is started has a CPU for each, and one more.
-        label: ``key=value`` label of the node that is started.
+        workers: A started cluster has one CPU per worker, and one more.
+        label: ``key=value`` label of the started node.
 
     Yields:
-        The dashboard's address in words, with the way to get its token where it asks for one.
+        The dashboard's address as text, with the command that prints its token if it needs one.
 
     Raises:
-        ResourceError: The cluster cannot be reached, refuses us, or does not start.
+        ResourceError: The cluster cannot be reached, refuses the connection, or does not start.
     """
     doing = f"connecting to Ray at {address}" if address else "starting Ray on this machine"
     print(f"{doing} to {purpose} ...", file=lines, flush=True)

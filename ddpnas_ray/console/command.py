@@ -1,4 +1,4 @@
-"""One-line errors and exit codes, the same in every command."""
+"""One-line errors and exit codes, shared by all commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors take one line."""
+    """Argument parser with one-line errors."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def guarded(command: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
-    """Turn a command's errors into one line on stderr and an exit code: 2 bad input, 1 failure, 130 Ctrl-C."""
+    """Decorate a command: errors become one line on stderr and an exit code (2 bad input, 1 failure, 130 Ctrl-C)."""
 
     def main(argv: Sequence[str] | None = None) -> int:
         warnings = logging.StreamHandler()
@@ -40,7 +40,7 @@ def guarded(command: Callable[[Sequence[str] | None], int]) -> Callable[..., int
         except KeyboardInterrupt:
             say("interrupted")
             return INTERRUPTED
-        except BrokenPipeError:  # `| head` has seen enough
+        except BrokenPipeError:  # the reader closed the pipe, such as `| head`
             sys.stderr.close()
             return FAILED
         finally:
@@ -51,13 +51,13 @@ def guarded(command: Callable[[Sequence[str] | None], int]) -> Callable[..., int
 
 
 def say(text: str) -> None:
-    """A line for people, at once; stdout may be JSON."""
+    """Print a line to stderr at once; stdout may be JSON."""
     print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def redirected(descriptor: int, to: int) -> Iterator[None]:
-    """Send what C++ libraries write past ``sys.stdout`` (descriptor 1) or ``sys.stderr`` (2) elsewhere."""
+    """Redirect a file descriptor, 1 (stdout) or 2 (stderr): C++ libraries bypass ``sys.stdout`` and ``sys.stderr``."""
     sys.stdout.flush()
     kept = os.dup(descriptor)
     os.dup2(to, descriptor)

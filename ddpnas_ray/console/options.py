@@ -1,4 +1,4 @@
-"""Options that mean the same in every command, and the types of their values."""
+"""Options shared by the commands, and the types of their values."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import re
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """``--config`` and ``--set``."""
+    """Add ``--config`` and ``--set``."""
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="YAML file, its URI, or the name of a packaged one, such as cifar10_cell (an unknown name lists them); "
-        "default: the digits quick start",
+        help="YAML file, local or a URI, or the name of a packaged one such as cifar10_cell (an unknown name lists "
+        "them); default: the digits quick start",
     )
-    add_set_option(parser, "override one key; repeat for more: --set pruning.gamma=0.8")
+    add_set_option(parser, "override one key, such as pruning.gamma=0.8; repeat for more; `search --keys` lists them")
 
 
 def add_set_option(parser: argparse._ActionsContainer, meaning: str) -> None:
-    """``--set``, which may be repeated, into ``overrides``."""
+    """Add ``--set``, repeatable, stored as ``overrides``."""
     parser.add_argument("--set", dest="overrides", metavar="KEY=VALUE", action="append", default=[], help=meaning)
 
 
 def add_address_option(
     parser: argparse._ActionsContainer, default: str = "RAY_ADDRESS, else start one on this machine"
 ) -> None:
-    """``--address``, the cluster to use."""
-    text = f"a running Ray cluster, or auto for the one on this machine; default: {default}"
+    """Add ``--address``, the cluster to use."""
+    text = f"running Ray cluster, or auto for the one on this machine; default: {default}"
     parser.add_argument("--address", metavar="HOST:PORT", help=text)
 
 
 def seconds(text: str) -> float:
-    """``90``, ``45s``, ``30m``, ``1.5h`` -> seconds.
+    """Parse a duration: ``90``, ``45s``, ``30m``, ``1.5h``.
 
     Example:
         >>> seconds("1.5h")
@@ -44,16 +44,16 @@ def seconds(text: str) -> float:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 up."""
+    """Parse an integer of at least 1."""
     return _whole(text, 1)
 
 
 def count(text: str) -> int:
-    """A whole number from 0 up."""
+    """Parse an integer of at least 0."""
     return _whole(text, 0)
 
 
 def _whole(text: str, least: int) -> int:
     if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} up")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer of at least {least}")
     return int(text)

@@ -1,4 +1,4 @@
-"""Progress on a terminal, or as plain lines: of a search, and of anything else that can be counted."""
+"""Progress display, on a terminal or as plain lines: of a search, or of any countable work."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any, TextIO
 
 @dataclass
 class Display:
-    """Shows a search's snapshots: a live panel on a terminal, otherwise one plain line per epoch.
+    """Display of a search's snapshots: a live panel on a terminal, otherwise one plain line per epoch.
 
     Args:
         title: Title of the panel.
         lines: Stream of the plain lines.
-        live: Whether stderr is a terminal to draw on.
+        live: Whether stderr is a terminal.
     """
 
     title: str
@@ -43,7 +43,7 @@ class Display:
 
     @contextmanager
     def following(self, snapshot: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
-        """Show snapshots from a thread while this one works."""
+        """Show snapshots from a background thread for the duration of the block."""
         done = threading.Event()
 
         def follow() -> None:
@@ -59,7 +59,7 @@ class Display:
             thread.join()
 
     def show(self, now: Mapping[str, Any]) -> None:
-        """Show a snapshot; without a terminal only what finished an epoch is printed, and each warning once."""
+        """Show a snapshot; without a terminal, print one line per finished epoch, and each warning once."""
         if (warning := now.get("warning", "")) != self._warned and self._live is None:
             self._warned = warning
             print(f"warning: {warning}", file=self.lines, flush=True)
@@ -73,7 +73,7 @@ class Display:
 
 
 def line(now: Mapping[str, Any]) -> str:
-    """A snapshot as one plain line."""
+    """Format a snapshot as one line."""
     left = "" if now["seconds_left"] is None else f", {duration(now['seconds_left'])} left"
     scores = "" if now["best"] is None else f", mean {now['mean']:.3f}, best {now['best']:.3f}"
     note = f" ({now['note']})" if now["note"] else ""
@@ -85,7 +85,7 @@ def line(now: Mapping[str, Any]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people.
+    """Format seconds.
 
     Example:
         >>> duration(59.6), duration(3725)
@@ -109,7 +109,7 @@ def _panel(title: str, now: Mapping[str, Any]) -> Any:
     total, done = now["architecture_epochs_planned"], now["architecture_epochs"]
     left = "..." if now["seconds_left"] is None else duration(now["seconds_left"])
     table.add_row("round", f"{now['round']}/{now['rounds']}", "epoch", f"{now['epoch']}/{now['epochs']}")
-    table.add_row("architectures", f"{now['done']}/{now['of']} of this epoch", "in all", f"{done}/{total}")
+    table.add_row("architectures", f"{now['done']}/{now['of']} of this epoch", "total", f"{done}/{total}")
     if now["best"] is not None:
         table.add_row("best score (val)", f"{now['best']:.3f}", "mean", f"{now['mean']:.3f}")
     table.add_row("candidates left", f"{now['candidates_left']}/{now['candidates']}", "workers", str(now["workers"]))
@@ -128,14 +128,14 @@ def _panel(title: str, now: Mapping[str, Any]) -> Any:
 def counting(
     what: str, total: int, lines: TextIO, *, done: int = 0, every_s: float = 10.0
 ) -> Iterator[Callable[[int], None]]:
-    """Count long work: a bar on a terminal (stderr), otherwise a plain line now and then.
+    """Report progress of long work: a bar on a terminal (stderr), otherwise occasional plain lines.
 
     Args:
         what: Plural of the items.
         total: Number of items.
         lines: Stream of the plain lines.
-        done: Items done before.
-        every_s: At least this many seconds between two plain lines; quick work prints none.
+        done: Items already done.
+        every_s: Minimum seconds between two plain lines; quick work prints none.
 
     Yields:
         A function to call with the number of items just done.

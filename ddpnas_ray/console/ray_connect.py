@@ -1,4 +1,4 @@
-"""Connecting to Ray, with errors that say what to do."""
+"""Connect to Ray, with actionable errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OPTIONS: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERRO
 
 @contextmanager
 def connected(address: str, workers: int | None = None, label: str | None = None) -> Iterator[str]:
-    """Connect to a running cluster or start one, as ``cluster`` says; yields HOST:PORT of the dashboard, or nothing."""
+    """Connect to a cluster or start one (see ``cluster``); yields HOST:PORT of the dashboard, or an empty string."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     context = _connect(address) if address else _start(workers, label)
     try:
@@ -33,42 +33,42 @@ def _start(workers: int | None, label: str | None) -> Any:
     labels = dict([label.split("=", 1)]) if label else None
     try:
         return ray.init(address="local", num_cpus=cpus, labels=labels, **OPTIONS)
-    except Exception as error:  # Ray raises a bare one where a node does not start in time
-        hint = "look at the memory and processes of this machine"
+    except Exception as error:  # Ray raises a bare Exception if a node does not start in time
+        hint = "check free memory and running processes on this machine"
         raise ResourceError(f"Ray: local cluster: {_reason(error)}; {hint}") from error
 
 
 def _connect(address: str) -> Any:
     with TemporaryFile() as said:
         try:
-            with redirected(2, said.fileno()):  # Ray's C++ part alone says that a token was refused
+            with redirected(2, said.fileno()):  # only Ray's C++ part reports a refused token
                 return ray.init(address=address, **OPTIONS)
-        except Exception as error:  # Ray raises many kinds: no node of the cluster here, another version, no token
+        except Exception as error:  # Ray raises many types: no node of the cluster here, another version, no token
             said.seek(0)
             refused = b"InvalidAuthToken" in said.read() or isinstance(error, ray.exceptions.AuthenticationError)
-            hint = "outside the cluster try ray://HOST:10001; leave --address and RAY_ADDRESS out to start one here"
+            hint = "outside the cluster try ray://HOST:10001; without --address and RAY_ADDRESS, a cluster starts here"
             why = _token_needed() if refused else f"{_reason(error)}; {hint}"
             raise ResourceError(f"Ray: {address}: {why}") from error
 
 
 def _token_needed() -> str:
-    """Why a cluster with token authentication refuses us, and what to do."""
+    """Explain why a cluster with token authentication refused the connection."""
     copy = "set RAY_AUTH_TOKEN to what `ray get-auth-token` prints where the cluster was started"
     if auth_mode() != "token":
-        return f"the cluster asks for a token: set RAY_AUTH_MODE=token and, unless ~/.ray/auth_token has it, {copy}"
+        return f"the cluster asks for a token: set RAY_AUTH_MODE=token and, unless ~/.ray/auth_token holds it, {copy}"
     return f"the cluster asks for its token, which this process lacks: {copy}"
 
 
 def auth_mode() -> str:
-    """Authentication of the connected cluster, ``token`` or ``disabled``; ``ray.init`` sets the variable."""
+    """Return the connected cluster's authentication, ``token`` or ``disabled``; ``ray.init`` sets the variable."""
     return os.environ.get("RAY_AUTH_MODE", "disabled").lower()
 
 
 def gcs_address() -> str:
-    """Where others find the connected cluster."""
+    """Return the address of the connected cluster."""
     return str(ray.get_runtime_context().gcs_address)
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error of Ray's."""
+    """Return the first line of a Ray error."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

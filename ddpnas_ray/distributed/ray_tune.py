@@ -22,7 +22,7 @@ from ray import tune
 from ray.exceptions import RayTaskError
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from ddpnas_ray.ablations.outcomes import answer_scores
+from ddpnas_ray.ablations.outcomes import result_scores
 from ddpnas_ray.core.errors import ResourceError
 from ddpnas_ray.core.space import SearchSpace
 from ddpnas_ray.core.state import SearchState
@@ -314,7 +314,7 @@ def _space(config: SearchConfig) -> SearchSpace:
 
 
 def _last(result: Mapping[str, Any], rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    scores = {name.replace(": ", "/").replace(",", ""): value for name, value in answer_scores(result).items()}
+    scores = {name.replace(": ", "/").replace(",", ""): value for name, value in result_scores(result).items()}
     counted = {
         "epoch": result["epochs"],
         "architecture_epochs": result["architecture_epochs"],

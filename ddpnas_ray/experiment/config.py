@@ -1,4 +1,4 @@
-"""Read, override and check a configuration. Each section is defined beside the code that it configures."""
+"""Read, override and check a configuration. Each section is defined next to the code it configures."""
 
 from __future__ import annotations
 
@@ -29,66 +29,66 @@ from ddpnas_ray.tasks.base import find_task
 from ddpnas_ray.training.config import TrainingConfig
 
 DEFAULT = "the packaged digits quick start"
-PLACES = ("data.path", "evaluation.table")  # where data lie, not what they are
+PLACES = ("data.path", "evaluation.table")  # locations of data, not their content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpaceConfig:
-    """Section ``space``: its name, and the keyword arguments of the function that makes it."""
+    """Section ``space``: its name, and the options of its ``make``."""
 
     name: str = "cell"
-    """A built-in space, or module:function of your own"""
+    """Built-in space, or your own module:function"""
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskConfig:
-    """Section ``task``: its name, and the keyword arguments of the function that makes it."""
+    """Section ``task``: its name, and the options of its ``make``."""
 
     name: str = "classification"
-    """A built-in task, or module:function of your own"""
+    """Built-in task, or your own module:function"""
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationConfig:
-    """Section ``evaluation``: where scores come from."""
+    """Section ``evaluation``: the source of scores."""
 
     kind: Literal["supernet", "table"] = "supernet"
-    """supernet: train with shared weights and validate; table: read scores from a benchmark's table"""
+    """supernet: train with shared weights and validate; table: read scores from a benchmark table"""
     budget: Annotated[int, Ge(1)] | None = None
-    """Evaluations in all; null: as many as Algorithm 1 needs. pruning: what it leaves verifies the most likely ones"""
+    """Total evaluations; null: as many as Algorithm 1 needs. pruning: the rest verifies the most probable networks"""
     batch: Annotated[int, Ge(1)] | None = None
-    """Architectures an epoch of random, evolution, surrogate; null: 1 with a table, else K"""
+    """Architectures per epoch of random, evolution, surrogate; null: 1 with a table, else K"""
     table: str | None = None
-    """Parquet file with the scores of every architecture; beside a supernet, what its ranks are compared with"""
+    """Parquet file with the scores of every architecture; with a supernet: the reference for its ranking"""
     score: str | None = None
-    """The table's column that is searched by; null: the val column of fewest epochs"""
+    """Table column read during the search; null: the val column of fewest epochs"""
     final: str | None = None
-    """The table's column that the result is judged by; null: the test column of most epochs"""
+    """Table column of the final score; null: the test column of most epochs"""
     training: Literal["mean", "random"] | Annotated[int, Ge(0)] = "mean"
-    """mean: of all trainings; random: one of them, drawn for every query; a number: the training of that seed"""
+    """mean: over all trainings; random: one of them, drawn for each query; a number: the training with that seed"""
     probe: Annotated[int, Ge(2)] | None = None
-    """Beside a supernet: networks scored with its weights after every epoch, for the rank correlation with the table"""
+    """With a supernet: networks scored with its weights after each epoch, for the rank correlation with the table"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchConfig:
-    """A whole experiment. All sections can change the result; ``execution`` only by the kind of device it chooses."""
+    """Configuration of an experiment. Any section can change the result; ``execution`` only by its kind of device."""
 
     space: SpaceConfig = SpaceConfig()
     task: TaskConfig = TaskConfig()
     data: DataConfig = DataConfig()
     strategy: str | None = None
-    """Who proposes architectures: a built-in strategy, or module:function of your own; names the section used. null:
-    pruning, or surrogate where scores are a table's"""
+    """Built-in strategy, or your own module:function; names the section used. null: pruning, or surrogate for tabular
+    searches"""
     strategies: Mapping[str, Any] = field(default_factory=registry.defaults)
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     target: TargetConfig = TargetConfig()
     execution: ExecutionConfig = ExecutionConfig()
     seed: Annotated[int, Ge(0), Lt(2**32)] = 0
-    """Keys every random draw: equal seeds give equal results on one kind of device"""
+    """Seed of every random draw: equal seeds give equal results on one kind of device"""
 
     @property
     def trains(self) -> bool:
@@ -97,31 +97,31 @@ class SearchConfig:
 
     @property
     def searched_on(self) -> str:
-        """The data in a word, as run directories are named."""
+        """Short name of the data, as used in run directory names."""
         if not self.trains:
             return "table"
         return self.data.name if self.task.name == TaskConfig().name else registry.section_name(self.task.name)
 
     @property
     def unit(self) -> str:
-        """The name of one evaluation: training makes it an architecture-epoch."""
+        """Unit of evaluations: ``architecture-epochs`` if they train, else ``evaluations``."""
         return "architecture-epochs" if self.trains else "evaluations"
 
     @property
     def pruning(self) -> PruningConfig:
-        """Section ``pruning``, which every strategy with rounds reads."""
+        """Section ``pruning``, read by every strategy with rounds."""
         section: PruningConfig = self.strategies["pruning"]
         return section
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A section whose keys are a name and the options of the function of that name.
+    """A section with a name and the options of the named function.
 
     Args:
-        config: Its dataclass.
-        find: Name -> function.
-        given: Positional arguments of the function, which are no options.
+        config: Dataclass of the section.
+        find: Maps a name to its function.
+        given: Number of positional arguments of the function, which are not options.
     """
 
     config: type[SpaceConfig | TaskConfig]
@@ -130,7 +130,7 @@ class Made:
 
     @property
     def name(self) -> str:
-        """The default."""
+        """Default name."""
         return self.config().name
 
 
@@ -140,10 +140,11 @@ MADE = {"space": Made(SpaceConfig, find_space), "task": Made(TaskConfig, find_ta
 def load(path: str | None, overrides: Sequence[str] = ()) -> SearchConfig:
     """Read a YAML file and apply ``section.key=value`` overrides.
 
-    Another ``space.name`` leaves the file's options of its own space behind, and its target; so does ``task.name``.
+    Overriding ``space.name`` drops the file's options of its own space, and its target; overriding ``task.name`` drops
+    the task's options.
 
     Args:
-        path: The file, local or a URI, or the name of one that comes with the package; None is the digits quick start.
+        path: File, local or a URI, or the name of a packaged configuration; None is the digits quick start.
         overrides: Values are YAML: ``pruning.gamma=0.8``, ``data.path=null``.
 
     Raises:
@@ -168,22 +169,22 @@ def load(path: str | None, overrides: Sequence[str] = ()) -> SearchConfig:
 
 
 def source_name(path: str | None, overrides: Sequence[str]) -> str:
-    """What a configuration is called, with what ``--set`` changed of what can change a result."""
+    """Name a configuration by its file and the overrides that can change a result."""
     name = Path(path).name if path else DEFAULT.removeprefix("the packaged ")
     changed = [text for text in overrides if not text.strip().startswith(("execution.", *PLACES))]
     return f"{name} with {', '.join(changed)}" if changed else name
 
 
 def set_key(values: dict[str, Any], override: str) -> None:
-    """Apply one ``section.key=value``, in place."""
+    """Apply one ``section.key=value`` override, in place."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip().rpartition(".")[2]:
-        raise ConfigError(f"--set {override}: section.key=value is needed, such as --set pruning.gamma=0.8")
+        raise ConfigError(f"--set {override}: give section.key=value, such as --set pruning.gamma=0.8")
     put(values, key.strip(), yaml_value(text, f"--set {override}"), f"--set {override}")
 
 
 def put(values: dict[str, Any], key: str, value: Any, source: str) -> None:
-    """Set one dotted key, in place; what the value may be is for ``check`` to say."""
+    """Set one dotted key, in place; ``check`` validates the value."""
     *sections, last = key.split(".")
     for section in sections:
         below = values.get(section)
@@ -198,7 +199,7 @@ def put(values: dict[str, Any], key: str, value: Any, source: str) -> None:
 
 
 def _leave_own_strategy(values: dict[str, Any], new: str) -> None:
-    """Drop the section of a strategy of one's own when another strategy takes its place."""
+    """Drop the section of a user-defined strategy when another strategy replaces it."""
     section = registry.section_name(str(values.get("strategy")))
     known = {*hints_of(SearchConfig), *registry.sections()}
     if section not in known and section != registry.section_name(new):
@@ -206,12 +207,12 @@ def _leave_own_strategy(values: dict[str, Any], new: str) -> None:
 
 
 def check(values: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -> SearchConfig:
-    """Nested dictionaries -> a checked configuration with every default filled in.
+    """Build a checked configuration from nested dictionaries, with every default filled in.
 
     Args:
-        values: With the overrides applied.
-        source: Where the other values come from, for errors.
-        overrides: An error of a key that one of them set names it instead.
+        values: Values with the overrides applied.
+        source: Source of the other values, for errors.
+        overrides: Applied overrides; errors of the keys they set name them instead.
 
     Raises:
         ConfigError: A key or value is not allowed.
@@ -229,14 +230,14 @@ def check(values: Mapping[str, Any], source: str, overrides: Sequence[str] = ())
     evaluation = config.evaluation
     if not config.trains and evaluation.table is None:
         raise ConfigError(
-            f"{origin.of('evaluation.kind', 'evaluation.table')}: evaluation.table is missing: the Parquet file that "
-            "evaluation.kind=table reads"
+            f"{origin.of('evaluation.kind', 'evaluation.table')}: evaluation.table is missing; evaluation.kind=table "
+            "needs a Parquet file of scores"
         )
     if evaluation.probe is not None and (evaluation.table is None or not config.trains):
         where = origin.of("evaluation.probe", "evaluation.table", "evaluation.kind")
         raise ConfigError(
-            f"{where}: evaluation.probe is {evaluation.probe}: it compares a supernet with a table; set "
-            "evaluation.kind=supernet and evaluation.table, or leave it out"
+            f"{where}: evaluation.probe is {evaluation.probe}; it compares a supernet with a table: set "
+            "evaluation.kind=supernet and evaluation.table, or remove it"
         )
     find_reader(config.data.name, f"{origin.of('data.name')}: data.name")
     if config.strategy is None:
@@ -244,18 +245,18 @@ def check(values: Mapping[str, Any], source: str, overrides: Sequence[str] = ())
     if config.training.merge == "sequential" and config.execution.backend != "local":
         raise ConfigError(
             f"{origin.of('training.merge', 'execution.backend')}: training.merge=sequential needs "
-            "execution.backend=local: each architecture waits for the one before"
+            "execution.backend=local, as each architecture inherits the previous one's weights"
         )
     if config.execution.elastic and config.execution.gpus_per_worker is None:
         raise ConfigError(
             f"{origin.of('execution.elastic', 'execution.gpus_per_worker')}: execution.elastic=true needs "
-            "execution.gpus_per_worker (0, or GPUs of one worker): there may be no GPU node yet to tell it by"
+            "execution.gpus_per_worker (0, or GPUs per worker), as there may be no GPU node yet to detect it from"
         )
     return config
 
 
 def to_dict(config: SearchConfig) -> dict[str, Any]:
-    """The resolved configuration as plain dictionaries, as ``config.yaml`` holds it."""
+    """Return the resolved configuration as plain dictionaries, as in ``config.yaml``."""
     values: dict[str, Any] = {}
     for key, value in dataclasses.asdict(config).items():
         if key in MADE:
@@ -265,29 +266,29 @@ def to_dict(config: SearchConfig) -> dict[str, Any]:
 
 
 def dump(config: SearchConfig) -> str:
-    """The resolved configuration as YAML."""
+    """Return the resolved configuration as YAML."""
     return to_yaml(to_dict(config))
 
 
 def differing_keys(old: SearchConfig, new: SearchConfig) -> list[str]:
-    """Dotted keys whose values differ between two configurations."""
+    """Return the dotted keys whose values differ between two configurations."""
     a, b = dict(_flat(to_dict(old))), dict(_flat(to_dict(new)))
     return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
 
 
 def fixed_keys(old: SearchConfig, new: SearchConfig) -> list[str]:
-    """The differing keys that a resume refuses: all but where the data lie and where the work is done.
+    """Return the differing keys that a resume refuses: all but ``execution.*`` and the locations of data.
 
-    Another kind of device is told and recorded instead (``execution.mixed_devices``): machines come and go.
+    Another kind of device is allowed, with a warning and a record (``execution.mixed_devices``).
     """
     return [key for key in differing_keys(old, new) if not key.startswith("execution.") and key not in PLACES]
 
 
 def make_strategy(config: SearchConfig, space: SearchSpace) -> Strategy:
-    """The strategy that a configuration names, with its section and its budget.
+    """Create a configuration's strategy.
 
     Raises:
-        ConfigError: The budget is smaller than what pruning needs.
+        ConfigError: The budget is smaller than pruning needs.
     """
     pruning, evaluation = config.pruning, config.evaluation
     needed = planned_architecture_epochs(space, pruning.keep_per_group, pruning.epochs_per_round)
@@ -303,15 +304,15 @@ def make_strategy(config: SearchConfig, space: SearchSpace) -> Strategy:
 
 
 def describe(strategy: str | None = None) -> Iterator[tuple[str, str, str]]:
-    """Every key with its default and meaning, for ``--keys``.
+    """List every key with its default and meaning, for ``--keys``.
 
     Args:
-        strategy: Whose section is listed beside those of the built-in strategies.
+        strategy: User-defined strategy whose section is listed too.
     """
     for section in dataclasses.fields(SearchConfig):
         if section.name in MADE:
             made = MADE[section.name]
-            meaning = f"a built-in {section.name}, or module:function of your own; its options follow as keys"
+            meaning = f"Built-in {section.name}, or your own module:function; its options are further keys"
             yield f"{section.name}.name", made.name, meaning
         elif section.name == "strategies":
             for name, cls in registry.sections(strategy).items():
@@ -328,32 +329,32 @@ def describe(strategy: str | None = None) -> Iterator[tuple[str, str, str]]:
 def _describe_section(name: str, cls: Any) -> Iterator[tuple[str, str, str]]:
     docs = field_docs(cls)
     for key in dataclasses.fields(cls):
-        default = "(needed)" if key.default is dataclasses.MISSING else _show(key.default)
+        default = "(required)" if key.default is dataclasses.MISSING else _show(key.default)
         yield f"{name}.{key.name}", default, docs.get(key.name, "")
 
 
 def _strategy_sections(name: Any, fields: Mapping[str, Any], origin: Origin) -> dict[str, type]:
-    """The dataclass of every strategy's section."""
+    """Return the dataclass of each strategy's section."""
     key = f"{origin.of('strategy')}: strategy"
     if not isinstance(name, str | None):
-        raise ConfigError(f"{key}: a name is needed, got {name!r}")
+        raise ConfigError(f"{key}: expected a name, got {name!r}")
     found = registry.sections(name, key)
     if taken := sorted(found.keys() & fields.keys()):
-        raise ConfigError(f"{key}: {name!r}: section {taken[0]} has another meaning; rename the module")
+        raise ConfigError(f"{key}: {name!r}: section name {taken[0]} is already in use; rename the module")
     return found
 
 
 def _check_made(section: str, values: Any, origin: Origin) -> Any:
-    """Section ``space`` or ``task``: a name, and the options of the function of that name."""
+    """Check section ``space`` or ``task``: a name, and the options of the named function."""
     made = MADE[section]
     values = {"name": values} if isinstance(values, str) else {} if values is None else values
     if not isinstance(values, dict):
         where = origin.of(section)
-        raise ConfigError(f"{where}: {section}: a section such as {{name: {made.name}}} is needed, got {values!r}")
+        raise ConfigError(f"{where}: {section}: expected a section such as {{name: {made.name}}}, got {values!r}")
     options = dict(values)
     name = options.pop("name", made.name)
     if not isinstance(name, str):
-        raise ConfigError(f"{origin.of(f'{section}.name')}: {section}.name: a name is needed, got {name!r}")
+        raise ConfigError(f"{origin.of(f'{section}.name')}: {section}.name: expected a name, got {name!r}")
     try:
         make = made.find(name)
     except ConfigError as error:

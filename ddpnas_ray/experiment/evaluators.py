@@ -1,4 +1,4 @@
-"""The two sources of scores: a supernet that is trained and validated, and a benchmark's table that is read."""
+"""The two sources of scores: a supernet, trained and validated, or a benchmark table."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ if TYPE_CHECKING:
 
 
 class Evaluator(Protocol):
-    """Where the scores of a search come from."""
+    """Source of a search's scores."""
 
     scores_of: str
-    """Whose scores the search sees."""
+    """Description of the scored architectures."""
     save_every_s: float
-    """Least seconds between two checkpoints."""
+    """Minimum seconds between two checkpoints."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what is searched on."""
+        """SHA-256 of the data."""
         ...
 
     def trainer(self, device: str) -> Trainer:
-        """Trains any architecture; imports torch.
+        """Create the trainer; imports torch.
 
         Raises:
-            ConfigError: Nothing is trained.
+            ConfigError: The search is tabular and trains nothing.
         """
         ...
 
     def executor(self) -> Executor:
-        """Evaluates in this process.
+        """Create an executor that runs in this process.
 
         Raises:
             ResourceError: GPUs were requested and this machine has none.
@@ -55,35 +55,35 @@ class Evaluator(Protocol):
         ...
 
     def probe(self, before: Rows) -> Probe | None:
-        """The supernet's probe (``evaluation.probe``) with its measurements so far; None without one."""
+        """Create the supernet's probe (``evaluation.probe``) with its measurements so far; None without one."""
         ...
 
     def warnings(self, scores: Sequence[float] = ()) -> list[str]:
-        """Reasons to doubt the search: of its data, and of the last epoch's scores once there are any."""
+        """Return reasons to doubt the search, from its data and from the last epoch's scores if given."""
         ...
 
     def score_sheet(
         self, executor: Executor, state: SearchState, alpha_E: IntArray, probe: Probe | None
     ) -> list[dict[str, Any]]:
-        """What the result is worth, one row per number: ``what``, ``split``, ``value`` (fraction or rank correlation).
+        """Rate the result, one row per number: ``what``, ``split``, ``value`` (fraction or rank correlation).
 
         Args:
             executor: Holds the final weights.
             state: The last state.
             alpha_E: The result architecture.
-            probe: Its measurements, where there is one.
+            probe: The probe, if any.
         """
         ...
 
 
 @dataclass(frozen=True)
 class SupernetEvaluator:
-    """Architectures are trained with shared weights and scored on the validation split.
+    """Evaluator that trains architectures with shared weights and scores them on the validation split.
 
     Args:
         config: The resolved configuration.
         spec: The space.
-        task: What they are trained for.
+        task: The task to train for.
         benchmark: Known scores to compare the supernet with, if any.
     """
 
@@ -96,7 +96,7 @@ class SupernetEvaluator:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the data, and of the benchmark where there is one."""
+        """SHA-256 of the data, and of the benchmark if there is one."""
         if self.benchmark is None:
             return self.task.digest
         return hashlib.sha256((self.task.digest + self.benchmark.table.digest).encode()).hexdigest()
@@ -133,7 +133,7 @@ class SupernetEvaluator:
     ) -> list[dict[str, Any]]:
         """See ``Evaluator``."""
         request = EvalRequest(state.round, state.epoch, 0, alpha_E, 0.0, train=False)
-        sheet = [_row("the answer with inherited weights", "val", executor.evaluate([request])[0].score)]
+        sheet = [_row("result architecture with inherited weights", "val", executor.evaluate([request])[0].score)]
         if self.benchmark is not None:
             sheet += known_scores(self.benchmark, alpha_E, len(state.evaluations))
         if probe is not None and self.benchmark is not None:
@@ -146,7 +146,7 @@ class SupernetEvaluator:
 
 @dataclass(frozen=True)
 class TableEvaluator:
-    """Scores are read from a benchmark's table: a search takes milliseconds.
+    """Evaluator that reads scores from a benchmark table; a search takes milliseconds.
 
     Args:
         config: The resolved configuration.
@@ -165,7 +165,7 @@ class TableEvaluator:
 
     def trainer(self, device: str) -> Trainer:
         """See ``Evaluator``."""
-        raise ConfigError("evaluation.kind is table: nothing is trained; this needs evaluation.kind=supernet")
+        raise ConfigError("evaluation.kind is table, which trains nothing; set evaluation.kind=supernet")
 
     def executor(self) -> TableExecutor:
         """See ``Evaluator``."""
@@ -187,12 +187,12 @@ class TableEvaluator:
 
 
 def known_scores(benchmark: Benchmark, alpha_E: IntArray, evaluations: int) -> list[dict[str, Any]]:
-    """Rows of a score sheet: the benchmark's scores of an architecture, and random search at equal evaluations."""
+    """Return score sheet rows: the benchmark's scores of an architecture, and random search at equal evaluations."""
     rows = []
     for name, (score,) in benchmark.known([alpha_E]).items():
         split, _, column = name.partition(": ")
-        rows.append(_row(f"the answer, {column}", split, score))
-    what = f"expected of random search with {evaluations} evaluations, {benchmark.final}"
+        rows.append(_row(f"result architecture, {column}", split, score))
+    what = f"random search with {evaluations} evaluations (expected), {benchmark.final}"
     return [*rows, _row(what, "test", benchmark.random_search(evaluations))]
 
 

@@ -22,19 +22,19 @@ from ddpnas_ray.strategies.base import Strategy
 from ddpnas_ray.tabular.benchmark import Benchmark
 from ddpnas_ray.tasks.base import Task, find_task
 
-TABLE_INPUTS = Inputs(shape=(3, 32, 32), outputs=10)  # CIFAR-10's, unless section target says otherwise
+TABLE_INPUTS = Inputs(shape=(3, 32, 32), outputs=10)  # CIFAR-10, unless section target overrides it
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A configuration with its space and data; neither torch nor ray has been imported for it.
+    """A configuration with its space and data, loaded without importing torch or ray.
 
     Args:
         config: The resolved configuration.
         spec: Its search space.
-        task: What networks are trained for; None where scores come from a table.
+        task: The task to train for; None for tabular searches.
         benchmark: Its table of known scores, if any.
-        target: The deploy network whose costs are meant.
+        target: The deploy network whose costs are counted.
     """
 
     config: SearchConfig
@@ -45,16 +45,16 @@ class Experiment:
 
     @classmethod
     def prepare(cls, config: SearchConfig) -> Experiment:
-        """Load the data and make the space.
+        """Load the data and create the space.
 
         Raises:
-            BadInput: The data, the table or the space is not what the configuration says.
+            BadInput: The data, the table or the space does not match the configuration.
         """
         spec = find_space(config.space.name)(**config.space.options)
         if not architectures_by_round(spec.space, config.pruning.keep_per_group):
             raise ConfigError(
-                f"pruning.keep_per_group is {config.pruning.keep_per_group}: when every edge keeps so many operations "
-                f"of each group, space {spec.space.name!r} has nothing to prune; lower it, or add candidates"
+                f"pruning.keep_per_group is {config.pruning.keep_per_group}: no edge of space {spec.space.name!r} has "
+                "more operations of a group, so there is nothing to prune; lower it, or add candidates"
             )
         table, score, final = config.evaluation.table, config.evaluation.score, config.evaluation.final
         benchmark = None if table is None else Benchmark.read(table, spec.space, spec.encode, score, final)
@@ -70,46 +70,46 @@ class Experiment:
 
     @property
     def evaluator(self) -> Evaluator:
-        """Where its scores come from."""
+        """Source of its scores."""
         if self.task is not None:
             return SupernetEvaluator(self.config, self.spec, self.task, self.benchmark)
-        assert self.benchmark is not None  # a configuration without a table trains
+        assert self.benchmark is not None  # without a task there is a table
         return TableEvaluator(self.config, self.benchmark)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what is searched on."""
+        """SHA-256 of its data."""
         return self.evaluator.digest
 
     def strategy(self) -> Strategy:
-        """Proposes the architectures.
+        """Create its strategy.
 
         Raises:
-            ConfigError: The budget is smaller than what pruning needs.
+            ConfigError: The budget is smaller than pruning needs.
         """
         return make_strategy(self.config, self.spec.space)
 
     def executor(self) -> Executor:
-        """See ``Evaluator.executor``."""
+        """Create its local executor; see ``Evaluator.executor``."""
         return self.evaluator.executor()
 
     def progress(self) -> Progress:
-        """Counts this search."""
+        """Create its progress counter."""
         strategy, space = self.strategy(), self.spec.space
         epochs = strategy.epochs(space)
         per_round = self.config.pruning.epochs_per_round if strategy.by_rounds else len(epochs)
         return Progress(space, epochs, per_round, self.config.unit)
 
     def widest_epoch(self) -> int:
-        """Most architectures of an epoch: more workers than that have nothing to do."""
+        """Return the largest number of architectures in an epoch; more workers would idle."""
         return max(self.strategy().epochs(self.spec.space))
 
     def costs(self, alpha_E: IntArray) -> dict[str, int]:
-        """Exact costs of an architecture's deploy network."""
+        """Count the exact costs of an architecture's deploy network."""
         return {name: cost(self.target)(alpha_E) for name, cost in self.spec.costs.items()}
 
     def first_files(self, config_text: str) -> dict[str, bytes]:
-        """The files that a new run directory appears with."""
+        """Return the initial files of a run directory."""
         tables = {name: cost(self.target) for name, cost in self.spec.costs.items()}
         return {
             "space.json": space_json(self.spec.space, tables, dataclasses.asdict(self.target)),
@@ -118,7 +118,7 @@ class Experiment:
         }
 
     def recorder(self, folder: Folder | None) -> Recorder:
-        """Writes the run directory; None keeps nothing."""
+        """Create the recorder of a run directory; None records nothing."""
         if folder is None:
             return NoRecorder()
         keep_per_group = self.config.pruning.keep_per_group

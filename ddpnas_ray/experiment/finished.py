@@ -1,7 +1,4 @@
-"""A finished search as generation sees it, and the networks that come out of it, with their files.
-
-Axes: E edges, K candidates.
-"""
+"""Read a finished search for generation, and write the generated networks. Axes: E edges, K candidates."""
 
 from __future__ import annotations
 
@@ -34,15 +31,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What generation needs of a run directory.
+    """A finished run, as needed by generation.
 
     Args:
         folder: The run directory.
         config: Its configuration.
         spec: Its space.
-        target: The deploy network whose costs are meant.
-        problem: theta, what may be chosen, and the costs.
-        fingerprint: Of the search.
+        target: The deploy network whose costs are counted.
+        problem: theta, the choosable operations and the costs.
+        fingerprint: Fingerprint of the search.
     """
 
     folder: Folder
@@ -54,12 +51,12 @@ class FinishedRun:
 
     @classmethod
     def load(cls, out: str, *, target: str | None = None, include_pruned: bool = False) -> FinishedRun:
-        """Read a run directory; neither torch nor ray is imported for it.
+        """Read a run directory without importing torch or ray.
 
         Args:
             out: The run directory.
-            target: ``key=value,...`` where another deploy network than the run's is meant.
-            include_pruned: Whether operations that the search pruned may be chosen.
+            target: Changes to the run's deploy network, ``key=value,...``.
+            include_pruned: Whether pruned operations may be chosen.
 
         Raises:
             RunDirError: The run has not finished, or a file is damaged.
@@ -82,24 +79,24 @@ class FinishedRun:
 
     @property
     def name(self) -> str:
-        """Name of its directory."""
+        """Name of the run directory."""
         return self.folder.uri.rstrip("/").rpartition("/")[2]
 
     @property
     def data_digest(self) -> str:
-        """SHA-256 of the data it was searched on."""
+        """SHA-256 of the run's data."""
         return parsed(self.folder, "environment.json", lambda data: str(json.loads(data)["data_digest"]))
 
-    def job(self, overrides: Sequence[str] = ()) -> Experiment:
-        """The run's search with its data, for scoring with inherited weights.
+    def experiment(self, overrides: Sequence[str] = ()) -> Experiment:
+        """Prepare the run's experiment with its data, for scoring with inherited weights.
 
         Args:
-            overrides: ``data.path=...`` and ``execution.*`` where the run was made elsewhere.
+            overrides: ``data.path=...`` and ``execution.*``, for a run from another machine.
 
         Raises:
-            ConfigError: Something else is overridden.
-            RunDirError: The data are not those of the run.
-            DataError: They are not there.
+            ConfigError: Another key is overridden.
+            RunDirError: The data differ from those of the run.
+            DataError: The data cannot be found.
         """
         from ddpnas_ray.experiment.experiment import Experiment
 
@@ -109,35 +106,35 @@ class FinishedRun:
         config = check(values, self.folder.uri, overrides)
         if changed := fixed_keys(self.config, config):
             raise ConfigError(
-                f"--set: {', '.join(changed)}: the run is over; only data.path and execution.* may change"
+                f"--set: {', '.join(changed)}: the run has finished; only data.path and execution.* may change"
             )
-        job = Experiment.prepare(config)
-        refuse_other_data(self.folder, job.digest)
-        return job
+        experiment = Experiment.prepare(config)
+        refuse_other_data(self.folder, experiment.digest)
+        return experiment
 
     def refuse_without_theta(self) -> None:
-        """Raise where there is no E[alpha] to maximise.
+        """Refuse runs without an E[alpha] to maximise.
 
         Raises:
-            ConfigError: The search's strategy keeps no distribution over operations.
+            ConfigError: The strategy has no distribution over operations.
         """
         if not make_strategy(self.config, self.problem.space).by_rounds:
             raise ConfigError(
-                f"{self.folder.uri}: strategy {self.config.strategy} keeps no theta, so no network is likelier than "
-                "another; what it found is in result.json. Search with strategy=pruning to generate"
+                f"{self.folder.uri}: strategy {self.config.strategy} has no theta, so there is no E[alpha] to "
+                "maximise; its result is in result.json. Search with strategy=pruning to generate"
             )
 
     def with_cost(self, name: str, cost: CostFunction) -> FinishedRun:
-        """The same with one cost more."""
+        """Return a copy with one more cost."""
         costs = {**self.problem.costs, name: cost}
         return dataclasses.replace(self, problem=dataclasses.replace(self.problem, costs=costs))
 
     def text_of(self, budget: Budget) -> str:
-        """A budget as it is written and as its folder is named."""
+        """Format a budget, as in the name of its folder."""
         return budget_text(budget, self.problem.costs)
 
     def unbounded(self) -> tuple[IntArray, dict[str, int]]:
-        """The best architecture without a budget, and its costs."""
+        """Return the best architecture without a budget, and its costs."""
         alpha_E = most_likely(self.problem.space, self.problem.theta_EK, self.problem.choosable_EK)
         return alpha_E, evaluate(self.problem, [int(k) for k in alpha_E])[1]
 
@@ -148,11 +145,11 @@ class Generated:
 
     Args:
         budget: The budget.
-        solutions: The k best, the best first; empty where the budget is infeasible.
-        scores: Validation scores with inherited weights, where verified.
-        measured_ns: Median end-to-end latencies, where measured.
-        chosen: Which of the solutions is taken.
-        flags: What to know about it.
+        solutions: The k best, best first; empty if the budget is infeasible.
+        scores: Validation scores with inherited weights, if verified.
+        measured_ns: Median end-to-end latencies, if measured.
+        chosen: Index of the chosen solution.
+        flags: Notes about it.
     """
 
     budget: Budget
@@ -164,25 +161,25 @@ class Generated:
 
     @property
     def best(self) -> Solution:
-        """The solution that is taken."""
+        """The chosen solution."""
         return self.solutions[self.chosen]
 
     def choose(self, scores: Sequence[float], measured_ns: Sequence[int]) -> Generated:
-        """Take the best-scoring of the solutions that keep to the latency budget when measured, and flag what does not.
+        """Choose the best-scoring solution whose measured latency is within budget, and flag those above it.
 
         Args:
-            scores: One a solution, or none.
-            measured_ns: One a solution, or none.
+            scores: One per solution, or none.
+            measured_ns: One per solution, or none.
         """
         limit = next((b.upper for name, b in self.budget.items() if is_time(name)), None)
-        order = sorted(range(len(self.solutions)), key=lambda i: -scores[i] if scores else 0.0)  # stable: E decides
+        order = sorted(range(len(self.solutions)), key=lambda i: -scores[i] if scores else 0.0)  # ties by E[alpha]
         flags: list[str] = []
         if measured_ns and limit is not None:
             within = [i for i in order if measured_ns[i] <= limit]
             if len(within) < len(order):
                 flags.append(f"{len(order) - len(within)} of {len(order)} networks measured above the latency budget")
             if not within:
-                flags.append("this one too: it is within its budget by the table alone")
+                flags.append("including this one: it is within its budget by the table only")
             order = within or order
         return dataclasses.replace(
             self, scores=tuple(scores), measured_ns=tuple(measured_ns), chosen=order[0], flags=tuple(flags)
@@ -190,30 +187,30 @@ class Generated:
 
 
 def other_target(target: Target, text: str) -> Target:
-    """``image_size=224,classes=1000`` over a target.
+    """Apply changes such as ``image_size=224,classes=1000`` to a target.
 
     Raises:
-        ConfigError: A key that networks of the space do not have, or no number.
+        ConfigError: The target has no such key, or the value is invalid.
     """
     known = {key: value for key, value in dataclasses.asdict(target).items() if value is not None}
     changes: dict[str, Any] = {}
     for item in text.split(","):
         key, _, value = item.strip().partition("=")
         if key not in known:
-            raise ConfigError(f"--target {text}: {key!r} is no part of this target{did_you_mean(key, known)}")
+            raise ConfigError(f"--target {text}: {key!r} is not a key of this target{did_you_mean(key, known)}")
         if key == "stem":
             if value not in ("cifar", "imagenet"):
-                raise ConfigError(f"--target {text}: stem is {value!r}; cifar or imagenet")
+                raise ConfigError(f"--target {text}: stem is {value!r}; use cifar or imagenet")
             changes[key] = value
         elif not value.isdecimal() or not 1 <= int(value) <= 10**6:
-            raise ConfigError(f"--target {text}: {key} is {value!r}; a whole number from 1 on is needed")
+            raise ConfigError(f"--target {text}: {key} is {value!r}; it must be an integer of at least 1")
         else:
             changes[key] = int(value)
     return dataclasses.replace(target, **changes)
 
 
 def infeasible_text(run: FinishedRun, budget: Budget) -> str:
-    """Why nothing meets a budget, and what would, with pruned operations too: one line."""
+    """Explain why no network meets a budget, and what would, with pruned operations too: one line."""
     problem, space = run.problem, run.problem.space
     everything = dataclasses.replace(problem, choosable_EK=space.generable_EK & space.exists_EK)
     pruned_help = not np.array_equal(everything.choosable_EK, problem.choosable_EK)
@@ -235,7 +232,7 @@ def infeasible_text(run: FinishedRun, budget: Budget) -> str:
 
 
 def _why(run: FinishedRun, problem: Problem, budget: Budget) -> str:
-    """Which bound is infeasible alone, and the nearest feasible values."""
+    """Name the bounds that are infeasible alone, and the nearest feasible values."""
     together = nearest(problem, budget)
     if len(budget) == 1:
         return f"nearest feasible: {_nearest_text(together)}"
@@ -247,7 +244,7 @@ def _why(run: FinishedRun, problem: Problem, budget: Budget) -> str:
     if any(value is not None for values in together.values() for value in values):
         return f"{blame}; nearest feasible with the other bounds held: {_nearest_text(together)}"
     if not alone:
-        return f"{blame}, and no other value of one bound is enough"
+        return f"{blame}, and changing one bound is not enough"
     own = {name: nearest(problem, {name: bound})[name] for name, bound in alone.items()}
     return f"{blame}; nearest feasible, each on its own: {_nearest_text(own)}"
 
@@ -258,7 +255,7 @@ def _nearest_text(values: Mapping[str, tuple[int | None, int | None]]) -> str:
 
 
 def write(run: FinishedRun, networks: Sequence[Generated], figures: Mapping[str, bytes]) -> None:
-    """``generated/<budget>/genotype.json`` for each, ``generated/table.csv``, and figures."""
+    """Write ``generated/<budget>/genotype.json`` for each network, ``generated/table.csv``, and figures."""
     folder = run.folder / "generated"
     for network in networks:
         if network.solutions:
@@ -272,7 +269,7 @@ def write(run: FinishedRun, networks: Sequence[Generated], figures: Mapping[str,
 
 
 def genotype_json(run: FinishedRun, network: Generated) -> dict[str, Any]:
-    """Everything about the networks of one budget, as ``genotype.json`` holds it."""
+    """Return the content of ``genotype.json``: the networks of one budget."""
     return {
         "schema_version": SCHEMA_VERSION,
         "budget": run.text_of(network.budget),
@@ -287,7 +284,7 @@ def genotype_json(run: FinishedRun, network: Generated) -> dict[str, Any]:
 
 def _candidate(run: FinishedRun, network: Generated, i: int) -> dict[str, Any]:
     solution = network.solutions[i]
-    facts: dict[str, Any] = {
+    candidate: dict[str, Any] = {
         "genotype": run.spec.decode(np.array(solution.alpha_E)),
         "alpha": list(solution.alpha_E),
         "expectation": solution.expectation,
@@ -298,14 +295,14 @@ def _candidate(run: FinishedRun, network: Generated, i: int) -> dict[str, Any]:
     if network.scores:
         trained = run.config.trains
         weights = "inherited from the supernet" if trained else "none: read from the table"
-        facts["score"] = {"value": network.scores[i], "split": "val", "weights": weights}
+        candidate["score"] = {"value": network.scores[i], "split": "val", "weights": weights}
     if network.measured_ns:
-        facts["measured_latency_ns"] = network.measured_ns[i]
-    return facts
+        candidate["measured_latency_ns"] = network.measured_ns[i]
+    return candidate
 
 
 def _rows(run: FinishedRun, networks: Sequence[Generated]) -> list[dict[str, str | int | float]]:
-    """One row a budget, for ``table.csv``."""
+    """Return one row per budget, for ``table.csv``."""
     table = []
     for network in networks:
         row: dict[str, str | int | float] = {"budget": run.text_of(network.budget)}
@@ -333,7 +330,7 @@ def _csv(run: FinishedRun, networks: Sequence[Generated]) -> bytes:
 
 
 def _decision(result_json: bytes) -> tuple[Any, Any, Target]:
-    """theta, live and the target of ``result.json``."""
+    """Read theta, live and the target of ``result.json``."""
     result = json.loads(result_json)
     theta_EK, live_EK = np.array(result["theta"], dtype=np.float64), np.array(result["live"], dtype=bool)
     if theta_EK.ndim != 2 or theta_EK.shape != live_EK.shape:

@@ -1,4 +1,4 @@
-"""The loop of a search. It knows neither configuration nor Ray nor files: those are passed in."""
+"""The search loop; independent of configuration, Ray and files."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def run_search(
     on_result: OnResult | None = None,
     should_stop: Callable[[SearchState], bool] = lambda state: False,
 ) -> SearchState:
-    """Search until the strategy has nothing left to ask, or until told to stop between two epochs.
+    """Search until the strategy has nothing left to ask, or ``should_stop`` returns True between two epochs.
 
     Args:
         strategy: Proposes architectures and learns from their scores.
-        executor: Trains and scores them; holds the weights that belong to ``state``.
-        space: What can be chosen.
-        state: Where to start or go on.
-        save: Called after every epoch with all that a resume needs.
-        on_result: Told each result as it comes.
-        should_stop: Asked before every epoch.
+        executor: Trains and scores them; holds the weights of ``state``.
+        space: The search space.
+        state: State to start or resume from.
+        save: Called after every epoch with everything a resume needs.
+        on_result: Called with each result as it arrives.
+        should_stop: Called before every epoch.
 
     Returns:
         The last state.

@@ -1,4 +1,4 @@
-"""A running search in numbers, counted where it runs; console/progress.py shows them."""
+"""Progress counters of a running search; console/progress.py displays them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ddpnas_ray.core.state import SearchState, entropy
 
 
 class Progress:
-    """Counts a search. Safe to read from another thread.
+    """Progress of a search, safe to read from another thread.
 
     Args:
-        space: What is searched.
-        epochs: How many architectures every epoch will have.
+        space: The search space.
+        epochs: Number of architectures in each epoch.
         epochs_per_round: T.
-        unit: What an evaluation is called.
+        unit: Unit of evaluations.
     """
 
     def __init__(
@@ -43,15 +43,15 @@ class Progress:
         self.workers: tuple[str, ...] = ()
         self.note = ""
         self.warning = ""
-        self.on_change: Callable[[Mapping[str, Any]], None] | None = None  # told every snapshot
-        self.on_epoch: Callable[[SearchState], None] = lambda state: None  # where somebody wants more than snapshots
+        self.on_change: Callable[[Mapping[str, Any]], None] | None = None  # called with every snapshot
+        self.on_epoch: Callable[[SearchState], None] = lambda state: None  # called after every epoch
 
     def start(self, state: SearchState, work: Work) -> None:
-        """A search begins or goes on from a checkpoint.
+        """Record that a search starts, or resumes from a checkpoint.
 
         Args:
-            state: Where.
-            work: Counted by its executor as it goes.
+            state: The initial or restored state.
+            work: Counters of the executor.
         """
         with self._lock:
             self._start, self._done_before = time.monotonic(), len(state.evaluations)
@@ -60,29 +60,29 @@ class Progress:
         self.epoch_done(state)
 
     def result_in(self, request: EvalRequest, result: EvalResult) -> None:
-        """One architecture has been scored."""
+        """Record the result of one architecture."""
         with self._lock:
             self._train_s += result.train_s
             self._validate_s += result.validate_s
             if result.ok:
                 self._scores.append(result.score)
                 self._best = float(np.fmax(self._best, result.score))
-        self._tell()
+        self._changed()
 
     def epoch_done(self, state: SearchState) -> None:
-        """An epoch has been merged and saved."""
+        """Record that an epoch has been merged and saved."""
         with self._lock:
             self._state, self._scores = state, []
-        self._tell()
+        self._changed()
         self.on_epoch(state)
 
-    def _tell(self) -> None:
+    def _changed(self) -> None:
         if self.on_change is not None:
             self.on_change(self.snapshot())
 
     def snapshot(self) -> dict[str, Any]:
-        """The numbers of this moment, plain values: rounds and epochs from 1, seconds, scores as fractions, entropy of
-        theta among live operations by kind of edge. Seconds by phase, bytes and retries are of this process alone."""
+        """Return the current counters as plain values: rounds and epochs from 1, scores as fractions, entropy of theta
+        among live operations by kind of edge. Seconds by phase, bytes and retries are of this process alone."""
         with self._lock:
             state, scores, work = self._state, list(self._scores), self._work
             best, elapsed = self._best, time.monotonic() - self._start
@@ -126,7 +126,7 @@ class Progress:
 
 
 def _edge_kinds(space: SearchSpace) -> dict[str, list[int]]:
-    """Edges with a choice, by what stands before the last dot of their names: ``normal``, ``reduce``, ``stage2``."""
+    """Group edges with a choice by the prefix of their names: ``normal``, ``reduce``, ``stage2``."""
     kinds: dict[str, list[int]] = {}
     for e, edge in enumerate(space.edges):
         if len(edge.candidates) > 1:

@@ -1,4 +1,4 @@
-"""Everything that a search writes while it runs; the files are listed in docs/quickstart.md."""
+"""Write the files of a running search; docs/quickstart.md lists them."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Tensors = Mapping[str, npt.NDArray[np.float32]]
 
 
 class Recorder:
-    """Writes one run directory.
+    """Writer of one run directory.
 
     Args:
-        folder: The run directory, which exists.
-        space: What is searched.
-        keep_per_group: For the ledger of prunings.
-        save_every_s: Least seconds between two checkpoints.
+        folder: The existing run directory.
+        space: The search space.
+        keep_per_group: For the pruning ledger.
+        save_every_s: Minimum seconds between two checkpoints.
     """
 
     def __init__(self, folder: Folder, space: SearchSpace, keep_per_group: int, save_every_s: float = 0.0) -> None:
@@ -40,13 +40,13 @@ class Recorder:
         self._epoch_start_s = time.monotonic()
 
     def restore(self) -> tuple[SearchState, Tensors] | None:
-        """The state and weights of the newest whole checkpoint; None in a new run."""
+        """Restore state and weights from the latest valid checkpoint; None in a new run."""
         restored = checkpoint.restore(self._checkpoints)
         self._saved_epoch = restored[0].epoch if restored is not None else 0
         return restored
 
     def probed(self) -> Rows:
-        """The probe's measurements so far."""
+        """Read the probe's measurements so far."""
         return parsed(self._folder, "probe.parquet", read_probe) if self._folder.has("probe.parquet") else ()
 
     def start(self, state: SearchState, warnings: Sequence[str]) -> None:
@@ -55,7 +55,7 @@ class Recorder:
         self._epoch_start_s = time.monotonic()
 
     def save(self, state: SearchState, tensors: Tensors) -> None:
-        """Save a finished epoch, unless the last save is too recent."""
+        """Save a finished epoch, unless the last save was less than ``save_every_s`` ago."""
         if not self._save_every_s or time.monotonic() - self._saved_s > self._save_every_s:
             self._save(state, tensors)
 
@@ -64,21 +64,21 @@ class Recorder:
         self._folder.write("probe.parquet", probe.table())
 
     def log_epoch(self, snapshot: Mapping[str, Any]) -> None:
-        """Log a finished epoch with its progress."""
+        """Log a finished epoch with its snapshot."""
         now = time.monotonic()
         append_log(self._folder, "epoch", epoch_s=round(now - self._epoch_start_s, 3), **snapshot)
         self._epoch_start_s = now
 
     def stop(self, state: SearchState, tensors: Tensors) -> None:
-        """Save what is not saved yet, and log that the search stopped before its end."""
+        """Save any unsaved epochs, and log that the search stopped early."""
         self._save_rest(state, tensors)
         append_log(self._folder, "stopped", epoch=state.epoch)
 
     def finish(self, state: SearchState, tensors: Tensors, result: Mapping[str, Any]) -> None:
-        """Write the result; ``result.json`` comes last."""
+        """Write the result; ``result.json`` last."""
         self._save_rest(state, tensors)
         history = state.history
-        if not history or not np.array_equal(history[-1].theta_EK, state.theta_EK):  # theta moved since the last round
+        if not history or not np.array_equal(history[-1].theta_EK, state.theta_EK):  # theta changed after that round
             nothing_EK = np.full(self._space.shape, np.nan)
             last = (state.theta_EK, nothing_EK, state.momentum_EK, state.live_EK, state.pruned_at_EK)
             history = (*history, RoundRecord(state.round, *last))
@@ -105,32 +105,32 @@ class Recorder:
 
 
 class NoRecorder(Recorder):
-    """Keeps nothing (``--out none``)."""
+    """Recorder that writes nothing (``--out none``)."""
 
     def __init__(self) -> None:
         pass
 
     def restore(self) -> None:
-        """Nothing was kept."""
+        """Return None."""
 
     def probed(self) -> Rows:
-        """Nothing was kept."""
+        """Return no rows."""
         return ()
 
     def start(self, state: SearchState, warnings: Sequence[str]) -> None:
-        """Not logged."""
+        """Do nothing."""
 
     def save(self, state: SearchState, tensors: Tensors) -> None:
-        """Not saved."""
+        """Do nothing."""
 
     def probe(self, probe: Probe) -> None:
-        """Not written."""
+        """Do nothing."""
 
     def log_epoch(self, snapshot: Mapping[str, Any]) -> None:
-        """Not logged."""
+        """Do nothing."""
 
     def stop(self, state: SearchState, tensors: Tensors) -> None:
-        """Not saved."""
+        """Do nothing."""
 
     def finish(self, state: SearchState, tensors: Tensors, result: Mapping[str, Any]) -> None:
-        """Not written."""
+        """Do nothing."""

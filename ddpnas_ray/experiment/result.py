@@ -1,4 +1,4 @@
-"""The content of ``result.json``."""
+"""Content of ``result.json``."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from ddpnas_ray.tabular.probe import Probe
 def result_content(
     experiment: Experiment, executor: Executor, state: SearchState, probe: Probe | None, seconds: float
 ) -> dict[str, Any]:
-    """The result architecture, its costs and scores, how sure it is, and the fingerprint of the search.
+    """Return the result architecture, its costs, scores and confidence, and the fingerprint of the search.
 
     Args:
         experiment: The search.
         executor: Holds the final weights.
         state: The last state.
-        probe: Its measurements, where there is one.
+        probe: The probe, if any.
         seconds: Wall time.
     """
     spec, strategy, evaluator = experiment.spec, experiment.strategy(), experiment.evaluator

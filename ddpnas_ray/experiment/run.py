@@ -1,4 +1,4 @@
-"""A search from its newest checkpoint to its result: the local command and the Ray driver both call this."""
+"""Run a search from its latest checkpoint to its result; shared by the local command and the Ray driver."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def run_experiment(
     """Start or resume the search, and write its result.
 
     Args:
-        experiment: What to search.
-        folder: The run directory; None keeps nothing.
+        experiment: The experiment.
+        folder: The run directory; None records nothing.
         executor: Trains and scores.
-        progress: Called with all that happens.
-        until_s: Unix time. Stop between two epochs when another one would not end by then; at least one is run.
+        progress: Updated as the search runs.
+        until_s: Unix time. Stop between two epochs if another one would not end by then; at least one is run.
 
     Returns:
-        The content of ``result.json``; None when stopped before the end. Every finished epoch is saved; of a
-        tabular search, whose epochs are milliseconds, those of the last second may be lost to a kill.
+        The content of ``result.json``; None if stopped early. Every finished epoch is saved; in a tabular search, whose
+        epochs take milliseconds, a kill may lose those of the last second.
 
     Raises:
         ResourceError: ``training.cpu_isa`` is not in effect.
@@ -70,7 +70,7 @@ def run_experiment(
         recorder.log_epoch(progress.snapshot())
         clock.epochs += 1
 
-    measure(state)  # a kill may have come between an epoch's checkpoint and its probe
+    measure(state)  # a kill may have hit between an epoch's checkpoint and its probe
     state = run_search(
         strategy, executor, space, state, save=save, on_result=progress.result_in, should_stop=clock.is_up
     )
@@ -83,7 +83,7 @@ def run_experiment(
 
 
 class _Clock:
-    """Stops a search between two epochs when another one would not end in time."""
+    """Time limit of a search, checked between epochs: is up if another epoch would not end in time."""
 
     def __init__(self, until_s: float | None) -> None:
         self._until_s, self._start_s, self.epochs = until_s, time.monotonic(), 0

@@ -1,4 +1,4 @@
-"""Sections of a configuration: dictionaries -> frozen dataclasses, every key and value checked."""
+"""Build configuration sections: dictionaries to frozen dataclasses, with every key and value checked."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ddpnas_ray.core.errors import ConfigError, did_you_mean
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where the values of a configuration come from, for errors.
+    """Source of the values of a configuration, for errors.
 
     Args:
-        file: The file, or what stands for it.
-        overrides: What ``--set`` changed after that, in order.
+        file: The file, or a name for it.
+        overrides: ``--set`` overrides, in order.
     """
 
     file: str
     overrides: tuple[str, ...] = ()
 
     def of(self, *keys: str) -> str:
-        """The last ``--set`` of one of these dotted keys, of a section around it or of a key in it; else the file.
+        """Return the last ``--set`` of one of these dotted keys, of an enclosing section or a key below; else the file.
 
         Example:
             >>> Origin("a.yaml", ("training={lr: 2}", "seed=1")).of("training.lr")
@@ -40,10 +40,10 @@ class Origin:
 
 
 def build_section(cls: Any, values: Any, origin: Origin, prefix: str) -> Any:
-    """A section from its dictionary; unknown keys first, since a typo is the likeliest mistake."""
+    """Build a section from its dictionary; checks unknown keys first, as typos are the most common mistake."""
     if not isinstance(values, dict):
         section = prefix.rstrip(".")
-        raise ConfigError(f"{origin.of(section)}: {section}: a section with keys is needed, got {values!r}")
+        raise ConfigError(f"{origin.of(section)}: {section}: expected a section with keys, got {values!r}")
     built = checked_values(hints_of(cls), values, origin, prefix)
     for key in dataclasses.fields(cls):
         if key.name not in built and key.default is key.default_factory is dataclasses.MISSING:
@@ -90,7 +90,7 @@ def _lower_first(text: str) -> str:
 
 
 def field_docs(cls: type) -> dict[str, str]:
-    """The string literal under each field of a dataclass."""
+    """Return the string literal below each field of a dataclass."""
     body = ast.parse(inspect.getsource(cls)).body[0]
     docs: dict[str, str] = {}
     assert isinstance(body, ast.ClassDef)

@@ -1,4 +1,4 @@
-"""Configuration files as text: where they are found, and YAML with its numbers and without repeated keys."""
+"""Find, read and write configuration files: YAML 1.2 numbers, and no duplicate keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ddpnas_ray.storage.folder import Folder
 
 
 def packaged() -> dict[str, Path]:
-    """The configurations that come with the package, by name; those of a source checkout lie beside the package."""
+    """Return the packaged configurations by name; in a source checkout they are next to the package."""
     package = Path(str(importlib.resources.files("ddpnas_ray")))
     folders = (package / "configs", package.parent / "configs")
     files = next((sorted(folder.glob("*.yaml")) for folder in folders if folder.is_dir()), [])
@@ -23,7 +23,7 @@ def packaged() -> dict[str, Path]:
 
 
 def read_text(path: str | None) -> str:
-    """The text of a configuration: a file, else one that comes with the package; None is the digits quick start."""
+    """Read a configuration: a file, else a packaged one; None is the digits quick start."""
     file = Path("digits" if path is None else path)
     if path is None or not file.is_file():
         file = packaged().get(str(file).removesuffix(".yaml"), file)
@@ -35,21 +35,21 @@ def read_text(path: str | None) -> str:
             return bytes(stream.read()).decode()
     except FileNotFoundError as error:
         raise ConfigError(
-            f"{path}: cannot be read: {error.strerror or error}; --config takes a YAML file, or the name of one that "
-            f"comes with the package: {', '.join(packaged())}"
+            f"{path}: cannot be read: {error.strerror or error}; --config takes a YAML file, or the name of a packaged "
+            f"one: {', '.join(packaged())}"
         ) from error
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(f"{path}: cannot be read: {reason}; --config takes a YAML file") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is no UTF-8 text; --config takes a YAML file") from error
+        raise ConfigError(f"{path}: is not UTF-8 text; --config takes a YAML file") from error
 
 
 def parse(text: str, source: str) -> dict[str, Any]:
-    """YAML text -> nested dictionaries."""
+    """Parse YAML into nested dictionaries."""
     try:
         values = yaml.load(text, Loader)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: 2024-13-45, which looks like a date
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an invalid date, such as 2024-13-45
         where = getattr(error, "problem_mark", None)
         line = f" line {where.line + 1}:" if where else ""
         raise ConfigError(f"{source}:{line} is not valid YAML: {getattr(error, 'problem', None) or error}") from error
@@ -57,13 +57,13 @@ def parse(text: str, source: str) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise ConfigError(
-            f"{source}: sections such as 'training: {{lr: 0.025}}' are needed, got a {type(values).__name__}"
+            f"{source}: expected sections such as 'training: {{lr: 0.025}}', got a {type(values).__name__}"
         )
     return values
 
 
 def yaml_value(text: str, source: str) -> Any:
-    """One YAML value, such as that of ``--set``."""
+    """Parse one YAML value, such as that of ``--set``."""
     try:
         return yaml.load(text, Loader)
     except (yaml.YAMLError, ValueError) as error:
@@ -71,7 +71,7 @@ def yaml_value(text: str, source: str) -> Any:
 
 
 def to_yaml(values: Mapping[str, Any]) -> str:
-    """Nested dictionaries as YAML that ``parse`` reads back as the same values."""
+    """Write nested dictionaries as YAML that ``parse`` reads back unchanged."""
     return str(yaml.dump(plain(values), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120))
 
 
@@ -82,20 +82,18 @@ def plain(value: Any) -> Any:
 
 
 class Loader(yaml.SafeLoader):
-    """YAML 1.2 numbers (``3e-4`` is a float), and no key twice."""
+    """Loader with YAML 1.2 numbers (``3e-4`` is a float) that refuses duplicate keys."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands there twice", node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what ``Loader`` reads back as the same value."""
+    """Dumper whose output ``Loader`` reads back unchanged."""
 
 
 for _side in (Loader, _Dumper):

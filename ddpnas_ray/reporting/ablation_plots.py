@@ -1,6 +1,6 @@
-"""Figures of ablations. Scores come as fractions and are drawn in percent; standard deviations are over seeds.
+"""Figures of ablations. Scores are fractions, drawn in percent; standard deviations are over seeds.
 
-Each takes a ``title``, and most a ``measure``: the quality that is drawn, with its split. All return ``plot.png`` and
+Each takes a ``title``, and most a ``measure``: label of the score, with its split. All return ``plot.png`` and
 ``plot.svg``.
 """
 
@@ -23,17 +23,17 @@ COLOURS = (
     *("tab:brown", "tab:pink", "tab:olive", "tab:cyan", "0.4"),
 )
 MARKERS = "osD^vPX<>*"
-DECADES = 30.0  # from smallest to largest value: an axis of numbers becomes logarithmic
+DECADES = 30.0  # ratio of largest to smallest value from which an axis is logarithmic
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A setting with what it gave.
+    """A setting with its score.
 
     Args:
         x: The setting.
-        mean: Over seeds.
-        spread: Half the length of the bar; NaN of one seed.
+        mean: Mean over seeds.
+        spread: Half the length of the error bar; NaN for a single seed.
     """
 
     x: float
@@ -46,11 +46,11 @@ class Panel:
     """Quality against one key of a configuration.
 
     Args:
-        key: Its name.
+        key: The key.
         values: Its values.
-        texts: The same in words.
-        lines: Name -> for every value the scores of all searches; none where none finished.
-        random: For every value the quality of random search at the same cost, where known.
+        texts: Its values as text.
+        lines: Name -> for each value, the scores of all finished searches.
+        random: For each value, the score of random search at the same cost, if known.
     """
 
     key: str
@@ -61,16 +61,16 @@ class Panel:
 
     @property
     def is_number(self) -> bool:
-        """Whether the axis can be one of numbers."""
+        """Whether all values are numbers, so that the axis is numeric."""
         return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in self.values)
 
 
 def gridded(title: str, measure: str, panels: Sequence[Panel], note: str | None = None) -> dict[str, bytes]:
-    """Quality against the keys of a grid: a dot a search, and mean and standard deviation of every value.
+    """Plot quality against the keys of a grid: one dot per search, and mean and standard deviation of each value.
 
     Args:
-        panels: Side by side, at most three in a row.
-        note: What dots and bars are, where the names of the lines do not say it.
+        panels: Panels, at most three per row.
+        note: Legend title: the meaning of dots and bars, unless the names of the lines say it.
     """
     columns = 2 if len(panels) == 4 else min(3, len(panels))
     lines = -(-len(panels) // columns)
@@ -149,15 +149,15 @@ def swept(
     chosen: tuple[float, float] | None = None,
     chosen_label: str = "",
 ) -> dict[str, bytes]:
-    """Quality against a number that was varied; below it, where given, what that costs (Fig. 6).
+    """Plot quality, and optionally evaluations, against a varied number (Fig. 6).
 
     Args:
-        x_label: The number, with its meaning.
+        x_label: Label of the varied number.
         points: Mean and standard deviation.
-        evaluations: Cost of each point.
-        random: Quality of random search at the same cost.
-        chosen: What the paper takes, from and to.
-        chosen_label: Its name.
+        evaluations: Evaluations of each point.
+        random: Score of random search with the same evaluations.
+        chosen: The paper's choice, from and to.
+        chosen_label: Its label.
     """
     xs = [point.x for point in points]
     with drawing(7.0, 5.6 if evaluations else 4.6) as figure:
@@ -190,13 +190,13 @@ def swept(
 
 
 def compared(title: str, measure: str, groups: Sequence[tuple[str, Sequence[float]]], note: str) -> dict[str, bytes]:
-    """Every seed of each variant, with mean and standard deviation.
+    """Plot every seed of each variant, with mean and standard deviation.
 
     Args:
         groups: Name and scores.
-        note: Below the picture.
+        note: Text below the figure.
     """
-    rng = np.random.default_rng(0)  # spreads points that would hide each other
+    rng = np.random.default_rng(0)  # jitter for overlapping points
     with drawing(7.0, 1.4 + 1.0 * len(groups)) as figure:
         axes = figure.add_subplot()
         for i, (_, scores) in enumerate(groups):
@@ -206,8 +206,8 @@ def compared(title: str, measure: str, groups: Sequence[tuple[str, Sequence[floa
             size, alpha = (8, 0.35) if len(values) > 50 else (18, 0.6)
             jitter = rng.uniform(-0.26, 0.1, len(values))
             axes.scatter(values, y + jitter, s=size, alpha=alpha, c=COLOURS[i], linewidths=0)
-            deviation = values.std(ddof=1) if len(values) > 1 else 0.0
-            axes.errorbar(values.mean(), y + 0.26, xerr=deviation, c="k", marker="D", ms=5, capsize=4, lw=1.4)
+            std = values.std(ddof=1) if len(values) > 1 else 0.0
+            axes.errorbar(values.mean(), y + 0.26, xerr=std, c="k", marker="D", ms=5, capsize=4, lw=1.4)
         axes.set_yticks(range(len(groups)), [name for name, _ in reversed(groups)])
         axes.set(title=title, xlabel=f"{measure} [%]\n{note}", ylim=(-0.5, len(groups) - 0.4))
         axes.grid(alpha=0.3, axis="x")
@@ -217,11 +217,11 @@ def compared(title: str, measure: str, groups: Sequence[tuple[str, Sequence[floa
 def by_budget(
     title: str, measure: str, lines: Mapping[str, Sequence[Point]], random: Sequence[tuple[float, float]]
 ) -> dict[str, bytes]:
-    """Quality of several strategies against their evaluations; bars are standard errors of the mean.
+    """Plot the quality of strategies against their evaluations; bars are standard errors of the mean.
 
     Args:
         lines: Strategy -> points.
-        random: (evaluations, quality) of random search, exactly.
+        random: (evaluations, exact expected score) of random search.
     """
     budgets = sorted({point.x for points in lines.values() for point in points})
     step = min([b - a for a, b in pairwise(budgets)], default=1.0)
@@ -229,7 +229,7 @@ def by_budget(
         axes = figure.add_subplot()
         if random:
             xs, ys = zip(*random, strict=True)
-            label = "random search, exactly"
+            label = "random search (exact)"
             axes.plot(xs, [100 * y for y in ys], c="k", ls=":", marker="_", ms=14, label=label, zorder=1)
         for i, (name, points) in enumerate(lines.items()):
             shift = step * 0.035 * (i - (len(lines) - 1) / 2)  # bars side by side
@@ -245,13 +245,13 @@ def by_budget(
 def taus(
     title: str, lines: Mapping[str, Sequence[Point]], *, paper: float, epochs_per_round: int, networks: int
 ) -> dict[str, bytes]:
-    """Kendall's tau by epoch (Fig. 7).
+    """Plot Kendall's tau by epoch (Fig. 7).
 
     Args:
-        lines: Way to merge -> a point an epoch, mean and standard deviation.
+        lines: ``training.merge`` -> one point per epoch, mean and standard deviation.
         paper: The paper's value.
         epochs_per_round: T.
-        networks: How many were ranked.
+        networks: Number of ranked networks.
     """
     with drawing(7.5, 4.8) as figure:
         axes = figure.add_subplot()
@@ -266,7 +266,7 @@ def taus(
         for end in range(epochs_per_round, int(last), epochs_per_round):
             axes.axvline(end + 0.5, c="0.85", lw=1.0, zorder=0)
         label = f"Kendall's tau of {networks} networks:\ninherited scores (val) with the table (test)"
-        axes.set(title=title, xlabel="epochs trained (grey: a pruning)", ylabel=label)
+        axes.set(title=title, xlabel="epochs trained (grey lines: prunings)", ylabel=label)
         axes.grid(alpha=0.3, axis="y")
         axes.set_ylim(top=max(axes.get_ylim()[1], paper + 0.15))  # room for the legend
         axes.legend(frameon=False, loc="upper right", ncols=3, fontsize=9)
@@ -277,11 +277,11 @@ def taus(
 def histogram(
     title: str, measure: str, scores: FloatArray, fits: Sequence[tuple[str, float, float]], note: str
 ) -> dict[str, bytes]:
-    """Scores of networks that share an operation, with fitted normal densities (Fig. 3).
+    """Plot a histogram of scores of networks that share an operation, with fitted normal densities (Fig. 3).
 
     Args:
         scores: Fractions.
-        fits: Name, centre and deviation of each.
+        fits: Name, centre and standard deviation of each.
         note: Results of the tests.
     """
     values = 100 * scores
@@ -290,13 +290,13 @@ def histogram(
         bins = int(np.clip(len(np.histogram_bin_edges(values, "fd")) - 1, 8, 60))
         axes.hist(values, bins=bins, density=True, color="tab:blue", alpha=0.45, label=f"{len(values)} networks")
         top = axes.get_ylim()[1]
-        for i, (name, centre, deviation) in enumerate(fits):
-            if deviation > 0:
-                low, high = min(scores.min(), centre - 3 * deviation), max(scores.max(), centre + 3 * deviation)
+        for i, (name, centre, std) in enumerate(fits):
+            if std > 0:
+                low, high = min(scores.min(), centre - 3 * std), max(scores.max(), centre + 3 * std)
                 xs = np.linspace(max(0.0, low), min(1.0, high), 800)
-                density = np.exp(-0.5 * ((xs - centre) / deviation) ** 2) / (100 * deviation * math.sqrt(2 * math.pi))
+                density = np.exp(-0.5 * ((xs - centre) / std) ** 2) / (100 * std * math.sqrt(2 * math.pi))
                 top = max(top, density.max())
-                label = f"normal by {name}: {100 * centre:.2f}, {100 * deviation:.2f}"
+                label = f"normal by {name}: {100 * centre:.2f}, {100 * std:.2f}"
                 axes.plot(100 * xs, density, c=COLOURS[i + 1], ls="-:"[i], lw=2, label=label)
         axes.set(title=title, xlabel=f"{measure} [%]\n{note}", ylabel="density [1 / %]")
         axes.grid(alpha=0.3)
@@ -308,13 +308,13 @@ def histogram(
 def theta_by_round(
     title: str, edges: Sequence[str], operations: Sequence[Sequence[str]], theta_LEK: FloatArray, pruned_at_EK: Any
 ) -> dict[str, bytes]:
-    """theta of every operation of every edge by round, one small picture an edge (Fig. 4).
+    """Plot theta of every operation by round, one panel per edge (Fig. 4).
 
     Args:
-        edges: Their names.
+        edges: Names of the edges.
         operations: Candidates of each edge.
         theta_LEK: After 0, 1, ... rounds, shape (L + 1, E, K).
-        pruned_at_EK: The round, from 0, that pruned it; -1 where none did.
+        pruned_at_EK: The round, from 0, that pruned the operation; -1 if it was not pruned.
     """
     names = list(dict.fromkeys(name for row in operations for name in row))
     colour = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
@@ -343,7 +343,7 @@ def theta_by_round(
         axes = grid.flat[0]
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=5)
         handles = [axes.plot([], [], c=colour[name], lw=1.6, label=name)[0] for name in names]
-        handles += axes.plot([], [], c="0.4", marker="x", ls=":", lw=0.8, label="pruned; theta goes on")
+        handles += axes.plot([], [], c="0.4", marker="x", ls=":", lw=0.8, label="pruned; theta continues")
         figure.legend(
             handles=handles,
             loc="outside lower center",
@@ -359,13 +359,13 @@ def theta_by_round(
 def heat_maps(
     title: str, rows: Sequence[str], columns: Sequence[str], panels: Sequence[tuple[str, FloatArray, str]], hint: str
 ) -> dict[str, bytes]:
-    """Values by height and number of non-parameter operations; empty where there is no such network (Table 4).
+    """Plot values by height and number of non-parameter operations (Table 4).
 
     Args:
         rows: Heights.
         columns: Numbers of non-parameter operations.
-        panels: What, values with NaN where there are none, format of one.
-        hint: What empty fields are.
+        panels: Title, values with NaN for infeasible shapes, and number format.
+        hint: Meaning of empty fields.
     """
     from matplotlib.colors import Normalize
 
@@ -403,4 +403,4 @@ def _bars(axes: Any, points: Sequence[Point], colour: str, marker: str, label: s
     axes.errorbar(xs, means, yerr=spreads, c=colour, marker=marker, ms=5, capsize=3, lw=1.4, label=label)
 
 
-_RANDOM = "random search, as many evaluations, exactly"
+_RANDOM = "random search at equal evaluations (exact)"

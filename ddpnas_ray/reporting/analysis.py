@@ -1,4 +1,4 @@
-"""The numbers of a run's page, from the files of its directory. Axes: E edges, K candidates."""
+"""Compute the numbers of a run's page from its files. Axes: E edges, K candidates."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from ddpnas_ray.reporting.summary import spent_on
 from ddpnas_ray.spaces.target import target_text
 from ddpnas_ray.tabular.probe import tau_by_epoch
 
-COLOURS = 10  # of operations; then they repeat
-STORY_ROWS = 3500  # operations in the tables of all edges' stories
-PREFERRED = ("macs", "latency", "params")  # costs whose chart comes first
+COLOURS = 10  # of operations, reused cyclically
+STORY_ROWS = 3500  # total operations in the tables of all edges' histories
+PREFERRED = ("macs", "latency", "params")  # costs whose charts come first
 
 
 # --- the search -----------------------------------------------------------------------------------------------------
 
 
-def facts(run: RunFiles) -> list[tuple[str, str]]:
-    """What kind of search it was, and what it took."""
+def metadata(run: RunFiles) -> list[tuple[str, str]]:
+    """Describe the search and its resources."""
     result = run.result
     started = next((event["time"] for event in run.log if event["event"] == "start"), None)
     return [
@@ -46,28 +46,28 @@ def facts(run: RunFiles) -> list[tuple[str, str]]:
         ("workers", str(result["workers"])),
         *_devices(result["devices"]),
         ("started", "unknown" if started is None else time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(started))),
-        ("E[alpha] of the answer (Eq. 9)", f"{result['expectation']:.6f}"),
+        ("E[alpha] of the result architecture (Eq. 9)", f"{result['expectation']:.6f}"),
         ("fingerprint", str(result["fingerprint"])),
     ]
 
 
 def _devices(evaluations: Mapping[str, int]) -> list[tuple[str, str]]:
-    """What trained; nothing for a table."""
+    """List the kinds of device; empty for tabular searches."""
     if len(evaluations) < 2:
         return [("device", kind) for kind in evaluations]
     found = ", ".join(f"{kind} ({count} evaluations)" for kind, count in evaluations.items())
-    return [("devices", f"{len(evaluations)} kinds, so that the result may differ from one on a single kind: {found}")]
+    return [("devices", f"{len(evaluations)} kinds; a search on a single kind may give another result: {found}")]
 
 
 def score_rows(run: RunFiles) -> list[dict[str, Any]]:
-    """The score sheet, and what the search saw; every number with its split."""
+    """Return the score sheet, and the scores seen by the search; every number with its split."""
     scores = run.result["scores"]
     seen = {f"best of {scores['of']}": scores["best"], "mean of the last epoch": scores["last_epoch_mean"]}
     return [*run.result["score_sheet"], *({"what": k, "split": scores["split"], "value": v} for k, v in seen.items())]
 
 
 def environment(run: RunFiles) -> list[tuple[str, str]]:
-    """Flat, in the file's order."""
+    """Flatten ``environment.json``, in the file's order."""
     found = []
     for key, value in flat(run.environment).items():
         shown = f"{value / 2**30:.1f} GiB" if key == "memory_bytes" and value else value_text(value)
@@ -76,23 +76,23 @@ def environment(run: RunFiles) -> list[tuple[str, str]]:
 
 
 def commands(run: RunFiles) -> list[tuple[str, str]]:
-    """What repeats the run and looks at it: what each is for, and its words."""
+    """Return commands that reproduce and inspect the run, each with its purpose."""
     found: list[tuple[str, Sequence[str]]] = []
     if commit := str(run.environment.get("git_commit") or ""):
-        changed = " (its files had changes that are not in the commit)" if commit.endswith("+changes") else ""
-        found.append((f"the code that it ran with{changed}", ["git", "checkout", commit.removesuffix("+changes")]))
+        changed = " (with uncommitted changes)" if commit.endswith("+changes") else ""
+        found.append((f"check out its code{changed}", ["git", "checkout", commit.removesuffix("+changes")]))
     python = ("python", "-m")
     found += [
         (
-            "the same search; an equal seed gives an equal fingerprint on the same kind of device",
+            "repeat the search; equal seeds give equal fingerprints on the same kind of device",
             [*python, "ddpnas_ray.search", "--config", run.config_uri, "--out", "again"],
         ),
-        ("are the files what the search wrote?", [*python, "ddpnas_ray.report", run.uri, "--verify-fingerprint"]),
-        ("this run beside another", [*python, "ddpnas_ray.report", run.uri, "again", "--html", "both.html"]),
+        ("verify that the files are unchanged", [*python, "ddpnas_ray.report", run.uri, "--verify-fingerprint"]),
+        ("compare this run with another", [*python, "ddpnas_ray.report", run.uri, "again", "--html", "both.html"]),
     ]
     if "macs" in run.result["costs"] and moved(run):
         sweep = [*python, "ddpnas_ray.generate", run.uri, "--sweep", "macs=50%..100%:20"]
-        found.append(("the best networks for 20 budgets", sweep))
+        found.append(("generate the best networks for 20 budgets", sweep))
     return [(what, shlex.join(words)) for what, words in found]
 
 
@@ -100,22 +100,22 @@ def commands(run: RunFiles) -> list[tuple[str, str]]:
 
 
 def colours(space: SearchSpace) -> dict[str, int]:
-    """The colour number of every operation."""
+    """Assign a colour number to every operation."""
     names = dict.fromkeys(op.name for edge in space.edges for op in edge.candidates)
     return {name: i % COLOURS for i, name in enumerate(names)}
 
 
 def moved(run: RunFiles) -> bool:
-    """Whether the strategy holds a distribution that it moves."""
+    """Return whether the strategy updates theta."""
     uniform_EK = run.space.exists_EK / run.space.exists_EK.sum(axis=1, keepdims=True)
     return any(not np.array_equal(record.theta_EK, uniform_EK) for record in run.history)
 
 
 def edges(run: RunFiles) -> list[charts.EdgeTheta]:
-    """Theta of every edge by round."""
+    """Return theta of every edge by round."""
     colour, found = colours(run.space), []
     for e, edge in enumerate(run.space.edges):
-        count, answer = len(edge.candidates), run.result["alpha"][e]
+        count, chosen = len(edge.candidates), run.result["alpha"][e]
         theta = [np.full(count, 1 / count), *(record.theta_EK[e, :count] for record in run.history)]
         gone = [next((i for i, r in enumerate(run.history, 1) if not r.live_EK[e, k]), None) for k in range(count)]
         found.append(
@@ -126,14 +126,14 @@ def edges(run: RunFiles) -> list[charts.EdgeTheta]:
                 dashed=tuple(op.group == "non_parameter" for op in edge.candidates),
                 theta_RK=np.array(theta),
                 pruned=tuple(gone),
-                chosen=answer if edge.candidates[answer].generable else None,
+                chosen=chosen if edge.candidates[chosen].generable else None,
             )
         )
     return found
 
 
 def stories(run: RunFiles) -> list[list[RoundStory]]:
-    """Every edge's; of very long searches the last rounds alone."""
+    """Return the history of every edge; only the last rounds of very long searches."""
     keep = keep_per_group(run.config)
     found = [
         edge_story(edge.name, run.history, run.evaluations, run.space, keep, run.ledger) for edge in run.space.edges
@@ -144,7 +144,7 @@ def stories(run: RunFiles) -> list[list[RoundStory]]:
 
 
 def mistakes(run: RunFiles) -> dict[str, Any] | None:
-    """How many prunings there were, and how many of them are expected to have been of the best."""
+    """Count the prunings, and how many of them are expected to have removed the best operation; None if none."""
     pruned = [row for row in run.ledger if row.pruned is not None]
     known = [row.p_best_pruned for row in pruned if not math.isnan(row.p_best_pruned)]
     return {"pruned": len(pruned), "known": len(known), "expected": math.fsum(known)} if pruned else None
@@ -159,7 +159,7 @@ def _by_epoch(run: RunFiles) -> list[tuple[int, list[Evaluation]]]:
 
 
 def epochs(run: RunFiles) -> list[dict[str, Any]]:
-    """A row an epoch."""
+    """Return one row per epoch."""
     (_, walls_s), rows = _epoch_times(run), []
     for epoch, records in _by_epoch(run):
         finite = [row.score for row in records if math.isfinite(row.score)]
@@ -179,7 +179,7 @@ def epochs(run: RunFiles) -> list[dict[str, Any]]:
 
 
 def fairness(run: RunFiles) -> dict[str, Any]:
-    """How often every operation was trained, by edge; and by round how unevenly."""
+    """Count how often each operation was trained, by edge, and how unevenly, by round."""
     space, by_round = run.space, dict[int, Any]()
     trained = [row for row in run.evaluations if row.trained]
     for row in trained:
@@ -211,14 +211,14 @@ def fairness(run: RunFiles) -> dict[str, Any]:
 
 
 def _epoch_times(run: RunFiles) -> tuple[dict[int, float], dict[int, float]]:
-    """When the log's epochs began, in seconds since 1970, and their wall time; of one that was run again the last."""
+    """Return Unix start time and wall time of each epoch in the log; of a repeated epoch, the last."""
     events = [event for event in run.log if event["event"] == "epoch"]
     walls_s = {event["epochs_done"] - 1: float(event["epoch_s"]) for event in events}
     return {event["epochs_done"] - 1: float(event["time"]) - float(event["epoch_s"]) for event in events}, walls_s
 
 
 def work(run: RunFiles) -> dict[str, Any] | None:
-    """Who worked when; None where nothing took time."""
+    """Return the timeline of the workers and sums by worker; None if no evaluation took time."""
     if not any(row.seconds > 0 for row in run.evaluations):
         return None
     starts_s, walls_s = _epoch_times(run)
@@ -272,7 +272,7 @@ def work(run: RunFiles) -> dict[str, Any] | None:
 
 
 def generated(run: RunFiles) -> dict[str, Any] | None:
-    """The networks of all budgets, and a chart for each cost that differs; None where there are none."""
+    """Return the networks of all budgets, and a chart for each cost that varies; None without networks."""
     if not run.generated:
         return None
     own = [network for network in run.generated if network["target"] == run.result["target"]]
@@ -283,14 +283,14 @@ def generated(run: RunFiles) -> dict[str, Any] | None:
         having = [network for network in own if name in network["costs"]]
         points = [(n["costs"][name] / scale, n["expectation"], _network_text(n, name)) for n in having]
         if len({x for x, _, _ in points}) > 1:
-            label = f"E[alpha] of generated networks against {unit}; the numbers are in the table"
+            label = f"E[alpha] of generated networks against {unit}; the table has the numbers"
             axes = {"x_label": unit, "y_label": "E[alpha] (Eq. 9)"}
             figures.append((name, charts.front_chart(label, points, _front(points), **axes)))
     rows = sorted(run.generated, key=lambda network: (-network["expectation"], network["costs"].get("macs", 0)))
     return {
         "names": names,
         "rows": [dict(network) | {"notes": _notes(run, network)} for network in rows],
-        "pictures": figures,
+        "figures": figures,
         "scored": any(row.get("score") for row in rows),
         "measured": any(row.get("measured_latency_ns") for row in rows),
     }
@@ -299,9 +299,9 @@ def generated(run: RunFiles) -> dict[str, Any] | None:
 def _notes(run: RunFiles, network: Mapping[str, Any]) -> list[str]:
     notes = list(network.get("flags", ()))
     if network.get("search_fingerprint", run.result["fingerprint"]) != run.result["fingerprint"]:
-        notes.append("of another search than this run's")
+        notes.append("from another search than this run's")
     if network["target"] != run.result["target"]:
-        notes.append(f"of another target: {target_text(network['target'])}")
+        notes.append(f"for another target: {target_text(network['target'])}")
     return notes
 
 
@@ -312,7 +312,7 @@ def _network_text(network: Mapping[str, Any], name: str) -> str:
 
 
 def _front(points: Sequence[tuple[float, float, str]]) -> list[tuple[float, float]]:
-    """Those that no other has for less with at least as much."""
+    """Return the Pareto front: no other point has a lower cost and at least the same value."""
     front: list[tuple[float, float]] = []
     for x, y, _ in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or y > front[-1][1]:
@@ -321,7 +321,7 @@ def _front(points: Sequence[tuple[float, float, str]]) -> list[tuple[float, floa
 
 
 def probe(run: RunFiles) -> dict[str, Any] | None:
-    """Kendall's tau by epoch, and the networks after the last one; None where the search had no probe."""
+    """Return Kendall's tau by epoch, and the networks after the last epoch; None without a probe."""
     if not run.probe:
         return None
     last = max(row["epoch"] for row in run.probe)
@@ -339,7 +339,7 @@ def probe(run: RunFiles) -> dict[str, Any] | None:
         "epoch": last,
         "tau": tau,
         "chart": charts.lines_chart(
-            f"Kendall's tau of {n} networks by epoch; the numbers are in the table",
+            f"Kendall's tau of {n} networks by epoch; the table has the numbers",
             [charts.Line("Kendall's tau", tau)],
             x_label="epoch",
             y_label="Kendall's tau, inherited scores (val) with the table",
@@ -361,7 +361,7 @@ def probe(run: RunFiles) -> dict[str, Any] | None:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one of dotted keys."""
+    """Flatten nested dictionaries to dotted keys."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
@@ -369,10 +369,10 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def value_text(value: Any) -> str:
-    """A value of a configuration as people write it."""
+    """Format a configuration value as in YAML."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def seconds_text(value: float) -> str:
-    """A duration for people; short ones to the hundredth."""
+    """Format a duration; short ones to hundredths of a second."""
     return "unknown" if math.isnan(value) else f"{value:.2f} s" if value < 10 else duration(value)

@@ -1,7 +1,4 @@
-"""The charts of the HTML report, each from plain numbers.
-
-Axes: R rounds and the start before them, K candidates of one edge.
-"""
+"""Charts of the HTML report. Axes: R rounds, K candidates of one edge."""
 
 from __future__ import annotations
 
@@ -18,30 +15,30 @@ from ddpnas_ray.reporting.svg import (
     Point,
     around,
     dot,
+    figure,
     number,
     path,
-    picture,
     tag,
     ticks,
     whole_ticks,
 )
 
-SHOWN_POINTS = 80  # of a line
-SHOWN_BARS = 1500  # of the timeline, each with its own text
+SHOWN_POINTS = 80  # per line
+SHOWN_BARS = 1500  # of the timeline, each with a tooltip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EdgeTheta:
-    """An edge's theta by round.
+    """Theta of an edge by round.
 
     Args:
-        name: The edge.
+        name: Name of the edge.
         operations: Names of its candidates.
         colours: Their colour numbers.
-        dashed: Whether they are drawn dashed: the non-parameter group.
+        dashed: Whether each is drawn dashed: the non-parameter group.
         theta_RK: Before the first round and after each, shape (R + 1, K).
-        pruned: The round, from 1, that pruned each; None where none did.
-        chosen: The candidate of the answer; None where the answer leaves the edge out.
+        pruned: The round, from 1, that pruned each; None if it was not pruned.
+        chosen: The candidate in the result architecture; None if that leaves the edge out.
     """
 
     name: str
@@ -54,11 +51,11 @@ class EdgeTheta:
 
     @property
     def uniform(self) -> float:
-        """Where all lines begin."""
+        """Theta before the first round."""
         return 1.0 / len(self.operations)
 
     def distance_RK(self) -> FloatArray:
-        """theta less its mean over the operations that were live in the round; NaN after an operation's pruning."""
+        """Return theta minus its mean over the operations live in the round; NaN after an operation's pruning."""
         last_K = np.array([len(self.theta_RK) if gone is None else gone for gone in self.pruned])
         shown_RK = np.arange(len(self.theta_RK))[:, None] <= last_K
         theta_RK = np.where(shown_RK, self.theta_RK, np.nan)
@@ -67,32 +64,32 @@ class EdgeTheta:
 
 
 def shown_rounds(count: int) -> list[int]:
-    """Which of the R + 1 places are drawn: all, or evenly spaced ones with the first and the last."""
+    """Return the drawn indices of R + 1 points: all, or evenly spaced ones including the first and the last."""
     return [int(i) for i in np.unique(np.linspace(0, count - 1, min(count, SHOWN_POINTS)).round())]
 
 
 def theta_span(edges: Sequence[EdgeTheta]) -> Point:
-    """One scale for all edges: how far theta goes below and above its start."""
+    """Return the range of theta minus its start, shared by all edges."""
     low = min(float((edge.theta_RK - edge.uniform).min()) for edge in edges)
     high = max(float((edge.theta_RK - edge.uniform).max()) for edge in edges)
     return around(min(low, -1e-6), max(high, 1e-6), 0.08)
 
 
 def distance_span(edges: Sequence[EdgeTheta]) -> Point:
-    """One scale for all edges' ``distance_RK``."""
+    """Return the range of ``distance_RK``, shared by all edges."""
     most = max(float(np.nanmax(np.abs(edge.distance_RK()))) for edge in edges)
     return around(-max(most, 1e-9), max(most, 1e-9), 0.08)
 
 
 def theta_chart(edge: EdgeTheta, span: Point, index: int, *, large: bool, distance: bool = False) -> Markup:
-    """An edge's lines (Fig. 4): solid for the parameter group, else dashed; faint after a cross at the pruning.
+    """Draw an edge's theta (Fig. 4): solid for the parameter group, else dashed; faint after the cross of a pruning.
 
     Args:
-        edge: Its numbers.
-        span: See ``theta_span`` or ``distance_span``.
-        index: Of the edge, for the page's script.
-        large: With names at the lines' ends and labels at the axes; otherwise one of many.
-        distance: ``distance_RK`` instead of theta: by what the round decided.
+        edge: The edge.
+        span: From ``theta_span`` or ``distance_span``.
+        index: Index of the edge, for the page's script.
+        large: Whether to label lines and axes; False for a small multiple.
+        distance: Whether to draw ``distance_RK``, which decides the pruning, instead of theta.
     """
     rounds = len(edge.theta_RK) - 1
     size = (
@@ -104,7 +101,7 @@ def theta_chart(edge: EdgeTheta, span: Point, index: int, *, large: bool, distan
     y = (middle + span[0], middle + span[1])
     values_RK = edge.distance_RK() if distance else edge.theta_RK
     frame = Frame(x=(0, max(1, rounds)), y=y, **size)
-    what = "theta less the mean of the live operations" if distance else "theta"
+    what = "theta minus the mean of the live operations" if distance else "theta"
     axes = frame.axes(
         whole_ticks(0, rounds, 9 if large else 4),
         ticks(*y, 6 if large else 3),
@@ -115,9 +112,9 @@ def theta_chart(edge: EdgeTheta, span: Point, index: int, *, large: bool, distan
     label = f"{what} of edge {edge.name} by round"
     if large:
         lines.append(_end_labels(edge, values_RK, frame))
-        label += "; all values are in the tables below it"
+        label += "; the tables below have all values"
     cursor = tag("line", class_="cursor", x1=0, x2=0, y1=frame.top, y2=frame.height - frame.bottom)
-    return picture(
+    return figure(
         frame,
         label,
         axes,
@@ -131,7 +128,7 @@ def theta_chart(edge: EdgeTheta, span: Point, index: int, *, large: bool, distan
 
 
 def _front_last(edge: EdgeTheta) -> list[int]:
-    """What stayed is drawn over what went, and the answer over all."""
+    """Return the drawing order: pruned operations first, the chosen one last."""
     return sorted(range(len(edge.operations)), key=lambda k: (k == edge.chosen, edge.pruned[k] is None))
 
 
@@ -157,7 +154,7 @@ def _theta_line(edge: EdgeTheta, values_RK: FloatArray, frame: Frame, k: int) ->
 
 
 def _end_labels(edge: EdgeTheta, values_RK: FloatArray, frame: Frame) -> Markup:
-    """Names at the ends of the lines, moved apart, with a thin line to where they belong."""
+    """Draw names at the ends of the lines, spread out, each with a leader line."""
     last_K = values_RK[-1]
     ends = sorted((frame.py(float(last_K[k])), k) for k in range(len(last_K)) if not math.isnan(last_K[k]))
     gap = min(16.0, (frame.height - 10) / len(ends))
@@ -170,7 +167,7 @@ def _end_labels(edge: EdgeTheta, values_RK: FloatArray, frame: Frame) -> Markup:
         places[i] = min(places[i], places[i + 1] - gap)
     x, parts = frame.width - frame.right, []
     for (y, k), place in zip(ends, places, strict=True):
-        text = edge.operations[k] + (" (answer)" if k == edge.chosen else "")
+        text = edge.operations[k] + (" (chosen)" if k == edge.chosen else "")
         lead = tag("path", d=path([(x + 2, y), (x + 12, place)]), class_="lead")
         word = tag("text", text, x=x + 16, y=place + 4)
         kind = f"name op{edge.colours[k]}" + ("" if edge.pruned[k] is None else " gone")
@@ -180,7 +177,7 @@ def _end_labels(edge: EdgeTheta, values_RK: FloatArray, frame: Frame) -> Markup:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a chart: its name, and (x, y) with NaN where there is nothing."""
+    """A line of a chart: its name, and its points (x, y), with NaN for missing values."""
 
     name: str
     points: Sequence[Point]
@@ -196,16 +193,16 @@ def lines_chart(
     band_text: str = "",
     scatter: Sequence[tuple[float, float, str]] = (),
 ) -> Markup:
-    """Lines with a dot at every point, or none where there are very many, in the colours 0, 1, ...
+    """Draw lines in the colours 0, 1, ..., with a dot at each point unless there are too many.
 
     Args:
-        label: What it shows.
-        lines: At least one point among them, or in ``scatter``.
-        x_label: The x axis: whole numbers.
-        y_label: The y axis.
-        band: A range of y to shade.
-        band_text: What it means.
-        scatter: (x, y, text) of points without a line.
+        label: Description of the chart.
+        lines: The lines; without any point here or in ``scatter`` the chart is empty.
+        x_label: Label of the x axis, which has integer ticks.
+        y_label: Label of the y axis.
+        band: Range of y to shade.
+        band_text: Label of the band.
+        scatter: (x, y, tooltip) of points without a line.
     """
     known = [(x, y) for line in lines for x, y in line.points if math.isfinite(y)]
     known += [(x, y) for x, y, _ in scatter if math.isfinite(y)]
@@ -235,13 +232,13 @@ def lines_chart(
             dots = []
         kind = f"line op{i % 10}" + (" dashed" if i >= 10 else "")
         parts.append(tag("g", drawn, *dots, class_=kind, data_op=i))
-    return picture(frame, label, *parts, class_="lines")
+    return figure(frame, label, *parts, class_="lines")
 
 
 def front_chart(
     label: str, points: Sequence[tuple[float, float, str]], front: Sequence[Point], *, x_label: str, y_label: str
 ) -> Markup:
-    """Points, and a staircase through those that no other one beats."""
+    """Draw points, and a staircase through the Pareto front."""
     if not points:
         return Markup("")
     xs, ys = [x for x, _, _ in points], [y for _, y, _ in points]
@@ -253,7 +250,7 @@ def front_chart(
     axes = frame.axes(ticks(*frame.x, 6), ticks(*frame.y, 6), x_label=x_label, y_label=y_label)
     dots = [dot(*frame.at(x, y), text) for x, y, text in points]
     drawn = tag("path", d=path(steps)) if steps else Markup("")
-    return picture(frame, label, axes, tag("g", drawn, *dots, class_="line op0"), class_="lines")
+    return figure(frame, label, axes, tag("g", drawn, *dots, class_="line op0"), class_="lines")
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,11 +258,11 @@ class Bar:
     """One evaluation on the timeline.
 
     Args:
-        row: Whose.
-        start_s: On the search's own clock.
-        seconds: How long.
-        kind: A class of the style sheet: ``even``, ``odd`` (rounds), ``failed``.
-        text: What it was.
+        row: Index of the worker.
+        start_s: Seconds since the start of the search.
+        seconds: Duration.
+        kind: Class of the style sheet: ``even``, ``odd`` (rounds), ``failed``.
+        text: Tooltip.
     """
 
     row: int
@@ -278,13 +275,13 @@ class Bar:
 def timeline(
     rows: Sequence[str], bars: Sequence[Bar], rounds_s: Mapping[str, float], resumes_s: Sequence[float]
 ) -> Markup:
-    """Who worked when.
+    """Draw the timeline of the workers.
 
     Args:
-        rows: The workers.
-        bars: What they did.
-        rounds_s: When each round begins.
-        resumes_s: When the search went on after a stop.
+        rows: Names of the workers.
+        bars: Their evaluations.
+        rounds_s: Start of each round.
+        resumes_s: Time of each resume.
     """
     end = max(bar.start_s + bar.seconds for bar in bars)
     unit, name = (1.0, "s") if end < 180 else (60.0, "min") if end < 3 * 3600 else (3600.0, "h")
@@ -311,12 +308,12 @@ def timeline(
     for start_s in resumes_s:
         at = frame.px(start_s / unit)
         parts.append(tag("line", class_="resume", x1=at, x2=at, y1=frame.top - 4, y2=bottom))
-    label = f"what {len(rows)} worker{'s' * (len(rows) > 1)} did when; sums by worker and by epoch are in the tables"
-    return picture(frame, label, *parts, class_="timeline")
+    label = f"timeline of {len(rows)} worker{'s' * (len(rows) > 1)}; the tables have sums by worker and by epoch"
+    return figure(frame, label, *parts, class_="timeline")
 
 
 def _merged(row: int, bars: Sequence[Bar], frame: Frame, unit: float) -> Markup:
-    """A row of very many bars as one shape: what touches on the screen is one."""
+    """Draw a row of very many bars as one path, merging bars that touch on the screen."""
     y, d, at, until = number(frame.top + 26 * row + 3), "", -1.0, -1.0
     for bar in sorted((bar for bar in bars if bar.row == row), key=lambda bar: bar.start_s):
         x0, x1 = frame.px(bar.start_s / unit), frame.px((bar.start_s + bar.seconds) / unit)

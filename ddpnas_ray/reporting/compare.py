@@ -1,4 +1,4 @@
-"""Several runs side by side on one page. Axes: E edges, K candidates."""
+"""HTML page that compares several runs. Axes: E edges, K candidates."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from markupsafe import Markup
 from ddpnas_ray.core.generation.budgets import quantity
 from ddpnas_ray.core.state import entropy
 from ddpnas_ray.reporting import charts
-from ddpnas_ray.reporting.analysis import environment, facts, flat, moved, score_rows, value_text
+from ddpnas_ray.reporting.analysis import environment, flat, metadata, moved, score_rows, value_text
 from ddpnas_ray.reporting.page import render
 from ddpnas_ray.reporting.runfiles import RunFiles
 from ddpnas_ray.spaces.target import target_text
 
 
 def compare_page(runs: Sequence[RunFiles]) -> bytes:
-    """The page of several runs side by side."""
+    """Render the page that compares several runs."""
     names = _short_names([run.uri for run in runs])
     configs = [flat(run.config) for run in runs]
     keys = sorted({key for values in configs for key in values})
@@ -31,7 +31,7 @@ def compare_page(runs: Sequence[RunFiles]) -> bytes:
         runs=runs,
         title=f"{len(runs)} runs compared",
         names=names,
-        facts=_table(runs, facts),
+        metadata=_table(runs, metadata),
         sheet=[(*key, [sheet.get(key) for sheet in sheets]) for key in dict.fromkeys(k for s in sheets for k in s)],
         targets=[target_text(run.result["target"]) for run in runs],
         costs=[
@@ -47,7 +47,7 @@ def compare_page(runs: Sequence[RunFiles]) -> bytes:
 
 
 def _short_names(uris: Sequence[str]) -> list[str]:
-    """The last parts of the paths, as many as make them differ."""
+    """Return the shortest distinct path suffixes."""
     parts = [uri.rstrip("/").split("/") for uri in uris]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(p[-depth:]) for p in parts]
@@ -57,17 +57,17 @@ def _short_names(uris: Sequence[str]) -> list[str]:
 
 
 def _table(
-    runs: Sequence[RunFiles], facts_of: Callable[[RunFiles], list[tuple[str, str]]], *, differing_only: bool = False
+    runs: Sequence[RunFiles], rows_of: Callable[[RunFiles], list[tuple[str, str]]], *, differing_only: bool = False
 ) -> list[tuple[str, list[str | None]]]:
-    """Facts, a column a run."""
-    columns = [dict(facts_of(run)) for run in runs]
+    """Tabulate name-value rows, one column per run."""
+    columns = [dict(rows_of(run)) for run in runs]
     keys = dict.fromkeys(key for column in columns for key in column)
     rows = [(key, [column.get(key) for column in columns]) for key in keys]
     return [row for row in rows if len(set(row[1])) > 1] if differing_only else rows
 
 
 def _entropy(runs: Sequence[RunFiles], names: Sequence[str]) -> dict[str, Any]:
-    """By round: of what can still be drawn, and of theta over all candidates, which pruning does not touch."""
+    """Return the entropy by round: of theta among live operations, and over all candidates regardless of pruning."""
     live = [_line(run, name, pruned=False) for run, name in zip(runs, names, strict=True)]
     every = [_line(run, name, pruned=True) for run, name in zip(runs, names, strict=True)]
     rows = [
@@ -82,7 +82,7 @@ def _entropy(runs: Sequence[RunFiles], names: Sequence[str]) -> dict[str, Any]:
 
 
 def _line(run: RunFiles, name: str, *, pruned: bool) -> charts.Line:
-    """From the uniform start; nothing of a strategy that holds no theta."""
+    """Return a run's entropy from the uniform start on; empty for a strategy without theta."""
     if not moved(run):
         return charts.Line(name, ())
     exists_EK = run.space.exists_EK
@@ -92,14 +92,14 @@ def _line(run: RunFiles, name: str, *, pruned: bool) -> charts.Line:
 
 def _chart(what: str, lines: Sequence[charts.Line]) -> Markup:
     return charts.lines_chart(
-        f"entropy by round of {what}, a line a run; the numbers are in the table",
+        f"entropy by round of {what}, one line per run; the table has the numbers",
         lines,
         x_label="rounds finished",
-        y_label="entropy, as a share of a uniform choice's",
+        y_label="entropy relative to uniform",
     )
 
 
 def _agreement(runs: Sequence[RunFiles]) -> list[list[int]]:
-    """On how many edges two answers choose the same operation."""
+    """Count the edges on which two result architectures choose the same operation."""
     alphas = [run.result["alpha"] for run in runs]
     return [[sum(x == y for x, y in zip(a, b, strict=True)) for b in alphas] for a in alphas]

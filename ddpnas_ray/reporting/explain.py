@@ -1,7 +1,4 @@
-"""Why an operation went: an edge's story, round by round, from the files of a run.
-
-Axes: E edges, K candidates.
-"""
+"""Explain why operations were pruned: the history of an edge, round by round. Axes: E edges, K candidates."""
 
 from __future__ import annotations
 
@@ -24,10 +21,10 @@ class OperationRow:
 
     Args:
         operation: Its name.
-        scores: Of the architectures that used it in the round, in order.
-        utility: Their mean (Eq. 3), as it entered Eq. 4; NaN where there were none.
+        scores: Scores of the architectures that used it in the round, in order.
+        utility: Their mean (Eq. 3), as used in Eq. 4; NaN if there are none.
         momentum: V after the round (Eq. 4).
-        theta: After the round (Eq. 5).
+        theta: theta after the round (Eq. 5).
         fate: ``pruned``, ``reserved`` (may not be pruned) or empty.
     """
 
@@ -45,9 +42,9 @@ class RoundStory:
 
     Args:
         epochs: The first and the last epoch, from 0.
-        architectures: How many were scored in it.
-        operations: Those that were live in it, the likeliest first.
-        ledger: What went, by what margin, and the probabilities that it was a mistake.
+        architectures: Number of scored architectures.
+        operations: Operations live in the round, the most probable first.
+        ledger: The pruned operation, its margin, and the probabilities of a mistake.
     """
 
     epochs: tuple[int, int]
@@ -64,15 +61,15 @@ def edge_story(
     keep_per_group: int,
     rows: Sequence[LedgerRow] | None = None,
 ) -> list[RoundStory]:
-    """The rounds of an edge.
+    """Return the rounds of an edge.
 
     Args:
-        name: The edge.
+        name: Name of the edge.
         history: The run's rounds.
-        evaluations: Its records.
+        evaluations: Its evaluations.
         space: Its space.
         keep_per_group: Operations of each group that stay.
-        rows: The run's ledger, where it is known already.
+        rows: The run's ledger, if already computed.
 
     Raises:
         ConfigError: The space has no such edge.
@@ -107,12 +104,12 @@ def edge_story(
 
 
 def story_text(name: str, stories: Sequence[RoundStory]) -> str:
-    """The story for people; rounds and epochs from 1, scores as fractions of the val split."""
+    """Format the history of an edge; rounds and epochs from 1, scores as fractions of the val split."""
     lines = [f"edge {name}: {len(stories)} round{'' if len(stories) == 1 else 's'}; scores are of the val split"]
     for story in stories:
         entry, width = story.ledger, max(len(row.operation) for row in story.operations)
         first, last = story.epochs
-        noise = "" if math.isnan(entry.sigma) else f", a score's deviation {entry.sigma:.4f}"
+        noise = "" if math.isnan(entry.sigma) else f", standard deviation of a score {entry.sigma:.4f}"
         lines += ["", f"round {entry.round + 1}: epochs {first + 1}-{last + 1}, {story.architectures} scores{noise}"]
         lines.append(f"  {'operation':<{width}}  utility  momentum    theta            scores")
         for row in story.operations:
@@ -126,13 +123,13 @@ def story_text(name: str, stories: Sequence[RoundStory]) -> str:
 
 
 def verdict(entry: LedgerRow) -> str:
-    """What a round did to an edge, in words."""
+    """Describe the pruning of an edge in a round."""
     if entry.pruned is None:
         return "nothing was pruned"
-    margin = "; no other could" if math.isnan(entry.margin) else f", by {entry.margin:.2g} below the next that could"
+    margin = "the only one" if math.isnan(entry.margin) else f"{entry.margin:.2g} below the next"
     return (
-        f"{entry.pruned} was pruned: the least theta of what may go{margin}. By this round's scores: P(the two worst "
-        f"confused) {_probability(entry.p_worst_two_confused)} (Theorem 2), P(the worst is the best) "
+        f"{entry.pruned} was pruned: the smallest theta of the prunable operations, {margin}. By this round's scores: "
+        f"P(two worst confused) {_probability(entry.p_worst_two_confused)} (Theorem 2), P(pruned is best) "
         f"{_probability(entry.p_best_pruned)}"
     )
 

@@ -1,4 +1,4 @@
-"""One style for all pictures: no window, no state between them, and equal numbers give equal files."""
+"""Common style of all figures: no window, no shared state, and equal numbers give equal files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ STYLE: Any = {
 }
 
 
-def heading(what: str, *facts: str) -> str:
-    """A title: what is drawn, and below it of what, the longest last."""
-    return "\n".join([what, *textwrap.wrap(", ".join(facts), 72, max_lines=3, placeholder=" ...")])
+def heading(title: str, *details: str) -> str:
+    """Return a title with wrapped details below."""
+    return "\n".join([title, *textwrap.wrap(", ".join(details), 72, max_lines=3, placeholder=" ...")])
 
 
 @contextmanager
 def drawing(width: float, height: float) -> Iterator[Any]:
-    """A figure of so many inches; save it within the block."""
+    """Create a figure of the given size in inches; save it within the block."""
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
@@ -37,7 +37,7 @@ def drawing(width: float, height: float) -> Iterator[Any]:
 
 
 def saved(figure: Any, name: str) -> dict[str, bytes]:
-    """``name.png`` and ``name.svg``, without time and version."""
+    """Save ``name.png`` and ``name.svg``, without timestamp and version."""
     files = {}
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
         data = io.BytesIO()

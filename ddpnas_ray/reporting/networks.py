@@ -1,6 +1,6 @@
-"""Pictures of the networks that genotypes stand for: cells as graphs (Fig. 5), chains of blocks as stages.
+"""Draw the networks of genotypes: cells as graphs (Fig. 5), chains of blocks as stages.
 
-A genotype is recognised by its form, so that spaces of one's own with the same form are drawn too.
+Genotypes are recognised by their keys, so user-defined spaces with the same keys are drawn too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ddpnas_ray.reporting.svg import Frame, Point, number, picture, tag
+from ddpnas_ray.reporting.svg import Frame, Point, figure, number, tag
 
 LEFT_OUT = ("none", "zero")
 _ARCH = re.compile(r"([^|~+]+)~(\d+)")
@@ -21,7 +21,7 @@ _ARCH = re.compile(r"([^|~+]+)~(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Arc:
-    """An operation from one node to another; None only passes on."""
+    """An operation from one node to another; None is the identity."""
 
     source: int
     node: int
@@ -33,9 +33,9 @@ class Cell:
     """A graph of nodes in topological order.
 
     Args:
-        title: What it is.
-        nodes: Their names.
-        arcs: Between them, by index.
+        title: Its title.
+        nodes: Names of its nodes.
+        arcs: Its arcs, by index of the nodes.
     """
 
     title: str
@@ -43,7 +43,7 @@ class Cell:
     arcs: tuple[Arc, ...]
 
     def text(self) -> str:
-        """All of it in words."""
+        """Describe the graph in words."""
         into: dict[int, list[str]] = {}
         for arc in self.arcs:
             what = "all of" if arc.operation is None else f"{arc.operation} of"
@@ -52,7 +52,7 @@ class Cell:
 
 
 def cells(genotype: Mapping[str, Any]) -> list[Cell]:
-    """The cells of a genotype in the form of DARTS or NAS-Bench-201; none where it has another."""
+    """Return the cells of a genotype in the form of DARTS or NAS-Bench-201; empty for other forms."""
     if isinstance(genotype.get("arch_str"), str):
         return [_benchmark_cell(genotype["arch_str"])]
     names = [name for name in genotype if f"{name}_concat" in genotype]
@@ -60,23 +60,24 @@ def cells(genotype: Mapping[str, Any]) -> list[Cell]:
 
 
 def stages(genotype: Mapping[str, Any], channels: Sequence[int], strides: Sequence[int]) -> list[tuple[str, list[str]]]:
-    """Title and operations of the stages of a genotype that is a chain; none where it has another form.
+    """Return title and operations of each stage of a chain; empty for other forms.
 
     Args:
         genotype: ``{"stages": [[operation, ...], ...]}``.
-        channels: Of each stage, where known.
-        strides: Of each stage, where known.
+        channels: Channels of each stage, if known.
+        strides: Stride of each stage, if known.
     """
     found = []
     for number_, blocks in enumerate(genotype.get("stages", ())):
-        facts = [f"{channels[number_]} channels"] if number_ < len(channels) else []
-        facts += [f"stride {strides[number_]}"] if number_ < len(strides) else []
-        found.append((", ".join([f"stage {number_}", *facts]), list(map(str, blocks))))
+        title = [f"stage {number_}"]
+        title += [f"{channels[number_]} channels"] if number_ < len(channels) else []
+        title += [f"stride {strides[number_]}"] if number_ < len(strides) else []
+        found.append((", ".join(title), list(map(str, blocks))))
     return found
 
 
 def _darts_cell(name: str, pairs: Sequence[Sequence[Any]], concat: Sequence[int]) -> Cell:
-    """Two pairs a node; inputs 0 and 1 are the outputs of the two cells before."""
+    """Build a cell from two pairs per node; inputs 0 and 1 are the outputs of the two preceding cells."""
     nodes = len(pairs) // 2
     names = ("c[k-2]", "c[k-1]", *(f"node {n}" for n in range(nodes)), "c[k]")
     arcs = [Arc(int(source), 2 + i // 2, str(operation)) for i, (operation, source) in enumerate(pairs)]
@@ -98,7 +99,7 @@ def _benchmark_cell(text: str) -> Cell:
 
 # --- drawing --------------------------------------------------------------------------------------------------------
 
-BOX, NODE, BEND, GAP = 26.0, 30.0, 10.0, 10.0  # heights of what stands in a column, and the space between
+BOX, NODE, BEND, GAP = 26.0, 30.0, 10.0, 10.0  # heights of the things in a column, and the gap between them
 COLUMN_GAP = 26.0
 
 
@@ -115,11 +116,11 @@ class _Thing:
 
 
 def draw(cell: Cell, colour_of: Mapping[str, int]) -> Markup:
-    """A cell from left to right: every operation is a box on its way from one node to another.
+    """Draw a cell from left to right: each operation is a box between two nodes.
 
     Args:
         cell: The graph.
-        colour_of: The colour number of each operation.
+        colour_of: Colour number of each operation.
     """
     things, lines = _things(cell)
     columns = [[t for t in things if t.column == c] for c in range(max(t.column for t in things) + 1)]
@@ -152,11 +153,11 @@ def draw(cell: Cell, colour_of: Mapping[str, int]) -> Markup:
             continue
         parts.append(tag("g", rect, tag("text", t.text, x=x, y=y + 4, text_anchor="middle")))
     size = f"width:{number(width)}px;max-width:100%;min-width:{number(0.8 * width)}px"
-    return picture(frame, f"{cell.title}: {cell.text()}", *parts, class_="cell", style=size)
+    return figure(frame, f"{cell.title}: {cell.text()}", *parts, class_="cell", style=size)
 
 
 def _things(cell: Cell) -> tuple[list[_Thing], list[tuple[str | None, list[_Thing]]]]:
-    """What is drawn, and the lines between: each passes through everything in its list."""
+    """Return the things to draw, and the lines, each through all things of its list."""
     column = [0] * len(cell.nodes)
     for arc in sorted(cell.arcs, key=lambda arc: arc.node):
         column[arc.node] = max(column[arc.node], column[arc.source] + 2)
@@ -193,7 +194,7 @@ def _neighbours(things: Sequence[_Thing], lines: Sequence[tuple[str | None, list
 
 
 def _order(columns: list[list[_Thing]], near: Near) -> None:
-    """Fewer crossings: every column by the mean place of its neighbours in the column before, then after."""
+    """Reduce crossings: sort each column by the mean position of its neighbours on the left, then on the right."""
     for turn in range(12):
         forward = turn % 2 == 0
         for column in columns if forward else reversed(columns):
@@ -207,7 +208,7 @@ def _order(columns: list[list[_Thing]], near: Near) -> None:
 
 
 def _stack(column: Sequence[_Thing]) -> None:
-    """One below the other, around zero."""
+    """Stack the things of a column, centred on zero."""
     y = -(sum(t.height for t in column) + GAP * (len(column) - 1)) / 2
     for t in column:
         t.y = y + t.height / 2
@@ -215,7 +216,7 @@ def _stack(column: Sequence[_Thing]) -> None:
 
 
 def _settle(columns: Sequence[Sequence[_Thing]], near: Near) -> None:
-    """Straighter lines: everything moves towards its neighbours, as far as its column leaves room."""
+    """Straighten lines: move each thing towards its neighbours, as far as its column allows."""
     for _ in range(30):
         for column in columns:
             wish = [sum(o.y for o in near[id(t)]) / max(1, len(near[id(t)])) for t in column]
@@ -230,13 +231,13 @@ def _settle(columns: Sequence[Sequence[_Thing]], near: Near) -> None:
 
 
 def _passing(thing: _Thing, centre: Point, column_width: float) -> tuple[Point, Point]:
-    """Where a line enters and leaves: at the sides of a thing; past a column of others on the level."""
+    """Return where a line enters and leaves a thing; a bend is as wide as its column."""
     half = (column_width if thing.kind == "bend" else thing.width) / 2
     return (centre[0] - half, centre[1]), (centre[0] + half, centre[1])
 
 
 def _curve(points: Sequence[Point]) -> str:
-    """Through all points, level at each."""
+    """Return a smooth path through all points, horizontal at each."""
     d = f"M{number(points[0][0])} {number(points[0][1])}"
     for (x0, y0), (x1, y1) in pairwise(points):
         middle = number((x0 + x1) / 2)

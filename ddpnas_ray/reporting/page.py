@@ -1,7 +1,7 @@
-"""The HTML report of a run: one self-contained page from the files of its directory.
+"""HTML report of a run: one self-contained page from the files of its directory.
 
-Nothing is loaded from anywhere: styles, script and charts are in the page, and its content policy forbids the rest.
-Equal files give equal pages.
+Styles, script and charts are inline, and the page's content policy forbids loading anything else. Equal files give
+equal pages.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from ddpnas_ray.spaces.target import target_text
 
 LEDGER_ROWS = 3000
 SCATTER_POINTS = 2000
-EPOCH_ROWS = 1000  # of tables by epoch and by round
+EPOCH_ROWS = 1000  # rows of tables by epoch and by round
 
 
 def run_page(run: RunFiles) -> bytes:
-    """The page of one run."""
+    """Render the page of one run."""
     colours, edges, epochs = analysis.colours(run.space), analysis.edges(run), analysis.epochs(run)
     groups = {op.name: op.group for edge in run.space.edges for op in edge.candidates}
     has_theta = analysis.moved(run)
@@ -40,9 +40,9 @@ def run_page(run: RunFiles) -> bytes:
         {"theta": _theta_data(edges, len(run.history)) if has_theta else None},
         run=run,
         title=run.title,
-        facts=analysis.facts(run),
+        metadata=analysis.metadata(run),
         scores=analysis.score_rows(run),
-        headline=next((row for row in run.result["score_sheet"] if row["what"] != INHERITED), None),
+        headline=next((row for row in run.result["score_sheet"] if row["what"] not in INHERITED), None),
         inherited=" ".join(line.strip() for line in inherited_text(run.result)),
         sure=[line.strip() for line in how_sure(run.result)],
         stability=(run.result.get("confidence") or {}).get("resampling"),
@@ -76,12 +76,12 @@ def run_page(run: RunFiles) -> bytes:
 
 
 def render(template: str, data: Mapping[str, Any], **values: Any) -> bytes:
-    """A page from one of the templates.
+    """Render a template.
 
     Args:
-        template: Its file in ``templates/``.
-        data: What the page's script needs, plain JSON.
-        values: What the template shows. Strings are escaped, markup is not.
+        template: File in ``templates/``.
+        data: Data of the page's script, plain JSON.
+        values: Variables of the template. Strings are escaped, markup is not.
     """
     loader = PackageLoader("ddpnas_ray.reporting")
     page = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -110,7 +110,7 @@ def render(template: str, data: Mapping[str, Any], **values: Any) -> bytes:
 
 
 def _chain(run: RunFiles) -> tuple[Sequence[int], Sequence[int]]:
-    """Channels and strides of the stages of a chain, where the configuration says them."""
+    """Return channels and strides of a chain's stages, as configured; empty if not."""
     widths, strides = setting(run.config, "space.widths"), setting(run.config, "space.strides")
     if not isinstance(widths, list) or not isinstance(strides, list):
         return (), ()
@@ -118,7 +118,7 @@ def _chain(run: RunFiles) -> tuple[Sequence[int], Sequence[int]]:
 
 
 def _theta_data(edges: Sequence[charts.EdgeTheta], rounds: int) -> dict[str, Any]:
-    """What the script shows beside a pointer."""
+    """Return the data of the page's tooltips."""
     shown = charts.shown_rounds(rounds + 1)
     return {
         "rounds": shown,
@@ -136,7 +136,7 @@ def _theta_data(edges: Sequence[charts.EdgeTheta], rounds: int) -> dict[str, Any
 
 
 def _drawn(edges: Sequence[charts.EdgeTheta]) -> list[dict[str, Any]]:
-    """Every edge with its charts: theta, and its distance from the mean; each small and large."""
+    """Draw each edge's charts: theta, and its distance from the mean; each small and large."""
     spans = {False: charts.theta_span(edges), True: charts.distance_span(edges)}
     found = []
     for e, edge in enumerate(edges):
@@ -150,21 +150,21 @@ def _drawn(edges: Sequence[charts.EdgeTheta]) -> list[dict[str, Any]]:
 
 
 def _progress(run: RunFiles, rows: Sequence[Mapping[str, Any]]) -> Markup:
-    """Scores by epoch."""
+    """Draw the scores by epoch."""
     best, so_far = -math.inf, []
     for row in rows:
         best = max(best, row["best"]) if math.isfinite(row["best"]) else best
         so_far.append((float(row["epoch"]), best))
     splits = " and ".join(sorted({row.split for row in run.evaluations}))
     lines = [charts.Line("best so far", so_far)]
-    if len(run.evaluations) > len(rows):  # else one architecture an epoch: the mean is the score
+    if len(run.evaluations) > len(rows):  # else one architecture per epoch: the mean is the score
         lines.append(charts.Line("mean of the epoch", [(float(row["epoch"]), row["mean"]) for row in rows]))
     points = [
         (row.epoch + 1.0, row.score, f"epoch {row.epoch + 1}, architecture {row.architecture}: {row.score:.4f}")
         for row in run.evaluations
     ]
     return charts.lines_chart(
-        f"scores of the {splits} split by epoch; the numbers are in the table by epoch",
+        f"scores of the {splits} split by epoch; the table by epoch has the numbers",
         lines,
         x_label="epoch",
         y_label=f"score ({splits} split)",
@@ -178,5 +178,5 @@ def _score_list(scores: Sequence[float]) -> str:
 
 
 def _fixed(value: float | None, digits: int = 4) -> str:
-    """A number with so many decimals; what is not known says so."""
+    """Format a number with the given decimals; None is "not defined" and NaN "unknown"."""
     return "not defined" if value is None else "unknown" if math.isnan(value) else f"{value:.{digits}f}"

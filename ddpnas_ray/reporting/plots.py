@@ -1,4 +1,4 @@
-"""Pictures of generated networks: E[alpha] against a cost."""
+"""Figure of generated networks: E[alpha] against a cost."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Points = Sequence[tuple[float, float]]
 def pareto(
     title: str, cost_label: str, front: Points, sampled: Points, networks: Sequence[tuple[float, float, str]]
 ) -> dict[str, bytes]:
-    """The exact front, random architectures for scale, and the generated networks.
+    """Plot the exact Pareto front, random architectures for scale, and the generated networks.
 
     Args:
-        title: Above the picture.
-        cost_label: Name of the cost, with its unit where it has one.
+        title: Title of the figure.
+        cost_label: Name of the cost, with its unit if any.
         front: (cost, E[alpha]) of the best networks, by cost.
-        sampled: The same of random architectures.
-        networks: (cost, E[alpha], label) of the generated ones.
+        sampled: (cost, E[alpha]) of random architectures.
+        networks: (cost, E[alpha], label) of the generated networks.
 
     Returns:
         ``pareto.png`` and ``pareto.svg``.

@@ -1,4 +1,4 @@
-"""The files of a finished run, read for reports."""
+"""Read the files of a finished run for reports."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ RESULT_KEYS = ("space", "seed", "strategy", "genotype", "alpha", "expectation", 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFiles:
-    """A finished run, read.
+    """Content of a finished run.
 
     Args:
-        uri: Where it lies, as the user typed it.
-        config_uri: Where ``config.yaml`` lies.
-        config_text: What it says.
-        config: The same as dictionaries, whatever their keys.
+        uri: Run directory, as the user typed it.
+        config_uri: Path or URI of ``config.yaml``.
+        config_text: Its text.
+        config: Its content as dictionaries, with keys unchecked.
         result: ``result.json``.
-        space: What was searched.
+        space: The search space.
         history: Its rounds.
-        evaluations: Its records.
-        ledger: A row a round and edge.
-        environment: ``environment.json``; empty where there is none.
+        evaluations: Its evaluations.
+        ledger: One row per round and edge.
+        environment: ``environment.json``; empty if missing.
         log: The events of ``log.jsonl``.
         probe: Rows of ``probe.parquet``.
         generated: The ``genotype.json`` of every budget.
-        notes: Warnings of the search, and what could not be read.
+        notes: Warnings of the search, and files that cannot be read.
     """
 
     uri: str
@@ -65,7 +65,7 @@ class RunFiles:
 
 
 def setting(config: Mapping[str, Any], key: str) -> Any:
-    """A dotted key of a configuration; None where it is absent."""
+    """Return the value of a dotted key of a configuration; None if absent."""
     value: Any = config
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
@@ -73,22 +73,22 @@ def setting(config: Mapping[str, Any], key: str) -> Any:
 
 
 def keep_per_group(config: Mapping[str, Any]) -> int:
-    """Operations of each group that stay."""
+    """Return ``pruning.keep_per_group`` of a configuration, 1 if absent."""
     value = setting(config, "pruning.keep_per_group")
     return value if isinstance(value, int) else 1
 
 
 def read_run(folder: Folder, config: Mapping[str, Any], space: SearchSpace, notes: Sequence[str]) -> RunFiles:
-    """Read everything the page shows. What only adds to it may be missing, and is noted where it cannot be read.
+    """Read everything the page shows. Optional files may be missing; those that cannot be read are noted.
 
     Args:
         folder: The run directory.
         config: Its configuration as dictionaries.
-        space: Its space, with a gate that works.
-        notes: What is known not to be right already.
+        space: Its space, with a callable gate.
+        notes: Notes so far.
 
     Raises:
-        RunDirError: It has not finished, or a file that a page needs is missing or damaged.
+        RunDirError: It has not finished, or a required file is missing or damaged.
     """
     result = read_result(folder)
     if missing := [key for key in RESULT_KEYS if key not in result]:
@@ -127,7 +127,7 @@ def read_run(folder: Folder, config: Mapping[str, Any], space: SearchSpace, note
 
 
 def read_records(folder: Folder, space: SearchSpace) -> tuple[tuple[RoundRecord, ...], tuple[Evaluation, ...]]:
-    """The rounds of a run, and its evaluations.
+    """Read the rounds and the evaluations of a run.
 
     Raises:
         RunDirError: One of the two files is missing or damaged.
@@ -139,7 +139,7 @@ def read_records(folder: Folder, space: SearchSpace) -> tuple[tuple[RoundRecord,
 def _evaluations(data: bytes, space: SearchSpace) -> tuple[Evaluation, ...]:
     rows = read_evaluations(data)
     if not rows or any(len(row.alpha_E) != len(space.edges) for row in rows):
-        raise ValueError("it has no rows, or they are of another space than space.json")
+        raise ValueError("it has no rows, or rows of another space than space.json")
     return rows
 
 

@@ -1,4 +1,4 @@
-"""A finished run in a few lines of text."""
+"""Summary of a finished run in a few lines of text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ddpnas_ray.spaces.target import target_text
 
 
 def summary(result: Mapping[str, Any], out: str) -> str:
-    """Genotype, costs and scores of ``result.json``, each number with its split or target."""
+    """Summarise ``result.json``: genotype, costs and scores, each number with its split or target."""
     target, scores = result["target"], result["scores"]
     lines = [f"  {key}: {json.dumps(value)}" for key, value in result["genotype"].items()]
     costs = ", ".join(f"{value:,} {name}" for name, value in result["costs"].items())
@@ -23,7 +23,7 @@ def summary(result: Mapping[str, Any], out: str) -> str:
             f"costs of the target network ({target_text(target)}): {costs}",
             f"scores of {scores['of']}, {scores['split']} split: best {scores['best']:.4f}, "
             f"mean of the last epoch {scores['last_epoch_mean']:.4f}",
-            *_sheet([row for row in result.get("score_sheet", ()) if row["what"] != INHERITED]),
+            *_sheet([row for row in result.get("score_sheet", ()) if row["what"] not in INHERITED]),
             *inherited_text(result),
             f"{result['architecture_epochs']} {spent_on(result)} in {result['rounds'] or result['epochs']} "
             f"{'rounds' if result['rounds'] else 'epochs'}, "
@@ -38,7 +38,7 @@ def summary(result: Mapping[str, Any], out: str) -> str:
 
 
 def _sheet(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The score sheet, each number with its split."""
+    """Format the score sheet, each number with its split."""
     if not rows:
         return []
     width = max(len(row["what"]) for row in rows)
@@ -49,15 +49,15 @@ def _sheet(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _devices(evaluations: Mapping[str, int]) -> list[str]:
-    """What trained, with a warning where there were several kinds; nothing for a table."""
+    """List the kinds of device, with a warning if there are several; empty for tabular searches."""
     if len(evaluations) < 2:
         return [f"device {kind}" for kind in evaluations]
     return [
-        f"{len(evaluations)} kinds of device: the result may differ from that of a search on one kind",
+        f"{len(evaluations)} kinds of device: a search on a single kind may give another result",
         *(f"  {kind}: {count} evaluations" for kind, count in evaluations.items()),
     ]
 
 
 def spent_on(result: Mapping[str, Any]) -> str:
-    """Unit of what was spent: training makes an evaluation an architecture-epoch."""
+    """Return the unit of evaluations: ``architecture-epochs`` if they trained."""
     return "evaluations" if result["scores"]["of"].endswith("from the table") else "architecture-epochs"

@@ -1,7 +1,7 @@
-"""Charts as inline SVG: elements that escape what they hold, axes, and lines.
+"""Inline SVG charts: escaped elements, axes and lines.
 
-A page with a plotting library inlined would weigh megabytes; these charts are a few kilobytes each, follow the page's
-colours in dark and light, and print.
+An inlined plotting library would add megabytes to a page; these charts take a few kilobytes each, follow its dark and
+light colours, and print.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Point = tuple[float, float]
 
 
 def tag(name: str, *children: object, **attributes: object) -> Markup:
-    """One element. Children and values are escaped unless they are markup; attributes that are None are left out.
+    """Create an element. Children and values are escaped unless they are markup; None attributes are omitted.
 
     Example:
         >>> tag("text", "a < b", class_="label", text_anchor="end", x=1.5)
@@ -33,18 +33,18 @@ def tag(name: str, *children: object, **attributes: object) -> Markup:
 
 
 def number(value: float) -> str:
-    """A coordinate in as few characters as its two decimals allow."""
+    """Format a coordinate with at most two decimals."""
     text = f"{value:.2f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
 
 
 def path(points: Sequence[Point]) -> str:
-    """Straight lines through points, as the attribute ``d``."""
+    """Return straight lines through points, as the attribute ``d``."""
     return "M" + "L".join(f"{number(x)} {number(y)}" for x, y in points) if points else ""
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
-    """At most ``count`` round numbers within a range.
+    """Return at most ``count`` round numbers within a range.
 
     Example:
         >>> ticks(0.13, 0.19, 4)
@@ -57,16 +57,16 @@ def ticks(low: float, high: float, count: int) -> list[float]:
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
         if last - first < count:
             return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
-    raise AssertionError("a step of fifty times the power always fits")
+    raise AssertionError("unreachable: a step of fifty times the power fits")
 
 
 def whole_ticks(low: int, high: int, count: int) -> list[float]:
-    """At most ``count`` whole numbers within a range."""
+    """Return at most ``count`` integers within a range."""
     return [t for t in ticks(low, high, count) if t == int(t)] or [float(low)]
 
 
 def tick_text(value: float) -> str:
-    """A number at an axis."""
+    """Format the label of a tick."""
     if value == 0 or 1e-4 <= abs(value) < 1e5:
         return f"{value:.6g}"
     for factor, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -76,24 +76,24 @@ def tick_text(value: float) -> str:
 
 
 def around(low: float, high: float, share: float = 0.06) -> Point:
-    """A range with some space on both sides."""
+    """Return a range with a margin on both sides."""
     margin = share * (high - low) or abs(low) * share or share
     return low - margin, high + margin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """Where a chart's data lie within its picture.
+    """Plot area of a figure.
 
     Args:
-        width: Of the picture.
-        height: Of the picture.
-        left: Space for the labels of the y axis.
-        right: Space on the right.
-        top: Space above.
-        bottom: Space for the labels of the x axis.
-        x: The range shown.
-        y: The range shown.
+        width: Width of the figure.
+        height: Height of the figure.
+        left: Left margin, for the labels of the y axis.
+        right: Right margin.
+        top: Top margin.
+        bottom: Bottom margin, for the labels of the x axis.
+        x: Range of the x axis.
+        y: Range of the y axis.
     """
 
     width: float = 640.0
@@ -106,21 +106,21 @@ class Frame:
     y: Point
 
     def px(self, x: float) -> float:
-        """The horizontal place of a value."""
+        """Return the horizontal position of a value."""
         low, high = self.x
         return self.left + (x - low) / ((high - low) or 1.0) * (self.width - self.left - self.right)
 
     def py(self, y: float) -> float:
-        """The vertical place of a value."""
+        """Return the vertical position of a value."""
         low, high = self.y
         return self.height - self.bottom - (y - low) / ((high - low) or 1.0) * (self.height - self.top - self.bottom)
 
     def at(self, x: float, y: float) -> Point:
-        """The place of a point."""
+        """Return the position of a point."""
         return self.px(x), self.py(y)
 
     def axes(self, xs: Sequence[float], ys: Sequence[float], *, x_label: str = "", y_label: str = "") -> Markup:
-        """Grid lines at the ticks, their numbers, and what the axes are."""
+        """Draw grid lines, tick labels and axis labels."""
         bottom, right = self.height - self.bottom, self.width - self.right
         parts = []
         for y in ys:
@@ -140,14 +140,14 @@ class Frame:
         return Markup("").join(parts)
 
 
-def picture(frame: Frame, label: str, *children: object, **attributes: object) -> Markup:
-    """The element around a chart; ``label`` tells what it shows to those who do not see it."""
+def figure(frame: Frame, label: str, *children: object, **attributes: object) -> Markup:
+    """Create the element of a chart; ``label`` describes it to screen readers."""
     box = f"0 0 {number(frame.width)} {number(frame.height)}"
     return tag("svg", *children, viewBox=box, role="img", aria_label=label, **attributes)
 
 
 def dot(x: float, y: float, text: str, class_: str = "") -> Markup:
-    """A point that tells its numbers when a pointer is near."""
+    """Draw a point with a tooltip."""
     return tag("circle", class_=f"dot {class_}".strip(), cx=x, cy=y, r=3.5, data_tip=text)
 
 

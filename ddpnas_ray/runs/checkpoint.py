@@ -1,4 +1,4 @@
-"""Save and restore a search: one folder an epoch, sealed by the SHA-256 of each of its files. No pickle."""
+"""Save and restore a search: one folder per epoch, sealed with the SHA-256 of each of its files. No pickle."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _HISTORY = ("theta_EK", "utility_EK", "momentum_EK", "live_EK", "pruned_at_EK")
 
 
 def save(checkpoints: Folder, state: SearchState, tensors: Mapping[str, Float32Array]) -> None:
-    """Write ``ckpt-<epochs finished>`` and drop the oldest beyond three.
+    """Write ``ckpt-<epochs finished>`` and keep the three latest.
 
-    ``DONE`` comes last and names the SHA-256 of every file: one without it, or that disagrees with it, does not count.
+    ``DONE``, written last, holds the SHA-256 of every file; a checkpoint without it, or not matching it, is invalid.
 
     Args:
         checkpoints: The folder of all checkpoints.
-        state: The strategy's state.
+        state: State of the search.
         tensors: The shared weights by name.
 
     Raises:
@@ -41,7 +41,7 @@ def save(checkpoints: Folder, state: SearchState, tensors: Mapping[str, Float32A
     """
     folder = checkpoints / f"ckpt-{state.epoch}"
     if checkpoints.has(f"ckpt-{state.epoch}"):
-        folder.delete()  # a damaged one of an earlier attempt
+        folder.delete()  # damaged, from an earlier attempt
     folder.make()
     arrays: dict[str, npt.NDArray[np.generic]] = {f"weights/{name}": tensor for name, tensor in tensors.items()}
     arrays |= {f"state/{name}": getattr(state, name) for name in _STATE}
@@ -56,16 +56,16 @@ def save(checkpoints: Folder, state: SearchState, tensors: Mapping[str, Float32A
         folder.write(name, data)
     folder.write("DONE", json_file({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}))
     epochs = _epochs(checkpoints)
-    later = [epoch for epoch in epochs if epoch > state.epoch]  # damaged ones that a resume fell back from
+    later = [epoch for epoch in epochs if epoch > state.epoch]  # damaged: a resume fell back from them
     for epoch in later + [epoch for epoch in epochs if epoch <= state.epoch][KEPT:]:
         (checkpoints / f"ckpt-{epoch}").delete()
 
 
 def restore(checkpoints: Folder) -> tuple[SearchState, dict[str, Float32Array]] | None:
-    """The newest checkpoint whose files agree with its DONE; a damaged one falls back to the one before, saying so.
+    """Restore the latest valid checkpoint; warns about each damaged one and falls back to the previous.
 
     Returns:
-        The state and the weights; None where no epoch was ever saved.
+        The state and the weights; None if there is no valid checkpoint.
     """
     epochs = _epochs(checkpoints)
     for epoch in epochs:
@@ -73,27 +73,27 @@ def restore(checkpoints: Folder) -> tuple[SearchState, dict[str, Float32Array]] 
         try:
             return _read(folder)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
-            then = "the search starts over" if epoch == epochs[-1] else "falling back to the one before"
+            then = "the search starts over" if epoch == epochs[-1] else "falling back to the previous one"
             log.warning("%s is damaged (%s): %s", folder.uri, error, then)
     return None
 
 
 def newest_epoch(checkpoints: Folder) -> int:
-    """Epochs finished in the newest sealed checkpoint, 0 where there is none; its files are not verified."""
+    """Return the epochs finished in the latest sealed checkpoint, 0 if there is none; does not verify its files."""
     sealed = [epoch for epoch in _epochs(checkpoints) if (checkpoints / f"ckpt-{epoch}").has("DONE")]
     return max(sealed, default=0)
 
 
 def _read(folder: Folder) -> tuple[SearchState, dict[str, Float32Array]]:
     if not folder.has("DONE"):
-        raise ValueError("it was not finished")
+        raise ValueError("it is incomplete")
     digests, files = json.loads(folder.read("DONE")), {}
     if not isinstance(digests, dict):
         raise ValueError("DONE names no files")
     for name, digest in digests.items():
         files[name] = folder.read(name)
         if hashlib.sha256(files[name]).hexdigest() != digest:
-            raise ValueError(f"{name} does not have the SHA-256 that DONE names")
+            raise ValueError(f"{name} does not match its SHA-256 in DONE")
     scalars = json.loads(files["state.json"])
     arrays = load_tensors(files["arrays.safetensors"])
     rounds = sorted({int(name.split("/")[1]) for name in arrays if name.startswith("history/")})
@@ -108,6 +108,6 @@ def _read(folder: Folder) -> tuple[SearchState, dict[str, Float32Array]]:
 
 
 def _epochs(checkpoints: Folder) -> list[int]:
-    """Epochs of all checkpoint folders, newest first."""
+    """Return the epochs of all checkpoint folders, latest first."""
     names = [name.removeprefix("ckpt-") for name in checkpoints.names() if name.startswith("ckpt-")]
     return sorted((int(name) for name in names if name.isdigit()), reverse=True)

@@ -1,6 +1,6 @@
-"""A run directory: how it appears, who may not start one where, and how its files are read back.
+"""Create, find and read run directories.
 
-A run directory stands alone: ``report`` and ``generate`` need nothing else. Neither torch nor ray is imported here.
+A run directory is self-contained: ``report`` and ``generate`` need nothing else. Imports neither torch nor ray.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from ddpnas_ray.core.errors import RunDirError
 from ddpnas_ray.storage.folder import Folder, writing
 
 T = TypeVar("T")
-_REWRITE = "delete result.json, and --resume writes it and the tables again from the last checkpoint"
+_REWRITE = "delete result.json, and --resume rewrites it and the tables from the latest checkpoint"
 
 
 def create_run(out: str, files: Mapping[str, bytes]) -> Folder:
-    """Make a new run directory that appears whole, by rename.
+    """Create a new run directory atomically, by rename.
 
     Args:
-        out: Where: absent, or an empty folder.
-        files: Its first files; in a folder that was there already the last of them makes it a run.
+        out: Path that does not exist, or an empty folder.
+        files: Initial files; in an existing folder, the last one makes it a run.
 
     Raises:
         RunDirError: It exists and is not empty, or cannot be written.
@@ -53,7 +53,7 @@ def create_run(out: str, files: Mapping[str, bytes]) -> Folder:
 
 
 def _fill(folder: Folder, files: Mapping[str, bytes]) -> None:
-    """All of the files or none, in a folder that stays: it may be a mount point, or where the user is."""
+    """Write all files or none to an existing folder, which may be a mount point or the working directory."""
     written: list[str] = []
     try:
         for name, data in files.items():
@@ -66,13 +66,13 @@ def _fill(folder: Folder, files: Mapping[str, bytes]) -> None:
 
 
 def free_name(name: str) -> str:
-    """``name``, or ``name-2``, ``name-3``, ... where something lies there already."""
+    """Return ``name``, or the first of ``name-2``, ``name-3``, ... that does not exist."""
     candidates = (name, *(f"{name}-{n}" for n in range(2, 10_000)))
     return next(candidate for candidate in candidates if not Path(candidate).exists())
 
 
 def refuse_existing(folder: Folder) -> None:
-    """Raise where a new run would meet somebody's files.
+    """Refuse to create a run over existing files.
 
     Raises:
         RunDirError: The folder is not empty, or a file of that name exists.
@@ -81,64 +81,62 @@ def refuse_existing(folder: Folder) -> None:
         raise RunDirError(f"{folder.uri}: is a file; --out needs a new folder")
     if names := folder.names():
         what = "run" if "config.yaml" in names else "sweep"
-        way_out = f"add --resume to go on with that {what}, or choose another --out"
+        hint = f"add --resume to resume that {what}, or choose another --out"
         raise RunDirError(
             f"{folder.uri}: exists and is not empty ({len(names)} entries, such as {names[0]}); "
-            + (way_out if {"config.yaml", "sweep.yaml"} & set(names) else "choose another --out")
+            + (hint if {"config.yaml", "sweep.yaml"} & set(names) else "choose another --out")
         )
 
 
 def existing_run(out: str) -> Folder:
-    """The folder of a run that was started.
+    """Open the directory of an existing run.
 
     Raises:
         RunDirError: There is no run.
     """
     folder = Folder.open(out)
     if not folder.has("config.yaml"):
-        raise RunDirError(
-            f"{out}: is no run directory (no config.yaml there); give the folder that search wrote with --out"
-        )
+        raise RunDirError(f"{out}: is not a run directory (no config.yaml in it); give the --out of a search")
     return folder
 
 
 def refuse_other_data(folder: Folder, digest: str) -> None:
-    """Raise where data are not those that a run was started with.
+    """Refuse data other than the run's.
 
     Args:
         folder: The run directory.
-        digest: SHA-256 of the data at hand.
+        digest: SHA-256 of the data.
 
     Raises:
-        RunDirError: They are others.
+        RunDirError: The data differ.
     """
     before = parsed(folder, "environment.json", lambda data: str(json.loads(data)["data_digest"]))
     if before != digest:
         raise RunDirError(
-            f"{folder.uri}: the data are not those that the run was started with (SHA-256 {digest[:12]}, "
-            f"then {before[:12]}); point data.path or evaluation.table to them, or start a new run with another --out"
+            f"{folder.uri}: the data differ from those of the run (SHA-256 {digest[:12]}, then {before[:12]}); point "
+            "data.path or evaluation.table to the original data, or start a new run with another --out"
         )
 
 
 def read_result(folder: Folder) -> dict[str, Any]:
-    """``result.json`` of a finished run.
+    """Read ``result.json`` of a finished run.
 
     Raises:
         RunDirError: The run has not finished, or the file is damaged.
     """
     if not folder.has("result.json"):
         raise RunDirError(
-            f"{folder.uri}: this run has not finished; go on with: "
+            f"{folder.uri}: the run has not finished; resume with: "
             f"python -m ddpnas_ray.search --out {shlex.quote(folder.uri)} --resume"
         )
     result: dict[str, Any] = parsed(folder, "result.json", json.loads)
     if not isinstance(result, dict) or "fingerprint" not in result:
-        raise RunDirError(f"{folder.uri}: result.json is no result of a search; {_REWRITE}")
+        raise RunDirError(f"{folder.uri}: result.json is not the result of a search; {_REWRITE}")
     return result
 
 
 def parsed(folder: Folder, name: str, parse: Callable[[bytes], T]) -> T:
-    """A file of a run, parsed.
+    """Read and parse a file of a run.
 
     Raises:
         RunDirError: It is missing or damaged.
@@ -148,9 +146,9 @@ def parsed(folder: Folder, name: str, parse: Callable[[bytes], T]) -> T:
     except FileNotFoundError:
         reason = "no such file"
     except KeyError as error:
-        reason = f"it knows no {error}"
+        reason = f"it has no {error}"
     except (OSError, ValueError, TypeError, pa.ArrowException, SafetensorError) as error:
         reason = str(error)
     written_at_the_end = ("theta.parquet", "evaluations.parquet", "weights.safetensors", "result.json")
-    way_out = _REWRITE if name in written_at_the_end else "copy it from a backup, or start a new run with another --out"
-    raise RunDirError(f"{folder.uri}: {name} cannot be read: {reason}; {way_out}")
+    hint = _REWRITE if name in written_at_the_end else "restore it from a backup, or start a new run with another --out"
+    raise RunDirError(f"{folder.uri}: {name} cannot be read: {reason}; {hint}")

@@ -13,12 +13,12 @@ from ddpnas_ray import __version__
 
 
 def environment(seed: int, data_digest: str) -> dict[str, Any]:
-    """The content of a new run's ``environment.json``."""
+    """Return the content of a new run's ``environment.json``."""
     return machine() | {"seed": seed, "data_digest": data_digest}
 
 
 def machine() -> dict[str, Any]:
-    """Versions, hardware and commit of this machine."""
+    """Return versions, hardware and commit of this machine."""
     import psutil
 
     packages = ("numpy", "torch", "torchvision", "ray", "pyarrow", "datasets", "safetensors")
@@ -51,7 +51,7 @@ def _cpu_model() -> str:
 
 
 def _git_commit() -> str | None:
-    """The commit of the package's own checkout, with ``+changes`` where files differ from it."""
+    """Return the commit of the package's own checkout, with ``+changes`` if files differ from it."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""The files of a run directory: schemas, how each is written, and how it is read back."""
+"""Files of a run directory: schemas, writers and readers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ddpnas_ray.core.space import (
 from ddpnas_ray.core.state import Evaluation, RoundRecord
 from ddpnas_ray.storage.parquet import parquet_bytes, read_parquet
 
-SCHEMA_VERSION = 2  # 2: space.json has inputs, conditional, and costs that do not add up
+SCHEMA_VERSION = 2  # 2: space.json has inputs, conditional, and non-additive costs
 EVALUATIONS = pa.schema(
     [
         ("round", pa.int32()),
@@ -77,7 +77,7 @@ LEDGER = pa.schema(
 
 
 def evaluations_table(evaluations: Iterable[Evaluation]) -> bytes:
-    """``evaluations.parquet``: a row an architecture-epoch, in order."""
+    """Write ``evaluations.parquet``: one row per architecture-epoch, in order."""
     rows = list(evaluations)
     columns: dict[str, list[Any]] = {
         name: [getattr(row, name) for row in rows] for name in EVALUATIONS.names if name != "alpha"
@@ -87,13 +87,13 @@ def evaluations_table(evaluations: Iterable[Evaluation]) -> bytes:
 
 
 def read_evaluations(data: bytes) -> tuple[Evaluation, ...]:
-    """The rows of ``evaluations.parquet``."""
+    """Read ``evaluations.parquet``."""
     rows = read_parquet(data).to_pylist()
     return tuple(Evaluation(alpha_E=tuple(row.pop("alpha")), **row) for row in rows)
 
 
 def theta_table(history: Iterable[RoundRecord], space: SearchSpace) -> bytes:
-    """``theta.parquet``: a row a round, edge and operation."""
+    """Write ``theta.parquet``: one row per round, edge and operation."""
     rows = [
         {
             "round": record.round,
@@ -113,12 +113,12 @@ def theta_table(history: Iterable[RoundRecord], space: SearchSpace) -> bytes:
 
 
 def ledger_table(rows: Iterable[LedgerRow]) -> bytes:
-    """``ledger.parquet``: a row a round and edge: what was pruned, and the probabilities that it was a mistake."""
+    """Write ``ledger.parquet``: one row per round and edge, with the pruned operation and the risks of a mistake."""
     return parquet_bytes(pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=LEDGER))
 
 
 def space_json(space: SearchSpace, costs: Mapping[str, CostFunction], target: Mapping[str, Any]) -> bytes:
-    """``space.json``: what was searched, with the cost of every choice in the target network."""
+    """Write ``space.json``: the search space, and the cost of every choice in the target network."""
     return json_file(
         {
             "schema_version": SCHEMA_VERSION,
@@ -148,7 +148,7 @@ def _cost_json(cost: CostFunction) -> dict[str, Any]:
 
 
 def read_costs(data: bytes) -> dict[str, CostFunction]:
-    """The costs of ``space.json``."""
+    """Read the costs of ``space.json``."""
     content, costs = json.loads(data), dict[str, CostFunction]()
     for name, cost in content["costs"].items():
         if "arcs" in cost:
@@ -160,7 +160,7 @@ def read_costs(data: bytes) -> dict[str, CostFunction]:
 
 
 def read_space(data: bytes) -> SearchSpace:
-    """The space of ``space.json``; of its gate only is known whether there is one."""
+    """Read the space of ``space.json``; its gate is not stored, only whether it has one."""
     content = json.loads(data)
     edges = tuple(
         Edge(edge["name"], tuple(Op(op["name"], op["group"], op["generable"]) for op in edge["candidates"]))
@@ -172,21 +172,21 @@ def read_space(data: bytes) -> SearchSpace:
 
 
 def _unknown_gate(alpha_E: IntArray) -> BoolArray:
-    raise NotImplementedError("the gate of a space is not kept in space.json")
+    raise NotImplementedError("space.json does not store the gate of a space")
 
 
 def weights_file(tensors: Mapping[str, npt.NDArray[Any]]) -> bytes:
-    """``weights.safetensors``: the final supernet."""
+    """Write ``weights.safetensors``: the final supernet."""
     return bytes(save_tensors({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}))
 
 
 def read_weights(data: bytes) -> dict[str, npt.NDArray[np.float32]]:
-    """The tensors of ``weights.safetensors``."""
+    """Read the tensors of ``weights.safetensors``."""
     return dict(load_tensors(data))
 
 
 def read_history(data: bytes, space: SearchSpace) -> tuple[RoundRecord, ...]:
-    """The rounds of ``theta.parquet``, in order; padding is 0, NaN (utility), not live and not pruned."""
+    """Read the rounds of ``theta.parquet``, in order; padding is 0, NaN (utility), not live and not pruned."""
     place = {(edge.name, op.name): (e, k) for e, edge in enumerate(space.edges) for k, op in enumerate(edge.candidates)}
     history: dict[int, RoundRecord] = {}
     for row in read_parquet(data).to_pylist():
@@ -203,7 +203,7 @@ def read_history(data: bytes, space: SearchSpace) -> tuple[RoundRecord, ...]:
 
 
 def without_nan(value: Any) -> Any:
-    """Plain JSON in which NaN is null."""
+    """Replace NaN by None in plain JSON values."""
     if isinstance(value, dict):
         return {key: without_nan(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -212,5 +212,5 @@ def without_nan(value: Any) -> Any:
 
 
 def json_file(content: Mapping[str, Any]) -> bytes:
-    """A JSON file as we write them."""
+    """Write a JSON file."""
     return (json.dumps(content, indent=1) + "\n").encode()

@@ -1,4 +1,4 @@
-"""The fingerprint of a search: SHA-256 over all that it decided and learned."""
+"""Fingerprint of a search: SHA-256 over everything it decided and learned."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def search_fingerprint(
     evaluations: Iterable[Evaluation],
     tensors: Mapping[str, npt.NDArray[Any]],
 ) -> str:
-    """SHA-256 over all that a search decided and learned; equal for equal searches, however they ran.
+    """Return the SHA-256 over everything a search decided and learned; equal for equal searches, however they ran.
 
     Args:
         theta_EK: Final distribution, shape (E, K), 0 in the padding.
@@ -54,14 +54,14 @@ def search_fingerprint(
 
 @dataclass(frozen=True)
 class Recomputed:
-    """A fingerprint as recorded and as its files give it."""
+    """Recorded fingerprint, and the one recomputed from the files."""
 
     recorded: str
     recomputed: str
 
     @property
     def agrees(self) -> bool:
-        """Whether the files are what the search wrote."""
+        """Whether the files are unchanged since the search wrote them."""
         return self.recorded == self.recomputed
 
 
@@ -80,7 +80,7 @@ def verify_fingerprint(folder: Folder) -> Recomputed:
 
 
 def _last_round(data: bytes, space: SearchSpace) -> tuple[FloatArray, FloatArray, IntArray]:
-    """Final theta, V and pruned_at out of ``theta.parquet``."""
+    """Read the final theta, V and pruned_at of ``theta.parquet``."""
     history = read_history(data, space)
     if not history:
         raise ValueError("it has no rows")

@@ -1,4 +1,4 @@
-"""The lock of a run directory: who is its only writer."""
+"""Lock of a run directory: at most one process writes to it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from typing import Any
 from ddpnas_ray.core.errors import RunDirError
 from ddpnas_ray.storage.folder import Folder, writing
 
-LOOK_S = 0.2  # what looking at a lock takes at most
+LOOK_S = 0.2  # readers hold the lock for less than this
 
 
 class Lock:
-    """The lock of a run directory while it is held. What its file says is for those who look at the run."""
+    """Held lock of a run directory; its file describes the holder to other processes."""
 
     def __init__(self, folder: Folder, descriptor: int | None) -> None:
         self._folder, self._descriptor = folder, descriptor
-        self._facts: dict[str, Any] = {
+        self._metadata: dict[str, Any] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "start": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
 
-    def add(self, **facts: str) -> None:
-        """Say more about who holds it. A reader finds the file before or after, never half of it."""
-        self._facts |= facts
-        content = json.dumps(self._facts).encode()
+    def add(self, **metadata: str) -> None:
+        """Add metadata about the holder, atomically."""
+        self._metadata |= metadata
+        content = json.dumps(self._metadata).encode()
         if self._descriptor is None:
             self._folder.write("LOCK", content)
             return
@@ -41,7 +41,7 @@ class Lock:
         with writing(self._folder.uri):
             descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)  # before it takes the place of the file that we hold
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # before it replaces the locked file
                 os.write(descriptor, content)
                 os.replace(temporary, path)
             except BaseException:
@@ -52,10 +52,10 @@ class Lock:
         self._descriptor = descriptor
 
     def release(self) -> None:
-        """Give it back."""
+        """Release the lock."""
         if self._descriptor is None:
-            with suppress(FileNotFoundError):  # somebody has removed it, or it could not be written
-                if _facts(self._folder.read("LOCK")) == self._facts:  # or has taken it
+            with suppress(FileNotFoundError):  # another process removed it, or it could not be written
+                if _metadata(self._folder.read("LOCK")) == self._metadata:  # no other process took it
                     self._folder.filesystem.delete_file(f"{self._folder.path}/LOCK")
             return
         (Path(self._folder.path) / "LOCK").unlink(missing_ok=True)
@@ -64,15 +64,15 @@ class Lock:
 
 @contextmanager
 def locked(folder: Folder, *, wait_s: float = LOOK_S) -> Iterator[Lock]:
-    """Be the only writer. The operating system gives a local lock back when its process ends, however it ends.
+    """Hold the lock for the duration of the block. The operating system releases a local lock when its process ends.
 
-    On an object store the lock is a file that names host and process; one left behind by a dead process of this host is
-    taken over.
+    On an object store the lock is a file that names host and process; a lock of a dead process of this host is taken
+    over.
 
     Args:
         folder: The run directory.
-        wait_s: How long another process of this host is given to end, of a local folder; a moment at least, since
-            somebody may just be looking.
+        wait_s: Seconds to wait for another process of this host to release the lock of a local folder; at least
+            ``LOOK_S``, since a reader may hold it for a moment.
 
     Raises:
         RunDirError: Another process writes to the run.
@@ -81,10 +81,10 @@ def locked(folder: Folder, *, wait_s: float = LOOK_S) -> Iterator[Lock]:
         with writing(folder.uri):
             lock = Lock(folder, _lock_file(Path(folder.path) / "LOCK", folder.uri, time.monotonic() + wait_s))
     else:
-        if (facts := lock_holder(folder)) is not None:
+        if (holder := lock_holder(folder)) is not None:
             raise RunDirError(
-                f"{folder.uri}: {holder_text(facts)} writes to this run; "
-                "wait for it, or remove LOCK there if it is gone"
+                f"{folder.uri}: {holder_text(holder)} is writing to this run; "
+                "wait for it, or remove LOCK if that process has ended"
             )
         lock = Lock(folder, None)
     try:
@@ -95,27 +95,27 @@ def locked(folder: Folder, *, wait_s: float = LOOK_S) -> Iterator[Lock]:
 
 
 def lock_holder(folder: Folder) -> dict[str, Any] | None:
-    """Who writes to a run.
+    """Return the metadata of the process that writes to a run.
 
     Returns:
-        What its lock says: ``host``, ``pid``, ``start`` and what ``Lock.add`` was given; nothing where the file cannot
-        be understood. None where nobody writes. On an object store the lock of a dead process of another host counts.
+        ``host``, ``pid``, ``start`` and what ``Lock.add`` added; empty if the file cannot be parsed; None if no process
+        holds the lock. On an object store, the lock of a dead process of another host still counts.
     """
     if folder.is_local:
         return _local_holder(Path(folder.path) / "LOCK")
     try:
-        facts = _facts(folder.read("LOCK"))
+        holder = _metadata(folder.read("LOCK"))
     except FileNotFoundError:
         return None
-    pid = str(facts.get("pid", ""))
-    dead = facts.get("host") == socket.gethostname() and pid.isdecimal() and not Path(f"/proc/{pid}").exists()
-    return None if dead else facts
+    pid = str(holder.get("pid", ""))
+    dead = holder.get("host") == socket.gethostname() and pid.isdecimal() and not Path(f"/proc/{pid}").exists()
+    return None if dead else holder
 
 
-def holder_text(facts: Mapping[str, Any]) -> str:
-    """Who holds a lock, in words."""
-    if {"host", "pid", "start"} <= facts.keys():
-        return f"process {facts['pid']} on {facts['host']} (since {facts['start']})"
+def holder_text(holder: Mapping[str, Any]) -> str:
+    """Describe the holder of a lock."""
+    if {"host", "pid", "start"} <= holder.keys():
+        return f"process {holder['pid']} on {holder['host']} (since {holder['start']})"
     return "another process"
 
 
@@ -125,12 +125,12 @@ def _lock_file(path: Path, uri: str, until_s: float) -> int:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            facts = _facts(os.pread(descriptor, 2**16, 0))
+            holder = _metadata(os.pread(descriptor, 2**16, 0))
             os.close(descriptor)
             if time.monotonic() < until_s:
                 time.sleep(0.01)
                 continue
-            raise RunDirError(f"{uri}: {holder_text(facts)} writes to this run; wait for it, or end it") from None
+            raise RunDirError(f"{uri}: {holder_text(holder)} is writing to this run; wait for it, or end it") from None
         if _is_at(descriptor, path):
             return descriptor
         os.close(descriptor)
@@ -147,22 +147,22 @@ def _local_holder(path: Path) -> dict[str, Any] | None:
             if _is_at(descriptor, path):
                 return None
         except BlockingIOError:
-            return _facts(os.pread(descriptor, 2**16, 0))
+            return _metadata(os.pread(descriptor, 2**16, 0))
         finally:
             os.close(descriptor)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether the file is still the one of that name: its holder may have removed or replaced it after our open."""
+    """Return whether ``path`` is still this file: its holder may have removed or replaced it since it was opened."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
         return False
 
 
-def _facts(content: bytes) -> dict[str, Any]:
+def _metadata(content: bytes) -> dict[str, Any]:
     try:
-        facts = json.loads(content)
+        metadata = json.loads(content)
     except ValueError:
         return {}
-    return facts if isinstance(facts, dict) else {}
+    return metadata if isinstance(metadata, dict) else {}

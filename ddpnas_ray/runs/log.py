@@ -1,4 +1,4 @@
-"""``log.jsonl``: one event a line, as they happen."""
+"""Event log ``log.jsonl``: one event per line."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ddpnas_ray.core.errors import BadInput, DdpnasError
 from ddpnas_ray.storage.folder import Folder, writing
 
 
-def append_log(folder: Folder, event: str, **facts: Any) -> None:
-    """Add one line to ``log.jsonl``."""
-    line = json.dumps({"time": round(time.time(), 3), "event": event, **facts}) + "\n"
+def append_log(folder: Folder, event: str, **fields: Any) -> None:
+    """Append one event to ``log.jsonl``."""
+    line = json.dumps({"time": round(time.time(), 3), "event": event, **fields}) + "\n"
     if folder.is_local:
         with writing(folder.uri), open(Path(folder.path) / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(line)
@@ -26,7 +26,7 @@ def append_log(folder: Folder, event: str, **facts: Any) -> None:
 
 @contextmanager
 def failure_logged(folder: Folder) -> Iterator[None]:
-    """What ends a search is the last event of its ``log.jsonl``; bad input ends it before anything is written."""
+    """Log the error that ends a search as its last event; bad input is not logged, as it is found before any work."""
     try:
         yield
     except DdpnasError as error:
@@ -36,7 +36,7 @@ def failure_logged(folder: Folder) -> Iterator[None]:
 
 
 def read_log(data: bytes) -> list[dict[str, Any]]:
-    """The events of ``log.jsonl``: the lines that are whole; a kill may have cut the last one."""
+    """Read the events of ``log.jsonl``; incomplete lines are skipped, as a kill may truncate the last one."""
     events = []
     for line in data.decode(errors="replace").splitlines():
         try:

@@ -1,4 +1,4 @@
-"""Folders on local disks and object stores alike, with writes that are whole or absent."""
+"""Folders on local disks and object stores, with atomic writes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pyarrow import fs
 
 from ddpnas_ray.core.errors import RunDirError
 
-WAY_OUT = "choose another --out, or correct its permissions"
+HINT = "choose another --out, or correct its permissions"
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A folder on any file system that Arrow knows.
+    """A folder on any file system that Arrow supports.
 
     Args:
-        filesystem: Arrow's file system.
-        path: The folder on it.
-        uri: What the user typed, for messages.
+        filesystem: Arrow file system.
+        path: Path on it.
+        uri: Path or URI as the user typed it, for messages.
     """
 
     filesystem: Any
@@ -33,7 +33,7 @@ class Folder:
 
     @classmethod
     def open(cls, uri: str) -> Folder:
-        """A local path, or a URI such as ``s3://bucket/runs/a``.
+        """Open a local path or a URI such as ``s3://bucket/runs/a``.
 
         Raises:
             RunDirError: The URI's scheme is unknown or its credentials are missing.
@@ -43,12 +43,12 @@ class Folder:
         try:
             filesystem, path = fs.FileSystem.from_uri(uri)
         except (ValueError, OSError) as error:
-            raise RunDirError(f"{uri}: {error}; a local path or a URI such as s3://bucket/run is needed") from error
+            raise RunDirError(f"{uri}: {error}; give a local path or a URI such as s3://bucket/run") from error
         return cls(filesystem, path.rstrip("/"), uri)
 
     @property
     def is_local(self) -> bool:
-        """Whether it lies on a disk of this machine."""
+        """Whether it is on a disk of this machine."""
         return isinstance(self.filesystem, fs.LocalFileSystem)
 
     def __truediv__(self, name: str) -> Folder:
@@ -56,10 +56,10 @@ class Folder:
         return Folder(self.filesystem, f"{self.path}/{name}", f"{uri.rstrip('/')}/{name}{question}{query}")
 
     def names(self) -> list[str]:
-        """What lies in it, sorted; nothing where it does not exist.
+        """Return the sorted names of its entries; empty if it does not exist.
 
         Raises:
-            RunDirError: It is no folder, or cannot be reached.
+            RunDirError: It is not a folder, or cannot be reached.
         """
         selector = fs.FileSelector(self.path, allow_not_found=True)
         try:
@@ -68,7 +68,7 @@ class Folder:
             raise RunDirError(f"{self.uri}: cannot be listed: {error.strerror or error}; is it a folder?") from error
 
     def has(self, name: str) -> bool:
-        """Whether it holds a file or folder of that name.
+        """Return whether it holds a file or folder of that name.
 
         Raises:
             RunDirError: It cannot be reached.
@@ -77,27 +77,27 @@ class Folder:
             return bool(self.filesystem.get_file_info(f"{self.path}/{name}").type != fs.FileType.NotFound)
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file.
+        """Read a file.
 
         Raises:
-            FileNotFoundError: There is none.
+            FileNotFoundError: It does not exist.
             RunDirError: It cannot be reached.
         """
         with _reaching(self.uri), self.filesystem.open_input_stream(f"{self.path}/{name}") as stream:
             return bytes(stream.read())
 
-    def write(self, name: str, data: bytes, *, way_out: str = WAY_OUT) -> None:
-        """Write a file: afterwards it is there in full, or as it was before.
+    def write(self, name: str, data: bytes, *, hint: str = HINT) -> None:
+        """Write a file atomically.
 
         Args:
-            name: Of the file.
-            data: All of it.
-            way_out: What the user can do where it cannot be written.
+            name: File name.
+            data: Its whole content.
+            hint: What the user can do if writing fails.
 
         Raises:
-            RunDirError: The disk is full, or the folder may not be written to.
+            RunDirError: The disk is full, or the folder is not writable.
         """
-        with writing(self.uri, way_out):
+        with writing(self.uri, hint):
             if not self.is_local:
                 with self.filesystem.open_output_stream(f"{self.path}/{name}") as stream:
                     stream.write(data)
@@ -116,7 +116,7 @@ class Folder:
             _sync_folder(target.parent)
 
     def append(self, name: str, line: bytes) -> None:
-        """Add a line to a file; after a kill the last one may be cut short, so readers skip what is no line."""
+        """Append a line to a file; a kill may truncate the last one, so readers skip incomplete lines."""
         if self.is_local:
             with writing(self.uri), open(Path(self.path) / name, "ab") as file:
                 file.write(line + b"\n")
@@ -126,24 +126,24 @@ class Folder:
             self.write(name, (self.read(name) if self.has(name) else b"") + line + b"\n")
 
     def make(self) -> None:
-        """Create it, and the folders above it."""
+        """Create it and its parents."""
         with writing(self.uri):
             self.filesystem.create_dir(self.path, recursive=True)
 
     def delete(self) -> None:
-        """Remove it and all it holds."""
+        """Remove it and its content."""
         self.filesystem.delete_dir(self.path)
 
 
 def place(path: str) -> tuple[Folder, str]:
-    """Folder and name of a file, local or by URI."""
+    """Split a file's local path or URI into folder and name."""
     above, slash, name = path.rpartition("/")
     return Folder.open(above or slash or "."), name
 
 
 @contextmanager
 def _reaching(where: str) -> Iterator[None]:
-    """Turn the errors of a forbidden disk or an absent store into one line for the user."""
+    """Turn permission and connection errors into one-line ``RunDirError``s."""
     try:
         yield
     except FileNotFoundError:
@@ -154,17 +154,15 @@ def _reaching(where: str) -> Iterator[None]:
 
 
 @contextmanager
-def writing(where: str, way_out: str = WAY_OUT) -> Iterator[None]:
-    """Turn the errors of a full or forbidden disk into one line for the user."""
+def writing(where: str, hint: str = HINT) -> Iterator[None]:
+    """Turn the errors of a full or read-only disk into one-line ``RunDirError``s."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise RunDirError(
-                f"{where}: {reason}; what was written before is intact; free space, then --resume"
-            ) from error
-        raise RunDirError(f"{where}: cannot be written: {reason}; {way_out}") from error
+            raise RunDirError(f"{where}: {reason}; earlier files are intact; free some space, then --resume") from error
+        raise RunDirError(f"{where}: cannot be written: {reason}; {hint}") from error
 
 
 def _sync_folder(path: Path) -> None:

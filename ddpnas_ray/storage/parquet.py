@@ -1,4 +1,4 @@
-"""Parquet files as bytes."""
+"""Read and write Parquet files as bytes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 
 
 def read_parquet(data: bytes) -> pa.Table:
-    """A table, read without Arrow's threads: with them one process in thirty aborted at its exit (pyarrow 26.0.1)."""
+    """Read a table without Arrow's threads: with them one process in thirty aborted at exit (pyarrow 26.0.1)."""
     return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
-    """A table as a Parquet file."""
+    """Write a table to the bytes of a Parquet file."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()

@@ -44,7 +44,8 @@ def variants(config, arguments):
 
 
 def figures(study, rows, title):
-    return compared(title, measure_label(rows[0]), [(row.variant.label, row.values()) for row in rows], "a dot a seed")
+    groups = [(row.variant.label, row.values()) for row in rows]
+    return compared(title, measure_label(rows[0]), groups, "one dot per seed")
 '''
 
 
@@ -78,9 +79,9 @@ def test_a_new_file_is_a_new_ablation_and_nothing_else_changes(
     said = run(ablate.main, "tournament", *by_table(tmp_path), "--seeds", "2", "--out", tmp_path / "out")
     assert (said.code, said.err) == (0, "")
     assert "| variant | size | seeds |" in said.out
-    facts = json.loads((tmp_path / "out" / "ablation.json").read_text())
-    assert (facts["what"], facts["arguments"]["sizes"]) == ("tournament", "2,5")
-    assert [row["label"] for row in facts["summary"]] == ["size=2", "size=5"]
+    content = json.loads((tmp_path / "out" / "ablation.json").read_text())
+    assert (content["what"], content["arguments"]["sizes"]) == ("tournament", "2,5")
+    assert [row["label"] for row in content["summary"]] == ["size=2", "size=5"]
 
 
 def test_an_ablation_of_ones_own_is_named_by_module_and_function(

@@ -1,4 +1,4 @@
-"""The cluster of a command: its address is checked first, and seconds of waiting are announced."""
+"""Cluster of a command: the address is checked first, and waiting is announced."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ddpnas_ray.core.errors import ResourceError
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What was printed; connecting is recorded in the same place instead of done."""
+    """Record the output, and connections instead of making them."""
     printed = io.StringIO()
 
     @contextmanager
@@ -60,7 +60,7 @@ def test_the_address_of_the_option_goes_before_that_of_the_variable(monkeypatch:
 
 
 def test_a_client_port_is_refused_where_files_would_land_elsewhere() -> None:
-    with pytest.raises(ResourceError, match="searches run inside their cluster; submit them: ray job submit"):
+    with pytest.raises(ResourceError, match="a search runs inside its cluster; submit it: ray job submit"):
         checked_address("ray://head:10001", client=False)
 
 

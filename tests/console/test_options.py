@@ -1,4 +1,4 @@
-"""Values of options that several commands share."""
+"""Values of shared options."""
 
 from __future__ import annotations
 

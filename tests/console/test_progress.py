@@ -1,4 +1,4 @@
-"""Progress without a terminal: plain lines, and nothing about quick work."""
+"""Progress without a terminal: plain lines, and none for quick work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configurations: what is read, what is refused and with which words, and what is written back."""
+"""Configurations: reading, errors, and writing."""
 
 from __future__ import annotations
 
@@ -172,8 +172,8 @@ def test_a_section_that_the_file_leaves_empty_can_be_overridden(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("pruning.gamma", "--set pruning.gamma: section.key=value is needed, such as --set pruning.gamma=0.8"),
-        ("=3", "--set =3: section.key=value is needed"),
+        ("pruning.gamma", "--set pruning.gamma: give section.key=value, such as --set pruning.gamma=0.8"),
+        ("=3", "--set =3: give section.key=value"),
         ("seed.x=1", "--set seed.x=1: seed is a value, not a section"),
         ("pruning.gamma=[", "--set pruning.gamma=[: '[' is not a YAML value"),
         ("data.path=2024-13-45", "--set data.path=2024-13-45: '2024-13-45' is not a YAML value"),
@@ -194,7 +194,7 @@ def test_what_is_wrong_with_an_override_is_said(override: str, message: str) -> 
         (["training={lr: fast}", "training.momentum=0.5"], "--set training={lr: fast}: training.lr is 'fast'"),
         (["pruning.gama=1", "pruning.gamma=0.5"], "--set pruning.gama=1: pruning.gama is not a key"),
         (["trainng.lr=1"], "--set trainng.lr=1: trainng is not a key"),
-        (["pruning=3"], "--set pruning=3: pruning: a section with keys is needed, got 3"),
+        (["pruning=3"], "--set pruning=3: pruning: expected a section with keys, got 3"),
         (["space.node=2"], "--set space.node=2: space.node is not an option of space 'cell'"),
         (["space.name=cel"], "--set space.name=cel: space.name: 'cel' is not a built-in space"),
         (["seed=1", "evaluation.kind=table"], "--set evaluation.kind=table: evaluation.table is missing"),
@@ -233,7 +233,7 @@ def test_an_override_that_a_later_one_replaces_is_not_blamed() -> None:
     assert load(None, ["training.lr=fast", "training.lr=0.1"]).training.lr == 0.1
 
 
-# --- refusing ---
+# --- errors ---
 
 
 def test_an_unknown_key_names_file_and_likely_meaning(tmp_path: Path) -> None:
@@ -274,11 +274,11 @@ def test_unknown_keys(text: str, message: str) -> None:
         ("data: {path: 3}", "a.yaml: data.path is 3; input should be a valid string"),
         ("data: {mean: 0.5}", "a.yaml: data.mean is 0.5; input should be a valid tuple"),
         ("seed: null", "a.yaml: seed is None; input should be a valid integer"),
-        ("pruning: 3", "a.yaml: pruning: a section with keys is needed, got 3"),
-        ("pruning: [gamma]", "a.yaml: pruning: a section with keys is needed, got ['gamma']"),
-        ("space: 3", "a.yaml: space: a section such as {name: cell} is needed, got 3"),
-        ("space: [cell]", "a.yaml: space: a section such as {name: cell} is needed, got ['cell']"),
-        ("space: {name: 3}", "a.yaml: space.name: a name is needed, got 3"),
+        ("pruning: 3", "a.yaml: pruning: expected a section with keys, got 3"),
+        ("pruning: [gamma]", "a.yaml: pruning: expected a section with keys, got ['gamma']"),
+        ("space: 3", "a.yaml: space: expected a section such as {name: cell}, got 3"),
+        ("space: [cell]", "a.yaml: space: expected a section such as {name: cell}, got ['cell']"),
+        ("space: {name: 3}", "a.yaml: space.name: expected a name, got 3"),
         ("space: {cells: 2.0}", "a.yaml: space.cells is 2.0; input should be a valid integer"),
     ],
 )
@@ -323,12 +323,12 @@ def test_values_out_of_range(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("seed: 1\nseed: 2", "line 1: is not valid YAML: the key 'seed' stands there twice"),
-        ("seed: 1\npruning: {gamma: 0.8, gamma: 0.9}", "line 2: is not valid YAML: the key 'gamma' stands there twice"),
+        ("seed: 1\nseed: 2", "line 1: is not valid YAML: duplicate key 'seed'"),
+        ("seed: 1\npruning: {gamma: 0.8, gamma: 0.9}", "line 2: is not valid YAML: duplicate key 'gamma'"),
         ("a: [", "a.yaml: line 1: is not valid YAML"),
         ("seed: 1\n  b: 2", "a.yaml: line 2: is not valid YAML"),
-        ("- a", "a.yaml: sections such as 'training: {lr: 0.025}' are needed, got a list"),
-        ("hello", "a.yaml: sections such as 'training: {lr: 0.025}' are needed, got a str"),
+        ("- a", "a.yaml: expected sections such as 'training: {lr: 0.025}', got a list"),
+        ("hello", "a.yaml: expected sections such as 'training: {lr: 0.025}', got a str"),
         ("a: 1\n---\nb: 2", "is not valid YAML"),
         ("seed: !!python/object:os.system {}", "is not valid YAML"),
         ("seed: 2024-13-45", "is not valid YAML"),
@@ -344,11 +344,11 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for path, message in (
         (
             tmp_path / "absent.yaml",
-            "cannot be read: No such file or directory; --config takes a YAML file, or the name of one that comes with "
-            f"the package: {', '.join(packaged())}",
+            "cannot be read: No such file or directory; --config takes a YAML file, or the name of a packaged "
+            f"one: {', '.join(packaged())}",
         ),
         (tmp_path, "cannot be read: Is a directory; --config takes a YAML file"),
-        (binary, "is no UTF-8 text; --config takes a YAML file"),
+        (binary, "is not UTF-8 text; --config takes a YAML file"),
     ):
         with pytest.raises(ConfigError) as error:
             load(str(path))
@@ -362,7 +362,7 @@ def test_a_configuration_of_the_package_is_found_by_name_from_anywhere(
     monkeypatch.chdir(tmp_path)
     assert load(name) == load(str(ROOT / "configs" / "cifar10_cell.yaml"))
     (tmp_path / "cifar10_cell").mkdir()
-    assert load(name).data.name == "cifar10", "a folder of that name is no configuration"
+    assert load(name).data.name == "cifar10", "a folder of that name is not a configuration"
     (tmp_path / "cifar10_cell.yaml").write_text("seed: 7")
     assert load("cifar10_cell.yaml").seed == 7, "a file of one's own wins"
 
@@ -376,7 +376,7 @@ def test_every_configuration_has_a_name_and_another_name_lists_them(
     for name in ("cifar10_cel", "configs/cifar10_cell.yaml", "digits.yaml.yaml"):
         with pytest.raises(ConfigError) as error:
             load(name)
-        assert str(error.value).endswith(f"comes with the package: {', '.join(packaged())}")
+        assert str(error.value).endswith(f"packaged one: {', '.join(packaged())}")
 
 
 def test_a_file_is_read_by_its_uri(tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ def test_a_file_is_read_by_its_uri(tmp_path: Path) -> None:
     for uri, fragment in (
         (f"{file.as_uri()}.absent", "No such file or directory; --config takes a YAML file"),
         (tmp_path.as_uri(), "is a directory; --config takes a YAML file"),
-        (binary.as_uri(), "is no UTF-8 text; --config takes a YAML file"),
+        (binary.as_uri(), "is not UTF-8 text; --config takes a YAML file"),
         ("gopher://my.yaml", "Unrecognized filesystem type"),
     ):
         said = run(search.main, "--config", uri, "--out", tmp_path / "run")
@@ -401,7 +401,7 @@ def test_sequential_merging_needs_the_local_backend() -> None:
     assert read("training: {merge: sequential}\nexecution: {backend: local}").training.merge == "sequential"
 
 
-# --- spaces of one's own ---
+# --- user-defined spaces ---
 
 
 def test_options_of_ones_own_space_are_filled_in_and_checked() -> None:

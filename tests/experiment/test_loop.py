@@ -1,4 +1,4 @@
-"""The loop of a search, with scripted scores. Axes: E edges, K candidates."""
+"""The search loop, with scripted scores. Axes: E edges, K candidates."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Saved = list[tuple[SearchState, dict[str, Float32Array]]]
 
 
 def by_alpha(request: EvalRequest) -> EvalResult:
-    """A score that depends on the architecture and the epoch alone."""
+    """Return a score that depends on the architecture and the epoch alone."""
     rng = rng_for(request.epoch, *(int(k) for k in request.alpha_E))
     return EvalResult(score=float(rng.random()), loss=float(rng.random()))
 
 
 class FakeExecutor:
-    """Scores by a script; its one weight counts the epochs that it trained."""
+    """Executor with scripted scores; its one weight counts trained epochs."""
 
     def __init__(self, script: Callable[[EvalRequest], EvalResult] = by_alpha) -> None:
         self.script = script
@@ -96,16 +96,16 @@ def test_every_evaluation_is_recorded_as_it_was_scored() -> None:
 
 
 def test_the_listener_is_told_every_result() -> None:
-    told = []
+    results = []
     state = run_search(
         STRATEGY,
         FakeExecutor(),
         SPACE,
         initial_state(SPACE, 0),
         save=lambda *saved: None,
-        on_result=lambda request, result: told.append((request.epoch, request.architecture, result.score)),
+        on_result=lambda request, result: results.append((request.epoch, request.architecture, result.score)),
     )
-    assert sorted(told) == [(row.epoch, row.architecture, row.score) for row in state.evaluations]
+    assert sorted(results) == [(row.epoch, row.architecture, row.score) for row in state.evaluations]
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 7, 17])

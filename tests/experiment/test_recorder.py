@@ -1,4 +1,4 @@
-"""What a search writes while it runs: after every epoch, or now and then where epochs are milliseconds."""
+"""Files of a running search: written after every epoch, or less often if epochs take milliseconds."""
 
 from __future__ import annotations
 

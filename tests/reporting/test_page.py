@@ -1,4 +1,4 @@
-"""The HTML report: its numbers are those of the run's files, it loads nothing, and no name in a run can break it."""
+"""The HTML report: its numbers are those of the run's files, it loads nothing, and no name in a run breaks it."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Element:
 
 
 class Page(HTMLParser):
-    """Parses a page, and insists that what is opened is closed, in order."""
+    """Parser of a page that requires every tag to be closed, in order."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(convert_charrefs=True)
@@ -100,7 +100,7 @@ class Page(HTMLParser):
         assert self.open == [self.root]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert len({name for name, _ in attrs}) == len(attrs), f"an attribute of <{tag}> stands there twice"
+        assert len({name for name, _ in attrs}) == len(attrs), f"an attribute of <{tag}> is duplicate"
         element = Element(tag, {name: value or "" for name, value in attrs}, [])
         self.open[-1].content.append(element)
         if tag not in VOID:
@@ -173,7 +173,7 @@ def records(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def by_chance(request: EvalRequest) -> EvalResult:
-    """A score and a time that nobody has to wait for."""
+    """Return a scripted score and time."""
     rng = np.random.default_rng([request.epoch, *request.alpha_E])
     worker = request.architecture % 2
     seconds = float(rng.uniform(1, 3))
@@ -183,10 +183,10 @@ def by_chance(request: EvalRequest) -> EvalResult:
 
 
 def searched(out: Path, *overrides: str, script: Callable[[EvalRequest], EvalResult] = by_chance) -> Path:
-    """The run directory of a search whose scores are a script's."""
-    job = Experiment.prepare(load(None, overrides))
-    folder = create_run(str(out), job.first_files(dump(job.config)))
-    assert run_experiment(job, folder, FakeExecutor(script), job.progress()) is not None
+    """Write the run directory of a search with scripted scores."""
+    experiment = Experiment.prepare(load(None, overrides))
+    folder = create_run(str(out), experiment.first_files(dump(experiment.config)))
+    assert run_experiment(experiment, folder, FakeExecutor(script), experiment.progress()) is not None
     shutil.rmtree(out / "checkpoints")
     return out
 
@@ -234,7 +234,7 @@ def test_every_edge_shows_its_theta_of_every_round(cell: Path, cell_page: Elemen
     assert len(multiples.all("svg")) == 2 * len(edges)  # theta, and its distance from the mean
 
 
-def test_an_edge_tells_the_story_that_explain_tells(cell: Path, cell_page: Element) -> None:
+def test_an_edge_shows_what_explain_shows(cell: Path, cell_page: Element) -> None:
     stories = json.loads(run(report.main, cell, "--explain", "normal.1", "--json").out)
     tables = [t for t in cell_page.find("edge-1").all("table") if t.attributes["class"] == "story"]
     assert len(tables) == len(stories)
@@ -284,7 +284,7 @@ def test_trainings_are_counted_by_edge_and_operation(cell: Path, cell_page: Elem
     alphas = [row["alpha"] for row in records(cell, "evaluations.parquet") if row["trained"]]
     for e, edge in enumerate(space["edges"]):
         assert counts[edge["name"]] == [str(sum(a[e] == k for a in alphas)) for k in range(len(edge["candidates"]))]
-    assert "here it did in every round" in cell_page.find("fairness").text
+    assert "did so in every round here" in cell_page.find("fairness").text
 
 
 def test_work_is_summed_by_worker_and_epoch(cell: Path, cell_page: Element) -> None:
@@ -315,7 +315,7 @@ def test_evaluations_are_drawn_when_they_began(tmp_path: Path) -> None:
     assert len(first) == 8
     steps = np.diff(first)
     assert np.allclose(steps, 2 * width, rtol=0.2), "the pauses are as long as the work"
-    assert "not when it began" not in page.find("time").text
+    assert "but not its start" not in page.find("time").text
 
 
 def test_generated_networks_stand_with_their_budgets(cell: Path, cell_page: Element) -> None:
@@ -362,7 +362,7 @@ def test_a_benchmark_cell_and_a_table_of_scores_without_working_time(test_data: 
     out = tmp_path / "run"
     assert run(search.main, "--config", config, *options(*keys[1:]), "--out", out).code == 0
     page = page_of(out)
-    assert "Scores were looked up" in page.find("time").text
+    assert "Scores were read from a table" in page.find("time").text
     result = json.loads((out / "result.json").read_text())
     rows = page.find("score-sheet").rows()
     assert [[r["what"], r["split"], shown(r["value"])] for r in result["score_sheet"]] == rows[: len(rows) - 2]
@@ -407,7 +407,7 @@ def test_what_only_adds_to_a_page_may_be_missing(cell: Path, tmp_path: Path) -> 
     (out / "config.yaml").write_text(text)
     page, new = page_of(out), page_of(cell)
     assert page.find("ledger-table").rows() == new.find("ledger-table").rows()
-    assert "whose end the log lacks is as long as its busiest worker" in page.find("time").text
+    assert "whose end is not in the log is as long as its busiest worker" in page.find("time").text
 
 
 def test_an_unreadable_part_is_named_and_the_rest_shown(cell: Path, tmp_path: Path) -> None:
@@ -470,7 +470,7 @@ def test_names_that_are_markup_stay_text(cell: Path, tmp_path: Path) -> None:
         assert HOSTILE in root.all("h1")[0].text or root is compared
         assert HOSTILE_OP in root.text
         assert "{{" in root.text and "49</script>" not in root.text
-    assert page.find("answer").rows()[0][0] == f"{HOSTILE}0"
+    assert page.find("choices").rows()[0][0] == f"{HOSTILE}0"
     assert json.loads(page.find("data").text)["theta"]["edges"][0]["name"] == f"{HOSTILE}0"
     assert "git checkout '$(reboot) <b>'" in page.find("repeat").text
 
@@ -493,20 +493,20 @@ def test_runs_are_compared_side_by_side(cell: Path, mobile: Path, tmp_path: Path
     assert entropies[0] == ["0", *["1.000000"] * 4]
     assert all(row[1] == row[2] and row[3] == row[4] for row in entropies)
     third = page_of(cell, mobile, file=tmp_path / "spaces.html")
-    assert "different spaces" in third.find("answers").text
+    assert "different spaces" in third.find("architectures").text
     assert [th.text for th in third.find("differing").all("th")][1:3] == ["cell0/run", "mobile0/run"]
 
 
 @pytest.mark.parametrize(
     ("break_it", "fragment"),
     [
-        (lambda out: (out / "result.json").unlink(), "this run has not finished"),
+        (lambda out: (out / "result.json").unlink(), "the run has not finished"),
         (lambda out: (out / "result.json").write_text('{"fingerprint": ""}'), "result.json has no 'space'"),
         (lambda out: (out / "theta.parquet").write_bytes(b"PAR1"), "theta.parquet cannot be read"),
         (lambda out: (out / "evaluations.parquet").unlink(), "evaluations.parquet cannot be read: no such file"),
-        (lambda out: (out / "space.json").write_text("{}"), "space.json cannot be read: it knows no 'edges'"),
+        (lambda out: (out / "space.json").write_text("{}"), "space.json cannot be read: it has no 'edges'"),
         (lambda out: (out / "config.yaml").write_text("a: [1"), "config.yaml: line"),
-        (lambda out: (out / "config.yaml").unlink(), "is no run directory"),
+        (lambda out: (out / "config.yaml").unlink(), "is not a run directory"),
     ],
 )
 def test_a_broken_run_is_refused_in_one_line(cell: Path, tmp_path: Path, break_it: Any, fragment: str) -> None:
@@ -521,9 +521,9 @@ def test_a_broken_run_is_refused_in_one_line(cell: Path, tmp_path: Path, break_i
 
 def test_words_that_do_not_go_together_are_refused(cell: Path, tmp_path: Path) -> None:
     for words, fragment in [
-        ([cell, cell], "several runs are compared on a page"),
+        ([cell, cell], "several runs are compared on one page"),
         ([cell, cell, "--html"], "name its file"),
-        ([cell, "--html", "--json"], "not JSON"),
+        ([cell, "--html", "--json"], "exclude each other"),
         ([cell, "--html", tmp_path / "a.html", "--explain", "normal.0"], "not allowed with"),
         ([cell, "--html", tmp_path], "is a folder"),
         ([cell, "--html", tmp_path / "absent" / "a.html"], "give --html another FILE"),
@@ -540,8 +540,8 @@ def test_a_gate_that_cannot_be_found_is_said(cell: Path, tmp_path: Path) -> None
     (out / "space.json").write_text(json.dumps(space | {"conditional": True}))
     (out / "config.yaml").write_text("space: {name: no_such_lab}\n")
     page = page_of(out)
-    assert "which edges take part is not known here" in page.all("header")[0].text
-    assert run(report.main, out, "--explain", "normal.1").err.startswith("which edges take part is not known here")
+    assert "active edges are unknown" in page.all("header")[0].text
+    assert run(report.main, out, "--explain", "normal.1").err.startswith("active edges are unknown")
     assert page.find("trainings").rows() == page_of(cell).find("trainings").rows()
 
 
@@ -563,9 +563,9 @@ def test_long_searches_stay_small_and_say_what_is_left_out(
     monkeypatch.setattr(pages, "EPOCH_ROWS", 100)
     page, compared = page_of(out), page_of(out, out, file=tmp_path / "compared.html")
     assert "evenly spaced ones are drawn" in page.find("theta").text
-    assert "what touches is drawn as one" in page.find("time").text
+    assert "adjacent evaluations are merged" in page.find("time").text
     assert re.search(r"The last \d+ of 120 rounds", page.find("edge-0").text)
-    assert "Of so many evaluations, only the lines are drawn." in page.find("scores").text
+    assert "Too many evaluations to draw; only the lines are shown." in page.find("scores").text
     assert "Each point is" not in page.find("scores").text
     assert [row[0] for row in page.find("epochs").rows()] == [str(epoch) for epoch in range(141, 241)]
     assert [row[0] for row in compared.find("entropies").rows()] == [str(rounds) for rounds in range(21, 121)]
@@ -599,7 +599,7 @@ def browser() -> str:
 
 
 def dom_and_log(page: Path, profile: Path) -> tuple[str, str]:
-    """What a page becomes in a browser, and what the browser says about it."""
+    """Load a page in a browser; returns its text and the console messages."""
     words = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", "--enable-logging=stderr"]
     words += ["--virtual-time-budget=3000", "--dump-dom", page.as_uri()]
     done = subprocess.run([browser(), *words], capture_output=True, text=True, check=True, timeout=120)
@@ -610,7 +610,7 @@ def dom_and_log(page: Path, profile: Path) -> tuple[str, str]:
 def test_a_browser_runs_the_pages_without_a_complaint(cell: Path, mobile: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.html"
     broken.write_text("<!doctype html><script>absent()</script>")
-    assert "CONSOLE" in dom_and_log(broken, tmp_path / "profile")[1]  # complaints are heard
+    assert "CONSOLE" in dom_and_log(broken, tmp_path / "profile")[1]  # errors are detected
     compared, pages = tmp_path / "compared.html", (tmp_path / "cell.html", tmp_path / "mobile.html")
     page_of(cell, mobile, file=compared)
     for run_folder, page in zip((cell, mobile), pages, strict=True):
@@ -624,10 +624,10 @@ def test_a_browser_runs_the_pages_without_a_complaint(cell: Path, mobile: Path, 
             assert 'aria-current="true"' in dom
 
 
-# --- how sure ---
+# --- confidence ---
 
 
-def test_it_says_how_sure_the_result_is_with_every_edges_share(cell: Path, cell_page: Element) -> None:
+def test_it_reports_confidence_with_the_share_of_every_edge(cell: Path, cell_page: Element) -> None:
     said = json.loads((cell / "result.json").read_text())["confidence"]
     rows = cell_page.find("stability").rows()
     assert rows == [
@@ -641,8 +641,8 @@ def test_it_says_how_sure_the_result_is_with_every_edges_share(cell: Path, cell_
 def test_the_score_with_inherited_weights_is_no_headline(cell: Path, cell_page: Element) -> None:
     (lead,) = [p.text for p in cell_page.all("p") if p.attributes.get("class") == "lead"]
     assert "inherited" not in lead
-    assert "ow sure: " in lead
-    assert "not the accuracy of this network, train it" in cell_page.find("summary").text
+    assert "onfidence: " in lead
+    assert "this is not its accuracy; train it to know that" in cell_page.find("summary").text
 
 
 def test_a_result_that_says_nothing_of_it_has_no_section(cell: Path, tmp_path: Path) -> None:

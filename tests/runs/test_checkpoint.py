@@ -1,4 +1,4 @@
-"""Checkpoints come back bit for bit, and a damaged one is passed over.
+"""Checkpoints are restored bit for bit, and damaged ones skipped.
 
 Axes: E edges, K candidates.
 """
@@ -31,7 +31,7 @@ FILES = ("arrays.safetensors", "evaluations.parquet", "state.json")
 
 
 def searched(epochs: int, seed: int = 3) -> SearchState:
-    """The state of a search with scripted scores after so many epochs; one architecture in each diverged."""
+    """Return the state of a search with scripted scores after the given epochs; one architecture diverged in each."""
     state = initial_state(SPACE, seed)
     for epoch in range(epochs):
         plan = STRATEGY.ask(state, SPACE)
@@ -68,7 +68,7 @@ def assert_same_weights(one: Mapping[str, np.ndarray], other: Mapping[str, np.nd
 
 @pytest.fixture(params=["path", "file-uri", "subtree", "mock"])
 def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
-    """A folder for checkpoints that does not exist yet, on different file systems."""
+    """A folder for checkpoints that does not exist yet, on several file systems."""
     made: dict[str, Callable[[], Folder]] = {
         "path": lambda: Folder.open(str(tmp_path / "run")),
         "file-uri": lambda: Folder.open(f"file://{tmp_path}/run"),
@@ -180,7 +180,7 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(
     (said,) = caplog.records
     assert said.levelno == logging.WARNING
     assert "ckpt-7 is damaged" in said.getMessage()
-    assert "falling back to the one before" in said.getMessage()
+    assert "falling back to the previous one" in said.getMessage()
 
 
 @pytest.mark.parametrize(

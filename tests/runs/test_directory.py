@@ -1,4 +1,4 @@
-"""Run directories: how they appear, who may write, how they are read back, and the fingerprint.
+"""Run directories: creation, locks, reading, and the fingerprint.
 
 Axes: E edges, K candidates.
 """
@@ -51,7 +51,7 @@ EXISTS_EK = SPACE.exists_EK
 FILES = {"space.json": b"{}", "config.yaml": b"seed: 0\n"}
 
 
-# --- appearing ---
+# --- creation ---
 
 
 @pytest.mark.parametrize("there", [False, True])
@@ -113,7 +113,7 @@ def test_an_empty_folder_that_is_there_stays_the_same_folder(tmp_path: Path, mon
     [
         (
             "config.yaml",
-            "exists and is not empty (1 entries, such as config.yaml); add --resume to go on with that run",
+            "exists and is not empty (1 entries, such as config.yaml); add --resume to resume that run",
         ),
         ("thesis.tex", "exists and is not empty (1 entries, such as thesis.tex); choose another --out"),
     ],
@@ -143,11 +143,11 @@ def test_a_path_below_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_configuration_is_no_run(tmp_path: Path) -> None:
     for out in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(RunDirError, match=r"is no run directory \(no config.yaml there\)"):
+        with pytest.raises(RunDirError, match=r"is not a run directory \(no config.yaml in it\)"):
             existing_run(str(out))
 
 
-# --- one writer ---
+# --- locks ---
 
 HOLDER = """
 import sys
@@ -178,7 +178,7 @@ def test_a_second_process_is_refused_until_the_first_was_killed(tmp_path: Path) 
     with another_process_holding(tmp_path) as holder:
         for _ in range(2):
             with (
-                pytest.raises(RunDirError, match=rf"process {holder.pid} on .* writes to this run"),
+                pytest.raises(RunDirError, match=rf"process {holder.pid} on .* is writing to this run"),
                 locked(folder),
             ):
                 pytest.fail("locked twice")
@@ -219,7 +219,7 @@ def test_who_can_wait_gets_the_lock_when_it_is_free(tmp_path: Path) -> None:
     held, thread = threading.Event(), threading.Thread(target=hold_a_while)
     thread.start()
     assert held.wait(10)
-    with pytest.raises(RunDirError, match="writes to this run"), locked(folder):
+    with pytest.raises(RunDirError, match="is writing to this run"), locked(folder):
         pytest.fail("locked twice")
     threading.Timer(0.3, free.set).start()
     with locked(folder, wait_s=30.0):
@@ -235,13 +235,13 @@ def test_the_lock_says_who_holds_it(tmp_path: Path) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Folder:
-    """A folder as on an object store: not local, and without locks of its own."""
+    """A folder as on an object store: not local, and without file locks."""
     folder = Folder(fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()), "run", "store://bucket/run")
     folder.make()
     return folder
 
 
-def test_on_an_object_store_a_lock_that_somebody_removed_is_no_error(store: Folder) -> None:
+def test_on_an_object_store_a_removed_lock_is_no_error(store: Folder) -> None:
     with locked(store):
         store.filesystem.delete_file(f"{store.path}/LOCK")
 
@@ -257,7 +257,7 @@ def test_what_ends_a_search_is_the_last_event_of_its_log(tmp_path: Path) -> None
     assert (event["event"], event["error"]) == ("failed", "all gone")
 
 
-def test_on_an_object_store_a_lock_that_somebody_else_has_taken_is_left(store: Folder) -> None:
+def test_on_an_object_store_a_lock_taken_by_another_process_is_left(store: Folder) -> None:
     with locked(store):
         store.write("LOCK", b'{"host": "elsewhere", "pid": 1, "start": "then"}')
     assert store.read("LOCK") == b'{"host": "elsewhere", "pid": 1, "start": "then"}'
@@ -286,7 +286,7 @@ def test_on_an_object_store_the_lock_of_a_dead_process_is_taken_over(store: Fold
 )
 def test_on_an_object_store_a_lock_of_who_knows_whom_is_respected(store: Folder, content: bytes) -> None:
     store.write("LOCK", content)
-    with pytest.raises(RunDirError, match="remove LOCK there if it is gone"), locked(store):
+    with pytest.raises(RunDirError, match="remove LOCK if that process has ended"), locked(store):
         pytest.fail("locked twice")
     assert store.read("LOCK") == content
 
@@ -414,7 +414,7 @@ def test_log_lines_are_added(tmp_path: Path, store: Folder, remote: bool) -> Non
 
 @dataclass(frozen=True)
 class Found:
-    """All that a fingerprint covers."""
+    """Arguments of a fingerprint."""
 
     theta_EK: np.ndarray
     momentum_EK: np.ndarray
@@ -446,7 +446,7 @@ def found() -> Found:
 
 
 def next_float(array: np.ndarray, at: tuple[int, ...]) -> np.ndarray:
-    """The smallest change that a float can make."""
+    """Return the next float."""
     other = array.copy()
     other[at] = np.nextafter(other[at], np.array(np.inf, dtype=array.dtype))
     return other
@@ -521,14 +521,14 @@ def test_the_fingerprint_is_64_hexadecimal_digits() -> None:
 
 @pytest.fixture
 def finished(tmp_path: Path) -> Folder:
-    """The files of a finished run that the fingerprint is recomputed from."""
+    """Write the files of a finished run that the fingerprint is recomputed from."""
     f = found()
     folder = Folder.open(str(tmp_path))
     folder.write("space.json", space_json(SPACE, {}, {}))
     folder.write("theta.parquet", theta_table([record(0), record(1)], SPACE))
     folder.write("evaluations.parquet", evaluations_table(f.evaluations))
     folder.write("weights.safetensors", weights_file(f.tensors))
-    # In the files padding is what the algorithm gives it: theta and V are 0, pruned_at is -1.
+    # Padding in the files is as in the algorithm: theta and V are 0, pruned_at is -1.
     pruned_at_EK = np.where(EXISTS_EK, f.pruned_at_EK, -1)
     folder.write("result.json", json_file({"fingerprint": replace(f, pruned_at_EK=pruned_at_EK).fingerprint()}))
     return folder
@@ -546,7 +546,7 @@ def test_a_changed_file_is_found(finished: Folder) -> None:
 def test_an_unfinished_run_has_no_fingerprint(finished: Folder) -> None:
     (Path(finished.path) / "result.json").unlink()
     with pytest.raises(
-        RunDirError, match=r"has not finished; go on with: python -m ddpnas_ray.search --out .* --resume"
+        RunDirError, match=r"has not finished; resume with: python -m ddpnas_ray.search --out .* --resume"
     ):
         verify_fingerprint(finished)
 

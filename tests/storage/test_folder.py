@@ -1,4 +1,4 @@
-"""Folders on local disks and elsewhere: files are whole or absent."""
+"""Folders on local disks and elsewhere: writes are atomic."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ddpnas_ray.storage.folder import Folder, writing
 
 @pytest.fixture(params=["path", "file-uri", "subtree", "mock"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
-    """An existing, empty folder on different file systems."""
+    """An existing, empty folder on several file systems."""
     kind = request.param
     if kind == "path":
         made = Folder.open(str(tmp_path / "run"))
@@ -122,7 +122,7 @@ def test_a_local_folder_can_be_sent_to_another_process(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("uri", ["nonsense://bucket/run", "s4://bucket/run"])
 def test_an_unknown_scheme_is_refused(uri: str) -> None:
-    with pytest.raises(RunDirError, match="a local path or a URI such as s3://bucket/run is needed") as error:
+    with pytest.raises(RunDirError, match="give a local path or a URI such as s3://bucket/run") as error:
         Folder.open(uri)
     assert str(error.value).startswith(uri)
 
@@ -149,7 +149,7 @@ def test_a_file_larger_than_allowed_leaves_the_old_one(tmp_path: Path) -> None:
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
-        with pytest.raises(RunDirError, match="free space, then --resume"):
+        with pytest.raises(RunDirError, match="free some space, then --resume"):
             folder.write("a", bytes(10_000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -159,20 +159,20 @@ def test_a_file_larger_than_allowed_leaves_the_old_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "way_out"),
+    ("number", "hint"),
     [
-        (errno.ENOSPC, "what was written before is intact; free space, then --resume"),
-        (errno.EDQUOT, "what was written before is intact; free space, then --resume"),
+        (errno.ENOSPC, "earlier files are intact; free some space, then --resume"),
+        (errno.EDQUOT, "earlier files are intact; free some space, then --resume"),
         (errno.EACCES, "choose another --out, or correct its permissions"),
         (errno.EROFS, "choose another --out, or correct its permissions"),
     ],
 )
-def test_errors_of_the_disk_tell_the_way_out(number: int, way_out: str) -> None:
+def test_errors_of_the_disk_give_a_hint(number: int, hint: str) -> None:
     with pytest.raises(RunDirError) as error, writing("runs/a"):
         raise OSError(number, os.strerror(number))
     assert str(error.value).startswith("runs/a: ")
     assert os.strerror(number) in str(error.value)
-    assert str(error.value).endswith(way_out)
+    assert str(error.value).endswith(hint)
 
 
 def test_lines_are_added_one_after_the_other(folder: Folder) -> None:

@@ -97,7 +97,7 @@ def test_own_options_are_checked_and_saved(lab: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("data:make", "section data has another meaning; rename the module"),
+        ("data:make", "section name data is already in use; rename the module"),
         ("evolution:make", "section evolution is a built-in strategy's; rename the module"),
         ("plain:make", "a dataclass is needed"),
         ("base", "'base' is not a built-in strategy"),

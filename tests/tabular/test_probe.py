@@ -188,10 +188,10 @@ def test_the_result_says_how_well_they_rank(finished: Path) -> None:
     np.testing.assert_allclose(np.array(result["tau_by_epoch"], dtype=np.float64), taus)
     whats = [row["what"] for row in result["score_sheet"]]
     assert whats == [
-        "the answer with inherited weights",
-        "the answer, cifar10valid_valid_e12",
-        f"the answer, {FINAL}",
-        f"expected of random search with 12 evaluations, {FINAL}",
+        "result architecture with inherited weights",
+        "result architecture, cifar10valid_valid_e12",
+        f"result architecture, {FINAL}",
+        f"random search with 12 evaluations (expected), {FINAL}",
         f"Kendall's tau of inherited scores (val) with {FINAL}, {NETWORKS} networks",
     ]
     assert [row["split"] for row in result["score_sheet"]] == ["val", "val", "test", "test", "test"]

@@ -401,10 +401,10 @@ def test_every_number_of_the_score_sheet_has_its_split(finished: tuple[Path, dic
     alpha_E = np.array(result["alpha"])
     score, final = "cifar10valid_valid_e12", "cifar10_test_e200"
     assert result["score_sheet"] == [
-        {"what": f"the answer, {score}", "split": "val", "value": table.score(score, alpha_E)},
-        {"what": f"the answer, {final}", "split": "test", "value": table.score(final, alpha_E)},
+        {"what": f"result architecture, {score}", "split": "val", "value": table.score(score, alpha_E)},
+        {"what": f"result architecture, {final}", "split": "test", "value": table.score(final, alpha_E)},
         {
-            "what": f"expected of random search with {BUDGET} evaluations, {final}",
+            "what": f"random search with {BUDGET} evaluations (expected), {final}",
             "split": "test",
             "value": expected_best(table.scores[score], table.scores[final], BUDGET),
         },
@@ -448,7 +448,7 @@ def test_the_table_may_move_but_not_change(
     resume = ["--out", str(out), "--resume", *options(f"evaluation.table={moved}")]
     said = run(search.main, *resume)
     assert (said.code, said.err.count("\n")) == (2, 1)
-    assert "the data are not those that the run was started with" in said.err
+    assert "the data differ from those of the run" in said.err
     moved.write_bytes(real.read_bytes())
     assert found(run(search.main, *resume, "--json"))["fingerprint"] == finished[1]["fingerprint"]
 
@@ -477,7 +477,7 @@ def test_nothing_is_generated_from_a_search_without_theta(finished: tuple[Path, 
     out, _ = finished
     said = run(generate.main, out, "--budget", "macs=50M")
     assert said.code == 2
-    assert "strategy surrogate keeps no theta" in said.err
+    assert "strategy surrogate has no theta" in said.err
 
 
 def test_networks_are_generated_from_a_tabular_search(words: list[str], real: Path, tmp_path: Path) -> None:

@@ -80,8 +80,8 @@ def test_another_task_leaves_the_options_of_the_files_own_behind(lab: Path, tmp_
     ("text", "message"),
     [
         ("task: clasification", "task.name: 'clasification' is not a built-in task.*did you mean classification"),
-        ("task: {name: 3}", "task.name: a name is needed, got 3"),
-        ("task: [a]", "task: a section such as {name: classification} is needed"),
+        ("task: {name: 3}", "task.name: expected a name, got 3"),
+        ("task: [a]", "task: expected a section such as {name: classification}"),
         ("task: {metrc: accuracy}", "task.metrc is not an option of task 'classification'.*did you mean"),
         ("task: {metric: 3}", "task.metric is 3; input should be a valid string"),
         ("task: own_halves:needy", "task.weight is missing; task 'own_halves:needy' needs it"),

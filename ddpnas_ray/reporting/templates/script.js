@@ -11,7 +11,7 @@
   };
   document.documentElement.classList.add("js");
 
-  // --- what is under the pointer ---
+  // --- tooltips ---
   const place = (event) => {
     tip.hidden = false;
     const { width, height } = tip.getBoundingClientRect();
@@ -63,7 +63,7 @@
   addEventListener("scroll", hide, { passive: true });
   addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
 
-  // --- a round chosen by keyboard or finger ---
+  // --- round slider, for keyboard and touch ---
   for (const slider of all(".slider input")) {
     const edge = data.theta.edges[slider.dataset.edge], last = data.theta.rounds.length - 1;
     const output = make("output");
@@ -82,7 +82,7 @@
     show();
   }
 
-  // --- one edge shown large ---
+  // --- the enlarged edge ---
   const panels = all("details.edge"), select = document.getElementById("edge"), links = all(".multiples a");
   const choose = (index, go) => {
     const chosen = (index + panels.length) % panels.length;
@@ -115,12 +115,12 @@
     if (!fromAddress()) choose(0, false);
   }
 
-  // --- theta, or what decides ---
+  // --- theta, or its distance from the mean ---
   for (const radio of all("input[name=view]")) {
     radio.addEventListener("change", () => document.documentElement.classList.toggle("distances", radio.value === "distance"));
   }
 
-  // --- one operation made to stand out ---
+  // --- highlighted operation ---
   for (const button of all(".legend button")) {
     button.addEventListener("click", () => {
       const on = button.getAttribute("aria-pressed") !== "true";
@@ -145,7 +145,7 @@
         const key = (row) => numeric ? number(row.cells[column].textContent) : row.cells[column].textContent;
         const rows = all("tr", body).map((row) => [key(row), row]);
         rows.sort(([a], [b]) => {
-          if (a === null || b === null) return (a === null) - (b === null);  // what is not known comes last
+          if (a === null || b === null) return (a === null) - (b === null);  // unknown values last
           const order = numeric ? a - b : a.localeCompare(b, undefined, { numeric: true });
           return up ? order : -order;
         });
