@@ -95,7 +95,7 @@ class ThenSurrogate(Pruning):
 
     def ask(self, state: SearchState, space: SearchSpace) -> Plan | None:
         """See ``Pruning``."""
-        if self._goes_on(state, space):
+        if self._continues(state, space):
             return Pruning.ask(self, state, space)
         if not evaluations_left(state, self.evaluations or 0):
             return None
@@ -143,7 +143,7 @@ class Margin(Pruning):
     risk: float = 0.2
     reserve: int = 6
 
-    def _goes_on(self, state: SearchState, space: SearchSpace) -> bool:
+    def _continues(self, state: SearchState, space: SearchSpace) -> bool:
         left = evaluations_left(state, self.evaluations or 0) - self.reserve
         more = prunable(state.theta_EK, state.live_EK, space, self.keep_per_group).any()
         return bool(more) and left >= state.live_EK.sum(axis=1).max()

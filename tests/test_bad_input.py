@@ -431,7 +431,10 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["evaluation.score=made_val_e21"], ["made.parquet has no column 'made_val_e21'; did you mean made_val_e12?"]),
         (["evaluation.training=777"], ["evaluation.training is 777: ", "has no single trainings of made_val_e12"]),
         (["evaluation.training=random"], ["evaluation.training is random: ", "mean takes the column itself"]),
-        (["strategy=pruning", "evaluation.budget=35"], ["evaluation.budget is 35: pruning needs 36", "raise it"]),
+        (
+            ["strategy=pruning", "evaluation.budget=35"],
+            ["evaluation.budget is 35: pruning needs 36", "raise the former or lower the latter"],
+        ),
     ],
 )
 @pytest.mark.parametrize("kept", [[], ["--out", "none"]])

@@ -240,7 +240,7 @@ def test_networks_depend_on_the_seed_alone() -> None:
         (["build", *TINY, "--set", "space.node=2", "--device-label", "a", "--out", "t"], "did you mean nodes?"),
         (
             ["build", "--space", "tests.spaces.test_own_space:make", *TINY[-4:], "--device-label", "a", "--out", "t"],
-            "does not name the parts",
+            "does not list the parts",
         ),
         (["build", *TINY, "--device-label", "a", "--out", "t", "--address", "127.0.0.1:1"], "no Ray cluster answers"),
         (["check", "absent.parquet"], "absent.parquet: no such file"),

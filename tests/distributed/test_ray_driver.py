@@ -74,6 +74,7 @@ def test_stopped_by_its_time_limit_and_resumed_equals_never_stopped(local_finger
     assert result is not None and result["fingerprint"] == local_fingerprint
 
 
+@pytest.mark.slow
 def test_the_driver_responds_while_it_searches_and_survives_its_own_death(
     local_fingerprint: str, tmp_path: Path
 ) -> None:

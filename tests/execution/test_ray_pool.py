@@ -153,6 +153,7 @@ def test_a_killed_worker_is_replaced_and_its_architecture_evaluated_again(
         pool.evaluate(plan.requests[:2])
 
 
+@pytest.mark.slow
 def test_an_architecture_that_keeps_killing_its_worker_ends_the_search_with_its_alpha(
     trainer: Trainer, make_pool: Callable[..., RayPool]
 ) -> None:

@@ -82,7 +82,7 @@ def test_a_level_that_the_cpu_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) 
 def test_a_command_in_a_process_with_torch_refuses_a_level_in_one_line(tmp_path: Path) -> None:
     said = run(search.main, *LOCAL, "--out", tmp_path / "run", "--set", "training.cpu_isa=sse41")
     assert said.code == 2
-    assert said.err.startswith("ResourceError: training.cpu_isa is sse41, and this process was started without it")
+    assert said.err.startswith("ResourceError: training.cpu_isa is sse41, but this process started without it")
     assert len(said.err.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
