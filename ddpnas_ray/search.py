@@ -19,7 +19,7 @@ from ddpnas_ray.core.errors import RunDirError
 from ddpnas_ray.experiment.config import SearchConfig, check, describe, dump, fixed_keys, load, set_key
 from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.reporting.summary import summary
-from ddpnas_ray.runs.directory import create_run, existing_run, parsed, read_result, refuse_other_data
+from ddpnas_ray.runs.directory import create_run, existing_run, read_config, read_result, refuse_other_data
 from ddpnas_ray.runs.lock import Lock, locked
 from ddpnas_ray.runs.log import failure_logged
 from ddpnas_ray.storage.folder import Folder
@@ -93,7 +93,7 @@ def _resume(args: argparse.Namespace) -> int:
     if args.out in (None, NO_RUN):
         raise RunDirError("--resume needs the run directory; give it with --out")
     folder = existing_run(args.out)
-    text = parsed(folder, "config.yaml", bytes.decode)
+    text = read_config(folder)
     saved = check(parse(text, f"{args.out}/config.yaml"), f"{args.out}/config.yaml")
     if args.config:
         config = load(args.config, args.overrides)

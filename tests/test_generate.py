@@ -344,6 +344,15 @@ def test_damaged_files_are_named(finished: Path, name: str) -> None:
     assert name in refused(finished).err
 
 
+@pytest.mark.parametrize("lines", [0, 1, 4, -1])
+def test_a_configuration_that_is_cut_after_a_line_is_no_other_configuration(finished: Path, lines: int) -> None:
+    text = (finished / "config.yaml").read_text().splitlines(keepends=True)
+    (finished / "config.yaml").write_text("".join(text[:lines]))
+    assert "config.yaml cannot be read: it is truncated" in refused(finished).err
+    (finished / "result.json").unlink()
+    assert "config.yaml cannot be read: it is truncated" in run(search.main, "--out", finished, "--resume").err
+
+
 @pytest.mark.parametrize("key", ["theta", "live", "target"])
 def test_a_result_without_what_generation_needs(finished: Path, key: str) -> None:
     result = json.loads((finished / "result.json").read_text())

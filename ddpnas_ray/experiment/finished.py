@@ -19,7 +19,7 @@ from ddpnas_ray.core.generation.solve import Solution, most_likely, nearest, sol
 from ddpnas_ray.core.space import CostFunction, IntArray
 from ddpnas_ray.experiment.config import SearchConfig, check, fixed_keys, make_strategy, set_key, to_dict
 from ddpnas_ray.experiment.yaml_text import parse
-from ddpnas_ray.runs.directory import existing_run, parsed, read_result, refuse_other_data
+from ddpnas_ray.runs.directory import existing_run, parsed, read_config, read_result, refuse_other_data
 from ddpnas_ray.runs.files import SCHEMA_VERSION, json_file, read_costs, read_space
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
 from ddpnas_ray.spaces.target import Target
@@ -64,7 +64,7 @@ class FinishedRun:
         """
         folder = existing_run(out)
         result = read_result(folder)
-        text = parsed(folder, "config.yaml", bytes.decode)
+        text = read_config(folder)
         config = check(parse(text, f"{out}/config.yaml"), f"{out}/config.yaml")
         spec = find_space(config.space.name)(**config.space.options)
         space = parsed(folder, "space.json", read_space)

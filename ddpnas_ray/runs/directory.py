@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Callable, Mapping
@@ -116,6 +117,21 @@ def refuse_other_data(folder: Folder, digest: str) -> None:
             f"{folder.uri}: the data differ from those of the run (SHA-256 {digest[:12]}, then {before[:12]}); point "
             "data.path or evaluation.table to the original data, or start a new run with another --out"
         )
+
+
+def read_config(folder: Folder) -> str:
+    """Return the text of ``config.yaml``, whose last key is ``seed``: cut at the end of a line, it is still YAML.
+
+    Raises:
+        RunDirError: The file is missing, unreadable or truncated.
+    """
+
+    def whole(data: bytes) -> str:
+        if not re.search(rb"^seed: \d+\n", data, re.MULTILINE):
+            raise ValueError("it is truncated: the key seed is missing")
+        return data.decode()
+
+    return parsed(folder, "config.yaml", whole)
 
 
 def read_result(folder: Folder) -> dict[str, Any]:
