@@ -139,7 +139,7 @@ def search(way: Way, job: Experiment, out: Path) -> Row:
             if way.death:
                 cluster.remove_node(nodes[node], allow_graceful=False)
 
-        pool = WatchedPool(job.trainer(), job.config.execution, PoolSize(WORKERS))
+        pool = WatchedPool(job.evaluator.trainer("cpu"), job.config.execution, PoolSize(WORKERS))
         seen = pool.watch(drain if way.notice else None)
         folder = create_run(str(out), job.first_files(dump(job.config)))
         start_s = time.monotonic()

@@ -146,5 +146,5 @@ def test_a_search_is_looked_at_through_the_client_port_and_only_with_the_token_o
         _, errors = without.communicate(timeout=200)
         assert without.returncode == 0, errors
         assert "following log.jsonl of process " in errors.splitlines()[0]
-        assert "it refuses the token given here; set RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH as there" in errors
+        assert "the cluster asks for a token: set RAY_AUTH_MODE=token and, unless ~/.ray/auth_token holds it" in errors
         searching.communicate(timeout=60)
