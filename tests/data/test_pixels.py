@@ -52,6 +52,7 @@ def test_decoded_images_leave_the_callers_array_writable() -> None:
     pixels = np.zeros((2, 1, 8, 8), dtype=np.uint8)
     DecodedImages(pixels)
     pixels[0] = 1
+    assert pixels[0].all()
 
 
 def test_decoded_images_pickle_without_a_copy_where_the_protocol_allows() -> None:

@@ -244,6 +244,7 @@ def store(tmp_path: Path) -> Folder:
 def test_on_an_object_store_a_removed_lock_is_no_error(store: Folder) -> None:
     with locked(store):
         store.filesystem.delete_file(f"{store.path}/LOCK")
+    assert not store.has("LOCK")
 
 
 def test_what_ends_a_search_is_the_last_event_of_its_log(tmp_path: Path) -> None:

@@ -125,9 +125,6 @@ def _chain_costs(kind: str, edges: tuple[Edge, ...], channels: int, target: Targ
 class TestTinySpace(SpaceContract):
     make = staticmethod(make)
 
-    def test_the_spec_can_be_pickled(self, spec: SpaceSpec) -> None:
-        super().test_the_spec_can_be_pickled(spec)
-
 
 # --- a multi-layer perceptron whose widths are nested slices of one matrix, and whose second layer may be left out ---
 
@@ -222,9 +219,6 @@ class TestElasticSpace(SpaceContract):
 
     # Its supernet computes with slices, without calling modules; the test of gradients says the same.
     test_a_forward_pass_runs_the_sampled_modules_and_nothing_else = None
-
-    def test_the_spec_can_be_pickled(self, spec: SpaceSpec) -> None:
-        super().test_the_spec_can_be_pickled(spec)
 
 
 # --- found by name, and searched ---
