@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddpnas_ray.core.state import Evaluation
-from ddpnas_ray.runs.checkpoint import newest_epoch
+from ddpnas_ray.runs.sealed import newest_epoch
 from ddpnas_ray.runs.files import read_evaluations
 from ddpnas_ray.storage.folder import Folder
 

@@ -187,7 +187,7 @@ def try_out(experiment: Experiment) -> tuple[Estimate, list[str]]:
     """
     from ddpnas_ray.execution.local import LocalExecutor, local_device
     from ddpnas_ray.nn.weights import split_shared
-    from ddpnas_ray.runs import checkpoint
+    from ddpnas_ray.runs import checkpoint, sealed
     from ddpnas_ray.storage.folder import Folder
 
     config, space = experiment.config, experiment.spec.space
@@ -225,7 +225,7 @@ def try_out(experiment: Experiment) -> tuple[Estimate, list[str]]:
         architecture_s=_architecture_seconds(whole, trainer, tried),
         worker_bytes=_peak_bytes(device),
         traffic_bytes=int(traffic),
-        disk_bytes=checkpoint.KEPT * checkpoint_bytes + weights_bytes,
+        disk_bytes=sealed.KEPT * checkpoint_bytes + weights_bytes,
     )
     notes = [
         f"data       {task.name}: {task.train_examples:,} training and {task.val_examples:,} validation examples of "

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ddpnas_ray import check, cli, report, search, sweep
-from ddpnas_ray.runs.checkpoint import newest_epoch
+from ddpnas_ray.runs.sealed import newest_epoch
 from ddpnas_ray.storage.folder import Folder
 from tests.commands import ENVIRONMENT, LOCAL, ONE_EPOCH, SEARCH, Command, contents, options, run
 from tests.conftest import TINY

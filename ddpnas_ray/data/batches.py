@@ -8,7 +8,7 @@ Axes: N images (of the data set in draws, of the batch in pixels), C channels, H
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,10 +82,30 @@ def epoch_draws(n: int, augment: Augment, image_size: int, seed: int, epoch: int
 
 
 def training_batch(
-    images: Images, indices: IntArray, draws: Draws, augment: Augment, *, mean: Sequence[float], std: Sequence[float]
+    images: Images,
+    indices: IntArray,
+    draws: Draws,
+    augment: Augment,
+    change: Callable[[ByteArray, IntArray], ByteArray] | None = None,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
 ) -> Float32Array:
-    """Gather, shift, flip, normalise and erase: one batch as the network sees it, float32 of shape (N, C, H, W)."""
-    batch_NCHW = normalise(augment_batch(images.gather(indices), indices, draws, augment), mean, std)
+    """Gather, shift, flip, change, normalise and erase: one batch as the network sees it, float32 (N, C, H, W).
+
+    Args:
+        images: The data set.
+        indices: Images of the batch, shape (N,).
+        draws: The epoch's draws.
+        augment: What they are for.
+        change: Further augmentation: (pixels, indices) -> pixels, uint8 of the same shape.
+        mean: C fractions.
+        std: C fractions.
+    """
+    pixels_NCHW = augment_batch(images.gather(indices), indices, draws, augment)
+    if change is not None:
+        pixels_NCHW = change(pixels_NCHW, indices)
+    batch_NCHW = normalise(pixels_NCHW, mean, std)
     erase(batch_NCHW, indices, draws, augment)
     return batch_NCHW
 

@@ -109,6 +109,31 @@ class EncodedImages:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class JoinedImages:
+    """Two sets of images of one shape, one after the other.
+
+    Args:
+        first: Images 0 to n - 1.
+        second: The images from n on.
+    """
+
+    first: Images
+    second: Images
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def gather(self, indices: npt.ArrayLike) -> ByteArray:
+        """See :class:`Images`."""
+        wanted = np.asarray(indices, dtype=np.int64)
+        in_first = wanted < len(self.first)
+        first, second = self.first.gather(wanted[in_first]), self.second.gather(wanted[~in_first] - len(self.first))
+        out_NCHW = np.empty((len(wanted), *first.shape[1:]), dtype=np.uint8)
+        out_NCHW[in_first], out_NCHW[~in_first] = first, second
+        return out_NCHW
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Picked(Sequence[Item_co], Generic[Item_co]):
     """View of ``base[indices[0]], base[indices[1]], ...`` without a copy, so splits share their base.
 

@@ -26,7 +26,7 @@ from ddpnas_ray.execution.ray_pool import RayPool
 from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.progress import Progress
 from ddpnas_ray.experiment.run import run_experiment
-from ddpnas_ray.runs import checkpoint
+from ddpnas_ray.runs import sealed
 from ddpnas_ray.runs.directory import parsed
 from ddpnas_ray.runs.log import append_log, read_log
 from ddpnas_ray.storage.folder import Folder
@@ -99,7 +99,7 @@ def _log_start(folder: Folder, name: str, max_crashes: int) -> None:
     Raises:
         WorkerLostError: It has died too often in this epoch; ``--resume`` uses another name and counts from zero.
     """
-    epoch = checkpoint.newest_epoch(folder / "checkpoints")
+    epoch = sealed.newest_epoch(folder / "checkpoints")
     events = parsed(folder, "log.jsonl", read_log) if folder.has("log.jsonl") else []
     starts = [event["epoch"] for event in events if event["event"] == "driver" and event["name"] == name]
     deaths = [*starts, epoch][1:].count(epoch)  # each start but the first follows a death

@@ -1,4 +1,4 @@
-"""A search's progress as Ray metrics: on every node's Prometheus endpoint, and from there in Grafana."""
+"""Progress of a search or a retraining as Ray metrics: on every node's Prometheus endpoint, and from there in Grafana."""
 
 from __future__ import annotations
 
@@ -63,3 +63,38 @@ class Metrics:
         if (more := total - self._counted.get(key, 0.0)) > 0:  # Ray refuses an increment of 0
             counter.inc(more, self._tags | tags)
             self._counted[key] = total
+
+
+RETRAINING_TAGS = ("run", "network")
+RETRAINING_GAUGES = {  # key of RetrainingProgress.snapshot: description
+    "epochs_done": "Epochs trained and saved, of the current seed",
+    "epochs": "Epochs per seed",
+    "loss": "Mean training loss of the last epoch",
+    "lr": "Learning rate at the end of the last epoch",
+    "val": "Validation score after the last epoch, a fraction",
+    "examples_per_s": "Training examples per second in the last epoch, over all workers",
+    "workers": "Workers that share each batch",
+    "seconds_left": "Estimated seconds to the end",
+}
+
+
+class RetrainingMetrics:
+    """Ray metrics of one retraining.
+
+    Args:
+        run: Its folder; a tag of every metric.
+        network: Its label; also a tag.
+    """
+
+    def __init__(self, run: str, network: str) -> None:
+        self._tags = {"run": run, "network": network}
+        self._gauges = {
+            key: Gauge(f"ddpnas_retraining_{key}", meaning, RETRAINING_TAGS)
+            for key, meaning in RETRAINING_GAUGES.items()
+        }
+
+    def show(self, now: Mapping[str, Any]) -> None:
+        """Set all metrics from a snapshot of ``RetrainingProgress``."""
+        for key, gauge in self._gauges.items():
+            if now.get(key) is not None:
+                gauge.set(now[key], self._tags)

@@ -26,6 +26,7 @@ from ddpnas_ray.strategies import registry
 from ddpnas_ray.strategies.base import Context, Strategy
 from ddpnas_ray.strategies.pruning import PruningConfig
 from ddpnas_ray.tasks.base import find_task
+from ddpnas_ray.tasks.recipe import RetrainingConfig
 from ddpnas_ray.training.config import TrainingConfig
 
 DEFAULT = "the packaged digits quick start"
@@ -74,7 +75,8 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchConfig:
-    """Configuration of an experiment. Any section can change the result; ``execution`` only by its kind of device."""
+    """Configuration of an experiment. Any section can change the result of a search, but ``retraining``, and
+    ``execution`` only by its kind of device."""
 
     space: SpaceConfig = SpaceConfig()
     task: TaskConfig = TaskConfig()
@@ -86,6 +88,7 @@ class SearchConfig:
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     target: TargetConfig = TargetConfig()
+    retraining: RetrainingConfig = RetrainingConfig()
     execution: ExecutionConfig = ExecutionConfig()
     seed: Annotated[int, Ge(0), Lt(2**32)] = 0
     """Seed of every random draw: equal seeds give equal results on one kind of device"""
@@ -277,11 +280,12 @@ def differing_keys(old: SearchConfig, new: SearchConfig) -> list[str]:
 
 
 def fixed_keys(old: SearchConfig, new: SearchConfig) -> list[str]:
-    """Return the differing keys that a resume refuses: all but ``execution.*`` and the locations of data.
+    """Return the differing keys that a resume refuses: all but ``execution.*``, ``retraining.*`` and where data are.
 
     Another kind of device is allowed, with a warning and a record (``execution.mixed_devices``).
     """
-    return [key for key in differing_keys(old, new) if not key.startswith("execution.") and key not in PLACES]
+    free = ("execution.", "retraining.")
+    return [key for key in differing_keys(old, new) if not key.startswith(free) and key not in PLACES]
 
 
 def make_strategy(config: SearchConfig, space: SearchSpace) -> Strategy:

@@ -16,6 +16,8 @@ from ddpnas_ray.spaces.target import Inputs
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ddpnas_ray.tasks.recipe import RetrainingConfig
+
 TASKS = Kind("task", "ddpnas_ray.tasks", function="make", returns="a Task", file="task")
 METRICS = Kind("metric", "ddpnas_ray.metrics", function="score", returns="a score")
 
@@ -80,16 +82,22 @@ class Task(Protocol):
         """Number of validation examples."""
         ...
 
-    def training_batches(self, epoch: int, seed: int, batch_size: int) -> Iterable[Batch]:
-        """Yield an epoch's augmented training examples in its order; batches are full, unless there is only one."""
+    def training_batches(
+        self, epoch: int, seed: int, batch_size: int, rank: int = 0, world: int = 1
+    ) -> Iterable[Batch]:
+        """Yield an epoch's augmented training examples in its order; batches are full, unless there is only one.
+
+        Worker ``rank`` of ``world`` gets the examples ``[rank::world]`` of every batch, so that a batch is the same for
+        any number of workers.
+        """
         ...
 
     def calibration_batches(self, examples: int, seed: int, batch_size: int) -> Iterable[Batch]:
         """Yield at most ``examples`` representative training examples, not augmented, in one or more equal batches."""
         ...
 
-    def validation_batches(self, batch_size: int) -> Iterable[Batch]:
-        """Yield every validation example once, not augmented."""
+    def validation_batches(self, batch_size: int, rank: int = 0, world: int = 1) -> Iterable[Batch]:
+        """Yield every validation example once, not augmented; worker ``rank`` gets batches rank, rank + world, ..."""
         ...
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
@@ -102,6 +110,19 @@ class Task(Protocol):
 
     def excerpt(self, examples: int, seed: int) -> Task:
         """Return the same task on at most ``examples`` representative training and as many validation examples."""
+        ...
+
+    def for_retraining(self, recipe: RetrainingConfig) -> Task:
+        """Return the same task with the examples and the augmentation of a recipe; ``train_on: all`` leaves no
+        validation examples."""
+        ...
+
+    def on_test(self) -> Task:
+        """Return the same task with the test examples, read now, as its validation examples.
+
+        Raises:
+            DataError: There are no test data, or they cannot be used.
+        """
         ...
 
 

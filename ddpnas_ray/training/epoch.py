@@ -46,7 +46,7 @@ def train_epoch(
     total, count = torch.zeros((), device=whole.device), 0
     for batch in batches:
         whole.grad.zero_()  # type: ignore[union-attr]  # gradients are views of it: see ``bind``
-        with _autocast(whole.device, config):
+        with autocast(whole.device, config.precision):
             loss = loss_of(network(batch.inputs), batch)
         loss.backward()
         if config.grad_clip:
@@ -77,18 +77,18 @@ def recompute_batch_norm(
     for count, batch in enumerate(batches, start=1):
         for norm in norms:
             norm.momentum = 1.0 / count  # cumulative average; with ``None`` torch reads the count back from the GPU
-        with _autocast(device, config):
+        with autocast(device, config.precision):
             network(batch.inputs)
 
 
 @torch.no_grad()
 def outputs(
-    network: nn.Module, batches: Iterable[Batch], config: TrainingConfig, device: torch.device
+    network: nn.Module, batches: Iterable[Batch], precision: str, device: torch.device
 ) -> Iterator[tuple[Tensor, Batch]]:
     """Yield the network's outputs in evaluation mode, batch by batch."""
     network.eval()
     for batch in batches:
-        with _autocast(device, config):
+        with autocast(device, precision):
             found = network(batch.inputs)
         yield found, batch
 
@@ -141,8 +141,9 @@ def _optimizer_step(whole: nn.Parameter, layout: Layout, config: TrainingConfig,
     return step
 
 
-def _autocast(device: torch.device, config: TrainingConfig) -> torch.autocast | nullcontext[None]:
-    return torch.autocast(device.type, dtype=torch.bfloat16) if config.precision == "bf16" else nullcontext()
+def autocast(device: torch.device, precision: str) -> torch.autocast | nullcontext[None]:
+    """Return the context of forward passes: autocast to bfloat16 with ``bf16``."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def _norms(network: nn.Module) -> list[_BatchNorm]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from ddpnas_ray.tasks.base import Batch, Task
 from ddpnas_ray.training.config import TrainingConfig
 from ddpnas_ray.training.cpu_isa import require_level
 from ddpnas_ray.training.device import find_device
+from ddpnas_ray.training.batches import on_device
 from ddpnas_ray.training.epoch import fixed_threads, initial_weights, outputs, recompute_batch_norm, train_epoch
 
 if TYPE_CHECKING:
@@ -121,39 +121,14 @@ class Trainer:
     def score(self, network: nn.Module) -> float:
         """Return the task's metric on the whole validation split, in evaluation mode."""
         task, config, device = self.task, self.config, torch.device(self.device)
-        found = outputs(network, self._ready(task.validation_batches(config.batch_size)), config, device)
+        found = outputs(network, self._ready(task.validation_batches(config.batch_size)), config.precision, device)
         score = float(task.metric.score((out, batch.targets) for out, batch in found))
         if abs(score) > 1:
             raise ConfigError(f"task.metric: {task.metric.name} gave {score:g}; scores must lie in [-1, 1]: rescale it")
         return score
 
     def _ready(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Yield batches on the device; for a GPU, the next one is prepared and copied during computation."""
-        prepared = map(self._prepare, batches)
-        if self.device == "cpu":
-            yield from prepared
-            return
-        with ThreadPoolExecutor(1) as pool:
-            ahead = pool.submit(next, prepared, None)
-            while (batch := ahead.result()) is not None:
-                ahead = pool.submit(next, prepared, None)
-                yield _each(batch, lambda tensor: tensor.to(self.device, non_blocking=True))
-
-    def _prepare(self, batch: Batch) -> Batch:
-        inputs = batch.inputs
-        if self.config.channels_last and isinstance(inputs, torch.Tensor) and inputs.ndim == 4:
-            batch = Batch(inputs.contiguous(memory_format=torch.channels_last), batch.targets)
-        return batch if self.device == "cpu" else _each(batch, torch.Tensor.pin_memory)
+        return on_device(batches, self.device, channels_last=self.config.channels_last)
 
     def _cuda_devices(self) -> list[torch.device]:
         return [] if self.device == "cpu" else [torch.device(self.device)]
-
-
-def _each(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """Apply ``change`` to every tensor of a batch."""
-    if isinstance(value, torch.Tensor):
-        return change(value)
-    if isinstance(value, dict):
-        return {key: _each(part, change) for key, part in value.items()}
-    parts = [_each(part, change) for part in value]
-    return Batch(*parts) if isinstance(value, Batch) else type(value)(parts)

@@ -18,7 +18,8 @@ from pyarrow import fs
 from ddpnas_ray.core.requests import EvalResult
 from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.core.state import SearchState, initial_state
-from ddpnas_ray.runs.checkpoint import newest_epoch, restore, save
+from ddpnas_ray.runs.checkpoint import restore, save
+from ddpnas_ray.runs.sealed import newest_epoch
 from ddpnas_ray.spaces.cell.space import make
 from ddpnas_ray.storage.folder import Folder
 from ddpnas_ray.strategies.pruning import Pruning

@@ -1,0 +1,154 @@
+"""Choose the architecture to retrain: of a finished search, of a file, or a known one. Imports neither torch nor ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddpnas_ray.core.errors import BudgetError, GenotypeError
+from ddpnas_ray.core.generation.budgets import parse_budgets
+from ddpnas_ray.core.generation.solve import solve
+from ddpnas_ray.experiment.finished import FinishedRun, infeasible_text
+from ddpnas_ray.runs.directory import parsed, read_result
+from ddpnas_ray.runs.files import SCHEMA_VERSION
+from ddpnas_ray.spaces.base import SpaceSpec, find_space
+from ddpnas_ray.spaces.known import KnownNetwork
+from ddpnas_ray.spaces.target import Target
+from ddpnas_ray.storage.folder import Folder
+
+RESULT = "result"  # label of a search's own result
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An architecture to retrain, and where it comes from.
+
+    Args:
+        label: Its name, and that of its folder.
+        space: ``space.name`` and the options of the space, as in a configuration.
+        genotype: The architecture, plain JSON.
+        target: The deploy network.
+        costs: Exact costs of the deploy network.
+        search: Facts of the search that found it; empty if none did.
+    """
+
+    label: str
+    space: Mapping[str, Any]
+    genotype: Mapping[str, Any]
+    target: Target
+    costs: Mapping[str, int]
+    search: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> SpaceSpec:
+        """Its space."""
+        options = {key: value for key, value in self.space.items() if key != "name"}
+        return find_space(self.space["name"])(**options)
+
+    def json(self) -> dict[str, Any]:
+        """Return the content of ``network.json``."""
+        return {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
+
+    @classmethod
+    def read(cls, folder: Folder) -> Chosen:
+        """Read ``network.json``.
+
+        Raises:
+            RunDirError: It is missing or damaged.
+        """
+
+        def parse(data: bytes) -> Chosen:
+            values = json.loads(data)
+            values.pop("schema_version")
+            return cls(**{**values, "target": Target(**values["target"])})
+
+        return parsed(folder, "network.json", parse)
+
+
+def choose(
+    label: str, space: Mapping[str, Any], genotype: Mapping[str, Any], target: Target, search: Mapping[str, Any]
+) -> Chosen:
+    """Check a genotype against its space and count its costs.
+
+    Raises:
+        GenotypeError: It does not fit.
+    """
+    chosen = Chosen(label, space, genotype, target, {}, search)
+    spec = chosen.spec
+    alpha_E = spec.encode(dict(genotype))
+    costs = {name: int(cost(target)(alpha_E)) for name, cost in spec.costs.items()}
+    return dataclasses.replace(chosen, genotype=spec.decode(alpha_E), costs=costs)
+
+
+def of_search(run: FinishedRun, budget: str | None = None) -> Chosen:
+    """Choose the result of a search, or its best network within a budget.
+
+    Raises:
+        BudgetError: The budget cannot be parsed, names several, or nothing meets it.
+        ConfigError: A budget of a search without theta.
+    """
+    result = read_result(run.folder)
+    search: dict[str, Any] = {
+        "run": run.name,
+        "fingerprint": run.fingerprint,
+        "strategy": result["strategy"],
+        "seed": result["seed"],
+        "architecture_epochs": result["architecture_epochs"],
+        "seconds": result["seconds"],
+        "data": run.config.searched_on,
+    }
+    if budget is None:
+        return choose(RESULT, _space(run), result["genotype"], run.target, {**search, "expectation": result["expectation"]})
+    run.refuse_without_theta()
+    (_, unbounded), budgets = run.unbounded(), []
+    budgets = parse_budgets(budget, unbounded)
+    if len(budgets) != 1:
+        raise BudgetError(f"--budget {budget}: one network is retrained at a time; give one budget, such as macs=400M")
+    found = solve(run.problem, budgets[0])
+    if not found:
+        raise BudgetError(infeasible_text(run, budgets[0]))
+    genotype = run.spec.decode(np.array(found[0].alpha_E))
+    search |= {"expectation": found[0].expectation, "budget": run.text_of(budgets[0])}
+    return choose(run.text_of(budgets[0]), _space(run), genotype, run.target, search)
+
+
+def of_file(path: str, space: Mapping[str, Any], target: Target) -> Chosen:
+    """Choose the architecture of a JSON file: a genotype, or the ``genotype.json`` that `generate` writes.
+
+    Raises:
+        GenotypeError: The file cannot be read, or is not of the space.
+    """
+    try:
+        content = json.loads(Path(path).expanduser().read_bytes())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise GenotypeError(f"{path}: {reason}; give a JSON file with the genotype of an architecture") from error
+    if not isinstance(content, dict):
+        raise GenotypeError(f"{path}: not a genotype: expected a JSON object")
+    genotype = content.get("genotype", content)
+    try:
+        return choose(_label(Path(path)), space, genotype, target, {})
+    except GenotypeError as error:
+        raise GenotypeError(f"{path}: {error}; the space is {space['name']}, set another with --set space.name") from error
+
+
+def of_known(known: KnownNetwork, target: Callable[[SpaceSpec], Target]) -> Chosen:
+    """Choose a known network; ``target`` resolves its deploy network from its space."""
+    space = {"name": known.space, **known.options}
+    spec = find_space(known.space)(**known.options)
+    return choose(known.name, space, known.genotype, target(spec), {})
+
+
+def _space(run: FinishedRun) -> dict[str, Any]:
+    return {"name": run.config.space.name, **run.config.space.options}
+
+
+def _label(path: Path) -> str:
+    """Name a file's architecture: its stem, or its folder's name for a ``genotype.json``."""
+    return path.absolute().parent.name if path.stem == "genotype" else path.stem

@@ -1,0 +1,150 @@
+"""Retrain from the latest checkpoints to the result, in this process; what the Ray driver shares with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ddpnas_ray.core.errors import RunDirError
+from ddpnas_ray.retraining.files import (
+    fingerprint,
+    result_content,
+    restore_checkpoint,
+    save_checkpoint,
+    tensors_file,
+)
+from ddpnas_ray.retraining.progress import RetrainingProgress
+from ddpnas_ray.retraining.retraining import Retraining, read_test
+from ddpnas_ray.runs.files import json_file
+from ddpnas_ray.runs.log import append_log
+from ddpnas_ray.storage.folder import Folder
+from ddpnas_ray.tasks.base import Task
+from ddpnas_ray.training.cpu_isa import require_level
+
+if TYPE_CHECKING:
+    from ddpnas_ray.training.snapshot import Snapshot
+
+
+class Keeper:
+    """Keeps what one seed's training learns: checkpoints, log, progress and the test score's data.
+
+    Args:
+        retraining: What is trained.
+        folder: Its folder.
+        seed: The seed.
+        progress: Updated as it trains.
+    """
+
+    def __init__(self, retraining: Retraining, folder: Folder, seed: int, progress: RetrainingProgress) -> None:
+        self._retraining, self._folder, self._seed, self._progress = retraining, folder, seed, progress
+        self._tested: tuple[Task | None, str] | None = None
+
+    def restore(self) -> Snapshot | None:
+        """Return the latest valid snapshot.
+
+        Raises:
+            RunDirError: It has more epochs than the recipe.
+        """
+        from ddpnas_ray.training.snapshot import Snapshot
+
+        found = restore_checkpoint(self._folder, self._seed)
+        self._progress.begin(self._seed, () if found is None else found[2])
+        if found is None:
+            return None
+        if found[0] > self._retraining.config.retraining.epochs:
+            raise RunDirError(f"{self._folder.uri}: its checkpoints have {found[0]} epochs, more than the recipe")
+        return Snapshot(*found)
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Write a checkpoint and a line of the log."""
+        save_checkpoint(self._folder, self._seed, snapshot.epoch, snapshot.tensors, snapshot.history)
+        append_log(self._folder, "epoch", **{**snapshot.history[-1], "seed": self._seed, "pid": os.getpid()})
+        self._progress.epoch_done(snapshot.history)
+
+    def on_test(self) -> Task | None:
+        """Read the test examples, once."""
+        if self._tested is None:
+            self._tested = read_test(self._retraining.task)
+            append_log(self._folder, "test", read=self._tested[0] is not None, note=self._tested[1])
+        return self._tested[0]
+
+
+def retrain(
+    retraining: Retraining,
+    folder: Folder,
+    progress: RetrainingProgress,
+    train: Callable[[Keeper, int], Snapshot],
+) -> dict[str, Any]:
+    """Train every seed from its latest checkpoint, and write the result.
+
+    Args:
+        retraining: What to train.
+        folder: Its folder, which exists and is locked.
+        progress: Updated as it trains.
+        train: Trains one seed; returns the final snapshot.
+
+    Returns:
+        The content of ``result.json``.
+    """
+    from ddpnas_ray.training.snapshot import result_tensors
+
+    append_log(folder, "start", network=retraining.chosen.label, pid=os.getpid(), seeds=retraining.seeds)
+    trainings = []
+    for seed in retraining.seeds:
+        snapshot = train(Keeper(retraining, folder, seed, progress), seed)
+        tensors = result_tensors(snapshot)
+        (folder / f"seed-{seed}").make()
+        (folder / f"seed-{seed}").write("weights.safetensors", tensors_file(tensors))
+        trainings.append({"seed": seed, "fingerprint": fingerprint(tensors), "history": snapshot.history})
+    note = "" if trainings[-1]["history"][-1]["test"] is not None else read_note(folder)
+    result = result_content(retraining, trainings, note)
+    folder.write("result.json", json_file(result))
+    append_log(folder, "done", fingerprint=result["fingerprint"])
+    return result
+
+
+def read_note(folder: Folder) -> str:
+    """Return why there is no test score, from the log."""
+    from ddpnas_ray.runs.log import read_log
+
+    notes = [event["note"] for event in read_log(folder.read("log.jsonl")) if event["event"] == "test"]
+    return str(notes[-1]) if notes else "no test data"
+
+
+def retrain_here(retraining: Retraining, folder: Folder, progress: RetrainingProgress, device: str) -> dict[str, Any]:
+    """Retrain in this process, without Ray.
+
+    Args:
+        retraining: What to train.
+        folder: Its folder, which exists and is locked.
+        progress: Updated as it trains.
+        device: ``cpu`` or ``cuda``.
+
+    Raises:
+        ResourceError: ``training.cpu_isa`` is not in effect.
+    """
+    from ddpnas_ray.training.device import try_device
+    from ddpnas_ray.training.fit import fit
+
+    require_level(retraining.config.training.cpu_isa)
+    try_device(device)
+    progress.workers = 1
+
+    def train(keeper: Keeper, seed: int) -> Snapshot:
+        return fit(
+            retraining.network(seed),
+            retraining.task,
+            retraining.config.retraining,
+            0,
+            1,
+            keeper.restore,
+            keeper.save,
+            seed=seed,
+            device=device,
+            teacher=None if retraining.teacher is None else retraining.teacher.module().to(device),
+            on_test=keeper.on_test,
+            on_step=progress.step,
+        )
+
+    return retrain(retraining, folder, progress, train)
