@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -66,6 +66,34 @@ class Supernet(Protocol):
 
     def pieces(self, alpha_E: IntArray) -> list[Piece]:
         """Return the weights that an architecture uses, in the order of its stand-alone network's parameters."""
+        ...
+
+
+@runtime_checkable
+class DropsPaths(Protocol):
+    """A deploy network that can drop paths: optional, tested with ``isinstance``.
+
+    Attributes:
+        drop_path: Probability of dropping a path, for each sample alone; 0 until retraining sets it, before every
+            epoch. Without effect in eval mode.
+    """
+
+    drop_path: float
+
+
+@runtime_checkable
+class TakesAuxiliaryHead(Protocol):
+    """A deploy network that can have an auxiliary head: optional, tested with ``isinstance``."""
+
+    def add_auxiliary_head(self) -> None:
+        """Add the head, with weights from torch's generator; its parameters have the prefix ``auxiliary.``.
+
+        From then on ``forward`` returns ``(outputs, auxiliary_outputs)`` in training mode; in eval mode the outputs
+        alone, as before.
+
+        Raises:
+            ConfigError: The feature maps are too small for the head; names ``retraining.auxiliary``.
+        """
         ...
 
 
