@@ -102,6 +102,11 @@ def equal_effort(alpha_E: IntArray, inputs: Inputs) -> float:
     return 1.0
 
 
+def same_name(name: str, target: Target, inputs: Inputs) -> str:
+    """Default origin of a deploy network's parameter: the search network's parameter of the same name."""
+    return name
+
+
 @dataclass(frozen=True)
 class SpaceSpec:
     """Everything that a search space provides.
@@ -120,6 +125,8 @@ class SpaceSpec:
         parts: Target -> the parts to time for a latency table; times add up. None: no latency table.
         most_likely: (theta_EK, live_EK) -> the alpha_E with the largest expectation, of spaces with conditional edges.
         effort: (alpha_E, inputs) -> relative time of one architecture-epoch; orders work, never results.
+        inherit: (parameter of the deploy network, target, inputs) -> the parameter of the search network whose value it
+            may start from; ``""``: none. Used where shapes are equal (``spaces.inherit``).
     """
 
     space: SearchSpace
@@ -133,6 +140,7 @@ class SpaceSpec:
     parts: Callable[[Target], list[Part]] | None = None
     most_likely: Callable[[FloatArray, BoolArray], IntArray] | None = None
     effort: Callable[[IntArray, Inputs], float] = equal_effort
+    inherit: Callable[[str, Target, Inputs], str] = same_name
 
     def argmax(self, theta_EK: FloatArray, live_EK: BoolArray) -> IntArray:
         """Return the architecture with the largest expectation among live, selectable operations, shape (E,)."""

@@ -38,8 +38,8 @@ def known_networks() -> list[str]:
     """Return the names of the known networks, sorted.
 
     Example:
-        >>> known_networks()
-        ['darts_v1', 'darts_v2', 'mobilenet_v2', 'proxylessnas_cpu', 'proxylessnas_gpu']
+        >>> {"darts_v1", "darts_v2"} <= set(known_networks())
+        True
     """
     return sorted(file.stem for file in _folder().glob("*.json"))
 
