@@ -25,6 +25,7 @@ from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.experiment.config import load
 from ddpnas_ray.experiment.sections import Origin
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
+from ddpnas_ray.spaces.known import known_network, known_networks
 from ddpnas_ray.spaces.target import Inputs, Target, TargetConfig
 from ddpnas_ray.training.cpu_isa import use_level
 
@@ -38,12 +39,13 @@ estimate a full search: time on 1, 2, 4 and 8 workers, memory, network traffic a
 
 With --genotype: print the exact params and macs of an architecture's deploy network, as JSON. The keys of the file tell
 its space: normal and reduce is cell; stages is mobile, with options from --config or --set space.*; arch_str is
-nasbench201.
+nasbench201. With --network: the same of a published network, by default as published.
 
 examples:
   python -m ddpnas_ray.check
   python -m ddpnas_ray.check --set data.name=folder --set data.path=photos --set data.image_size=32
   python -m ddpnas_ray.check --genotype darts_v2.json --channels 36 --cells 20 --image-size 32 --classes 10 --stem auto
+  python -m ddpnas_ray.check --network darts_v2 --channels 48 --cells 14 --image-size 224 --classes 1000
   python -m ddpnas_ray.check --genotype mobile.json --image-size 224 --classes 1000 --set space.search_last=false
 """
 BUDGET_S = 30.0  # start no further architecture after this
@@ -78,17 +80,19 @@ def parser() -> argparse.ArgumentParser:
     p = Parser(prog="ddpnas check", description=DESCRIPTION)
     add_config_options(p)
     p.add_argument("--json", action="store_true", help="print the estimate as one JSON object")
-    g = p.add_argument_group("params and macs of a genotype")
-    g.add_argument(
+    g = p.add_argument_group("params and macs of a genotype, or of a published network")
+    which = g.add_mutually_exclusive_group()
+    which.add_argument(
         "--genotype",
         metavar="FILE",
         help='JSON: {"normal": [["sep_conv_3x3", 0], ...], "normal_concat": ...}, {"stages": [["zero", ...]]} or '
         '{"arch_str": "|nor_conv_3x3~0|+..."}',
     )
+    which.add_argument("--network", metavar="NAME", help=f"one of {', '.join(known_networks())}")
     g.add_argument("--channels", type=int, help="initial channels of the deploy network (default 36; nasbench201: 16)")
     g.add_argument("--cells", type=int, help="cells of the deploy network (default 20; nasbench201: 5 per stage)")
-    g.add_argument("--image-size", type=int, default=32, help="side in pixels (default 32)")
-    g.add_argument("--classes", type=int, default=10, help="number of classes (default 10)")
+    g.add_argument("--image-size", type=int, help="side in pixels (default 32; --network: as published)")
+    g.add_argument("--classes", type=int, help="number of classes (default 10; --network: as published)")
     g.add_argument("--input-channels", type=int, default=3, help="colour channels (default 3)")
     g.add_argument(
         "--stem", choices=("auto", "cifar", "imagenet"), help="(cell space) auto, the default: imagenet from 128 px on"
@@ -101,11 +105,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     p = parser()
     args = p.parse_args(argv)
-    if args.genotype is not None:
+    if args.genotype is not None or args.network is not None:
         for name in ("channels", "cells", "image_size", "classes", "input_channels"):
             if (value := getattr(args, name)) is not None and value < 1:
                 p.error(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
-        print(json.dumps(count_genotype(args)))
+        print(json.dumps(count_genotype(args) if args.network is None else count_network(args)))
         return OK
     from ddpnas_ray.experiment.experiment import Experiment
 
@@ -145,7 +149,8 @@ def count_genotype(args: argparse.Namespace) -> dict[str, int]:
     keys = genotype if isinstance(genotype, dict) else {}
     try:
         if "stages" in keys:
-            spec = _mobile_space(args)
+            start = [] if args.config else ["space={name: mobile}"]
+            spec = _space(args, "mobile", start, "a genotype with stages")
             alpha_E = spec.encode(genotype)
         elif "arch_str" in keys:
             spec = nasbench201.make()
@@ -155,25 +160,51 @@ def count_genotype(args: argparse.Namespace) -> dict[str, int]:
             spec = cell.make(nodes=len(genotype["normal"]) // 2)
     except GenotypeError as error:
         raise GenotypeError(f"{args.genotype}: {error}") from error
-    config = TargetConfig(cells=args.cells, channels=args.channels, stem=args.stem or "auto")
-    inputs = Inputs(shape=(args.input_channels, args.image_size, args.image_size), outputs=args.classes)
+    return _costs(args, spec, alpha_E, TargetConfig(image_size=32, classes=10))
+
+
+def count_network(args: argparse.Namespace) -> dict[str, int]:
+    """Count the exact params and macs of a known network; options replace parts of its target and of its space.
+
+    Raises:
+        GenotypeError: There is no such network, or it does not fit the space that ``--set`` makes.
+        ConfigError: The space does not have one of the options.
+    """
+    known = known_network(args.network)
+    start = [f"space={json.dumps({'name': known.space} | known.options)}"]
+    spec = _space(args, known.space, start, f"network {known.name}")
+    try:
+        alpha_E = spec.encode(known.genotype)
+    except GenotypeError as error:
+        raise GenotypeError(f"--network {known.name}: {error}") from error
+    return _costs(args, spec, alpha_E, known.target)
+
+
+def _costs(args: argparse.Namespace, spec: SpaceSpec, alpha_E: IntArray, default: TargetConfig) -> dict[str, int]:
+    given = {key: getattr(args, key) for key in ("cells", "channels", "image_size", "classes", "stem")}
+    config = dataclasses.replace(default, **{key: value for key, value in given.items() if value is not None})
+    assert config.image_size is not None and config.classes is not None
+    inputs = Inputs(shape=(args.input_channels, config.image_size, config.image_size), outputs=config.classes)
     target = Target.resolve(config, inputs, spec.target)
     return {name: cost(target)(alpha_E) for name, cost in spec.costs.items()}
 
 
-def _mobile_space(args: argparse.Namespace) -> SpaceSpec:
-    """Build the mobile space from --config and --set; without --config, with its defaults."""
-    for option in ("cells", "channels", "stem"):
-        if getattr(args, option) is not None:
-            raise ConfigError(f"--{option} does not apply to a genotype with stages (space mobile); remove it")
-    start = [] if args.config else ["space={name: mobile}"]
+def _space(args: argparse.Namespace, name: str, start: list[str], subject: str) -> SpaceSpec:
+    """Build a space from --config, the overrides to start with, and --set.
+
+    Raises:
+        ConfigError: It is another space, or does not have one of the options.
+    """
     config = load(args.config, [*start, *args.overrides])
-    if config.space.name != "mobile":
+    if config.space.name != name:
         where = Origin(args.config or "--set", tuple(args.overrides)).of("space.name")
-        raise ConfigError(
-            f"{where}: space.name is {config.space.name!r}; a genotype with stages needs space.name=mobile"
-        )
-    return find_space(config.space.name)(**config.space.options)
+        raise ConfigError(f"{where}: space.name is {config.space.name!r}; {subject} needs space.name={name}")
+    spec = find_space(name)(**config.space.options)
+    applies = {"cells": spec.target.cells, "channels": spec.target.channels, "stem": spec.target.stem}
+    for option in (option for option, known in applies.items() if not known):
+        if getattr(args, option) is not None:
+            raise ConfigError(f"--{option} does not apply to {subject} (space {name}); remove it")
+    return spec
 
 
 def try_out(experiment: Experiment) -> tuple[Estimate, list[str]]:

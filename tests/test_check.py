@@ -10,85 +10,95 @@ from typing import Any
 import pytest
 
 from ddpnas_ray import check
+from ddpnas_ray.spaces.known import known_network
 from tests.commands import LOCAL, contents, options, run
 
-S3, D3, SKIP, MAX, AVG = "sep_conv_3x3", "dil_conv_3x3", "skip_connect", "max_pool_3x3", "avg_pool_3x3"
-DARTS_V1 = {
-    "normal": [[S3, 1], [S3, 0], [SKIP, 0], [S3, 1], [SKIP, 0], [S3, 1], [S3, 0], [SKIP, 2]],
-    "normal_concat": [2, 3, 4, 5],
-    "reduce": [[MAX, 0], [MAX, 1], [SKIP, 2], [MAX, 0], [MAX, 0], [SKIP, 2], [SKIP, 2], [AVG, 0]],
-    "reduce_concat": [2, 3, 4, 5],
-}
-DARTS_V2 = {
-    "normal": [[S3, 0], [S3, 1], [S3, 0], [S3, 1], [S3, 1], [SKIP, 0], [SKIP, 0], [D3, 2]],
-    "normal_concat": [2, 3, 4, 5],
-    "reduce": [[MAX, 0], [MAX, 1], [SKIP, 2], [MAX, 1], [MAX, 0], [SKIP, 2], [SKIP, 2], [MAX, 1]],
-    "reduce_concat": [2, 3, 4, 5],
-}
 CIFAR = "--channels 36 --cells 20 --image-size 32 --classes 10"
 IMAGENET = "--channels 48 --cells 14 --image-size 224 --classes 1000"
 
 
 @pytest.mark.parametrize(
-    ("genotype", "target", "params", "macs"),
+    ("name", "target", "params", "macs"),
     [
-        (DARTS_V1, CIFAR, 3_169_414, 500_987_520),
-        (DARTS_V1, IMAGENET, 4_510_432, 505_864_704),
-        (DARTS_V2, CIFAR, 3_349_342, 528_359_040),
-        (DARTS_V2, f"{CIFAR} --stem auto", 3_349_342, 528_359_040),
-        (DARTS_V2, "", 3_349_342, 528_359_040),
-        (DARTS_V2, IMAGENET, 4_718_752, 529_911_552),
-        (DARTS_V2, f"{IMAGENET} --stem imagenet", 4_718_752, 529_911_552),
+        ("darts_v1", CIFAR, 3_169_414, 500_987_520),
+        ("darts_v1", IMAGENET, 4_510_432, 505_864_704),
+        ("darts_v2", CIFAR, 3_349_342, 528_359_040),
+        ("darts_v2", f"{CIFAR} --stem auto", 3_349_342, 528_359_040),
+        ("darts_v2", "", 3_349_342, 528_359_040),
+        ("darts_v2", IMAGENET, 4_718_752, 529_911_552),
+        ("darts_v2", f"{IMAGENET} --stem imagenet", 4_718_752, 529_911_552),
     ],
 )
-def test_published_genotypes_have_their_exact_costs(
-    tmp_path: Path, genotype: dict[str, Any], target: str, params: int, macs: int
+def test_published_cells_have_their_exact_costs_by_name_and_from_a_file(
+    tmp_path: Path, name: str, target: str, params: int, macs: int
 ) -> None:
-    (tmp_path / "g.json").write_text(json.dumps(genotype))
-    said = run(check.main, "--genotype", tmp_path / "g.json", *target.split())
-    assert (said.code, said.err) == (0, "")
-    costs = json.loads(said.out)
+    (tmp_path / "g.json").write_text(json.dumps(known_network(name).genotype))
+    by_name = run(check.main, "--network", name, *target.split())
+    from_file = run(check.main, "--genotype", tmp_path / "g.json", *target.split())
+    assert (by_name.code, by_name.err) == (from_file.code, from_file.err) == (0, "")
+    assert by_name.out == from_file.out
+    costs = json.loads(by_name.out)
     assert (costs["params"], costs["macs"]) == (params, macs)
 
 
-def mbconvs(text: str) -> list[list[str]]:
-    """Parse ``53 z z z | 73``: the operations of every stage, as kernel and expansion, or left out."""
-    long = {f"{k}{e}": f"mbconv_k{k}_e{e}" for k in (3, 5, 7) for e in (3, 6)} | {"z": "zero"}
-    return [[long[word] for word in stage.split()] for stage in text.split("|")]
-
-
-PROXYLESS_GPU = {"stages": mbconvs("53 z z z | 73 z z 33 | 76 z z 53 | 56 z 33 53 | 76 76 76 56 | 76")}
-PROXYLESS_WIDTHS = "space.widths=[40, 24, 32, 56, 112, 128, 256, 432, 1728]"
 LAST_FIXED = ["space.search_last=false", "space.last=mbconv_k7_e6"]
-MOBILENET_V2 = {"stages": mbconvs("36 36 z z | 36 36 36 z | 36 36 36 36 | 36 36 36 z | 36 36 36 z | 36")}
 MOBILE = "--image-size 224 --classes 1000"
 
 
 @pytest.mark.parametrize(
-    ("genotype", "keys", "params", "macs"),
+    ("name", "keys", "params", "macs"),
     [
-        (PROXYLESS_GPU, [PROXYLESS_WIDTHS], 7_119_848, 465_260_160),
-        (
-            PROXYLESS_GPU,
-            [PROXYLESS_WIDTHS, *LAST_FIXED],
-            7_119_848,
-            465_260_160,
-        ),
-        (MOBILENET_V2, ["space.widths=[32, 16, 24, 32, 64, 96, 160, 320, 1280]"], 3_504_872, 300_774_272),
+        ("proxylessnas_gpu", [], 7_119_848, 465_260_160),
+        ("proxylessnas_gpu", LAST_FIXED, 7_119_848, 465_260_160),
+        ("proxylessnas_cpu", [], 4_361_648, 439_243_864),
+        ("mobilenet_v2", [], 3_504_872, 300_774_272),
     ],
 )
-def test_a_file_with_stages_is_counted_in_the_mobile_space(
-    tmp_path: Path, genotype: dict[str, Any], keys: list[str], params: int, macs: int
+def test_published_stages_have_their_exact_costs_by_name_and_from_a_file(
+    tmp_path: Path, name: str, keys: list[str], params: int, macs: int
 ) -> None:
-    (tmp_path / "g.json").write_text(json.dumps(genotype))
-    said = run(check.main, "--genotype", tmp_path / "g.json", *MOBILE.split(), *options(*keys))
-    assert (said.code, said.err) == (0, "")
-    costs = json.loads(said.out)
+    known = known_network(name)
+    (tmp_path / "g.json").write_text(json.dumps(known.genotype))
+    by_name = run(check.main, "--network", name, *options(*keys))
+    space = options(f"space.widths={list(known.options['widths'])}", *keys)
+    from_file = run(check.main, "--genotype", tmp_path / "g.json", *MOBILE.split(), *space)
+    assert (by_name.code, by_name.err) == (from_file.code, from_file.err) == (0, "")
+    assert by_name.out == from_file.out
+    costs = json.loads(by_name.out)
     assert (costs["params"], costs["macs"]) == (params, macs)
 
 
+def test_the_target_of_a_known_network_can_be_replaced_in_part() -> None:
+    def params(*words: str) -> int:
+        said = run(check.main, "--network", "mobilenet_v2", *words)
+        return json.loads(said.out)["params"]  # type: ignore[no-any-return]
+
+    assert params() - params("--classes", "10") == 990 * 1281
+    assert params() - params("--input-channels", "1") == 2 * 9 * 32
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nasnet"], "GenotypeError: 'nasnet' is not a known network; allowed: darts_v1, darts_v2, mobilenet_v2, "),
+        (["dart_v2"], "GenotypeError: 'dart_v2' is not a known network; did you mean darts_v2?"),
+        (["mobilenet_v2", "--cells", "3"], "--cells does not apply to network mobilenet_v2 (space mobile); remove it"),
+        (["darts_v2", *options("space.nodes=3")], "--network darts_v2: genotype: normal has 8 pairs, 3 nodes need 6"),
+        (
+            ["darts_v2", *options("space={name: mobile}")],
+            "--set space={name: mobile}: space.name is 'mobile'; network darts_v2 needs space.name=cell",
+        ),
+        (["darts_v2", "--genotype", "g.json"], "argument --genotype: not allowed with argument --network"),
+    ],
+)
+def test_what_does_not_fit_a_known_network(words: list[str], message: str) -> None:
+    said = run(check.main, "--network", *words)
+    assert (said.code, said.out) == (2, "")
+    assert message in said.err
+
+
 def test_options_of_the_mobile_space_may_come_from_a_file(tmp_path: Path) -> None:
-    (tmp_path / "g.json").write_text(json.dumps({"stages": mbconvs("36 z")}))
+    (tmp_path / "g.json").write_text(json.dumps({"stages": [["mbconv_k3_e6", "zero"]]}))
     (tmp_path / "a.yaml").write_text(
         "space: {name: mobile, widths: [4, 4, 6, 8], depths: [2], strides: [1], stem_stride: 1}\n"
         "data: {name: cifar10}\ntarget: {image_size: 64}"
@@ -115,7 +125,7 @@ def test_options_of_the_mobile_space_may_come_from_a_file(tmp_path: Path) -> Non
     ],
 )
 def test_what_does_not_fit_a_file_with_stages(tmp_path: Path, words: list[str], message: str) -> None:
-    (tmp_path / "g.json").write_text(json.dumps(PROXYLESS_GPU))
+    (tmp_path / "g.json").write_text(json.dumps(known_network("proxylessnas_gpu").genotype))
     said = run(check.main, "--genotype", tmp_path / "g.json", *words)
     assert (said.code, said.out) == (2, "")
     assert said.err.count("\n") == 1

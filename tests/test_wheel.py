@@ -29,7 +29,13 @@ def test_the_wheel_holds_the_package_and_the_configurations_and_nothing_else(whe
     package = {p for p in (ROOT / "ddpnas_ray").rglob("*") if p.is_file() and "__pycache__" not in p.parts}
     configs = {f"ddpnas_ray/configs/{path.name}" for path in (ROOT / "configs").iterdir()}
     assert found == {path.relative_to(ROOT).as_posix() for path in package} | configs
-    for name in ("py.typed", "digits.yaml", "configs/cifar10_cell.yaml", "reporting/templates/style.css"):
+    for name in (
+        "py.typed",
+        "digits.yaml",
+        "configs/cifar10_cell.yaml",
+        "networks/darts_v2.json",
+        "reporting/templates/style.css",
+    ):
         assert f"ddpnas_ray/{name}" in found
 
 

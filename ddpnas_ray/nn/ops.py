@@ -67,6 +67,52 @@ class FactorizedReduce(nn.Module):
         return self.bn(torch.cat([self.conv_1(x), self.conv_2(shifted[:, :, 1:, 1:])], dim=1))
 
 
+class AuxiliaryHead(nn.Module):
+    """A second classifier, on an inner feature map, for training only (DARTS).
+
+    Maps larger than DARTS's (8x8 on CIFAR-10, 7x7 on ImageNet) leave several pixels, which are averaged.
+
+    Args:
+        channels: C of the feature map.
+        classes: Number of classes.
+        stride: Of the 5x5 pooling: 3 on CIFAR-10, 2 on ImageNet.
+        last_norm: Whether BatchNorm follows the second convolution; DARTS's ImageNet head has none there.
+    """
+
+    def __init__(self, channels: int, classes: int, *, stride: int, last_norm: bool) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.ReLU(),
+            nn.AvgPool2d(5, stride, count_include_pad=False),
+            nn.Conv2d(channels, 128, 1, bias=False),
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.Conv2d(128, 768, 2, bias=False),
+            nn.BatchNorm2d(768) if last_norm else nn.Identity(),
+            nn.ReLU(),
+        )
+        self.classifier = nn.Linear(768, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> logits (B, classes); H and W are at least 5 + stride."""
+        out: Tensor = self.classifier(self.features(x).mean(dim=(2, 3)))
+        return out
+
+
+def drop_path(x: Tensor, probability: float) -> Tensor:
+    """Zero every sample of a batch with a probability and divide the others by 1 - probability (DARTS's drop-path).
+
+    Args:
+        x: Shape (B, ...).
+        probability: From 0, which returns ``x`` itself, to 1.
+    """
+    if probability == 0:
+        return x
+    from torchvision.ops import stochastic_depth
+
+    return stochastic_depth(x, probability, mode="row")
+
+
 def _separable(channels: int, kernel: int, stride: int, dilation: int, affine: bool) -> list[nn.Module]:
     padding = dilation * (kernel - 1) // 2
     return [

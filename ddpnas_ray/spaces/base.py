@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -69,9 +69,42 @@ class Supernet(Protocol):
         ...
 
 
+@runtime_checkable
+class DropsPaths(Protocol):
+    """A deploy network that can drop paths: optional, tested with ``isinstance``.
+
+    Attributes:
+        drop_path: Probability of dropping a path, for each sample alone; 0 until retraining sets it, before every
+            epoch. Without effect in eval mode.
+    """
+
+    drop_path: float
+
+
+@runtime_checkable
+class TakesAuxiliaryHead(Protocol):
+    """A deploy network that can have an auxiliary head: optional, tested with ``isinstance``."""
+
+    def add_auxiliary_head(self) -> None:
+        """Add the head, with weights from torch's generator; its parameters have the prefix ``auxiliary.``.
+
+        From then on ``forward`` returns ``(outputs, auxiliary_outputs)`` in training mode; in eval mode the outputs
+        alone, as before.
+
+        Raises:
+            ConfigError: The feature maps are too small for the head; names ``retraining.auxiliary``.
+        """
+        ...
+
+
 def equal_effort(alpha_E: IntArray, inputs: Inputs) -> float:
     """Default effort: equal for all architectures."""
     return 1.0
+
+
+def same_name(name: str, target: Target, inputs: Inputs) -> str:
+    """Default origin of a deploy network's parameter: the search network's parameter of the same name."""
+    return name
 
 
 @dataclass(frozen=True)
@@ -92,6 +125,8 @@ class SpaceSpec:
         parts: Target -> the parts to time for a latency table; times add up. None: no latency table.
         most_likely: (theta_EK, live_EK) -> the alpha_E with the largest expectation, of spaces with conditional edges.
         effort: (alpha_E, inputs) -> relative time of one architecture-epoch; orders work, never results.
+        inherit: (parameter of the deploy network, target, inputs) -> the parameter of the search network whose value it
+            may start from; ``""``: none. Used where shapes are equal (``spaces.inherit``).
     """
 
     space: SearchSpace
@@ -105,6 +140,7 @@ class SpaceSpec:
     parts: Callable[[Target], list[Part]] | None = None
     most_likely: Callable[[FloatArray, BoolArray], IntArray] | None = None
     effort: Callable[[IntArray, Inputs], float] = equal_effort
+    inherit: Callable[[str, Target, Inputs], str] = same_name
 
     def argmax(self, theta_EK: FloatArray, live_EK: BoolArray) -> IntArray:
         """Return the architecture with the largest expectation among live, selectable operations, shape (E,)."""

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ddpnas_ray.costs.convnet import CELL_OPS, CONVOLUTIONS, cell_op
-from ddpnas_ray.nn.ops import FactorizedReduce, ReLUConvBN, build_op
+from ddpnas_ray.nn.ops import AuxiliaryHead, FactorizedReduce, ReLUConvBN, build_op, drop_path
 
 NAMES = [name for name in CELL_OPS if name != "none"]
 POOLS = ["max_pool_3x3", "avg_pool_3x3"]
@@ -101,3 +101,27 @@ def test_relu_comes_before_the_convolution() -> None:
     for module in (ReLUConvBN(3, 4, affine=False), FactorizedReduce(3, 4, affine=False)):
         module.eval()
         assert not module(negative).any()
+
+
+def test_drop_path_zeroes_whole_samples_and_keeps_the_mean() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        out = drop_path(torch.ones(4000, 2, 3, 3), 0.25)
+    values = out[:, 0, 0, 0]
+    assert torch.equal(out, values[:, None, None, None].expand_as(out))
+    assert set(values.tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
+    assert out.mean() == pytest.approx(1, abs=0.03)
+
+
+def test_drop_path_by_nothing_draws_no_random_numbers() -> None:
+    x, before = torch.randn(2, 3), torch.get_rng_state()
+    assert drop_path(x, 0.0) is x
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("stride", "smallest"), [(2, 7), (3, 8)])
+def test_the_auxiliary_head_takes_maps_from_its_smallest_size_on(stride: int, smallest: int) -> None:
+    head = AuxiliaryHead(4, 10, stride=stride, last_norm=True)
+    assert all(head(torch.randn(2, 4, size, size)).shape == (2, 10) for size in (smallest, smallest + 1, 16))
+    with pytest.raises(RuntimeError, match="size"):
+        head(torch.randn(2, 4, smallest - 1, smallest - 1))

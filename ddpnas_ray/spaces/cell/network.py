@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.core.space import IntArray
-from ddpnas_ray.nn.ops import FactorizedReduce, ReLUConvBN, build_op
+from ddpnas_ray.nn.ops import AuxiliaryHead, FactorizedReduce, ReLUConvBN, build_op, drop_path
 from ddpnas_ray.nn.weights import Piece
 from ddpnas_ray.spaces.cell.costs import CellGeometry, CellNetShape
 
@@ -32,15 +33,19 @@ class Cell(nn.Module):
             ops = {name: build_op(name, g.channels, stride, affine=affine) for name in names if name != "none"}
             self.edges.append(nn.ModuleDict(ops))
 
-    def forward(self, before_previous: Tensor, previous: Tensor, chosen: Sequence[str]) -> Tensor:
-        """(B, C'', H'', W''), (B, C', H', W') and one operation name per edge -> (B, M C, H, W)."""
+    def forward(self, before_previous: Tensor, previous: Tensor, chosen: Sequence[str], dropped: float = 0.0) -> Tensor:
+        """(B, C'', H'', W''), (B, C', H', W') and one operation name per edge -> (B, M C, H, W).
+
+        ``dropped`` is the probability of dropping a path; identities are never dropped.
+        """
         states = [self.preprocess0(before_previous), self.preprocess1(previous)]
         edge = 0
         for _ in range(self.nodes):
             total: Tensor | None = None
             for state in tuple(states):
                 if chosen[edge] != "none":
-                    out = self.edges[edge][chosen[edge]](state)  # type: ignore[index]
+                    op = self.edges[edge][chosen[edge]]  # type: ignore[index]
+                    out = op(state) if isinstance(op, nn.Identity) else drop_path(op(state), dropped)
                     total = out if total is None else total + out
                 edge += 1
             states.append(self._zeros(states[0]) if total is None else total)
@@ -58,11 +63,14 @@ class CellNetwork(nn.Module):
         shape: The network's shape, all but the operations.
         candidates: The names of each edge's candidates: the normal cell's edges, then the reduction cell's. All normal
             cells share an architecture, and so do all reduction cells; each has weights of its own.
+
+    Attributes:
+        drop_path: Probability of dropping an operation's output for one sample, in training mode.
     """
 
     def __init__(self, shape: CellNetShape, candidates: Sequence[tuple[str, ...]]) -> None:
         super().__init__()
-        self.candidates = list(candidates)
+        self.shape, self.candidates, self.drop_path = shape, list(candidates), 0.0
         half, affine = len(candidates) // 2, shape.deploy
         self.stem0, self.stem1 = build_stem(shape.stem, shape.input_channels, shape.channels, affine=affine)
         self.cells = nn.ModuleList(
@@ -70,25 +78,50 @@ class CellNetwork(nn.Module):
             for g in shape.geometry()
         )
         self.classifier = nn.Linear(shape.geometry()[-1].channels * shape.nodes, shape.classes)
+        self.register_module("auxiliary", None)
         self._names_by_choice: dict[tuple[int, str], list[tuple[int, Piece]]] | None = None
 
-    def forward(self, x: Tensor, alpha_E: IntArray | None = None) -> Tensor:
+    def add_auxiliary_head(self) -> None:
+        """Add a second classifier after the second reduction cell, as DARTS.
+
+        Raises:
+            ConfigError: The head pools 5x5 pixels, and images this small have too few there.
+        """
+        shape, at = self.shape, self.shape.reductions[-1]
+        g, cifar = shape.geometry()[at], shape.stem == "cifar"
+        stride = 3 if cifar else 2
+        if g.size_out < (needed := 5 + stride):
+            raise ConfigError(
+                f"retraining.auxiliary: images of {shape.image_size} px have {g.size_out}x{g.size_out} pixels after "
+                f"cell {at + 1} of {shape.cells}; the auxiliary head needs {needed}x{needed}: set it to 0"
+            )
+        head = AuxiliaryHead(shape.nodes * g.channels, shape.classes, stride=stride, last_norm=cifar)
+        self.auxiliary = head.to(self.classifier.weight)
+
+    def forward(self, x: Tensor, alpha_E: IntArray | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Images (B, C, H, W) -> logits (B, classes), computing one operation per edge.
 
         Args:
             x: Images.
             alpha_E: The chosen candidate of every edge; optional where each edge has only one.
+
+        Returns:
+            The logits; in training mode with an auxiliary head, a pair with that head's logits.
         """
         if alpha_E is None:
             chosen = [names[0] for names in self.candidates]
         else:
             chosen = [names[k] for names, k in zip(self.candidates, alpha_E, strict=True)]
-        half = len(chosen) // 2
+        half, dropped = len(chosen) // 2, self.drop_path if self.training else 0.0
         before = self.stem0(x)
         last = self.stem1(before)
-        for cell in self.cells:
-            before, last = last, cell(before, last, chosen[half:] if cell.reduction else chosen[:half])
-        return self.classifier(last.mean(dim=(2, 3)))
+        auxiliary: Tensor | None = None
+        for c, cell in enumerate(self.cells):
+            before, last = last, cell(before, last, chosen[half:] if cell.reduction else chosen[:half], dropped)
+            if self.auxiliary is not None and self.training and c == self.shape.reductions[-1]:
+                auxiliary = self.auxiliary(last)
+        logits = self.classifier(last.mean(dim=(2, 3)))
+        return logits if auxiliary is None else (logits, auxiliary)
 
     def pieces(self, alpha_E: IntArray) -> list[Piece]:
         """Return the parameters that an architecture uses, in the order of its stand-alone network.

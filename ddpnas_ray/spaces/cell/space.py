@@ -20,7 +20,7 @@ from ddpnas_ray.core.space import CostTable, Edge, IntArray, LongestPath, Op, Se
 from ddpnas_ray.costs.convnet import CELL_OPS, CONVOLUTIONS, Kind
 from ddpnas_ray.costs.convnet import KINDS as COST_KINDS
 from ddpnas_ray.spaces.base import Genotype, Part, SpaceSpec, Supernet, module_of
-from ddpnas_ray.spaces.cell.costs import CellNetShape, cost_table
+from ddpnas_ray.spaces.cell.costs import CellGeometry, CellNetShape, cost_table
 from ddpnas_ray.spaces.target import Inputs, Target, TargetDefaults, resolve_stem
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def make(
         target=TargetDefaults(cells=20, channels=36, stem=True),
         parts=partial(_parts, nodes),
         effort=partial(_effort, search),
+        inherit=partial(_inherit, search),
     )
 
 
@@ -199,6 +200,34 @@ def _height(half: int, nodes: int, target: Target) -> LongestPath:
 
 def _effort(search: dict[str, int], alpha_E: IntArray, inputs: Inputs) -> float:
     return float(cost_table("macs", _search_shape(search, inputs), CELL_OPS)(alpha_E))
+
+
+def _inherit(search: dict[str, int], name: str, target: Target, inputs: Inputs) -> str:
+    """Return the search network's parameter in a cell of the same kind and width, if possible with the same inputs.
+
+    Of several such cells, the one at the same relative position.
+    """
+    part, *rest = name.split(".")
+    if part != "cells":
+        return name
+    deployed = _deploy_shape(search["nodes"], target).geometry()
+    searched = _search_shape(search, inputs).geometry()
+    cell = int(rest[0])
+    for key in (_kind_and_inputs, _kind):
+        matches = [c for c, g in enumerate(searched) if key(g) == key(deployed[cell])]
+        if matches:
+            alike = [c for c, g in enumerate(deployed) if key(g) == key(deployed[cell])]
+            found = matches[alike.index(cell) * len(matches) // len(alike)]
+            return ".".join(["cells", str(found), *rest[1:]])
+    return ""
+
+
+def _kind(g: CellGeometry) -> tuple[int, ...]:
+    return g.reduction, g.channels
+
+
+def _kind_and_inputs(g: CellGeometry) -> tuple[int, ...]:
+    return *_kind(g), g.reduction_before, g.channels_before_previous, g.channels_previous
 
 
 def _search_reductions(cells: int) -> tuple[int, ...]:

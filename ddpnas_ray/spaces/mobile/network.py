@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 
+from ddpnas_ray.nn.ops import drop_path
 from ddpnas_ray.nn.weights import Piece
 from ddpnas_ray.spaces.mobile.costs import MBCONVS, ZERO, Backbone, Block, chosen
 
@@ -29,10 +30,13 @@ class MBConv(nn.Module):
             nn.Conv2d(hidden, block.out_channels, 1, bias=False), nn.BatchNorm2d(block.out_channels)
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride))."""
-        out = self.project(self.depthwise(self.expand(x)))
-        return x + out if self.keeps_shape else out
+    def forward(self, x: Tensor, dropped: float = 0.0) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride)).
+
+        ``dropped`` is the probability of leaving only the residual connection, where there is one.
+        """
+        out: Tensor = self.project(self.depthwise(self.expand(x)))
+        return x + drop_path(out, dropped) if self.keeps_shape else out
 
 
 class MobileNetwork(nn.Module):
@@ -43,13 +47,16 @@ class MobileNetwork(nn.Module):
         candidates: The names of each block's candidates.
         input_channels: Colour channels.
         classes: Number of classes.
+
+    Attributes:
+        drop_path: Probability of dropping a residual block for one sample, in training mode.
     """
 
     def __init__(
         self, backbone: Backbone, candidates: Sequence[tuple[str, ...]], *, input_channels: int, classes: int
     ) -> None:
         super().__init__()
-        self.candidates = list(candidates)
+        self.candidates, self.drop_path = list(candidates), 0.0
         widths = backbone.widths
         self.stem = conv_bn_relu(input_channels, widths[0], kernel=3, stride=backbone.stem_stride)
         self.first = MBConv(backbone.first, kernel=backbone.first_kernel, expand=1)
@@ -67,10 +74,11 @@ class MobileNetwork(nn.Module):
             x: Images.
             alpha_E: The chosen candidate of every edge; optional where each block has only one.
         """
-        x = self.first(self.stem(x))
+        dropped = self.drop_path if self.training else 0.0
+        x = self.first(self.stem(x), dropped)
         for block, name in zip(self.blocks, chosen(self.candidates, alpha_E), strict=True):
             if name != ZERO:
-                x = block[name](x)  # type: ignore[index]
+                x = block[name](x, dropped)  # type: ignore[index]
         return self.classifier(self.last(x).mean(dim=(2, 3)))
 
     def pieces(self, alpha_E: Iterable[int]) -> list[Piece]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpnas_ray.core.space import IntArray
-from ddpnas_ray.nn.ops import ReLUConvBN
+from ddpnas_ray.nn.ops import ReLUConvBN, drop_path
 from ddpnas_ray.nn.weights import Piece
 from ddpnas_ray.spaces.nasbench201.costs import EDGES, KERNELS, NODES, Skeleton
 
@@ -27,12 +27,15 @@ class Cell(nn.Module):
             for names in candidates
         )
 
-    def forward(self, x: Tensor, chosen: Sequence[str]) -> Tensor:
-        """(B, C, H, W) and one operation name per edge -> (B, C, H, W)."""
+    def forward(self, x: Tensor, chosen: Sequence[str], dropped: float = 0.0) -> Tensor:
+        """(B, C, H, W) and one operation name per edge -> (B, C, H, W).
+
+        ``dropped`` is the probability of dropping a path; identities are never dropped.
+        """
         states = [x]
         for node in range(1, NODES):
             incoming = [
-                ops[name](states[source])  # type: ignore[index]
+                drop_path(ops[name](states[source]), 0.0 if name == "skip_connect" else dropped)  # type: ignore[index]
                 for (source, into), ops, name in zip(EDGES, self.edges, chosen, strict=True)
                 if into == node and name != "none"
             ]
@@ -73,11 +76,14 @@ class NasBench201Network(nn.Module):
         skeleton: The network's shape, all but the operations.
         candidates: The names of each edge's candidates. All cells share an architecture; each has weights of its own.
         affine: True builds the deploy form, False the search form.
+
+    Attributes:
+        drop_path: Probability of dropping an operation's output for one sample, in training mode.
     """
 
     def __init__(self, skeleton: Skeleton, candidates: Sequence[tuple[str, ...]], *, affine: bool) -> None:
         super().__init__()
-        self.candidates = list(candidates)
+        self.candidates, self.drop_path = list(candidates), 0.0
         self.stem = build_stem(skeleton.input_channels, skeleton.channels, affine=affine)
         self.layers = nn.ModuleList()
         for channels, _ in skeleton.stages():
@@ -93,10 +99,10 @@ class NasBench201Network(nn.Module):
             x: Images.
             alpha_E: The chosen candidate of every edge; optional where each edge has only one.
         """
-        chosen = self._chosen(alpha_E)
+        chosen, dropped = self._chosen(alpha_E), self.drop_path if self.training else 0.0
         x = self.stem(x)
         for layer in self.layers:
-            x = layer(x, chosen) if isinstance(layer, Cell) else layer(x)
+            x = layer(x, chosen, dropped) if isinstance(layer, Cell) else layer(x)
         out: Tensor = self.head(x)
         return out
 

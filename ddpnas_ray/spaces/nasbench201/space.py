@@ -53,6 +53,7 @@ def make(*, cells: Annotated[int, Ge(1), Le(100)] = 5, channels: Annotated[int, 
         target=TargetDefaults(cells=5, channels=16),
         parts=_parts,
         effort=partial(_effort, search),
+        inherit=partial(_inherit, search),
     )
 
 
@@ -173,6 +174,21 @@ def _part(key: str, input_shape: tuple[int, int, int], function: str, *arguments
 
 def _effort(search: dict[str, int], alpha_E: IntArray, inputs: Inputs) -> float:
     return float(cost_table("macs", _search_skeleton(search, inputs))(alpha_E))
+
+
+def _inherit(search: dict[str, int], name: str, target: Target, inputs: Inputs) -> str:
+    """Return the search network's parameter in the stage of the same width, at the same relative position."""
+    part, *rest = name.split(".")
+    if part != "layers":
+        return name
+    deployed, searched = _deploy_skeleton(target), _search_skeleton(search, inputs)
+    stage, position = divmod(int(rest[0]), deployed.cells + 1)
+    widths = [channels for channels, _ in searched.stages()]
+    width = deployed.stages()[stage][0]
+    if width not in widths:
+        return ""
+    place = searched.cells if position == deployed.cells else position * searched.cells // deployed.cells
+    return ".".join(["layers", str(widths.index(width) * (searched.cells + 1) + place), *rest[1:]])
 
 
 def _search_skeleton(search: dict[str, int], inputs: Inputs) -> Skeleton:

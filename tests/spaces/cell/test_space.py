@@ -22,6 +22,7 @@ from ddpnas_ray.costs.convnet import CELL_OPS
 from ddpnas_ray.spaces.cell.costs import CellNetShape, cost_table
 from ddpnas_ray.spaces.cell.network import CellNetwork
 from ddpnas_ray.spaces.cell.space import NONE, OPS, decode, encode, make
+from ddpnas_ray.spaces.known import known_network
 from ddpnas_ray.spaces.target import Inputs, Target, TargetConfig
 from ddpnas_ray.testing import SpaceContract, count_macs
 
@@ -67,27 +68,7 @@ class TestImagenetStemOnOddImages(SpaceContract):
 
 # --- counts of known networks (design, section 7) ---
 
-
-def genotype(normal: str, reduce: str) -> dict[str, Any]:
-    """``s3 1,s3 0 | sc 0,s3 1`` -> a genotype."""
-    short = {
-        "sc": "skip_connect",
-        "s3": "sep_conv_3x3",
-        "s5": "sep_conv_5x5",
-        "d3": "dil_conv_3x3",
-        "d5": "dil_conv_5x5",
-    }
-    short |= {"mp": "max_pool_3x3", "ap": "avg_pool_3x3"}
-    cells = {}
-    for kind, text in (("normal", normal), ("reduce", reduce)):
-        words = [pair.split() for node in text.split("|") for pair in node.split(",")]
-        cells[kind] = [[short[name], int(source)] for name, source in words]
-        cells[f"{kind}_concat"] = [2, 3, 4, 5]
-    return cells
-
-
-DARTS_V1 = genotype("s3 1,s3 0 | sc 0,s3 1 | sc 0,s3 1 | s3 0,sc 2", "mp 0,mp 1 | sc 2,mp 0 | mp 0,sc 2 | sc 2,ap 0")
-DARTS_V2 = genotype("s3 0,s3 1 | s3 0,s3 1 | s3 1,sc 0 | sc 0,d3 2", "mp 0,mp 1 | sc 2,mp 1 | mp 0,sc 2 | sc 2,mp 1")
+DARTS_V1, DARTS_V2 = (known_network(name).genotype for name in ("darts_v1", "darts_v2"))
 CIFAR = Target(cells=20, channels=36, image_size=32, classes=10, stem="cifar")
 IMAGENET = Target(cells=14, channels=48, image_size=224, classes=1000, stem="imagenet")
 KNOWN = [

@@ -18,7 +18,7 @@ from ddpnas_ray.core.schedule import planned_architecture_epochs
 from ddpnas_ray.experiment.config import check, dump
 from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.spaces.base import find_space
-from ddpnas_ray.spaces.mobile.costs import MBCONVS
+from ddpnas_ray.spaces.known import KnownNetwork, known_network
 from ddpnas_ray.spaces.mobile.space import make
 from ddpnas_ray.spaces.target import Inputs, Target, TargetConfig
 from ddpnas_ray.testing import SpaceContract, count_bn_relu, count_macs
@@ -70,54 +70,40 @@ class TestStagesOfOneBlock(SpaceContract):
 # --- counts of known networks (design, section 7) ---
 
 IMAGENET = Target(image_size=224, classes=1000)
-PROXYLESS_WIDTHS = (40, 24, 32, 56, 112, 128, 256, 432, 1728)
-MOBILENET_V2_WIDTHS = (32, 16, 24, 32, 64, 96, 160, 320, 1280)
-
-
-def stages(text: str) -> dict[str, Any]:
-    """``53 z z | 73`` -> a genotype of MBConvs with kernel 5, expansion 3 and so on."""
-    short = {f"{kernel}{expand}": name for name, (kernel, expand) in MBCONVS.items()} | {"z": "zero"}
-    return {"stages": [[short[word] for word in stage.split()] for stage in text.split("|")]}
-
-
-PROXYLESS_GPU = stages("53 z z z | 73 z z 33 | 76 z z 53 | 56 z 33 53 | 76 76 76 56 | 76")
-MOBILENET_V2 = stages("36 36 z z | 36 36 36 z | 36 36 36 36 | 36 36 36 z | 36 36 36 z | 36")
+PROXYLESS_GPU, PROXYLESS_CPU, MOBILENET_V2 = (
+    known_network(name) for name in ("proxylessnas_gpu", "proxylessnas_cpu", "mobilenet_v2")
+)
 KNOWN = [
-    pytest.param(PROXYLESS_GPU, {"widths": PROXYLESS_WIDTHS}, 7_119_848, 465_260_160, id="proxyless-gpu"),
-    pytest.param(MOBILENET_V2, {"widths": MOBILENET_V2_WIDTHS}, 3_504_872, 300_774_272, id="mobilenet-v2"),
-    pytest.param(
-        MOBILENET_V2,
-        {"widths": MOBILENET_V2_WIDTHS, "search_last": False},
-        3_504_872,
-        300_774_272,
-        id="mobilenet-v2, last stage fixed",
-    ),
+    pytest.param(PROXYLESS_GPU, {}, 7_119_848, 465_260_160, id="proxyless-gpu"),
+    pytest.param(PROXYLESS_CPU, {}, 4_361_648, 439_243_864, id="proxyless-cpu"),
+    pytest.param(MOBILENET_V2, {}, 3_504_872, 300_774_272, id="mobilenet-v2"),
+    pytest.param(MOBILENET_V2, {"search_last": False}, 3_504_872, 300_774_272, id="mobilenet-v2, last stage fixed"),
 ]
 
 
 @pytest.mark.parametrize(("known", "options", "params", "macs"), KNOWN)
-def test_tables_give_the_exact_costs(known: dict[str, Any], options: dict[str, Any], params: int, macs: int) -> None:
-    spec = make(**options)
-    alpha_E = spec.encode(known)
+def test_tables_give_the_exact_costs(known: KnownNetwork, options: dict[str, Any], params: int, macs: int) -> None:
+    spec = make(**known.options, **options)
+    alpha_E = spec.encode(known.genotype)
     assert spec.costs["params"](IMAGENET)(alpha_E) == params
     assert spec.costs["macs"](IMAGENET)(alpha_E) == macs
-    assert spec.decode(alpha_E) == known
+    assert spec.decode(alpha_E) == known.genotype
 
 
 @pytest.mark.parametrize(("known", "options", "params", "macs"), KNOWN)
 def test_deploy_networks_have_the_exact_costs(
-    known: dict[str, Any], options: dict[str, Any], params: int, macs: int
+    known: KnownNetwork, options: dict[str, Any], params: int, macs: int
 ) -> None:
-    spec = make(**options)
+    spec = make(**known.options, **options)
     with torch.device("meta"):
-        network = spec.deploy(spec.encode(known), IMAGENET).eval()
+        network = spec.deploy(spec.encode(known.genotype), IMAGENET).eval()
         assert sum(p.numel() for p in network.parameters()) == params
         assert count_macs(network, torch.empty(1, 3, 224, 224)) == macs
 
 
 def test_the_figure_with_batch_norm_and_relu_is_that_of_the_network() -> None:
-    spec = make(widths=MOBILENET_V2_WIDTHS)
-    alpha_E = spec.encode(MOBILENET_V2)
+    spec = make(**MOBILENET_V2.options)
+    alpha_E = spec.encode(MOBILENET_V2.genotype)
     network = spec.deploy(alpha_E, IMAGENET).eval()
     x = torch.zeros(1, 3, 224, 224)
     assert spec.costs["macs_bn_relu"](IMAGENET)(alpha_E) == count_macs(network, x) + count_bn_relu(network, x)
@@ -127,7 +113,7 @@ def test_the_figure_with_batch_norm_and_relu_is_that_of_the_network() -> None:
 def test_n_is_the_blocks_left_out_and_h_those_that_remain(search_last: bool, height: int) -> None:
     """Of the searched blocks: a fixed last one is in neither."""
     spec = make(search_last=search_last, last="mbconv_k7_e6")
-    alpha_E = spec.encode(PROXYLESS_GPU)
+    alpha_E = spec.encode(PROXYLESS_GPU.genotype)
     assert spec.costs["nonparametric"](IMAGENET)(alpha_E) == 8
     assert spec.costs["height"](IMAGENET)(alpha_E) == height
     assert len(alpha_E) == 8 + height
@@ -286,7 +272,7 @@ def test_lists_of_a_configuration_file_are_as_good_as_tuples() -> None:
 
 
 def changed(stage: int, block: int, name: object) -> dict[str, Any]:
-    copy: list[list[Any]] = [list(names) for names in MOBILENET_V2["stages"]]
+    copy: list[list[Any]] = [list(names) for names in MOBILENET_V2.genotype["stages"]]
     copy[stage][block] = name
     return {"stages": copy}
 
@@ -302,8 +288,8 @@ def test_every_single_choice_survives_the_round_trip() -> None:
 
 def test_tuples_are_as_good_as_lists() -> None:
     spec = make()
-    as_tuples = {"stages": tuple(tuple(stage) for stage in MOBILENET_V2["stages"])}
-    np.testing.assert_array_equal(spec.encode(as_tuples), spec.encode(MOBILENET_V2))
+    as_tuples = {"stages": tuple(tuple(stage) for stage in MOBILENET_V2.genotype["stages"])}
+    np.testing.assert_array_equal(spec.encode(as_tuples), spec.encode(MOBILENET_V2.genotype))
 
 
 @pytest.mark.parametrize(
@@ -313,9 +299,15 @@ def test_tuples_are_as_good_as_lists() -> None:
         ([], "the key 'stages' with a list"),
         ({"stages": "mbconv_k3_e3"}, "the key 'stages' with a list"),
         ({"normal": [], "reduce": []}, "the key 'stages' with a list"),
-        ({"stages": MOBILENET_V2["stages"][:-1]}, "stages has 5 stages, this space has 6"),
-        ({"stages": [*MOBILENET_V2["stages"][:-1], "zero"]}, "stages[5] is 'zero'; a list of 1 operations is needed"),
-        ({"stages": [["zero"], *MOBILENET_V2["stages"][1:]]}, "stages[0] has 1 operations; this stage has 4 blocks"),
+        ({"stages": MOBILENET_V2.genotype["stages"][:-1]}, "stages has 5 stages, this space has 6"),
+        (
+            {"stages": [*MOBILENET_V2.genotype["stages"][:-1], "zero"]},
+            "stages[5] is 'zero'; a list of 1 operations is needed",
+        ),
+        (
+            {"stages": [["zero"], *MOBILENET_V2.genotype["stages"][1:]]},
+            "stages[0] has 1 operations; this stage has 4 blocks",
+        ),
         (
             changed(2, 1, "mbconv_k3_e5"),
             "stages[2][1]: 'mbconv_k3_e5' is not an operation of this block; did you mean mbconv_k3_e",
@@ -340,7 +332,7 @@ def test_a_fixed_last_stage_must_be_in_the_genotype_as_it_is() -> None:
     spec = make(search_last=False, last="mbconv_k5_e3")
     assert spec.encode(changed(5, 0, "mbconv_k5_e3")).shape == (20,)
     with pytest.raises(GenotypeError) as error:
-        spec.encode(MOBILENET_V2)
+        spec.encode(MOBILENET_V2.genotype)
     assert str(error.value) == (
         "genotype: stages[5][0]: 'mbconv_k3_e6'; the blocks of the last stage are fixed to mbconv_k5_e3 "
         "(space.search_last, space.last)"
