@@ -14,16 +14,20 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "ddpnas_ray"
-COMMANDS = {"cli", "search", "attach", "generate", "retrain", "sweep", "latency", "table", "check", "report", "ablate"}
+COMMANDS = {"cli", "search", "attach", "generate", "retrain", "export", "predict", "sweep", "latency", "table", "check", "report", "ablate"}
 LAYERS: list[
     set[str]
 ] = [  # from the top; a module imports from its own layer and from those below (STYLE.md, section 1)
     {"testing"},
     COMMANDS,
+    {"api"},
+    {"launch"},
     {"distributed"},
     {"ablations"},
     {"reporting"},
     {"console"},
+    {"deploy"},
+    {"retraining"},
     {"experiment"},
     {"tabular", "devices"},
     {"execution"},
@@ -51,6 +55,9 @@ LIGHT = (
     "tabular",
     "devices",
     "reporting",
+    "retraining",
+    "launch",
+    "retrain",
     "runs",
     "storage",
     "search",

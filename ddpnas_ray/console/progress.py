@@ -65,11 +65,11 @@ class Display:
             print(f"warning: {warning}", file=self.lines, flush=True)
         if self._live is not None:
             self._live.update(_panel(self.title, now))
-        elif now["phase"] == "searching":
-            finished = now["architecture_epochs"] - now["done"]
+        elif now["phase"] in LINES:
+            finished = FINISHED[now["phase"]](now)
             if finished != self._shown and (finished or self._shown < 0):
                 self._shown = finished
-                print(line(now), file=self.lines, flush=True)
+                print(LINES[now["phase"]](now), file=self.lines, flush=True)
 
 
 def line(now: Mapping[str, Any]) -> str:
@@ -82,6 +82,21 @@ def line(now: Mapping[str, Any]) -> str:
         f"{now['architecture_epochs']}/{now['architecture_epochs_planned']} {now['unit']}, "
         f"{now['candidates_left']}/{now['candidates']} candidates{scores}{left}{note}"
     )
+
+
+def retraining_line(now: Mapping[str, Any]) -> str:
+    """Format a snapshot of a retraining as one line."""
+    seeds = f"seed {now['seed']} ({now['training']}/{now['seeds']}), " if now["seeds"] > 1 else ""
+    text = f"{seeds}{now['epochs_done']}/{now['epochs']} epochs"
+    if now["loss"] is not None:
+        text += f", loss {now['loss']:.4f}"
+    if now["val"] is not None:
+        text += f", val {now['val']:.4f}"
+    if now["examples_per_s"] is not None:
+        text += f", {now['examples_per_s']:,.0f} examples/s"
+    if now["seconds_left"] is not None:
+        text += f", {duration(now['seconds_left'])} left"
+    return text + (f" ({now['note']})" if now["note"] else "")
 
 
 def duration(seconds: float) -> str:
@@ -99,13 +114,15 @@ def duration(seconds: float) -> str:
 
 def _panel(title: str, now: Mapping[str, Any]) -> Any:
     from rich.panel import Panel
-    from rich.progress_bar import ProgressBar
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
-    if now["phase"] != "searching":
+    if now["phase"] not in LINES:
         table.add_row("starting", now.get("note") or "")
         return Panel(table, title=title)
+    if now["phase"] == "retraining":
+        _retraining_rows(table, now)
+        return _framed(title, table, now, now["of"], now["done"])
     total, done = now["architecture_epochs_planned"], now["architecture_epochs"]
     left = "..." if now["seconds_left"] is None else duration(now["seconds_left"])
     table.add_row("round", f"{now['round']}/{now['rounds']}", "epoch", f"{now['epoch']}/{now['epochs']}")
@@ -114,6 +131,30 @@ def _panel(title: str, now: Mapping[str, Any]) -> Any:
         table.add_row("best score (val)", f"{now['best']:.3f}", "mean", f"{now['mean']:.3f}")
     table.add_row("candidates left", f"{now['candidates_left']}/{now['candidates']}", "workers", str(now["workers"]))
     table.add_row("elapsed", duration(now["seconds"]), "left", left)
+    return _framed(title, table, now, total, done)
+
+
+def _retraining_rows(table: Any, now: Mapping[str, Any]) -> None:
+    def shown(value: float | None, form: str = ".4f") -> str:
+        return "..." if value is None else format(value, form)
+
+    table.add_row("network", now["network"], "seed", f"{now['seed']} ({now['training']}/{now['seeds']})")
+    table.add_row(
+        "epoch", f"{now['epoch']}/{now['epochs']}", "step", f"{now['step']}/{now['steps']}" if now["step"] else "..."
+    )
+    table.add_row("loss (train)", shown(now["loss"]), "learning rate", shown(now["lr"], ".3g"))
+    if now["val"] is not None:
+        table.add_row("score (val)", shown(now["val"]), "best", shown(now["best_val"]))
+    table.add_row("examples/s", shown(now["examples_per_s"], ",.0f"), "workers", str(now["workers"]))
+    left = "..." if now["seconds_left"] is None else duration(now["seconds_left"])
+    table.add_row("elapsed", duration(now["seconds"]), "left", left)
+
+
+def _framed(title: str, table: Any, now: Mapping[str, Any], total: float, done: float) -> Any:
+    from rich.panel import Panel
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
     if now["note"]:
         table.add_row("note", now["note"])
     if now.get("warning"):
@@ -122,6 +163,13 @@ def _panel(title: str, now: Mapping[str, Any]) -> Any:
     outer.add_row(ProgressBar(total=total, completed=done, width=60))
     outer.add_row(table)
     return Panel(outer, title=title)
+
+
+LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {"searching": line, "retraining": retraining_line}
+FINISHED: dict[str, Callable[[Mapping[str, Any]], int]] = {  # what a new line is printed for
+    "searching": lambda now: int(now["architecture_epochs"] - now["done"]),
+    "retraining": lambda now: int((now["training"] - 1) * now["epochs"] + now["epochs_done"]),
+}
 
 
 @contextmanager

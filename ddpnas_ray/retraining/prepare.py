@@ -16,7 +16,7 @@ from ddpnas_ray.retraining.retraining import Retraining, Teacher, check_fits, pr
 from ddpnas_ray.runs.directory import parsed, read_config, refuse_other_data
 from ddpnas_ray.runs.files import read_weights
 from ddpnas_ray.spaces.base import find_space
-from ddpnas_ray.spaces.inheritance import inherited
+from ddpnas_ray.spaces.inherit import inherited
 from ddpnas_ray.spaces.known import known_network
 from ddpnas_ray.spaces.target import Target
 from ddpnas_ray.storage.folder import Folder

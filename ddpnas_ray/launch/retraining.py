@@ -1,0 +1,106 @@
+"""Start or resume a retraining, in this process or on Ray, with its progress shown; shared by command and Python API."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ddpnas_ray.console.cluster import checked_address, cluster
+from ddpnas_ray.console.out import new_out
+from ddpnas_ray.console.progress import Display
+from ddpnas_ray.core.errors import RunDirError
+from ddpnas_ray.experiment.config import SearchConfig
+from ddpnas_ray.retraining.files import first_files, read_retrained
+from ddpnas_ray.retraining.prepare import RETRAINED, Wish, label_of, make
+from ddpnas_ray.retraining.progress import RetrainingProgress
+from ddpnas_ray.retraining.run import retrain_here
+from ddpnas_ray.runs.directory import create_run, existing_run, refuse_existing
+from ddpnas_ray.runs.lock import locked
+from ddpnas_ray.runs.log import failure_logged
+from ddpnas_ray.storage.folder import Folder
+from ddpnas_ray.training.cpu_isa import use_level
+
+if TYPE_CHECKING:
+    from ddpnas_ray.retraining.retraining import Retraining
+
+
+def folder_of(wish: Wish, out: str | None, *, resume: bool) -> str:
+    """Return the folder of a retraining: ``out``, below the run, or a new one; refuses a new one that exists.
+
+    Raises:
+        RunDirError: It exists, or there is nothing to resume.
+    """
+    if out is None and wish.run is not None:
+        below = Folder.open(wish.run) / RETRAINED
+        out = (below / label_of(wish)).uri
+    if resume:
+        if out is None:
+            raise RunDirError("--resume needs the folder of the training; give RUN or --out")
+        existing_run(out)
+        return out
+    if out is None:
+        return new_out(None, f"retrained-{label_of(wish)}")
+    refuse_existing(Folder.open(out))
+    return out
+
+
+def retrain(wish: Wish, out: str, display: Display, *, resume: bool, address: str | None = None) -> dict[str, Any]:
+    """Retrain to the result, or read that of a finished retraining.
+
+    Args:
+        wish: What to retrain.
+        out: From ``folder_of``.
+        display: Shows progress.
+        resume: Continue in ``out``.
+        address: Ray cluster.
+
+    Returns:
+        The content of ``result.json``.
+
+    Raises:
+        DdpnasError: Bad input, or what ended it; finished epochs are saved.
+    """
+    resumed = existing_run(out) if resume else None
+    if resumed is not None and resumed.has("result.json"):
+        return read_retrained(resumed)
+    retraining = make(wish, resumed)
+    _check(retraining)
+    config = retraining.config
+    found = checked_address(address, client=False) if config.execution.backend == "ray" else None
+    folder = resumed or create_run(out, first_files(retraining))
+    with locked(folder) as lock, failure_logged(folder):
+        if found is None:
+            return _in_process(retraining, folder, display)
+        workers = config.retraining.workers
+        with cluster(found, "train the network", display.lines, workers=workers) as dashboard:
+            from ddpnas_ray.console import ray_connect
+            from ddpnas_ray.distributed import ray_train
+
+            size = ray_train.group_size(retraining)
+            print(f"{out}: {size}, {dashboard}", file=display.lines, flush=True)
+            running = ray_train.start(retraining, folder)
+            here = {"address": ray_connect.gcs_address(), "auth": ray_connect.auth_mode()}
+            lock.add(driver=running.name, **here)  # for `attach`
+            with display:
+                while not running.wait(timeout_s=0.25):
+                    if (now := running.status()) is not None:
+                        display.show(now)
+            return running.outcome()
+
+
+def use_config_level(config: SearchConfig) -> None:
+    """Re-execute the command at ``training.cpu_isa``, before torch is imported."""
+    use_level(config.training.cpu_isa)
+
+
+def _in_process(retraining: Retraining, folder: Folder, display: Display) -> dict[str, Any]:
+    from ddpnas_ray.execution.local import local_device
+
+    recipe = retraining.config.retraining
+    progress = RetrainingProgress(retraining.chosen.label, retraining.seeds, recipe.epochs)
+    with display, display.following(progress.snapshot):
+        return retrain_here(retraining, folder, progress, local_device(retraining.config.execution))
+
+
+def _check(retraining: Retraining) -> None:
+    """Build the network once, so that a recipe that does not fit fails before anything is written."""
+    retraining.network(retraining.config.seed)
