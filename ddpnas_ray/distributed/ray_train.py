@@ -89,7 +89,7 @@ class RetrainingDriver:
         self._keeper: Keeper | None = None
         self._retraining_ref: Any = None
         self._test_ref: Any = None
-        self._seed = 0
+        self._pids: dict[int, int] = {}
         self._error: DdpnasError | None = None
         self._running, self._writing = threading.Lock(), threading.Lock()
 
@@ -113,8 +113,8 @@ class RetrainingDriver:
             size = group_size(retraining)
             progress.workers = size.workers
 
-            def train(keeper: Keeper, seed: int) -> Snapshot:
-                self._keeper, self._seed = keeper, seed
+            def train(keeper: Keeper) -> Snapshot:
+                self._keeper = keeper
                 return self._fit(keeper, retraining, size)
 
             return retrain(retraining, folder, progress, train)
@@ -162,9 +162,14 @@ class RetrainingDriver:
         return snapshot
 
     @ray.method(enable_task_events=False)
-    def begin(self) -> tuple[list[Any], int, DdpnasError | None]:
-        """Return what a worker starts with: the retraining (a reference in a list), the seed, an earlier own error."""
-        return [self._retraining_ref], self._seed, self._error
+    def begin(self, rank: int, world: int, pid: int, node: str) -> tuple[list[Any], int, DdpnasError | None]:
+        """Record a worker, and return what it starts with: the retraining (a reference in a list), the seed, an earlier
+        own error, which a retry would only repeat."""
+        assert self._keeper is not None
+        seed = self._keeper.seed
+        append_log(Folder.open(self._out), "worker", seed=seed, rank=rank, world=world, pid=pid, node=node)
+        self._pids = {other: p for other, p in self._pids.items() if other < world} | {rank: pid}
+        return [self._retraining_ref], seed, self._error
 
     def restore(self) -> Snapshot | None:
         """Return the latest snapshot of the current seed."""
@@ -195,7 +200,7 @@ class RetrainingDriver:
             self._progress.step(epoch, step, steps)
 
     def fail(self, error: DdpnasError) -> None:
-        """Record an own error of a worker, which a retry would only repeat."""
+        """Record an own error of a worker."""
         self._error = error
 
     @ray.method(enable_task_events=False)
@@ -203,7 +208,7 @@ class RetrainingDriver:
         """Return the current progress, within milliseconds."""
         if self._progress is None:
             return {"phase": "starting", "note": "", "workers": 0, "driver_pid": os.getpid()}
-        return self._progress.snapshot() | {"driver_pid": os.getpid()}
+        return self._progress.snapshot() | {"driver_pid": os.getpid(), "worker_pids": dict(self._pids)}
 
 
 def _loop(settings: dict[str, Any]) -> None:
@@ -218,8 +223,9 @@ def _loop(settings: dict[str, Any]) -> None:
 
     context = train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
+    node = ray.get_runtime_context().get_node_id()
     driver: Any = ray.get_actor(settings["driver"], namespace=settings["namespace"])
-    (reference,), seed, error = ray.get(driver.begin.remote())
+    (reference,), seed, error = ray.get(driver.begin.remote(rank, world, os.getpid(), node))
     if error is not None:
         return
     retraining: Retraining = ray.get(reference)

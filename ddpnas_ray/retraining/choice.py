@@ -104,7 +104,9 @@ def of_search(run: FinishedRun, budget: str | None = None) -> Chosen:
         "data": run.config.searched_on,
     }
     if budget is None:
-        return choose(RESULT, _space(run), result["genotype"], run.target, {**search, "expectation": result["expectation"]})
+        return choose(
+            RESULT, _space(run), result["genotype"], run.target, {**search, "expectation": result["expectation"]}
+        )
     run.refuse_without_theta()
     (_, unbounded), budgets = run.unbounded(), []
     budgets = parse_budgets(budget, unbounded)
@@ -135,7 +137,9 @@ def of_file(path: str, space: Mapping[str, Any], target: Target) -> Chosen:
     try:
         return choose(_label(Path(path)), space, genotype, target, {})
     except GenotypeError as error:
-        raise GenotypeError(f"{path}: {error}; the space is {space['name']}, set another with --set space.name") from error
+        raise GenotypeError(
+            f"{path}: {error}; the space is {space['name']}, set another with --set space.name"
+        ) from error
 
 
 def of_known(known: KnownNetwork, target: Callable[[SpaceSpec], Target]) -> Chosen:

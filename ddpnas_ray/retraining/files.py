@@ -72,7 +72,8 @@ def restore_checkpoint(folder: Folder, seed: int) -> tuple[int, dict[str, npt.ND
 
 def tensors_file(tensors: Tensors) -> bytes:
     """Return tensors as safetensors."""
-    return bytes(save_tensors({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}))
+    # not ascontiguousarray, which gives scalars an axis
+    return bytes(save_tensors({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}))
 
 
 def fingerprint(tensors: Tensors) -> str:
@@ -81,13 +82,11 @@ def fingerprint(tensors: Tensors) -> str:
     for name in sorted(tensors):
         array = np.asarray(tensors[name])
         digest.update(f"{name} {array.dtype.name} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(array.tobytes())
     return digest.hexdigest()
 
 
-def result_content(
-    retraining: Retraining, trainings: Sequence[Mapping[str, Any]], note: str
-) -> dict[str, Any]:
+def result_content(retraining: Retraining, trainings: Sequence[Mapping[str, Any]], note: str) -> dict[str, Any]:
     """Return the content of ``result.json``.
 
     Args:

@@ -70,7 +70,9 @@ def make(wish: Wish, saved: Folder | None = None) -> Retraining:
     if config.retraining.init == "scratch":
         return retraining
     if run is None or not run.config.trains:
-        raise ConfigError("retraining.init=inherited needs the run of a search that trained a supernet; set it to scratch")
+        raise ConfigError(
+            "retraining.init=inherited needs the run of a search that trained a supernet; set it to scratch"
+        )
     tensors = parsed(run.folder, "weights.safetensors", read_weights)
     spec = chosen.spec
     values, share = inherited(spec, spec.encode(dict(chosen.genotype)), chosen.target, searched.inputs, tensors)
@@ -91,7 +93,9 @@ def choose(wish: Wish, run: FinishedRun | None, config: SearchConfig, task: Task
         return of_known(known, lambda spec: _target(config, task, spec))
     space = {"name": config.space.name, **config.space.options}
     if wish.genotype is not None:
-        return of_file(wish.genotype, space, _target(config, task, find_space(config.space.name)(**config.space.options)))
+        return of_file(
+            wish.genotype, space, _target(config, task, find_space(config.space.name)(**config.space.options))
+        )
     if run is None:
         raise ConfigError("what to retrain is missing: give RUN, --genotype FILE or --network NAME")
     target = _target(config, task, run.spec) if task is not None else run.target
@@ -129,9 +133,14 @@ def _config(wish: Wish, run: FinishedRun | None, saved: Folder | None) -> Search
     if wish.config is not None or run is None:
         config = load(wish.config, wish.overrides)
         own = wish.genotype or wish.network
-        if run is not None and not own and (config.space.name, config.space.options) != (
-            run.config.space.name,
-            run.config.space.options,
+        if (
+            run is not None
+            and not own
+            and (config.space.name, config.space.options)
+            != (
+                run.config.space.name,
+                run.config.space.options,
+            )
         ):
             config = dataclasses.replace(config, space=run.config.space)
         return config
