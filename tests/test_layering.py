@@ -61,7 +61,7 @@ LAYERS: list[
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Neither torch nor ray comes along with these, but for their networks and timing.
-HEAVY = ("network.py", "timing.py", "ray_connect.py")
+HEAVY = ("network.py", "timing.py", "ray_connect.py", "augment.py")
 LIGHT = (
     "core",
     "console",

@@ -130,15 +130,17 @@ class RetrainingDriver:
         if finished is not None and finished.epoch == recipe.epochs:
             return finished
         with tempfile.TemporaryDirectory(prefix="ddpnas-train-") as bookkeeping:
+            scaling: Any = ScalingConfig  # Ray's hints are those of version 1 of Ray Train
+            running: Any = RunConfig
             trainer = TorchTrainer(
                 _loop,
                 train_loop_config={"driver": self._name, "namespace": ray.get_runtime_context().namespace},
-                scaling_config=ScalingConfig(
+                scaling_config=scaling(
                     num_workers=size.workers if size.least == size.workers else (size.least, size.workers),
                     use_gpu=size.gpus > 0,
                     resources_per_worker={"CPU": size.cpus, **({"GPU": size.gpus} if size.gpus else {})},
                 ),
-                run_config=RunConfig(
+                run_config=running(
                     name=self._name,
                     storage_path=bookkeeping,
                     failure_config=FailureConfig(max_failures=recipe.max_failures),

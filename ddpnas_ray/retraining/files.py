@@ -96,8 +96,8 @@ def result_content(retraining: Retraining, trainings: Sequence[Mapping[str, Any]
     """
     config, chosen = retraining.config, retraining.chosen
     recipe = config.retraining
-    metric, weights = retraining.task.metric.name, recipe.init
-    if weights == "inherited":
+    metric, weights = retraining.task.metric.name, "trained from scratch"
+    if recipe.init == "inherited":
         weights = f"inherited ({retraining.inherited_share:.0%} of the parameters), then trained"
     scores = []
     for split in SPLITS:
@@ -110,7 +110,7 @@ def result_content(retraining: Retraining, trainings: Sequence[Mapping[str, Any]
                     "value": statistics.mean(values),
                     "std": statistics.stdev(values) if len(values) > 1 else None,
                     "seeds": len(values),
-                    "weights": weights if weights != "scratch" else "trained from scratch",
+                    "weights": weights,
                 }
             )
     every = [row for training in trainings for row in training["history"]]

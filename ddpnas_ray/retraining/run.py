@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ddpnas_ray.core.errors import RunDirError
 from ddpnas_ray.retraining.files import (
     fingerprint,
-    result_content,
     restore_checkpoint,
+    result_content,
     save_checkpoint,
     tensors_file,
 )
@@ -90,7 +90,7 @@ def retrain(
     from ddpnas_ray.training.snapshot import result_tensors
 
     append_log(folder, "start", network=retraining.chosen.label, pid=os.getpid(), seeds=retraining.seeds)
-    keeper, trainings = Keeper(retraining, folder, progress), []
+    keeper, trainings = Keeper(retraining, folder, progress), list[dict[str, Any]]()
     for seed in retraining.seeds:
         keeper.seed = seed
         snapshot = train(keeper)

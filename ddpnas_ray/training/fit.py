@@ -222,7 +222,7 @@ def _trained(network: nn.Module, config: RetrainingConfig, world: int, device: s
         wrapped = DistributedDataParallel(
             network, device_ids=None if device == "cpu" else [torch.cuda.current_device()], gradient_as_bucket_view=True
         )
-    return torch.compile(wrapped) if config.compile else wrapped  # type: ignore[no-any-return]
+    return torch.compile(wrapped) if config.compile else wrapped
 
 
 def _share_buffers(network: nn.Module, average: AveragedModel | None, world: int) -> None:
