@@ -34,6 +34,7 @@ KEYS = [
     "target.cells=3",
     "target.channels=8",
     "retraining.train_on=train",
+    "retraining.threads=1",
     "retraining.epochs=12",
     "retraining.batch_size=32",
     "retraining.drop_path=0.2",
