@@ -92,6 +92,9 @@ class SpaceSpec:
         parts: Target -> the parts to time for a latency table; times add up. None: no latency table.
         most_likely: (theta_EK, live_EK) -> the alpha_E with the largest expectation, of spaces with conditional edges.
         effort: (alpha_E, inputs) -> relative time of one architecture-epoch; orders work, never results.
+        source: (alpha_E, target) -> the deploy network as plain PyTorch source, for files that need nothing of ours
+            (see ``spaces.plain``). Its ``Network()`` creates the deploy network's weights in the same order. None: such
+            networks are exported without source.
     """
 
     space: SearchSpace
@@ -105,6 +108,7 @@ class SpaceSpec:
     parts: Callable[[Target], list[Part]] | None = None
     most_likely: Callable[[FloatArray, BoolArray], IntArray] | None = None
     effort: Callable[[IntArray, Inputs], float] = equal_effort
+    source: Callable[[IntArray, Target], str] | None = None
 
     def argmax(self, theta_EK: FloatArray, live_EK: BoolArray) -> IntArray:
         """Return the architecture with the largest expectation among live, selectable operations, shape (E,)."""
