@@ -27,7 +27,7 @@ def main() -> None:
     """Import, wait for the folder, then load every form and compute logits."""
     start = json.loads(sys.stdin.readline())
     sys.path[:] = start["path"]
-    sys.meta_path.insert(0, Blocked())  # type: ignore[arg-type]
+    sys.meta_path.insert(0, Blocked())
     for package in start["packages"]:  # while the files are being written
         importlib.import_module(package)
     line = sys.stdin.readline()
@@ -36,13 +36,14 @@ def main() -> None:
     import numpy as np
 
     folder, job = json.loads(line)["folder"], os.getcwd()
-    images, found = np.load(os.path.join(job, "images.npy")), []
-    for number, source in enumerate(start["sources"]):
+    images = np.load(os.path.join(job, "images.npy"))
+    found: list[dict[str, Any]] = []
+    for number, (name, source) in enumerate(start["loaders"]):
         began = time.perf_counter()
         try:
             namespace: dict[str, Any] = {}
             exec(compile("from __future__ import annotations\n" + source, f"form {number}", "exec"), namespace)
-            logits = namespace["load"](folder)
+            logits = namespace[name](folder)
             load_s = time.perf_counter() - began
             parts = [np.asarray(logits(images[i : i + 256]), np.float32) for i in range(0, len(images), 256)]
             np.save(os.path.join(job, f"{number}.npy"), np.concatenate(parts))

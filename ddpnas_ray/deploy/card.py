@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from ddpnas_ray.deploy.trained import TrainedNetwork
 
 WORDS = {"val": "validation", "test": "test", "train": "training"}
-HEADINGS = {"torch": "PyTorch", "huggingface": "Hugging Face transformers", "onnx": "ONNX Runtime", "pt2": "torch.export"}
+HEADINGS = {
+    "torch": "PyTorch",
+    "huggingface": "Hugging Face transformers",
+    "onnx": "ONNX Runtime",
+    "pt2": "torch.export",
+}
 
 
 def model_card(network: TrainedNetwork, forms: Sequence[Form], rows: Sequence[Row]) -> str:
@@ -109,9 +114,11 @@ def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
 
 def _costs(costs: Mapping[str, Any], target: Any) -> str:
     rows = [(name, f"{value:,}" if isinstance(value, int) else value) for name, value in costs.items()]
-    return _section("Costs", f"Of the deploy network ({target}), for one image.\n\n{_table(('cost', 'value'), rows)}") if (
-        rows
-    ) else ""
+    return (
+        _section("Costs", f"Of the deploy network ({target}), for one image.\n\n{_table(('cost', 'value'), rows)}")
+        if (rows)
+        else ""
+    )
 
 
 def _search(facts: Mapping[str, Any]) -> str:
@@ -121,16 +128,14 @@ def _search(facts: Mapping[str, Any]) -> str:
 
 
 def _loading(network: TrainedNetwork, forms: Sequence[Form]) -> str:
-    mean, std = network.preprocessing.mean, network.preprocessing.std
-    blocks = [
-        "From this folder. Images are resized to the shorter side, cropped at the centre, divided by 255, and normalised "
-        f"with mean {list(mean)} and std {list(std)}; `preprocess` in `network.py` does that."
-        if any(form.needs_source for form in forms)
-        else "From this folder. Images are resized to the shorter side (bilinear, antialiased), cropped at the centre, "
-        f"divided by 255, and normalised with mean {list(mean)} and std {list(std)}.",
-    ]
-    blocks += [f"{HEADINGS.get(form.name, form.name)}:\n\n```python\n{form.usage}\n```" for form in forms if form.usage]
-    return _section("Load it", "\n\n".join(blocks))
+    data = network.preprocessing
+    text = (
+        f"Images are resized so that the shorter side has {data.image_size} pixels (bilinear, antialiased), cropped at "
+        f"the centre, divided by 255, and normalised with mean {list(data.mean)} and std {list(data.std)}"
+    )
+    text += "; `preprocess` in `network.py` does all of it." if any(form.needs_source for form in forms) else "."
+    blocks = [f"{HEADINGS.get(form.name, form.name)}:\n\n```python\n{form.usage}\n```" for form in forms if form.usage]
+    return _section("Load it", "\n\n".join([text, "From this folder, in", *blocks]))
 
 
 def _verified(rows: Sequence[Row]) -> str:
@@ -147,8 +152,8 @@ def _verified(rows: Sequence[Row]) -> str:
     if not table:
         return ""
     text = (
-        f"Each form was loaded without the package that wrote it and run on {rows[0].images} images; the largest logit is "
-        f"{rows[0].largest_logit:.3g}, and a difference of {TOLERANCE:g} times that is allowed."
+        f"Each form was loaded without the package that wrote it and run on {rows[0].images} images. The largest logit "
+        f"is {rows[0].largest_logit:.3g}; a difference of {TOLERANCE:g} times that is allowed."
     )
     return _section("Verified", f"{text}\n\n{_table(('form', 'file', 'size', 'largest difference', 'labels'), table)}")
 

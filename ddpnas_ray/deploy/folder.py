@@ -158,7 +158,9 @@ def check_replaceable(folder: Path) -> None:
         ModelError: It holds anything else, which would be lost, or is a URI or a file.
     """
     if "://" in str(folder) or str(folder).startswith(("s3:/", "gs:/")):
-        raise ModelError(f"{folder}: model folders are written to local disks; give a local path and copy it from there")
+        raise ModelError(
+            f"{folder}: model folders are written to local disks; give a local path and copy it from there"
+        )
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise ModelError(f"{folder}: exists and is not a folder; choose another --out")
     if not folder.exists() or not any(folder.iterdir()):
@@ -166,7 +168,9 @@ def check_replaceable(folder: Path) -> None:
     if not (folder / MANIFEST).is_file():
         raise ModelError(f"{folder}: not empty, and not a model folder; choose another --out")
     if change := changed(read_model(folder, verify=False)):
-        raise ModelError(f"{folder}: {change} since it was written, and would be lost; move it, or choose another --out")
+        raise ModelError(
+            f"{folder}: {change} since it was written, and would be lost; move it, or choose another --out"
+        )
 
 
 def sha256(path: Path) -> str:

@@ -55,10 +55,9 @@ class LoadedModel:
                 f"images of shape {images_NCHW.shape}; (N, {self.preprocessing.channels}, {side}, {side}) is needed"
             )
         images_NCHW = np.ascontiguousarray(images_NCHW, dtype=np.float32)
+        empty_NO = np.zeros((0, len(self.classes)), np.float32)
         parts = [self._run(images_NCHW[i : i + BATCH]) for i in range(0, len(images_NCHW), BATCH)]
-        logits_NO = np.concatenate([np.zeros((0, len(self.classes)), np.float32), *parts]) if not parts else (
-            np.concatenate(parts)
-        )
+        logits_NO: Float32Array = np.concatenate(parts or [empty_NO])
         if logits_NO.shape != (len(images_NCHW), len(self.classes)):
             raise ModelError(
                 f"{self.path}: {logits_NO.shape[1:]} outputs for {len(self.classes)} classes; export the network again"

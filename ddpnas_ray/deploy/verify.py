@@ -171,9 +171,9 @@ def fresh_process(forms: Sequence[Form]) -> Iterator[FreshProcess]:
 
     It takes the search path of this one, so that it finds the same packages, but none of this package's modules.
     """
-    sources = [textwrap.dedent(inspect.getsource(form.load)) for form in forms]
+    loaders = [(form.load.__name__, textwrap.dedent(inspect.getsource(form.load))) for form in forms]
     packages = list(dict.fromkeys(["numpy", "torch", *(package for form in forms for package in form.loading)]))
-    start = {"sources": sources, "packages": packages, "path": [str(Path(p).resolve()) for p in sys.path if p]}
+    start = {"loaders": loaders, "packages": packages, "path": [str(Path(p).resolve()) for p in sys.path if p]}
     with tempfile.TemporaryDirectory(prefix="ddpnas-verify-") as job:
         own = {"HF_HUB_OFFLINE": "1", "HF_HOME": job, "HF_MODULES_CACHE": job, "CUDA_VISIBLE_DEVICES": ""}
         process = subprocess.Popen(
@@ -196,9 +196,7 @@ def fresh_process(forms: Sequence[Form]) -> Iterator[FreshProcess]:
             process.communicate()
 
 
-def verify(
-    folder: Path, forms: Sequence[Form], network: nn.Module, images_NCHW: Float32Array
-) -> list[Row]:
+def verify(folder: Path, forms: Sequence[Form], network: nn.Module, images_NCHW: Float32Array) -> list[Row]:
     """Compare all forms of a model folder with the network that they were written from.
 
     Args:

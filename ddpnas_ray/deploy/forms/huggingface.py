@@ -41,7 +41,8 @@ def write(network: TrainedNetwork, folder: Path) -> None:
         "model_type": "ddpnas-network",
         "id2label": {str(i): name for i, name in enumerate(data.classes)},
         "label2id": {name: i for i, name in enumerate(data.classes)},
-        "problem_type": "single_label_classification",
+        # of one class transformers makes a yes or no
+        **({"problem_type": "single_label_classification"} if len(data.classes) > 1 else {}),
         "image_size": data.image_size,
         "num_channels": data.channels,
         "dtype": "float32",

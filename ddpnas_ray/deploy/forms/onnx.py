@@ -34,8 +34,9 @@ def write(network: TrainedNetwork, folder: Path) -> None:
     import torch
 
     program = network.program
-    quiet, logger = logging.ERROR, logging.getLogger("torch.onnx")
-    before, _ = logger.level, logger.setLevel(quiet)
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

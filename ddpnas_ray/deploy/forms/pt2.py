@@ -1,4 +1,4 @@
-"""``model.pt2``: the program of ``torch.export``, which PyTorch alone runs, AOTInductor compiles and ExecuTorch lowers."""
+"""``model.pt2``: the program of ``torch.export``, to run in PyTorch or to compile for devices."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ file's last part lets transformers load the same folder (form ``huggingface``).
 
 from __future__ import annotations
 
-import pprint
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +76,7 @@ def source(network: TrainedNetwork) -> str:
         TEMPLATE,
         body=body,
         data=network.preprocessing,
-        classes=pprint.pformat(network.preprocessing.classes, width=110, compact=True),
+        classes=_names(network.preprocessing.classes),
         space=network.spec.space.name,
         functional="F." in body,
         reduces="reduce(" in body,
@@ -102,3 +101,10 @@ def _renamed(network: TrainedNetwork, text: str) -> dict[str, Any]:
             f"{len(kinds[0])}, or in another order or shape; correct SpaceSpec.source"
         )
     return dict(zip(theirs, ours.values(), strict=True))
+
+
+def _names(classes: tuple[str, ...]) -> str:
+    """Write class names as a tuple, on one line if they fit."""
+    names = [repr(name) if "'" in name or '"' in name else f'"{repr(name)[1:-1]}"' for name in classes]
+    line = f"({', '.join(names)}{',' * (len(names) == 1)})"
+    return line if len(line) <= 100 else "(\n" + "".join(f"    {name},\n" for name in names) + ")"
