@@ -43,7 +43,7 @@ def model_card(network: TrainedNetwork, forms: Sequence[Form], rows: Sequence[Ro
         _costs(facts.get("costs") or {}, target),
         _search(facts),
         _section("Recipe", _table(("setting", "value"), list((facts.get("recipe") or {}).items()))),
-        _section("Genotype", f"```json\n{json.dumps(network.genotype, indent=2)}\n```"),
+        _section("Genotype", f"```json\n{_json(network.genotype)}\n```"),
         _loading(network, forms),
         _verified(rows),
         _limits(network),
@@ -135,7 +135,7 @@ def _loading(network: TrainedNetwork, forms: Sequence[Form]) -> str:
     )
     text += "; `preprocess` in `network.py` does all of it." if any(form.needs_source for form in forms) else "."
     blocks = [f"{HEADINGS.get(form.name, form.name)}:\n\n```python\n{form.usage}\n```" for form in forms if form.usage]
-    return _section("Load it", "\n\n".join([text, "From this folder, in", *blocks]))
+    return _section("Load it", "\n\n".join([text, "Run the lines in this folder.", *blocks]))
 
 
 def _verified(rows: Sequence[Row]) -> str:
@@ -167,6 +167,12 @@ def _limits(network: TrainedNetwork) -> str:
         "Scores hold for images like those it was trained on.",
     ]
     return _section("Limits", "\n".join(f"- {line}" for line in lines))
+
+
+def _json(genotype: Mapping[str, Any]) -> str:
+    """One line per key."""
+    lines = [f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in genotype.items()]
+    return "{\n" + ",\n".join(lines) + "\n}"
 
 
 def _section(title: str, text: str) -> str:

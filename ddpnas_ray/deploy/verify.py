@@ -13,7 +13,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -188,8 +188,9 @@ def fresh_process(forms: Sequence[Form]) -> Iterator[FreshProcess]:
         )
         try:
             assert process.stdin is not None
-            process.stdin.write(json.dumps(start) + "\n")
-            process.stdin.flush()
+            with suppress(BrokenPipeError):  # it died already: check() says of what
+                process.stdin.write(json.dumps(start) + "\n")
+                process.stdin.flush()
             yield FreshProcess(process, Path(job), forms)
         finally:
             process.kill()

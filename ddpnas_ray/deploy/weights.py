@@ -17,11 +17,11 @@ LARGEST_HEADER = 100 * 2**20  # bytes; safetensors' own limit
 
 
 def write_weights(folder: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
-    """Write torch tensors by name, and what they need to be used."""
-    from safetensors.torch import save_file
+    """Write torch tensors by name, and what they need to be used; equal ones give equal bytes."""
+    from safetensors.torch import save
 
     contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, folder / NAME, metadata={"format": "pt", **metadata})
+    (folder / NAME).write_bytes(_sorted(save(contiguous, metadata={"format": "pt", **metadata})))
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -42,3 +42,13 @@ def read_metadata(path: Path) -> dict[str, str]:
     except (ValueError, AttributeError):
         raise ModelError(f"{path}: not a safetensors file; export the network again") from None
     return found
+
+
+def _sorted(stored: bytes) -> bytes:
+    """Sort the metadata of a safetensors file, which the library writes in an order that changes."""
+    length = int.from_bytes(stored[:8], "little")
+    header = json.loads(stored[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the weights start at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + stored[8 + length :]

@@ -6,6 +6,7 @@ may use ``torch``, ``F`` (torch.nn.functional), ``Tensor``, ``nn`` and ``reduce`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ def render(template: Path, **values: Any) -> str:
     return environment.from_string(template.read_text(encoding="utf-8")).render(**values)
 
 
-def operations_of(names: tuple[str, ...], alpha_E: IntArray, edges: list[tuple[int, int]]) -> list[list[list[Any]]]:
+def operations_of(
+    names: tuple[str, ...], alpha_E: Sequence[int] | IntArray, edges: list[tuple[int, int]]
+) -> list[list[list[Any]]]:
     """Return the operations into every node of a cell, as ``[name, input]``, without ``none``.
 
     Args:
@@ -41,7 +44,7 @@ def operations_of(names: tuple[str, ...], alpha_E: IntArray, edges: list[tuple[i
         GenotypeError: alpha_E does not have one number per edge.
 
     Example:
-        >>> operations_of(("none", "skip_connect"), np.array([1, 0, 1]), [(0, 0), (0, 1), (1, 1)])
+        >>> operations_of(("none", "skip_connect"), [1, 0, 1], [(0, 0), (0, 1), (1, 1)])
         [[['skip_connect', 0]], [['skip_connect', 1]]]
     """
     if len(alpha_E) != len(edges):
