@@ -11,22 +11,9 @@ import pytest
 
 from ddpnas_ray.core.errors import ConfigError, ModelError, ResourceError
 from ddpnas_ray.deploy import registry
-from ddpnas_ray.deploy.folder import write_model
 from ddpnas_ray.deploy.loaded import load_model
 from ddpnas_ray.deploy.verify import logits_of
 from tests.deploy.making import AWKWARD, noise, tiny
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    network, path = tiny(), tmp_path_factory.mktemp("deploy") / "model"
-    write_model(network, path, images_NCHW=noise(network), forms=["torch", "pt2"])
-    return path
-
-
-@pytest.fixture
-def model(written: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(written, tmp_path / "model"))
 
 
 @pytest.mark.parametrize(

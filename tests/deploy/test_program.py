@@ -9,12 +9,12 @@ from torch import nn
 
 from ddpnas_ray.core.errors import ExportError
 from ddpnas_ray.deploy.program import TRACES, export
+from ddpnas_ray.deploy.trained import TrainedNetwork
 from ddpnas_ray.deploy.verify import logits_of
-from tests.deploy.making import noise, tiny
+from tests.deploy.making import noise
 
 
-def test_a_program_computes_what_the_network_does_for_any_batch() -> None:
-    network = tiny()
+def test_a_program_computes_what_the_network_does_for_any_batch(network: TrainedNetwork) -> None:
     module, program = network.module(), network.program
     assert network.program is program  # traced once, for ONNX and .pt2
     for count in (1, 2, 7):

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from ddpnas_ray.core.errors import ExportError
-from ddpnas_ray.deploy.forms import torch as plain
+from ddpnas_ray.deploy.folder import read_model
 from ddpnas_ray.deploy.registry import Form, find_form
+from ddpnas_ray.deploy.trained import TrainedNetwork
 from ddpnas_ray.deploy.verify import compare, fresh_process, logits_of, verify
 from tests.deploy.making import noise, tiny
 
@@ -59,14 +60,18 @@ def death(folder: str) -> Callable[[Any], Any]:
     os._exit(3)
 
 
-def test_all_forms_of_one_folder_are_loaded_by_one_process(tmp_path: Path) -> None:
-    network = tiny()
-    plain.write(network, tmp_path)
-    form = find_form("torch")
-    rows = verify(tmp_path, [form], network.module(), noise(network))
-    assert [(row.form, row.images, row.largest_difference, row.labels_agree) for row in rows] == [("torch", 5, 0.0, 5)]
-    assert rows[0].file_bytes == sum(path.stat().st_size for path in tmp_path.iterdir())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "network.py"]  # no bytecode
+@pytest.mark.slow
+def test_all_forms_of_one_folder_are_loaded_by_one_process(network: TrainedNetwork, written: Path) -> None:
+    forms = [find_form("torch"), find_form("pt2")]
+    rows = verify(written, forms, network.module(), noise(network))
+    assert [(row.form, row.images, row.largest_difference, row.labels_agree) for row in rows] == [
+        ("torch", 5, 0.0, 5),
+        ("pt2", 5, 0.0, 5),
+    ]
+    assert [row.file_bytes for row in rows] == [
+        sum((written / name).stat().st_size for name in form.files) for form in forms
+    ]
+    read_model(written)  # no bytecode was left in it
 
 
 @pytest.mark.parametrize(
@@ -76,10 +81,10 @@ def test_all_forms_of_one_folder_are_loaded_by_one_process(tmp_path: Path) -> No
         (death, "the process that loads the forms torch died: exit code 3"),
     ],
 )
-def test_what_cannot_be_loaded_is_an_error_of_one_line(load: Any, message: str, tmp_path: Path) -> None:
-    network = tiny()
-    plain.write(network, tmp_path)
+def test_what_cannot_be_loaded_is_an_error_of_one_line(
+    load: Any, message: str, network: TrainedNetwork, written: Path
+) -> None:
     form: Form = dataclasses.replace(find_form("torch"), load=load)
     with pytest.raises(ExportError, match=message) as error, fresh_process([form]) as process:
-        process.check(tmp_path, noise(network), logits_of(network.module(), noise(network)))
+        process.check(written, noise(network), logits_of(network.module(), noise(network)))
     assert "\n" not in str(error.value)

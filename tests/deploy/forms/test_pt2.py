@@ -10,13 +10,12 @@ from pathlib import Path
 import torch
 
 from ddpnas_ray.deploy.forms import pt2 as form
-from tests.deploy.making import AWKWARD, tiny
+from ddpnas_ray.deploy.trained import TrainedNetwork
+from tests.deploy.making import AWKWARD
 
 
-def test_the_file_holds_no_images_and_no_paths(tmp_path: Path) -> None:
-    network = tiny()
-    form.write(network, tmp_path)
-    with zipfile.ZipFile(tmp_path / "model.pt2") as archive:
+def test_the_file_holds_no_images_and_no_paths(network: TrainedNetwork, written: Path) -> None:
+    with zipfile.ZipFile(written / "model.pt2") as archive:
         content = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
     examples = torch.load(io.BytesIO(content["data/sample_inputs/model.pt"]), weights_only=True)
     (images,), keywords = examples
@@ -29,4 +28,4 @@ def test_the_file_holds_no_images_and_no_paths(tmp_path: Path) -> None:
     assert not [name for name in content if "/constants/" in name and not name.endswith("config.json")]
     here = str(Path(__file__).parents[3]).encode()
     assert not [name for name, data in content.items() if here in data or b"ddpnas_ray" in data]
-    assert json.loads(form.metadata(tmp_path)["classes"]) == list(AWKWARD)
+    assert json.loads(form.metadata(written)["classes"]) == list(AWKWARD)
