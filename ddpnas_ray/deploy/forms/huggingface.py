@@ -1,7 +1,8 @@
 """The model folder as a folder of Hugging Face transformers: ``config.json`` and ``preprocessor_config.json``.
 
-The classes they name are in ``network.py`` (form ``torch``). The image processor there is our own: those of
-transformers resize with other rounding, and none makes grey images of one channel.
+The classes they name are in ``network.py`` (form ``torch``). The image processor there is our own: it makes grey images
+where the network takes them, and rounds sides as in training (transformers' CLIPImageProcessor rounds the longer side
+down, which moves the crop).
 """
 
 from __future__ import annotations
