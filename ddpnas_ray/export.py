@@ -37,8 +37,10 @@ def parser() -> argparse.ArgumentParser:
     p = Parser(prog="ddpnas export", description=DESCRIPTION)
     p.add_argument("run", metavar="RUN", help="run directory with a retrained network, or the folder of a retraining")
     p.add_argument("--network", metavar="LABEL", help="retrained network; default: the only one")
-    p.add_argument("--out", metavar="DIR", help="model folder, local; default: RUN/model, or RUN/model-LABEL of several")
-    p.add_argument("--forms", metavar="A,B", help="torch, huggingface, onnx, pt2; default: all that can be written here")
+    p.add_argument("--out", metavar="DIR", help="model folder, local; default: RUN/model, of several RUN/model-LABEL")
+    p.add_argument(
+        "--forms", metavar="A,B", help="forms: torch, huggingface, onnx, pt2; default: all that are possible"
+    )
     add_set_option(p, "override data.path, for a run from another machine")
     p.add_argument("--json", action="store_true", help="print the comparison as one JSON object")
     p.epilog = "exit codes: 0 done; 1 a form differs or cannot be written; 2 bad input"
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     retrained = find_retrained(args.run, args.network)
     out = args.out or model_folder_of(retrained)
     lines = sys.stderr if args.json else sys.stdout
-    print(f"{retrained.uri}: writing to {out}, and comparing each form in a process of its own ...", file=lines, flush=True)
+    print(f"{retrained.uri}: writing {out}; a fresh process compares each form ...", file=lines, flush=True)
     forms = None if args.forms is None else [name.strip() for name in args.forms.split(",")]
     written = export(retrained, out, forms=forms, overrides=args.overrides)
     if args.json:
