@@ -6,7 +6,8 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TextIO
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ddpnas_ray.console.command import FAILED, OK, Parser, guarded, say
 from ddpnas_ray.console.options import positive
@@ -15,6 +16,7 @@ from ddpnas_ray.launch.predicting import find_model
 
 if TYPE_CHECKING:
     from ddpnas_ray.deploy.predicting import Prediction, Unreadable
+    from ddpnas_ray.launch.predicting import Benchmark
 
 DESCRIPTION = """\
 Predict the classes of images with an exported network. Images are prepared as in training, whatever their size and
@@ -27,21 +29,28 @@ examples:
   python -m ddpnas_ray.predict RUN photos --out predictions.parquet
   python -m ddpnas_ray.predict RUN photos/test --labelled     sub-folders are classes: accuracy and mistakes
   python -m ddpnas_ray.predict RUN photos --json | jq -r .label
-  python -m ddpnas_ray.predict RUN --benchmark --threads 1    latency and images/s of every form on this machine
+  python -m ddpnas_ray.predict RUN --benchmark --threads 2    latency and images/s of every form on this machine
 
 MODEL is a run directory, a model folder of `python -m ddpnas_ray.export`, or a file of one: model.onnx, model.pt2,
 network.py. Give models that you trust: network.py is run as Python code.
 
 --json prints JSON Lines, one object per image: {"path", "label", "probability", "top": [{"label", "probability"}]}, or
 {"path", "error"}. --out has the columns path, label, probability, probabilities (a list; the class names are in the
-schema's metadata), with --labelled also expected.
+schema's metadata), with --labelled also expected. --benchmark --json prints one object.
 """
 MOST_CLASSES = 10  # shown by --labelled
 
 
+class Intermixed(Parser):
+    """Parser that takes options between MODEL and IMAGES."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        return self.parse_intermixed_args(args, namespace)
+
+
 def parser() -> argparse.ArgumentParser:
     """Build the argument parser."""
-    p = Parser(prog="ddpnas predict", description=DESCRIPTION)
+    p = Intermixed(prog="ddpnas predict", description=DESCRIPTION)
     p.add_argument("model", metavar="MODEL", help="run directory, model folder, or a file of one")
     p.add_argument("images", metavar="IMAGES", nargs="*", help="image files, folders, or patterns such as '*.png'")
     p.add_argument("--top", metavar="K", type=positive, default=3, help="classes shown per image (default 3)")
@@ -51,6 +60,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--force", action="store_true", help="use a model folder that was edited since it was written")
     p.add_argument("--out", metavar="FILE", help="write predictions to a Parquet file instead of the screen")
     p.add_argument("--json", action="store_true", help="print JSON Lines; the summary goes to stderr")
+    g = p.add_argument_group("benchmark")
+    g.add_argument(
+        "--benchmark", action="store_true", help="time every form on this machine's CPU, on IMAGES or random images"
+    )
+    g.add_argument("--threads", metavar="N", type=positive, help="default: those of --latency, else 1")
+    g.add_argument("--latency", metavar="TABLE", help="estimate by this table; default: what `generate` counted")
     p.epilog = "exit codes: 0 done; 1 some images cannot be read (the others are predicted); 2 bad input, or none can"
     return p
 
@@ -60,8 +75,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     p = parser()
     args = p.parse_args(argv)
+    if args.benchmark:
+        for option in ("labelled", "out"):
+            if getattr(args, option):
+                p.error(f"--{option} is not for --benchmark, which predicts nothing; remove it")
+        return _benchmark(args)
     if not args.images:
         p.error("give IMAGES: files, folders or patterns")
+    if args.threads or args.latency:
+        p.error(f"{'--threads' if args.threads else '--latency'} needs --benchmark")
     return _predict(args)
 
 
@@ -114,6 +136,34 @@ def _predict(args: argparse.Namespace) -> int:
     return OK
 
 
+def _benchmark(args: argparse.Namespace) -> int:
+    from ddpnas_ray.deploy.loaded import find_forms
+    from ddpnas_ray.deploy.predicting import find_images
+    from ddpnas_ray.launch.predicting import benchmark
+
+    images = [image.path for image in find_images(args.images)] if args.images else []
+    _, forms = find_forms(find_model(args.model), args.form, verify=not args.force)
+    with counting("forms", len(forms), sys.stderr) as advance:
+        found = benchmark(
+            args.model,
+            images,
+            form=args.form,
+            table=args.latency,
+            batch=args.batch,
+            threads=args.threads,
+            verify=not args.force,
+            on_done=advance,
+        )
+    if args.json:
+        print(json.dumps(_benchmark_json(found)))
+    else:
+        _print_benchmark(found, sys.stdout)
+    failed = [form for form in found.untimed if not form.missing]
+    for form in failed:
+        say(f"form {form.form} cannot be timed: {form.reason}")
+    return FAILED if failed else OK
+
+
 def _line(found: Prediction | Unreadable, k: int, expected: dict[str, str] | None) -> dict[str, object]:
     """Return one line of ``--json``."""
     from ddpnas_ray.deploy.predicting import Unreadable
@@ -160,6 +210,56 @@ def _print_scores(predictions: Sequence[Prediction], expected: dict[str, str], o
         _print_table(["class", "images", "correct", "mostly mistaken for"], rows, ("images", "correct"), out)
     if len(worst) > MOST_CLASSES:
         print(f"{len(worst) - MOST_CLASSES} more classes with mistakes", file=out)
+
+
+def _benchmark_json(found: Benchmark) -> dict[str, object]:
+    from ddpnas_ray.runs.environment import machine
+
+    return {
+        "model": str(found.folder),
+        "machine": machine(),
+        "threads": found.threads,
+        "batch": found.batch,
+        "images": "random" if found.random else "given",
+        "forms": [asdict(speed) for speed in found.speeds],
+        "untimed": [{"form": form.form, "reason": form.reason} for form in found.untimed],
+        "estimate": None if found.estimate is None else asdict(found.estimate),
+    }
+
+
+def _print_benchmark(found: Benchmark, out: TextIO) -> None:
+    """Print one row per form, and the search's estimate."""
+    from ddpnas_ray.runs.environment import machine
+
+    names = ["form", "file", "size", "load", "latency", "90 % below", f"images/s, batch {found.batch}"]
+    rows = [
+        [
+            speed.form,
+            speed.file,
+            f"{speed.file_bytes / 1e6:.2f} MB",
+            f"{speed.load_s:.2f} s",
+            f"{speed.median_ns / 1e6:.3f} ms",
+            f"{speed.p90_ns / 1e6:.3f} ms",
+            f"{speed.images_per_s:,.0f}",
+        ]
+        for speed in found.speeds
+    ]
+    if rows:
+        _print_table(names, rows, names[2:], out)
+    if found.estimate is not None:
+        estimate = found.estimate
+        print(
+            f"estimate of the search: {estimate.latency_ns / 1e6:.3f} ms ({estimate.source}: {estimate.about})",
+            file=out,
+        )
+    for form in found.untimed:
+        if form.missing:
+            print(f"no form {form.form}: {form.reason}", file=out)
+    here, kind = machine(), "random" if found.random else "given"
+    print(
+        f"{here['cpu']}, {found.threads} thread(s); {kind} images of shape {found.shape}, one for the latency (median)",
+        file=out,
+    )
 
 
 def _print_table(names: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str], out: TextIO) -> None:

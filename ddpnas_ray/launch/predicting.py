@@ -1,17 +1,19 @@
-"""Find the model of a run, and the search's latency estimate for it; shared by command and Python API."""
+"""Find the model of a run and time it beside the search's latency estimate; shared by command and Python API."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ddpnas_ray.core.errors import DataError, GenotypeError, ModelError
 from ddpnas_ray.core.generation.budgets import is_time
+from ddpnas_ray.deploy.benchmark import SECONDS, Speed, Untimed, benchmark_images, time_form
 from ddpnas_ray.deploy.folder import MANIFEST
+from ddpnas_ray.deploy.loaded import find_forms, preprocessing_of
 from ddpnas_ray.deploy.trained import Preprocessing
 from ddpnas_ray.devices.config import TimingOptions
 from ddpnas_ray.devices.table import LatencyTable, read_table
@@ -36,6 +38,31 @@ class Estimate:
     latency_ns: int
     source: str
     about: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark:
+    """Speeds of a model's forms.
+
+    Args:
+        folder: Model folder.
+        speeds: Of the forms that ran.
+        untimed: Those that did not, with the reason.
+        estimate: The search's latency; None: there is none.
+        batch: Batch size of the throughput.
+        threads: CPU threads.
+        random: Whether the images were random.
+        shape: (C, H, W) of an image.
+    """
+
+    folder: Path
+    speeds: tuple[Speed, ...]
+    untimed: tuple[Untimed, ...]
+    estimate: Estimate | None
+    batch: int
+    threads: int
+    random: bool
+    shape: tuple[int, int, int]
 
 
 def find_model(given: str) -> Path:
@@ -121,21 +148,66 @@ def table_estimate(table: LatencyTable, path: str, folder: Path, preprocessing: 
     return Estimate(latency_ns=table.cost(spec.space)(alpha_E), source=path, about=about)
 
 
-def estimate(folder: Path, table: str | None, preprocessing: Preprocessing) -> tuple[Estimate | None, int | None]:
-    """Return a model's latency estimate, and the number of threads it holds for if that is known.
+def benchmark(
+    model: str,
+    images: Sequence[str] = (),
+    *,
+    form: str | None = None,
+    table: str | None = None,
+    batch: int = 64,
+    threads: int | None = None,
+    verify: bool = True,
+    seconds: float = SECONDS,
+    on_done: Callable[[int], None] = lambda forms: None,
+) -> Benchmark:
+    """Time the forms of a model on this machine, beside the search's estimate of its latency.
 
     Args:
-        folder: Model folder.
-        table: Latency table; None: see ``generated_estimate``.
-        preprocessing: That of the model.
+        model: Model folder, a file of one, or a run.
+        images: Image files; none: random images.
+        form: Form to time; None: all that are there.
+        table: Latency table to estimate by; None: see ``generated_estimate``.
+        batch: Batch size of the throughput.
+        threads: CPU threads; None: those of the table, else one.
+        verify: False accepts files that were edited since they were written.
+        seconds: Limit of the timings of each batch size of each form.
+        on_done: Called after each form, with 1.
 
     Raises:
-        DataError: The table cannot be read, or is for another network.
+        ModelError: There is no such model or form.
+        ResourceError: No form can run with the installed packages.
+        DataError: An image cannot be read, or the table is for another network.
     """
+    folder, forms = find_forms(find_model(model), form, verify=verify)
+    usable = [form for form in forms if not form.missing(loading_only=True)] or forms
+    usable[0].require(loading_only=True)
+    preprocessing = preprocessing_of(folder, usable[0])
+    images_NCHW = benchmark_images(preprocessing, images)
     if table is None:
-        return generated_estimate(folder), None
-    read = read_table(table)
-    return table_estimate(read, table, folder, preprocessing), TimingOptions(**read.timing).threads
+        estimate = generated_estimate(folder)
+    else:
+        read = read_table(table)
+        estimate = table_estimate(read, table, folder, preprocessing)
+        threads = threads or TimingOptions(**read.timing).threads
+    threads = threads or 1
+    speeds, untimed = [], []
+    for chosen in forms:
+        found = time_form(chosen, folder, images_NCHW, batch=batch, threads=threads, seconds=seconds)
+        if isinstance(found, Speed):
+            speeds.append(found)
+        else:
+            untimed.append(found)
+        on_done(1)
+    return Benchmark(
+        folder=folder,
+        speeds=tuple(speeds),
+        untimed=tuple(untimed),
+        estimate=estimate,
+        batch=batch,
+        threads=threads,
+        random=not images,
+        shape=(preprocessing.channels, preprocessing.image_size, preprocessing.image_size),
+    )
 
 
 def _targets(run: Path, genotype: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
