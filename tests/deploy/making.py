@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from PIL import Image
 from torch import nn
 
 from ddpnas_ray.core.space import IntArray
+from ddpnas_ray.deploy.folder import write_model
 from ddpnas_ray.deploy.trained import Preprocessing, TrainedNetwork
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
 from ddpnas_ray.spaces.target import Target
@@ -81,6 +84,25 @@ def trained(
 def tiny(**options: Any) -> TrainedNetwork:
     """A network of three small cells."""
     return trained(find_space("cell")(nodes=2), **{"cells": 3, "channels": 4, "stem": "cifar", **options})
+
+
+@cache
+def one() -> TrainedNetwork:
+    """A tiny network, traced once."""
+    return tiny()
+
+
+@cache
+def written() -> Path:
+    """Its model folder with the forms that need no optional package; not to be changed."""
+    network, path = one(), Path(mkdtemp(prefix="ddpnas-test-")) / "new" / "model"
+    done = write_model(network, path, images_NCHW=noise(network), forms=["torch", "pt2"])
+    assert [(row.form, row.largest_difference, row.labels_agree) for row in done.rows] == [
+        ("torch", 0.0, 5),
+        ("pt2", 0.0, 5),
+    ]
+    assert (done.folder, list(done.seconds), done.notes) == (path, ["torch", "pt2"], ())
+    return path
 
 
 def noise(network: TrainedNetwork, count: int = 5) -> np.ndarray:
