@@ -37,6 +37,14 @@ FACTS = {
     "data": "cifar10",
     "recipe": {"epochs": 3, "lr": 0.025},
 }
+BLOCKED = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] == 'ddpnas_ray':
+            raise ImportError('blocked')
+sys.meta_path.insert(0, Blocked())
+"""
 MOBILE = {"widths": (8, 4, 8, 12, 16), "depths": (2, 2), "strides": (1, 2), "stem_stride": 1}
 
 
@@ -122,18 +130,10 @@ def elsewhere(script: str, folder: Path, cwd: Path) -> str:
 
     It finds the model folder in ``sys.argv[1]``.
     """
-    blocked = (
-        "import sys\n"
-        "class Blocked:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] == 'ddpnas_ray':\n"
-        "            raise ImportError('blocked')\n"
-        "sys.meta_path.insert(0, Blocked())\n"
-    )
     cwd.mkdir(exist_ok=True)
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(cwd / "hf"), "CUDA_VISIBLE_DEVICES": ""}
     run = subprocess.run(
-        [sys.executable, "-I", "-B", "-c", blocked + script, str(folder.resolve())],
+        [sys.executable, "-I", "-B", "-c", BLOCKED + script, str(folder.resolve())],
         capture_output=True,
         text=True,
         cwd=cwd,
