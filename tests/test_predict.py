@@ -191,6 +191,18 @@ def test_a_run_means_its_model(tmp_path: Path) -> None:
     assert f"it has several models; give one of {own}/model, {own}/model-macs=1M" in refused(own, photo)
 
 
+def test_a_retraining_means_its_own_model_in_the_run(tmp_path: Path) -> None:
+    photo = images(tmp_path, ["a.png"]) / "a.png"
+    for label, genotype in (("result", one().genotype), ("macs=1M", {})):
+        folder = tmp_path / "run/retrained" / label
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text("")
+        (folder / "network.json").write_text(json.dumps({"genotype": genotype}))
+    shutil.copytree(written(), tmp_path / "run/model")
+    assert lines_of(tmp_path / "run/retrained/result", photo) == lines_of(written(), photo)
+    assert "it has no exported model yet" in refused(tmp_path / "run/retrained/macs=1M", photo)
+
+
 def test_an_edited_model_is_refused_unless_forced(tmp_path: Path) -> None:
     photo = images(tmp_path, ["a.png"]) / "a.png"
     edited = tmp_path / "model"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -66,7 +67,7 @@ class Benchmark:
 
 
 def find_model(given: str) -> Path:
-    """Find a model: a model folder, a file of one, or the model folder of a run.
+    """Find a model: a model folder, a file of one, or the model folder of a run or retraining.
 
     Args:
         given: Local path.
@@ -79,11 +80,16 @@ def find_model(given: str) -> Path:
     path = Path(given).expanduser()
     if not (path / CONFIG).is_file() or (path / MANIFEST).is_file():
         return path
-    found = sorted(
+    run, names = path, ["model", "model-*"]
+    if path.absolute().parent.name == RETRAINED:  # of a run, whose model may be that of another retraining
+        run, names = path.absolute().parent.parent, ["model", f"model-{glob.escape(path.absolute().name)}"]
+    genotype = _json(path / "network.json").get("genotype")
+    found = [
         folder
-        for folder in (path / "model", *path.glob("model-*"))
+        for folder in sorted(folder for name in names for folder in run.glob(name))
         if (folder / MANIFEST).is_file() and not UNFINISHED.search(folder.name)
-    )
+        if genotype is None or genotype == _genotype(folder)
+    ]
     if not found:
         raise ModelError(f"{given}: it has no exported model yet; first: python -m ddpnas_ray.export {given}")
     if len(found) > 1:
