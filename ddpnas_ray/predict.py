@@ -109,8 +109,10 @@ def _predict(args: argparse.Namespace) -> int:
     expected = expected_labels(images, model.classes) if args.labelled else None
     predictions: list[Prediction] = []
     with counting("images", len(images), sys.stderr) as advance:
-        for found in predict(model, [image.path for image in images], batch=args.batch):
-            advance(1)
+        results = predict(model, [image.path for image in images], batch=args.batch)
+        for number, found in enumerate(results, start=1):
+            if number % args.batch == 0:
+                advance(args.batch)
             if isinstance(found, Unreadable):
                 if len(images) == 1:
                     raise DataError(found.reason)

@@ -62,7 +62,7 @@ def test_every_block_of_the_page_is_run_by_some_test() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)  # four minutes on two quiet cores
 def test_the_walk_through_ends_in_files_that_run_anywhere(tmp_path: Path) -> None:
     digits, photos, predicting, timing = ours()
     typed(tmp_path, digits)
