@@ -61,12 +61,12 @@ def make(wish: Wish, saved: Folder | None = None) -> Retraining:
     config = _config(wish, run, saved)
     searched, task = prepare_task(config)
     if run is not None and _same_data(config, run.config):
-        refuse_other_data(run.folder, task.digest)
+        refuse_other_data(run.folder, searched.digest)
     if saved is not None:
-        refuse_other_data(saved, task.digest)
+        refuse_other_data(saved, searched.digest)
     chosen = Chosen.read(saved) if saved is not None else choose(wish, run, config, task)
     check_fits(chosen, task)
-    retraining = Retraining(config, chosen, task, teacher=_teacher(config, run))
+    retraining = Retraining(config, chosen, task, searched.digest, teacher=_teacher(config, run))
     if config.retraining.init == "scratch":
         return retraining
     if run is None or not run.config.trains:

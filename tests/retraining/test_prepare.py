@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -44,15 +45,8 @@ def test_another_configuration_keeps_the_runs_space(tmp_path: Path) -> None:
 
 
 def test_other_data_than_the_searchs_are_refused_where_they_should_be_the_same(tmp_path: Path) -> None:
-    from tests.commands import contents
-
     run = tmp_path / "run"
-    for name, data in contents(searched()).items():
-        target = run / name
-        target.mkdir(parents=True) if data is None else (
-            target.parent.mkdir(parents=True, exist_ok=True),
-            target.write_bytes(data),
-        )
+    shutil.copytree(searched(), run)
     environment = json.loads((run / "environment.json").read_text())
     (run / "environment.json").write_text(json.dumps(environment | {"data_digest": "0" * 64}))
     with pytest.raises(RunDirError, match="the data differ from those of the run"):
