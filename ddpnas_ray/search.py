@@ -6,24 +6,18 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from collections.abc import Sequence
 
-from ddpnas_ray.console.cluster import checked_address, cluster
 from ddpnas_ray.console.command import INTERRUPTED, OK, Parser, guarded, say
 from ddpnas_ray.console.options import add_address_option, add_config_options, seconds
-from ddpnas_ray.console.out import default_name, new_out, resume_command, saved_text
-from ddpnas_ray.console.progress import Display
+from ddpnas_ray.console.out import resume_command, saved_text
 from ddpnas_ray.core.errors import RunDirError
-from ddpnas_ray.experiment.config import SearchConfig, check, describe, dump, fixed_keys, load, set_key
+from ddpnas_ray.experiment.config import SearchConfig, check, describe, load, set_key
 from ddpnas_ray.experiment.yaml_text import parse
+from ddpnas_ray.launch.search import NO_RUN, check_resumable, display_of, folder_of, search
 from ddpnas_ray.reporting.summary import summary
-from ddpnas_ray.runs.directory import create_run, existing_run, read_config, read_result, refuse_other_data
-from ddpnas_ray.runs.lock import Lock, locked
-from ddpnas_ray.runs.log import failure_logged
+from ddpnas_ray.runs.directory import existing_run, read_config
 from ddpnas_ray.storage.folder import Folder
-from ddpnas_ray.training.cpu_isa import use_level
 
 DESCRIPTION = """\
 Search for a network architecture with DDPNAS: sample disjoint architectures that share one supernet's weights, train
@@ -41,8 +35,6 @@ Run `python -m ddpnas_ray.check` with the same options first: it dry-runs the pi
 time, memory and disk. The run directory holds the configuration, theta by round, every evaluation, checkpoints and the
 result; `generate` and `report` read it.
 """
-
-NO_RUN = "none"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -82,11 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.resume:
         return _resume(args)
     config = load(args.config, args.overrides)
-    if args.out == NO_RUN:
-        if _on_workers(config):
-            raise RunDirError("--out none: a search on Ray needs a run directory; set execution.backend=local")
-        return _search(config, NO_RUN, args)
-    return _search(config, new_out(args.out, f"{default_name(config)}-s{config.seed}"), args)
+    return _search(config, folder_of(config, args.out), args)
 
 
 def _resume(args: argparse.Namespace) -> int:
@@ -102,33 +90,14 @@ def _resume(args: argparse.Namespace) -> int:
         for override in args.overrides:
             set_key(values, override)
         config = check(values, args.out, args.overrides)
-    changed = fixed_keys(saved, config)
-    if changed:
-        raise RunDirError(
-            f"{args.out}: the run was started with other values of {', '.join(changed)}; only execution.* may "
-            "change on --resume: omit them, or start a new run with another --out"
-        )
-    if folder.has("result.json"):
-        _print_result(read_result(folder), args)
-        return OK
+    check_resumable(args.out, saved, config)
     return _search(config, args.out, args, resumed=folder)
 
 
 def _search(config: SearchConfig, out: str, args: argparse.Namespace, resumed: Folder | None = None) -> int:
-    address = checked_address(args.address, client=False) if _on_workers(config) else None
-    use_level(config.training.cpu_isa)
-    from ddpnas_ray.experiment.experiment import Experiment
-
-    experiment = Experiment.prepare(config)
-    if resumed is not None:
-        refuse_other_data(resumed, experiment.digest)
-    title = f"ddpnas search: {config.space.name} on {config.searched_on}, seed {config.seed}"
-    display = Display(title, sys.stderr if args.json else sys.stdout)
+    display = display_of(config, sys.stderr if args.json else sys.stdout)
     try:
-        if address is None:
-            result = _in_process(experiment, out, args, display, resumed)
-        else:
-            result = _on_ray(experiment, out, args, display, resumed, address)
+        result = search(config, out, display, resumed=resumed, address=args.address, until_s=args.until_s)
     except KeyboardInterrupt:
         if out == NO_RUN:
             raise
@@ -138,73 +107,12 @@ def _search(config: SearchConfig, out: str, args: argparse.Namespace, resumed: F
             say("interrupted before the search began; nothing was written")
         return INTERRUPTED
     if result is not None:
-        _print_result(result, args, out)
+        print(json.dumps(result) if args.json else summary(result, out))
     elif out == NO_RUN:
         say("time limit reached before the end; --out none keeps nothing")
     else:
         say(f"time limit reached; {saved_text(Folder.open(out))}. Resume with: {resume_command(out)}")
     return OK
-
-
-def _in_process(experiment: Any, out: str, args: argparse.Namespace, display: Display, resumed: Folder | None) -> Any:
-    from ddpnas_ray.experiment.run import run_experiment
-
-    executor, progress = experiment.executor(), experiment.progress()
-    progress.workers = ("local",)
-    keeping = nullcontext(None) if out == NO_RUN else _run_folder(experiment, out, resumed)
-    with keeping as run:
-        _warn(experiment, display, resumed)
-        with display, display.following(progress.snapshot):
-            return run_experiment(experiment, run and run[0], executor, progress, until_s=args.until_s)
-
-
-def _on_ray(
-    experiment: Any, out: str, args: argparse.Namespace, display: Display, resumed: Folder | None, address: str
-) -> Any:
-    config = experiment.config
-    with cluster(
-        address, "train and score architectures", display.lines, workers=config.execution.workers
-    ) as dashboard:
-        from ddpnas_ray.console import ray_connect
-        from ddpnas_ray.distributed import ray_driver
-        from ddpnas_ray.execution.ray_members import fitting_workers
-
-        size = fitting_workers(config.execution, config.training.threads, experiment.widest_epoch())
-        with _run_folder(experiment, out, resumed) as (folder, lock):
-            print(f"{out}: {size}, {dashboard}", file=display.lines, flush=True)
-            _warn(experiment, display, resumed)
-            search = ray_driver.start(experiment, folder, args.until_s)
-            here = {"address": ray_connect.gcs_address(), "auth": ray_connect.auth_mode()}
-            lock.add(driver=search.name, **here)  # for `attach`
-            with display:
-                while not search.wait(timeout_s=0.25):
-                    if (now := search.status()) is not None:
-                        display.show(now)
-            return search.outcome()
-
-
-def _warn(experiment: Any, display: Display, resumed: Folder | None) -> None:
-    """Print the warnings of a new search, once its run directory exists."""
-    if resumed is None:
-        for warning in experiment.evaluator.warnings():
-            print(f"warning: {warning}", file=display.lines, flush=True)
-
-
-def _on_workers(config: SearchConfig) -> bool:
-    """Return whether Ray workers are needed: reading a table takes less time than starting one."""
-    return config.execution.backend == "ray" and config.trains
-
-
-@contextmanager
-def _run_folder(experiment: Any, out: str, resumed: Folder | None) -> Iterator[tuple[Folder, Lock]]:
-    """Lock the run directory: a new one, or the one to resume."""
-    folder = resumed or create_run(out, experiment.first_files(dump(experiment.config)))
-    with locked(folder) as lock, failure_logged(folder):
-        yield folder, lock
-
-
-def _print_result(result: dict[str, Any], args: argparse.Namespace, out: str | None = None) -> None:
-    print(json.dumps(result) if args.json else summary(result, out or args.out))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Start or resume a retraining, in this process or on Ray, with its progress shown; shared by command and Python API."""
+"""Start or resume a retraining, in this process or on Ray, with its progress shown; for command and Python API."""
 
 from __future__ import annotations
 
@@ -78,13 +78,14 @@ def retrain(wish: Wish, out: str, display: Display, *, resume: bool, address: st
             size = ray_train.group_size(retraining)
             print(f"{out}: {size}, {dashboard}", file=display.lines, flush=True)
             running = ray_train.start(retraining, folder)
-            here = {"address": ray_connect.gcs_address(), "auth": ray_connect.auth_mode()}
-            lock.add(driver=running.name, **here)  # for `attach`
-            with display:
-                while not running.wait(timeout_s=0.25):
-                    if (now := running.status()) is not None:
-                        display.show(now)
-            return running.outcome()
+            with running.ended():  # before the lock is released: the connection may outlive this training
+                here = {"address": ray_connect.gcs_address(), "auth": ray_connect.auth_mode()}
+                lock.add(driver=running.name, **here)  # for `attach`
+                with display:
+                    while not running.wait(timeout_s=0.25):
+                        if (now := running.status()) is not None:
+                            display.show(now)
+                return running.outcome()
 
 
 def use_config_level(config: SearchConfig) -> None:

@@ -9,9 +9,17 @@ from typing import Any
 
 import pytest
 
+from ddpnas_ray.console import cluster as console_cluster
 from ddpnas_ray.console import ray_connect
 from ddpnas_ray.console.cluster import checked_address, cluster
 from ddpnas_ray.core.errors import ResourceError
+
+
+@pytest.fixture(autouse=True)
+def not_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the session's cluster, to which this process may be connected."""
+    monkeypatch.setattr(console_cluster, "is_connected", lambda: False)
+    monkeypatch.setattr(ray_connect, "is_connected", lambda: False)
 
 
 @pytest.fixture
