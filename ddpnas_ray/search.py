@@ -1,22 +1,26 @@
-"""Search for an architecture: ``python -m ddpnas_ray.search``."""
+"""Search for an architecture: ``python -m ddpnas_ray.search``, and ``ddpnas_ray.search()`` of the Python API."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
+import inspect
 import json
 import sys
 import time
 from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
 
+from ddpnas_ray import api
 from ddpnas_ray.console.command import INTERRUPTED, OK, Parser, guarded, say
 from ddpnas_ray.console.options import add_address_option, add_config_options, seconds
 from ddpnas_ray.console.out import resume_command, saved_text
+from ddpnas_ray.console.progress import Display
 from ddpnas_ray.core.errors import RunDirError
-from ddpnas_ray.experiment.config import SearchConfig, check, describe, load, set_key
-from ddpnas_ray.experiment.yaml_text import parse
-from ddpnas_ray.launch.search import NO_RUN, check_resumable, display_of, folder_of, search
+from ddpnas_ray.experiment.config import SearchConfig, describe, load
+from ddpnas_ray.launch import search as launch
 from ddpnas_ray.reporting.summary import summary
-from ddpnas_ray.runs.directory import existing_run, read_config
 from ddpnas_ray.storage.folder import Folder
 
 DESCRIPTION = """\
@@ -74,32 +78,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.resume:
         return _resume(args)
     config = load(args.config, args.overrides)
-    return _search(config, folder_of(config, args.out), args)
+    return _search(config, launch.folder_of(config, args.out), args)
 
 
 def _resume(args: argparse.Namespace) -> int:
-    if args.out in (None, NO_RUN):
+    if args.out in (None, launch.NO_RUN):
         raise RunDirError("--resume needs the run directory; give it with --out")
-    folder = existing_run(args.out)
-    text = read_config(folder)
-    saved = check(parse(text, f"{args.out}/config.yaml"), f"{args.out}/config.yaml")
-    if args.config:
-        config = load(args.config, args.overrides)
-    else:
-        values = parse(text, args.out)
-        for override in args.overrides:
-            set_key(values, override)
-        config = check(values, args.out, args.overrides)
-    check_resumable(args.out, saved, config)
+    given = load(args.config, args.overrides) if args.config else None
+    folder, config = launch.resumed_config(args.out, given, args.overrides)
     return _search(config, args.out, args, resumed=folder)
 
 
 def _search(config: SearchConfig, out: str, args: argparse.Namespace, resumed: Folder | None = None) -> int:
-    display = display_of(config, sys.stderr if args.json else sys.stdout)
+    display = Display(launch.title_of(config), sys.stderr if args.json else sys.stdout)
     try:
-        result = search(config, out, display, resumed=resumed, address=args.address, until_s=args.until_s)
+        result = launch.search(config, out, display, resumed=resumed, address=args.address, until_s=args.until_s)
     except KeyboardInterrupt:
-        if out == NO_RUN:
+        if out == launch.NO_RUN:
             raise
         if Folder.open(out).has("config.yaml"):
             say(f"interrupted; {saved_text(Folder.open(out))}. Resume with: {resume_command(out)}")
@@ -108,12 +103,25 @@ def _search(config: SearchConfig, out: str, args: argparse.Namespace, resumed: F
         return INTERRUPTED
     if result is not None:
         print(json.dumps(result) if args.json else summary(result, out))
-    elif out == NO_RUN:
+    elif out == launch.NO_RUN:
         say("time limit reached before the end; --out none keeps nothing")
     else:
         say(f"time limit reached; {saved_text(Folder.open(out))}. Resume with: {resume_command(out)}")
     return OK
 
+
+class _Callable(ModuleType):
+    """This module, callable as ``ddpnas_ray.search``, a name that it shares with the function of the Python API."""
+
+    def __call__(self, *args: Any, **options: Any) -> api.Run:
+        return api.search(*args, **options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return importlib.import_module, ("ddpnas_ray.search",)  # as modules are, so that Ray tasks can name it
+
+
+sys.modules[__name__].__class__ = _Callable
+__signature__ = inspect.signature(api.search)
 
 if __name__ == "__main__":
     sys.exit(main())

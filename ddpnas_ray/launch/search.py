@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +10,9 @@ from ddpnas_ray.console.cluster import checked_address, cluster
 from ddpnas_ray.console.out import default_name, new_out
 from ddpnas_ray.console.progress import Display
 from ddpnas_ray.core.errors import RunDirError
-from ddpnas_ray.experiment.config import SearchConfig, dump, fixed_keys
-from ddpnas_ray.runs.directory import create_run, read_result, refuse_other_data
+from ddpnas_ray.experiment.config import SearchConfig, check, dump, fixed_keys, overridden
+from ddpnas_ray.experiment.yaml_text import parse
+from ddpnas_ray.runs.directory import create_run, existing_run, read_config, read_result, refuse_other_data
 from ddpnas_ray.runs.lock import Lock, locked
 from ddpnas_ray.runs.log import failure_logged
 from ddpnas_ray.storage.folder import Folder
@@ -36,27 +37,32 @@ def folder_of(config: SearchConfig, out: str | None) -> str:
     return new_out(out, f"{default_name(config)}-s{config.seed}")
 
 
-def check_resumable(out: str, saved: SearchConfig, config: SearchConfig) -> None:
-    """Refuse to resume a run with a configuration that could change its result.
+def resumed_config(out: str, given: SearchConfig | None, overrides: Sequence[str]) -> tuple[Folder, SearchConfig]:
+    """Open a run to resume, with its configuration.
 
     Args:
         out: The run directory.
-        saved: Its configuration.
-        config: The new one.
+        given: The configuration, with the overrides; None: that of the run.
+        overrides: ``section.key=value``.
 
     Raises:
-        RunDirError: Other keys than ``execution.*``, ``retraining.*`` and the places of the data differ.
+        RunDirError: There is no run, or keys differ that can change its result.
     """
+    folder = existing_run(out)
+    values = parse(read_config(folder), out)
+    saved = check(values, f"{out}/config.yaml")
+    config = overridden(values, out, overrides) if given is None else given
     if changed := fixed_keys(saved, config):
         raise RunDirError(
             f"{out}: the run was started with other values of {', '.join(changed)}; only execution.* may "
             "change on --resume: omit them, or start a new run with another --out"
         )
+    return folder, config
 
 
-def display_of(config: SearchConfig, lines: Any, **options: Any) -> Display:
-    """Create the display of a search; plain lines go to ``lines``."""
-    return Display(f"ddpnas search: {config.space.name} on {config.searched_on}, seed {config.seed}", lines, **options)
+def title_of(config: SearchConfig) -> str:
+    """Return the title of a search's display."""
+    return f"ddpnas search: {config.space.name} on {config.searched_on}, seed {config.seed}"
 
 
 def search(
