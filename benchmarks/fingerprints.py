@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddpnas_ray.core.state import Evaluation
-from ddpnas_ray.runs.sealed import newest_epoch
 from ddpnas_ray.runs.files import read_evaluations
+from ddpnas_ray.runs.sealed import newest_epoch
 from ddpnas_ray.storage.folder import Folder
 
 DEFAULT = ("space.cells=3", "space.channels=8", "pruning.epochs_per_round=1")

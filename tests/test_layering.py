@@ -14,7 +14,21 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "ddpnas_ray"
-COMMANDS = {"cli", "search", "attach", "generate", "retrain", "export", "predict", "sweep", "latency", "table", "check", "report", "ablate"}
+COMMANDS = {
+    "cli",
+    "search",
+    "attach",
+    "generate",
+    "retrain",
+    "export",
+    "predict",
+    "sweep",
+    "latency",
+    "table",
+    "check",
+    "report",
+    "ablate",
+}
 LAYERS: list[
     set[str]
 ] = [  # from the top; a module imports from its own layer and from those below (STYLE.md, section 1)
@@ -47,7 +61,7 @@ LAYERS: list[
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Neither torch nor ray comes along with these, but for their networks and timing.
-HEAVY = ("network.py", "timing.py", "ray_connect.py")
+HEAVY = ("network.py", "timing.py", "ray_connect.py", "augment.py")
 LIGHT = (
     "core",
     "console",

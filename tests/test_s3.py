@@ -17,8 +17,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from ddpnas_ray import report, search
-from ddpnas_ray.runs.sealed import newest_epoch
 from ddpnas_ray.runs.lock import lock_holder
+from ddpnas_ray.runs.sealed import newest_epoch
 from ddpnas_ray.storage.folder import Folder
 from tests.commands import ENVIRONMENT, SEARCH, options, run
 from tests.conftest import TINY

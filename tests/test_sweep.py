@@ -23,9 +23,9 @@ from ddpnas_ray.ablations.grid_report import Ended
 from ddpnas_ray.ablations.grid_report import report as grid_report
 from ddpnas_ray.experiment.config import load
 from ddpnas_ray.experiment.yaml_text import parse
-from ddpnas_ray.runs.sealed import newest_epoch
 from ddpnas_ray.runs.directory import parsed
 from ddpnas_ray.runs.log import read_log
+from ddpnas_ray.runs.sealed import newest_epoch
 from ddpnas_ray.storage.folder import Folder
 from tests.commands import ENVIRONMENT, Said, contents, options, run
 from tests.conftest import TINY

@@ -126,7 +126,7 @@ class TrainedRun:
 
     @property
     def scores(self) -> list[dict[str, Any]]:
-        """Its scores: ``split``, ``metric``, ``value`` (a fraction), ``std`` over ``seeds`` (None: one), ``weights``."""
+        """Its scores: ``split``, ``metric``, ``value`` (a fraction), ``std`` over ``seeds``, ``weights``."""
         return list(self.result["scores"])
 
     @property

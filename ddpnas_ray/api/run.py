@@ -106,8 +106,8 @@ class Run:
         """Generate the best network for each budget: none within has a larger E[alpha] (Eq. 9-10). Writes no file.
 
         Args:
-            budgets: ``"macs=400M"`` at most, ``"height=2..3"`` between, ``"macs=3M,height=3..3"`` both; suffixes and keys
-                as for the command ``generate``. A sweep such as ``"macs=50%..100%:5"`` needs ``best``. None: no bound.
+            budgets: ``"macs=400M"`` at most, ``"height=2..3"`` between, ``"macs=3M,height=3..3"`` both; suffixes and
+                keys as for the command ``generate``. A sweep such as ``"macs=50%..100%:5"`` needs ``best``. None: no bound.
             best: How many networks of each budget; given, the result is a list.
             include_pruned: Whether operations that the search pruned may be chosen.
             target: Count the costs of another deploy network, such as ``"cells=20,channels=36"``.

@@ -8,9 +8,9 @@ from typing import Any
 
 from ddpnas_ray.core.errors import RunDirError
 from ddpnas_ray.experiment.config import SearchConfig
-from ddpnas_ray.runs.sealed import newest_epoch
 from ddpnas_ray.runs.directory import free_name, parsed, refuse_existing
 from ddpnas_ray.runs.log import read_log
+from ddpnas_ray.runs.sealed import newest_epoch
 from ddpnas_ray.storage.folder import Folder
 
 

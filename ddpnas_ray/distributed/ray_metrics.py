@@ -1,4 +1,4 @@
-"""Progress of a search or a retraining as Ray metrics: on every node's Prometheus endpoint, and from there in Grafana."""
+"""Progress of a search or a retraining as Ray metrics, on every node's Prometheus endpoint, and so in Grafana."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class RetrainingDriver:
         self._keeper: Keeper | None = None
         self._retraining_ref: Any = None
         self._test_ref: Any = None
-        self._seed = 0
+        self._pids: dict[int, int] = {}
         self._error: DdpnasError | None = None
         self._running, self._writing = threading.Lock(), threading.Lock()
 
@@ -114,8 +114,8 @@ class RetrainingDriver:
             size = group_size(retraining)
             progress.workers = size.workers
 
-            def train(keeper: Keeper, seed: int) -> Snapshot:
-                self._keeper, self._seed = keeper, seed
+            def train(keeper: Keeper) -> Snapshot:
+                self._keeper = keeper
                 return self._fit(keeper, retraining, size)
 
             return retrain(retraining, folder, progress, train)
@@ -131,15 +131,17 @@ class RetrainingDriver:
         if finished is not None and finished.epoch == recipe.epochs:
             return finished
         with tempfile.TemporaryDirectory(prefix="ddpnas-train-") as bookkeeping:
+            scaling: Any = ScalingConfig  # Ray's hints are those of version 1 of Ray Train
+            running: Any = RunConfig
             trainer = TorchTrainer(
                 _loop,
                 train_loop_config={"driver": self._name, "namespace": NAMESPACE},
-                scaling_config=ScalingConfig(
+                scaling_config=scaling(
                     num_workers=size.workers if size.least == size.workers else (size.least, size.workers),
                     use_gpu=size.gpus > 0,
                     resources_per_worker={"CPU": size.cpus, **({"GPU": size.gpus} if size.gpus else {})},
                 ),
-                run_config=RunConfig(
+                run_config=running(
                     name=self._name,
                     storage_path=bookkeeping,
                     failure_config=FailureConfig(max_failures=recipe.max_failures),
@@ -163,9 +165,14 @@ class RetrainingDriver:
         return snapshot
 
     @ray.method(enable_task_events=False)
-    def begin(self) -> tuple[list[Any], int, DdpnasError | None]:
-        """Return what a worker starts with: the retraining (a reference in a list), the seed, an earlier own error."""
-        return [self._retraining_ref], self._seed, self._error
+    def begin(self, rank: int, world: int, pid: int, node: str) -> tuple[list[Any], int, DdpnasError | None]:
+        """Record a worker, and return what it starts with: the retraining (a reference in a list), the seed, an earlier
+        own error, which a retry would only repeat."""
+        assert self._keeper is not None
+        seed = self._keeper.seed
+        append_log(Folder.open(self._out), "worker", seed=seed, rank=rank, world=world, pid=pid, node=node)
+        self._pids = {other: p for other, p in self._pids.items() if other < world} | {rank: pid}
+        return [self._retraining_ref], seed, self._error
 
     def restore(self) -> Snapshot | None:
         """Return the latest snapshot of the current seed."""
@@ -196,7 +203,7 @@ class RetrainingDriver:
             self._progress.step(epoch, step, steps)
 
     def fail(self, error: DdpnasError) -> None:
-        """Record an own error of a worker, which a retry would only repeat."""
+        """Record an own error of a worker."""
         self._error = error
 
     @ray.method(enable_task_events=False)
@@ -204,7 +211,7 @@ class RetrainingDriver:
         """Return the current progress, within milliseconds."""
         if self._progress is None:
             return {"phase": "starting", "note": "", "workers": 0, "driver_pid": os.getpid()}
-        return self._progress.snapshot() | {"driver_pid": os.getpid()}
+        return self._progress.snapshot() | {"driver_pid": os.getpid(), "worker_pids": dict(self._pids)}
 
 
 def _loop(settings: dict[str, Any]) -> None:
@@ -219,8 +226,9 @@ def _loop(settings: dict[str, Any]) -> None:
 
     context = train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
+    node = ray.get_runtime_context().get_node_id()
     driver: Any = ray.get_actor(settings["driver"], namespace=settings["namespace"])
-    (reference,), seed, error = ray.get(driver.begin.remote())
+    (reference,), seed, error = ray.get(driver.begin.remote(rank, world, os.getpid(), node))
     if error is not None:
         return
     retraining: Retraining = ray.get(reference)

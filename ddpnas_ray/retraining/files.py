@@ -72,7 +72,8 @@ def restore_checkpoint(folder: Folder, seed: int) -> tuple[int, dict[str, npt.ND
 
 def tensors_file(tensors: Tensors) -> bytes:
     """Return tensors as safetensors."""
-    return bytes(save_tensors({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}))
+    # not ascontiguousarray, which gives scalars an axis
+    return bytes(save_tensors({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}))
 
 
 def fingerprint(tensors: Tensors) -> str:
@@ -81,13 +82,11 @@ def fingerprint(tensors: Tensors) -> str:
     for name in sorted(tensors):
         array = np.asarray(tensors[name])
         digest.update(f"{name} {array.dtype.name} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(array.tobytes())
     return digest.hexdigest()
 
 
-def result_content(
-    retraining: Retraining, trainings: Sequence[Mapping[str, Any]], note: str
-) -> dict[str, Any]:
+def result_content(retraining: Retraining, trainings: Sequence[Mapping[str, Any]], note: str) -> dict[str, Any]:
     """Return the content of ``result.json``.
 
     Args:
@@ -97,8 +96,8 @@ def result_content(
     """
     config, chosen = retraining.config, retraining.chosen
     recipe = config.retraining
-    metric, weights = retraining.task.metric.name, recipe.init
-    if weights == "inherited":
+    metric, weights = retraining.task.metric.name, "trained from scratch"
+    if recipe.init == "inherited":
         weights = f"inherited ({retraining.inherited_share:.0%} of the parameters), then trained"
     scores = []
     for split in SPLITS:
@@ -111,7 +110,7 @@ def result_content(
                     "value": statistics.mean(values),
                     "std": statistics.stdev(values) if len(values) > 1 else None,
                     "seeds": len(values),
-                    "weights": weights if weights != "scratch" else "trained from scratch",
+                    "weights": weights,
                 }
             )
     every = [row for training in trainings for row in training["history"]]

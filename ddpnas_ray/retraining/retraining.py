@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -150,6 +150,6 @@ def deploy_network(chosen: Chosen, tensors: Tensors | None = None) -> nn.Module:
 def read_test(task: Task) -> tuple[Task | None, str]:
     """Read the test examples: the task on them, or None and the reason, which must not cost the trained network."""
     try:
-        return cast("Callable[[], Task]", task.on_test)(), ""
+        return task.on_test(), ""
     except DataError as error:
         return None, str(error)

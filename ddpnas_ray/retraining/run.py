@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ddpnas_ray.core.errors import RunDirError
 from ddpnas_ray.retraining.files import (
     fingerprint,
-    result_content,
     restore_checkpoint,
+    result_content,
     save_checkpoint,
     tensors_file,
 )
@@ -27,29 +27,29 @@ if TYPE_CHECKING:
 
 
 class Keeper:
-    """Keeps what one seed's training learns: checkpoints, log, progress and the test score's data.
+    """Keeps what the trainings learn: checkpoints, log, progress, and the test examples once they are read.
 
     Args:
         retraining: What is trained.
         folder: Its folder.
-        seed: The seed.
         progress: Updated as it trains.
     """
 
-    def __init__(self, retraining: Retraining, folder: Folder, seed: int, progress: RetrainingProgress) -> None:
-        self._retraining, self._folder, self._seed, self._progress = retraining, folder, seed, progress
+    def __init__(self, retraining: Retraining, folder: Folder, progress: RetrainingProgress) -> None:
+        self._retraining, self._folder, self._progress = retraining, folder, progress
         self._tested: tuple[Task | None, str] | None = None
+        self.seed = 0  # of the current training
 
     def restore(self) -> Snapshot | None:
-        """Return the latest valid snapshot.
+        """Return the latest valid snapshot of the current seed.
 
         Raises:
             RunDirError: It has more epochs than the recipe.
         """
         from ddpnas_ray.training.snapshot import Snapshot
 
-        found = restore_checkpoint(self._folder, self._seed)
-        self._progress.begin(self._seed, () if found is None else found[2])
+        found = restore_checkpoint(self._folder, self.seed)
+        self._progress.begin(self.seed, () if found is None else found[2])
         if found is None:
             return None
         if found[0] > self._retraining.config.retraining.epochs:
@@ -58,12 +58,12 @@ class Keeper:
 
     def save(self, snapshot: Snapshot) -> None:
         """Write a checkpoint and a line of the log."""
-        save_checkpoint(self._folder, self._seed, snapshot.epoch, snapshot.tensors, snapshot.history)
-        append_log(self._folder, "epoch", **{**snapshot.history[-1], "seed": self._seed, "pid": os.getpid()})
+        save_checkpoint(self._folder, self.seed, snapshot.epoch, snapshot.tensors, snapshot.history)
+        append_log(self._folder, "epoch", **{**snapshot.history[-1], "seed": self.seed, "pid": os.getpid()})
         self._progress.epoch_done(snapshot.history)
 
     def on_test(self) -> Task | None:
-        """Read the test examples, once."""
+        """Read the test examples, once for all seeds."""
         if self._tested is None:
             self._tested = read_test(self._retraining.task)
             append_log(self._folder, "test", read=self._tested[0] is not None, note=self._tested[1])
@@ -74,7 +74,7 @@ def retrain(
     retraining: Retraining,
     folder: Folder,
     progress: RetrainingProgress,
-    train: Callable[[Keeper, int], Snapshot],
+    train: Callable[[Keeper], Snapshot],
 ) -> dict[str, Any]:
     """Train every seed from its latest checkpoint, and write the result.
 
@@ -82,7 +82,7 @@ def retrain(
         retraining: What to train.
         folder: Its folder, which exists and is locked.
         progress: Updated as it trains.
-        train: Trains one seed; returns the final snapshot.
+        train: Trains the keeper's seed; returns the final snapshot.
 
     Returns:
         The content of ``result.json``.
@@ -90,9 +90,10 @@ def retrain(
     from ddpnas_ray.training.snapshot import result_tensors
 
     append_log(folder, "start", network=retraining.chosen.label, pid=os.getpid(), seeds=retraining.seeds)
-    trainings = []
+    keeper, trainings = Keeper(retraining, folder, progress), list[dict[str, Any]]()
     for seed in retraining.seeds:
-        snapshot = train(Keeper(retraining, folder, seed, progress), seed)
+        keeper.seed = seed
+        snapshot = train(keeper)
         tensors = result_tensors(snapshot)
         (folder / f"seed-{seed}").make()
         (folder / f"seed-{seed}").write("weights.safetensors", tensors_file(tensors))
@@ -131,16 +132,16 @@ def retrain_here(retraining: Retraining, folder: Folder, progress: RetrainingPro
     try_device(device)
     progress.workers = 1
 
-    def train(keeper: Keeper, seed: int) -> Snapshot:
+    def train(keeper: Keeper) -> Snapshot:
         return fit(
-            retraining.network(seed),
+            retraining.network(keeper.seed),
             retraining.task,
             retraining.config.retraining,
             0,
             1,
             keeper.restore,
             keeper.save,
-            seed=seed,
+            seed=keeper.seed,
             device=device,
             teacher=None if retraining.teacher is None else retraining.teacher.module().to(device),
             on_test=keeper.on_test,

@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpnas_ray.core.errors import DataError
 from ddpnas_ray.tasks.base import Batch, Task
+from ddpnas_ray.tasks.recipe import RetrainingConfig
 
 
 class TaskContract:
@@ -121,6 +123,40 @@ class TaskContract:
         assert few.inputs == task.inputs
         assert 1 <= few.train_examples <= self.batch_size and 1 <= few.val_examples <= self.batch_size
         assert [size(b) for b in few.training_batches(0, 0, 2 * self.batch_size)] == [few.train_examples]
+
+    @pytest.mark.parametrize("world", [2, 3])
+    def test_workers_share_each_batch(self, task: Task, world: int) -> None:
+        """A retraining's batch is the same for any number of workers: worker r gets examples ``[r::world]``."""
+        whole = list(task.training_batches(1, 2, self.batch_size))
+        shares = [list(task.training_batches(1, 2, self.batch_size, rank, world)) for rank in range(world)]
+        for batch, *parts in zip(whole, *shares, strict=True):
+            for rank, part in enumerate(parts):
+                assert all(torch.equal(a[rank::world], b) for a, b in zip(tensors(batch), tensors(part), strict=True))
+
+    @pytest.mark.parametrize("world", [2, 3])
+    def test_workers_share_the_validation_batches(self, task: Task, world: int) -> None:
+        """Worker r scores batches r, r + world, ..."""
+        whole = list(task.validation_batches(self.batch_size))
+        for rank in range(world):
+            assert same(task.validation_batches(self.batch_size, rank, world), whole[rank::world])
+
+    def test_retraining_on_all_examples_leaves_none_to_validate_on(self, task: Task) -> None:
+        """``retraining.train_on``."""
+        some = task.for_retraining(RetrainingConfig(train_on="train"))
+        assert (some.train_examples, some.val_examples) == (task.train_examples, task.val_examples)
+        every = task.for_retraining(RetrainingConfig(train_on="all"))
+        assert (every.train_examples, every.val_examples) == (task.train_examples + task.val_examples, 0)
+        assert list(every.validation_batches(self.batch_size)) == []
+        assert sum(size(batch) for batch in every.training_batches(0, 0, every.train_examples)) == every.train_examples
+
+    def test_test_examples_are_read_on_request_or_refused(self, task: Task) -> None:
+        """They stand where validation examples stood."""
+        try:
+            tested = task.on_test()
+        except DataError:
+            return
+        assert tested.val_examples >= 1 and tested.train_examples == task.train_examples
+        assert sum(size(batch) for batch in tested.validation_batches(7)) == tested.val_examples
 
 
 def tensors(value: Any) -> Iterator[Tensor]:

@@ -129,9 +129,7 @@ def make_optimizer(network: nn.Module, config: RetrainingConfig) -> torch.optim.
     return torch.optim.AdamW(groups, config.lr, fused=True)
 
 
-def score(
-    network: nn.Module, task: Task, config: RetrainingConfig, rank: int, world: int, device: str
-) -> float:
+def score(network: nn.Module, task: Task, config: RetrainingConfig, rank: int, world: int, device: str) -> float:
     """Return the task's metric on its validation examples; every process computes every ``world``-th batch.
 
     Raises:
@@ -140,7 +138,9 @@ def score(
     batches = on_device(
         task.validation_batches(config.batch_size, rank, world), device, channels_last=config.channels_last
     )
-    mine = ((out.float(), batch.targets) for out, batch in outputs(network, batches, config.precision, torch.device(device)))
+    mine = (
+        (out.float(), batch.targets) for out, batch in outputs(network, batches, config.precision, torch.device(device))
+    )
     count = -(-task.val_examples // config.batch_size)
     found = float(task.metric.score(mine if world == 1 else _gathered(mine, count, world)))
     if not abs(found) <= 1:
@@ -222,7 +222,7 @@ def _trained(network: nn.Module, config: RetrainingConfig, world: int, device: s
         wrapped = DistributedDataParallel(
             network, device_ids=None if device == "cpu" else [torch.cuda.current_device()], gradient_as_bucket_view=True
         )
-    return torch.compile(wrapped) if config.compile else wrapped  # type: ignore[no-any-return]
+    return torch.compile(wrapped) if config.compile else wrapped
 
 
 def _share_buffers(network: nn.Module, average: AveragedModel | None, world: int) -> None:

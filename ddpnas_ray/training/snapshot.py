@@ -66,6 +66,10 @@ def put_back(snapshot: Snapshot, network: nn.Module, optimizer: Optimizer, avera
         number, _, key = name.partition("/")
         state.setdefault(int(number), {})[key] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            if value is not None and value.shape == parameter.shape:  # fused kernels need the parameter's memory format
+                values[key] = torch.empty_like(parameter).copy_(value)
 
 
 def result_tensors(snapshot: Snapshot) -> dict[str, npt.NDArray[Any]]:

@@ -17,10 +17,10 @@ from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.nn.weights import Float32Array, Layout, bind
 from ddpnas_ray.spaces.base import SpaceSpec, Supernet
 from ddpnas_ray.tasks.base import Batch, Task
+from ddpnas_ray.training.batches import on_device
 from ddpnas_ray.training.config import TrainingConfig
 from ddpnas_ray.training.cpu_isa import require_level
 from ddpnas_ray.training.device import find_device
-from ddpnas_ray.training.batches import on_device
 from ddpnas_ray.training.epoch import fixed_threads, initial_weights, outputs, recompute_batch_norm, train_epoch
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from ddpnas_ray.core.errors import WorkerLostError
 from ddpnas_ray.experiment.config import dump, load
 from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.run import run_experiment
-from ddpnas_ray.runs.sealed import newest_epoch
 from ddpnas_ray.runs.directory import create_run
 from ddpnas_ray.runs.fingerprint import verify_fingerprint
 from ddpnas_ray.runs.log import failure_logged, read_log
+from ddpnas_ray.runs.sealed import newest_epoch
 from ddpnas_ray.storage.folder import Folder
 from tests.conftest import TINY
 

@@ -1,0 +1,285 @@
+"""Retraining as a pure function: interrupted anywhere it ends with the same bits, and workers share one batch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from ddpnas_ray.core.errors import ConfigError, DivergedError
+from ddpnas_ray.data.config import DataConfig
+from ddpnas_ray.tasks.classification.task import ClassificationTask, make
+from ddpnas_ray.tasks.recipe import RetrainingConfig
+from ddpnas_ray.training.fit import fit
+from ddpnas_ray.training.snapshot import Snapshot, result_tensors
+
+DIGITS = DataConfig(name="digits", train_limit=48, val_limit=40)
+RECIPE = RetrainingConfig(epochs=3, batch_size=16, lr=0.05, train_on="train")
+
+
+class Net(nn.Module):
+    """BatchNorm, drop-path, dropout and an auxiliary head: everything whose state a resume must carry."""
+
+    def __init__(self, norm: bool = True) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 8, 3, 2, 1, bias=False)
+        self.norm = nn.BatchNorm2d(8) if norm else nn.Identity()
+        self.path = nn.Conv2d(8, 8, 3, 1, 1)
+        self.last = nn.Linear(8, 10)
+        self.auxiliary: nn.Module | None = None
+        self.drop_path = 0.0
+
+    def add_auxiliary_head(self) -> None:
+        self.auxiliary = nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.norm(self.first(x)).relu()
+        dropped = nn.functional.dropout(self.path(x), self.drop_path, self.training)
+        x = (x + dropped).mean(dim=(2, 3))
+        if self.training and self.auxiliary is not None:
+            return self.last(x), self.auxiliary(x)
+        return self.last(x)
+
+
+def network(recipe: RetrainingConfig, norm: bool = True) -> Net:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = Net(norm)
+        if recipe.auxiliary:
+            net.add_auxiliary_head()
+    return net
+
+
+def task_of(recipe: RetrainingConfig) -> ClassificationTask:
+    return make(DIGITS, 0).for_retraining(recipe)
+
+
+class Stop(Exception):
+    """A kill."""
+
+
+def trained(recipe: RetrainingConfig, kills: int | None = None, **options: Any) -> tuple[Snapshot, list[Snapshot]]:
+    """Train; ``kills``: the process dies after saving that epoch, and another one goes on."""
+    saved: list[Snapshot] = []
+
+    def save(snapshot: Snapshot) -> None:
+        saved.append(snapshot)
+        if snapshot.epoch == kills and len(saved) == kills:
+            raise Stop
+
+    def go(restore: Callable[[], Snapshot | None]) -> Snapshot:
+        return fit(network(recipe), task_of(recipe), recipe, 0, 1, restore, save, **{"seed": 1, **options})
+
+    try:
+        return go(lambda: None), saved
+    except Stop:
+        return go(lambda: saved[-1]), saved
+
+
+def same(one: Snapshot, other: Snapshot) -> bool:
+    return one.tensors.keys() == other.tensors.keys() and all(
+        np.array_equal(one.tensors[name], other.tensors[name]) for name in one.tensors
+    )
+
+
+RECIPES = {
+    "sgd": RECIPE,
+    "everything": replace(
+        RECIPE,
+        auxiliary=0.4,
+        drop_path=0.3,
+        ema=0.9,
+        label_smoothing=0.1,
+        mixup=0.2,
+        cutmix=1.0,
+        cutout=3,
+        randaugment=5,
+        resized_crop=0.5,
+        color_jitter=0.3,
+        accumulate=2,
+        warmup_epochs=1,
+        lr_per="step",
+        nesterov=True,
+        decay="weights",
+    ),
+    "adamw": replace(RECIPE, optimizer="adamw", lr=1e-3, schedule="step", ema=0.5),
+    "bf16": replace(RECIPE, precision="bf16"),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("kills", [1, 2])
+def test_killed_after_any_epoch_it_ends_with_the_same_bits(name: str, kills: int) -> None:
+    recipe = RECIPES[name]
+    straight, every = trained(recipe)
+    resumed, _ = trained(recipe, kills)
+    assert same(straight, resumed)
+    assert straight.epoch == 3 and [snapshot.epoch for snapshot in every] == [1, 2, 3]
+    scores = [[(row["loss"], row["val"], row["lr"]) for row in end.history] for end in (straight, resumed)]
+    assert scores[0] == scores[1]
+    assert not same(every[0], every[1]), "it trains"
+
+
+def test_a_finished_training_is_given_back_and_nothing_is_saved() -> None:
+    straight, _ = trained(RECIPE)
+    saved: list[Snapshot] = []
+    again = fit(network(RECIPE), task_of(RECIPE), RECIPE, 0, 1, lambda: straight, saved.append, seed=1)
+    assert same(again, straight) and saved == []
+
+
+def test_the_result_depends_on_the_seed_and_not_on_global_generators() -> None:
+    recipe = replace(RECIPES["everything"], epochs=1)
+    first, _ = trained(recipe)
+    torch.manual_seed(99)
+    np.random.seed(99)
+    before = torch.random.get_rng_state()
+    assert same(trained(recipe)[0], first)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert not same(trained(recipe, seed=2)[0], first)
+
+
+def test_the_test_examples_are_read_once_after_the_last_epoch() -> None:
+    reads: list[int] = []
+
+    def on_test() -> ClassificationTask:
+        reads.append(len(steps))
+        return task_of(RECIPE).on_test()
+
+    steps: list[tuple[int, int, int]] = []
+    end, _ = trained(RECIPE, on_test=on_test, on_step=lambda *at: steps.append(at))
+    assert reads == [9], "48 images in batches of 16, three times"
+    assert [row["test"] is None for row in end.history] == [True, True, False]
+    assert steps[-1] == (2, 3, 3)
+    assert 0 <= end.history[-1]["test"] <= 1
+
+
+def test_it_learns() -> None:
+    recipe = replace(RECIPE, epochs=30, lr=0.2, train_on="all")
+    end, _ = trained(recipe, on_test=task_of(recipe).on_test)
+    assert end.history[-1]["loss"] < 0.5 * end.history[0]["loss"]
+    assert end.history[-1]["val"] is None
+    assert end.history[-1]["test"] > 0.5
+
+
+def test_the_average_is_the_result_and_lags_behind() -> None:
+    recipe = replace(RECIPE, ema=0.9)
+    end, _ = trained(recipe)
+    plain, _ = trained(RECIPE)
+    found, raw = result_tensors(end), result_tensors(plain)
+    assert found.keys() == raw.keys()
+    np.testing.assert_array_equal(end.tensors["network/last.weight"], raw["last.weight"])
+    assert not np.array_equal(found["last.weight"], raw["last.weight"])
+
+
+def test_the_auxiliary_head_is_not_part_of_the_result() -> None:
+    end, _ = trained(RECIPES["everything"])
+    assert not [name for name in result_tensors(end) if name.startswith("auxiliary")]
+    assert [name for name in end.tensors if name.startswith("network/auxiliary")]
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_parts_of_a_batch_add_up_to_the_whole_but_for_batch_norm(norm: bool) -> None:
+    ends = []
+    for accumulate in (1, 3):
+        recipe = replace(RECIPE, epochs=1, batch_size=16, accumulate=accumulate)
+        net = network(recipe, norm)
+        end = fit(net, task_of(recipe), recipe, 0, 1, lambda: None, lambda snapshot: None, seed=1)
+        ends.append(end.tensors["network/path.weight"])
+    apart = np.abs(ends[0] - ends[1]).max()
+    assert apart < 1e-6 if not norm else 1e-5 < apart < 0.1
+
+
+def test_a_teacher_pulls_the_student_towards_it() -> None:
+    teacher = network(RECIPE).eval().requires_grad_(False)
+    with torch.no_grad():
+        teacher.last.bias[3] += 20.0  # it says 3, whatever it sees
+    recipe = replace(RECIPE, teacher_weight=1.0, epochs=6, lr=0.3)
+    end, _ = trained(recipe, teacher=teacher)
+    free, _ = trained(recipe)
+    assert end.tensors["network/last.bias"].argmax() == 3
+    assert end.tensors["network/last.bias"][3] > free.tensors["network/last.bias"][3] + 0.1
+
+
+def test_weight_decay_may_spare_biases_and_norms() -> None:
+    heavy = replace(RECIPE, epochs=1, weight_decay=10.0, lr=0.05, grad_clip=0.0, momentum=0.0)
+    for decay, spared in (("all", False), ("weights", True)):
+        end, _ = trained(replace(heavy, decay=decay))
+        assert (np.abs(end.tensors["network/norm.weight"]).max() > 0.8) == spared
+        assert np.abs(end.tensors["network/path.weight"]).max() < 0.1
+
+
+def test_a_diverged_training_says_what_to_change() -> None:
+    with pytest.raises(DivergedError, match=r"loss of epoch \d is not finite; .* lower retraining.lr"):
+        trained(replace(RECIPE, lr=1e30, grad_clip=0.0))
+
+
+def test_shares_too_small_for_batch_norm_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"batch_size is 4 .*: 1 worker\(s\) with retraining.accumulate=3 get 1"):
+        trained(replace(RECIPE, batch_size=4, accumulate=3))
+
+
+def _worker(rank: int, port: int, recipe: RetrainingConfig, norm: bool, path: str, stop: int, start: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    saved: list[Snapshot] = []
+
+    def save(snapshot: Snapshot) -> None:
+        saved.append(snapshot)
+        torch.save({"epoch": snapshot.epoch, "tensors": dict(snapshot.tensors), "history": snapshot.history}, path)
+        if snapshot.epoch == stop:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def restore() -> Snapshot | None:
+        return Snapshot(**torch.load(start, weights_only=False)) if start else None
+
+    end = fit(network(recipe, norm), task_of(recipe), recipe, rank, 2, restore, save, seed=1)
+    assert (rank == 0) == bool(saved)
+    if rank:  # what it has is what process 0 has
+        torch.save({"epoch": end.epoch, "tensors": dict(end.tensors), "history": end.history}, f"{path}.rank{rank}")
+    torch.distributed.destroy_process_group()
+
+
+def in_processes(
+    recipe: RetrainingConfig, path: Any, *, norm: bool = True, stop_after: int = 0, start_from: str = ""
+) -> Snapshot:
+    """Train in two processes; with ``stop_after`` process 0 is killed once it has saved that epoch."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(mp.ProcessExitedException) if stop_after else nullcontext():
+        mp.spawn(_worker, (port, recipe, norm, str(path), stop_after, start_from), nprocs=2)
+    return Snapshot(**torch.load(path, weights_only=False))
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_step_of_one_but_for_batch_norm(tmp_path: Any) -> None:
+    """Odd batches too: 15 examples are 8 and 7."""
+    recipe = replace(RECIPE, epochs=1, batch_size=15)
+    two = in_processes(recipe, tmp_path / "two", norm=False)
+    net = network(recipe, norm=False)
+    one = fit(net, task_of(recipe), recipe, 0, 1, lambda: None, lambda snapshot: None, seed=1)
+    apart = max(np.abs(one.tensors[name] - two.tensors[name]).max() for name in one.tensors)
+    assert 0 < apart < 1e-6
+    assert two.history[0]["loss"] == pytest.approx(one.history[0]["loss"], rel=1e-5)
+    assert two.history[0]["val"] == one.history[0]["val"]
+
+
+@pytest.mark.slow
+def test_two_processes_resume_to_the_same_bits(tmp_path: Any) -> None:
+    recipe = replace(RECIPES["everything"], epochs=2)
+    straight = in_processes(recipe, tmp_path / "straight")
+    other = Snapshot(**torch.load(f"{tmp_path}/straight.rank1", weights_only=False))
+    assert same(straight, other), "BatchNorm statistics and averages are those of process 0 everywhere"
+    first = in_processes(recipe, tmp_path / "cut", stop_after=1)
+    assert first.epoch == 1
+    assert same(in_processes(recipe, tmp_path / "resumed", start_from=f"{tmp_path}/cut"), straight)
