@@ -107,7 +107,7 @@ class Run:
 
         Args:
             budgets: ``"macs=400M"`` at most, ``"height=2..3"`` between, ``"macs=3M,height=3..3"`` both; suffixes and
-                keys as for the command ``generate``. A sweep such as ``"macs=50%..100%:5"`` needs ``best``. None: no bound.
+                keys as for the command ``generate``. Empty: no bound. A sweep (``"macs=50%..100%:5"``) needs ``best``.
             best: How many networks of each budget; given, the result is a list.
             include_pruned: Whether operations that the search pruned may be chosen.
             target: Count the costs of another deploy network, such as ``"cells=20,channels=36"``.

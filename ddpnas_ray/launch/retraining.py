@@ -8,7 +8,6 @@ from ddpnas_ray.console.cluster import checked_address, cluster
 from ddpnas_ray.console.out import new_out
 from ddpnas_ray.console.progress import Display
 from ddpnas_ray.core.errors import RunDirError
-from ddpnas_ray.experiment.config import SearchConfig
 from ddpnas_ray.retraining.files import first_files, read_retrained
 from ddpnas_ray.retraining.prepare import RETRAINED, Wish, label_of, make
 from ddpnas_ray.retraining.progress import RetrainingProgress
@@ -63,6 +62,7 @@ def retrain(wish: Wish, out: str, display: Display, *, resume: bool, address: st
     if resumed is not None and resumed.has("result.json"):
         return read_retrained(resumed)
     retraining = make(wish, resumed)
+    use_level(retraining.config.training.cpu_isa)
     _check(retraining)
     config = retraining.config
     found = checked_address(address, client=False) if config.execution.backend == "ray" else None
@@ -86,11 +86,6 @@ def retrain(wish: Wish, out: str, display: Display, *, resume: bool, address: st
                         if (now := running.status()) is not None:
                             display.show(now)
                 return running.outcome()
-
-
-def use_config_level(config: SearchConfig) -> None:
-    """Re-execute the command at ``training.cpu_isa``, before torch is imported."""
-    use_level(config.training.cpu_isa)
 
 
 def _in_process(retraining: Retraining, folder: Folder, display: Display) -> dict[str, Any]:
