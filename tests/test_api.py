@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ def test_search_is_the_function_and_the_command_in_every_order_of_imports(before
     script = f"""
 {before}
 import sys
+import time
 import ddpnas_ray as nas
 assert {before!r} or not [name for name in sys.modules if name.startswith("ddpnas_ray.")]
 try:
@@ -384,3 +386,33 @@ def test_a_ray_task_searches_on_its_own_cluster(finished: nas.Run, tmp_path: Pat
         return ddpnas_ray.search(overrides=options, out=out).fingerprint
 
     assert ray.get(task.remote()) == finished.fingerprint
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.usefixtures("on_ray")
+def test_interrupted_where_ray_lives_on_nothing_writes_to_the_run_any_more(
+    finished: nas.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    from ddpnas_ray.console.progress import Display
+
+    def interrupted(display: Display, now: Mapping[str, Any]) -> None:
+        if now.get("epochs_done", 0) >= 1:
+            raise KeyboardInterrupt
+
+    options = overrides(**{"execution.backend": "ray", "execution.workers": 2})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Display, "show", interrupted)
+        nas.search(overrides=options, out=tmp_path / "run", progress=False)
+
+    def drivers() -> list[str]:
+        return [actor["name"] for actor in ray.util.list_named_actors(True) if actor["namespace"] == "ddpnas"]
+
+    for _ in range(100):
+        if not drivers():
+            break
+        time.sleep(0.1)
+    assert drivers() == []
+    assert nas.search(out=tmp_path / "run", resume=True, progress=False).fingerprint == finished.fingerprint
