@@ -57,6 +57,7 @@ class Display:
         finally:
             done.set()
             thread.join()
+            self.show(snapshot())  # what came since the last look
 
     def show(self, now: Mapping[str, Any]) -> None:
         """Show a snapshot; without a terminal, print one line per finished epoch, and each warning once."""

@@ -41,6 +41,10 @@ class DeviceError(ResourceError):
     """GPU that is unusable, or no longer usable by the raising process."""
 
 
+class ModelError(BadInput):
+    """Model folder or file that is missing, damaged, edited, or not one of ours."""
+
+
 class GenotypeError(BadInput):
     """Architecture description that does not fit the space."""
 
@@ -51,6 +55,10 @@ class BudgetError(BadInput):
 
 class TooLargeError(ResourceError):
     """Problem beyond the limits of an exact method."""
+
+
+class ExportError(DdpnasError):
+    """Exported file that cannot be written, or that does not compute what the network does."""
 
 
 class DivergedError(DdpnasError):

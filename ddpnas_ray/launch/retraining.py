@@ -1,4 +1,4 @@
-"""Start or resume a retraining, in this process or on Ray, with its progress shown; for command and Python API."""
+"""Start or resume a retraining, in this process or on Ray, and show its progress; for command and Python API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choose the architecture to retrain: of a finished search, of a file, or a known one. Imports neither torch nor ray."""
+"""Choose the architecture to retrain: of a finished search, of a file, or a known one; without torch and ray."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class Retraining:
                 network.add_auxiliary_head()  # type: ignore[operator]
         if recipe.drop_path and not hasattr(network, "drop_path"):
             raise ConfigError(
-                f"retraining.drop_path is {recipe.drop_path:g}; networks of space {space} have no drop-path: set it to 0"
+                f"retraining.drop_path is {recipe.drop_path:g}; networks of space {space} drop no paths: set it to 0"
             )
         parameters = dict(network.named_parameters())
         with torch.no_grad():

@@ -127,6 +127,9 @@ class SpaceSpec:
         effort: (alpha_E, inputs) -> relative time of one architecture-epoch; orders work, never results.
         inherit: (parameter of the deploy network, target, inputs) -> the parameter of the search network whose value it
             may start from; ``""``: none. Used where shapes are equal (``spaces.inherit``).
+        source: (alpha_E, target) -> the deploy network as plain PyTorch source, for files that need nothing of ours
+            (see ``spaces.plain``). Its ``Network()`` creates the deploy network's weights in the same order. None: such
+            networks are exported without source.
     """
 
     space: SearchSpace
@@ -141,6 +144,7 @@ class SpaceSpec:
     most_likely: Callable[[FloatArray, BoolArray], IntArray] | None = None
     effort: Callable[[IntArray, Inputs], float] = equal_effort
     inherit: Callable[[str, Target, Inputs], str] = same_name
+    source: Callable[[IntArray, Target], str] | None = None
 
     def argmax(self, theta_EK: FloatArray, live_EK: BoolArray) -> IntArray:
         """Return the architecture with the largest expectation among live, selectable operations, shape (E,)."""

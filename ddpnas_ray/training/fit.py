@@ -240,7 +240,7 @@ def _share_buffers(network: nn.Module, average: AveragedModel | None, world: int
 
 
 def _gathered(mine: Iterator[tuple[Tensor, Any]], count: int, world: int) -> Iterator[tuple[Tensor, Any]]:
-    """Yield the outputs of all processes in the order of the batches, which process r computes every ``world``-th of."""
+    """Yield the outputs of all processes in the order of the batches; each computes every ``world``-th."""
     for _, pair in zip_longest(range(-(-count // world)), mine):
         on_cpu = None if pair is None else each(pair, Tensor.cpu)
         everyone: list[Any] = [None] * world

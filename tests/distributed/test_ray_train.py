@@ -34,6 +34,7 @@ KEYS = [
     "target.cells=3",
     "target.channels=8",
     "retraining.train_on=train",
+    "retraining.threads=1",
     "retraining.epochs=12",
     "retraining.batch_size=32",
     "retraining.drop_path=0.2",
@@ -138,7 +139,7 @@ def test_a_killed_command_resumes_to_the_same_weights(two_workers: str, tmp_path
 def test_an_own_error_ends_it_without_retries(tmp_path: Path) -> None:
     retraining = make_retraining("retraining.lr=1.0e+30", "retraining.grad_clip=0", "retraining.workers=2")
     folder = new_folder(retraining, tmp_path / "run")
-    with pytest.raises(DivergedError, match="lower retraining.lr"):
+    with pytest.raises(DivergedError, match=r"lower retraining\.lr"):
         on_ray(retraining, folder)
     assert newest_epoch(checkpoints(folder, 0)) == 0
 

@@ -21,6 +21,7 @@ from ddpnas_ray.costs.convnet import CELL_OPS, CONVOLUTIONS, Kind
 from ddpnas_ray.costs.convnet import KINDS as COST_KINDS
 from ddpnas_ray.spaces.base import Genotype, Part, SpaceSpec, Supernet, module_of
 from ddpnas_ray.spaces.cell.costs import CellGeometry, CellNetShape, cost_table
+from ddpnas_ray.spaces.cell.plain import network_source
 from ddpnas_ray.spaces.target import Inputs, Target, TargetDefaults, resolve_stem
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def make(
         parts=partial(_parts, nodes),
         effort=partial(_effort, search),
         inherit=partial(_inherit, search),
+        source=partial(_source, nodes),
     )
 
 
@@ -282,3 +284,7 @@ def _deploy(nodes: int, alpha_E: IntArray, target: Target) -> CellNetwork:
     from ddpnas_ray.spaces.cell.network import CellNetwork
 
     return CellNetwork(_deploy_shape(nodes, target), [(CELL_OPS[k],) for k in alpha_E])
+
+
+def _source(nodes: int, alpha_E: IntArray, target: Target) -> str:
+    return network_source(_deploy_shape(nodes, target), alpha_E)

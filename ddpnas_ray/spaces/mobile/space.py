@@ -20,6 +20,7 @@ from ddpnas_ray.core.space import CostTable, Edge, IntArray, Op, SearchSpace, ea
 from ddpnas_ray.costs.convnet import KINDS, Kind
 from ddpnas_ray.spaces.base import Genotype, Part, SpaceSpec, Supernet, module_of
 from ddpnas_ray.spaces.mobile.costs import ZERO, Backbone, chosen, cost_table
+from ddpnas_ray.spaces.mobile.plain import network_source
 from ddpnas_ray.spaces.target import Inputs, Target, TargetDefaults
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def make(
         target=TargetDefaults(),
         parts=partial(_parts, shape),
         effort=partial(_effort, shape),
+        source=partial(network_source, shape),
     )
 
 

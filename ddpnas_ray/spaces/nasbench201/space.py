@@ -20,6 +20,7 @@ from ddpnas_ray.core.space import CostTable, Edge, IntArray, LongestPath, Op, Se
 from ddpnas_ray.costs.convnet import KINDS, Kind
 from ddpnas_ray.spaces.base import Genotype, Part, SpaceSpec, Supernet, module_of
 from ddpnas_ray.spaces.nasbench201.costs import EDGES, KERNELS, NODES, OPERATIONS, Skeleton, cost_table
+from ddpnas_ray.spaces.nasbench201.plain import network_source
 from ddpnas_ray.spaces.target import Inputs, Target, TargetDefaults
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def make(*, cells: Annotated[int, Ge(1), Le(100)] = 5, channels: Annotated[int, 
         parts=_parts,
         effort=partial(_effort, search),
         inherit=partial(_inherit, search),
+        source=_source,
     )
 
 
@@ -222,3 +224,7 @@ def _network(skeleton: Skeleton, candidates: list[tuple[str, ...]], *, affine: b
     from ddpnas_ray.spaces.nasbench201.network import NasBench201Network
 
     return NasBench201Network(skeleton, candidates, affine=affine)
+
+
+def _source(alpha_E: IntArray, target: Target) -> str:
+    return network_source(_deploy_skeleton(target), alpha_E)

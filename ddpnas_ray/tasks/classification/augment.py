@@ -1,4 +1,4 @@
-"""Augmentation that only retraining uses, by torchvision's transforms: RandAugment, random crops, colours, MixUp, CutMix.
+"""Augmentation that only retraining uses, from torchvision: RandAugment, random crops, colours, MixUp, CutMix.
 
 The transforms draw from torch's global generator, so each image, and each mixed batch, has a seed of its own.
 """

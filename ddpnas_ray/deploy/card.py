@@ -1,0 +1,191 @@
+"""The model card: README.md of a model folder, with Hugging Face's front matter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from ddpnas_ray.deploy.registry import Form
+from ddpnas_ray.deploy.verify import TOLERANCE, Row
+
+if TYPE_CHECKING:
+    from ddpnas_ray.deploy.trained import TrainedNetwork
+
+WORDS = {"val": "validation", "test": "test", "train": "training"}
+HEADINGS = {
+    "torch": "PyTorch",
+    "huggingface": "Hugging Face transformers",
+    "onnx": "ONNX Runtime",
+    "pt2": "torch.export",
+}
+
+
+def model_card(network: TrainedNetwork, forms: Sequence[Form], rows: Sequence[Row]) -> str:
+    """Write the card.
+
+    Args:
+        network: The network; whatever its facts lack is left out.
+        forms: Forms in the folder.
+        rows: Their comparison with the network.
+    """
+    facts, data, target = network.facts, network.preprocessing, network.target
+    colours = "grey" if data.channels == 1 else "RGB"
+    parts = [
+        f"---\n{yaml.safe_dump(front_matter(network, forms), sort_keys=False, allow_unicode=True)}---",
+        f"# {_text(network.name)}",
+        f"An image classifier ({len(data.classes)} classes, {colours} images of {data.image_size} x {data.image_size} "
+        f"pixels) that a neural architecture search found in the space `{network.spec.space.name}`. "
+        f"Its deploy network: {target}.",
+        _scores(facts.get("scores") or ()),
+        _costs(facts.get("costs") or {}, target),
+        _search(facts),
+        _section("Recipe", _table(("setting", "value"), list((facts.get("recipe") or {}).items()))),
+        _section("Genotype", f"```json\n{_json(network.genotype)}\n```"),
+        _loading(network, forms),
+        _verified(rows),
+        _limits(network),
+        _section(
+            "Upload",
+            "```sh\nhf upload YOUR_NAME/YOUR_MODEL . .\n```\n\n`pipeline` then loads it by that name, with "
+            "`trust_remote_code=True`, as `network.py` comes from the model's own folder.",
+        ),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def front_matter(network: TrainedNetwork, forms: Sequence[Form]) -> dict[str, Any]:
+    """Return the card's metadata, as the Hugging Face Hub reads them."""
+    names = [form.name for form in forms]
+    scores = [score for score in network.facts.get("scores") or () if score.get("value") is not None]
+    front: dict[str, Any] = {
+        "library_name": "transformers" if "huggingface" in names else "pytorch",
+        "pipeline_tag": "image-classification",
+        "tags": [
+            "neural-architecture-search",
+            "ddpnas",
+            network.spec.space.name,
+            *(["onnx"] if "onnx" in names else []),
+            *(["custom_code"] if "huggingface" in names else []),
+        ],
+    }
+    if scores:
+        dataset = str(network.facts.get("data") or "unknown")
+        front["metrics"] = sorted({str(score.get("metric", "accuracy")) for score in scores})
+        front["model-index"] = [
+            {
+                "name": network.name,
+                "results": [
+                    {
+                        "task": {"type": "image-classification"},
+                        "dataset": {"name": dataset, "type": dataset, "split": str(score.get("split"))},
+                        "metrics": [
+                            {
+                                "type": str(score.get("metric", "accuracy")),
+                                "value": float(score["value"]),
+                                "name": f"{score.get('metric', 'accuracy')} ({score.get('split')})",
+                            }
+                        ],
+                    }
+                    for score in scores
+                ],
+            }
+        ]
+    return front
+
+
+def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
+    if not scores:
+        return _section("Scores", "None were recorded.")
+    rows = [
+        (
+            f"{score.get('metric', 'accuracy')} on {WORDS.get(str(score.get('split')), score.get('split'))} data",
+            "not measured" if score.get("value") is None else f"{100 * float(score['value']):.2f} %",
+            score.get("weights", ""),
+            score.get("seeds", ""),
+        )
+        for score in scores
+    ]
+    told = "Validation data chose this network among others, so its score there is optimistic."
+    return _section("Scores", _table(("score", "value", "weights", "seeds"), rows) + f"\n\n{told}")
+
+
+def _costs(costs: Mapping[str, Any], target: Any) -> str:
+    rows = [(name, f"{value:,}" if isinstance(value, int) else value) for name, value in costs.items()]
+    return (
+        _section("Costs", f"Of the deploy network ({target}), for one image.\n\n{_table(('cost', 'value'), rows)}")
+        if (rows)
+        else ""
+    )
+
+
+def _search(facts: Mapping[str, Any]) -> str:
+    found = {"data": facts.get("data"), **(facts.get("search") or {})}
+    rows = [(key.replace("_", " "), value) for key, value in found.items() if value is not None]
+    return _section("How it was found", _table(("", ""), rows)) if rows else ""
+
+
+def _loading(network: TrainedNetwork, forms: Sequence[Form]) -> str:
+    data = network.preprocessing
+    text = (
+        f"Images are resized so that the shorter side has {data.image_size} pixels (bilinear, antialiased), cropped at "
+        f"the centre, divided by 255, and normalised with mean {list(data.mean)} and std {list(data.std)}"
+    )
+    text += "; `preprocess` in `network.py` does all of it." if any(form.needs_source for form in forms) else "."
+    blocks = [f"{HEADINGS.get(form.name, form.name)}:\n\n```python\n{form.usage}\n```" for form in forms if form.usage]
+    return _section("Load it", "\n\n".join([text, "Run the lines in this folder.", *blocks]))
+
+
+def _verified(rows: Sequence[Row]) -> str:
+    table = [
+        (
+            row.form,
+            row.file,
+            f"{row.file_bytes / 1e6:.2f} MB",
+            f"{row.largest_difference:.2g}",
+            f"{row.labels_agree} of {row.images}",
+        )
+        for row in rows
+    ]
+    if not table:
+        return ""
+    text = (
+        f"Each form was loaded without the package that wrote it and run on {rows[0].images} images. The largest logit "
+        f"is {rows[0].largest_logit:.3g}; a difference of {TOLERANCE:g} times that is allowed."
+    )
+    return _section("Verified", f"{text}\n\n{_table(('form', 'file', 'size', 'largest difference', 'labels'), table)}")
+
+
+def _limits(network: TrainedNetwork) -> str:
+    data = network.preprocessing
+    lines = [
+        f"It always answers one of its {len(data.classes)} classes, for images of anything else too; its probabilities "
+        "are not calibrated.",
+        f"It was trained at {data.image_size} pixels; larger images are reduced to that.",
+        "Scores hold for images like those it was trained on.",
+    ]
+    return _section("Limits", "\n".join(f"- {line}" for line in lines))
+
+
+def _json(genotype: Mapping[str, Any]) -> str:
+    """One line per key."""
+    lines = [f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in genotype.items()]
+    return "{\n" + ",\n".join(lines) + "\n}"
+
+
+def _section(title: str, text: str) -> str:
+    return f"## {title}\n\n{text}" if text else ""
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    if not rows:
+        return ""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(_text(cell) for cell in line)} |" for line in lines)
+
+
+def _text(value: Any) -> str:
+    """One line that breaks neither a table nor the card."""
+    return " ".join(str(value).split()).replace("|", "\\|")

@@ -1,0 +1,233 @@
+"""Write and read model folders: all forms of one network, its card, and a manifest of every file.
+
+A folder appears only when every form in it was verified; the SHA-256 sums in ``MANIFEST.json`` tell what was edited.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ddpnas_ray import __version__
+from ddpnas_ray.core.errors import ConfigError, ModelError
+from ddpnas_ray.data.batches import Float32Array
+from ddpnas_ray.deploy.card import model_card
+from ddpnas_ray.deploy.registry import Form, choose, writable
+from ddpnas_ray.deploy.trained import TrainedNetwork
+from ddpnas_ray.deploy.verify import Row, fresh_process, logits_of
+from ddpnas_ray.deploy.weights import NAME as WEIGHTS
+from ddpnas_ray.deploy.weights import write_weights
+
+MANIFEST = "MANIFEST.json"
+FORMAT = "ddpnas model folder"
+IGNORED = ("__pycache__",)  # Python writes it when network.py is imported
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """A model folder that was written.
+
+    Args:
+        folder: Where it is.
+        rows: Each form's comparison with the network.
+        seconds: Time to write each form, by name; the first of onnx and pt2 traces the network for both.
+        notes: A line about each form that was left out.
+    """
+
+    folder: Path
+    rows: tuple[Row, ...]
+    seconds: dict[str, float]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFolder:
+    """A model folder that was read.
+
+    Args:
+        folder: Where it is.
+        forms: Names of its forms.
+        files: SHA-256 of every file, by name.
+    """
+
+    folder: Path
+    forms: tuple[str, ...]
+    files: dict[str, str]
+
+
+def write_model(
+    network: TrainedNetwork,
+    folder: str | Path,
+    *,
+    images_NCHW: Float32Array,
+    forms: Sequence[str] | None = None,
+) -> Written:
+    """Write a network to a model folder, verify every form in a fresh process, and put the folder in place.
+
+    Args:
+        network: The trained network.
+        folder: New or empty, or a model folder as it was written, which is replaced.
+        images_NCHW: Real images, prepared (``Preprocessing.prepare``), to compare the forms on.
+        forms: Names of forms; None: all that the space and the installed packages allow.
+
+    Raises:
+        ConfigError: A form is unknown, or the space lacks it.
+        ResourceError: A form's package is missing.
+        ModelError: The folder holds other files, or cannot be written.
+        ExportError: A form cannot be written, or does not compute what the network does.
+    """
+    names, notes = writable(network.spec) if forms is None else (list(forms), [])
+    chosen = choose(network.spec, names)
+    if images_NCHW.ndim != 4 or not len(images_NCHW) or images_NCHW.shape[1:] != network.input_shape:
+        raise ConfigError(
+            f"images of shape {images_NCHW.shape} to verify with; the network takes (N, "
+            f"{', '.join(map(str, network.input_shape))}), one or more"
+        )
+    target = Path(folder)
+    check_replaceable(target)
+    seconds = {}
+    with _errors(target), fresh_process(chosen) as process, _beside(target) as building:
+        for form in chosen:
+            began = time.perf_counter()
+            form.write(network, building)
+            seconds[form.name] = time.perf_counter() - began
+        module = network.module()
+        if not (building / WEIGHTS).exists():  # no form brought it
+            write_weights(building, module.state_dict(), network.metadata)
+        _write_json(building / "genotype.json", network.genotype)
+        rows = process.check(building, images_NCHW, logits_of(module, images_NCHW))
+        (building / "README.md").write_text(model_card(network, chosen, rows), encoding="utf-8")
+        _write_json(building / MANIFEST, _manifest(building, chosen))
+        check_replaceable(target)
+        _put_in_place(building, target)
+    return Written(folder=target, rows=tuple(rows), seconds=seconds, notes=tuple(notes))
+
+
+def read_model(folder: str | Path, *, verify: bool = True) -> ModelFolder:
+    """Read a model folder's manifest and compare its files with it.
+
+    Args:
+        folder: Model folder.
+        verify: False accepts edited and missing files.
+
+    Raises:
+        ModelError: It is not a model folder, or a file was edited, removed or added.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise ModelError(f"{path}: not a folder; give a model folder, which has {MANIFEST}")
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT or not isinstance(manifest["files"], dict):
+            raise ValueError
+        found = ModelFolder(folder=path, forms=tuple(manifest["forms"]), files=dict(manifest["files"]))
+    except FileNotFoundError:
+        raise ModelError(f"{path}: not a model folder: it has no {MANIFEST}; export the network again") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ModelError(f"{path}/{MANIFEST}: damaged; export the network again") from None
+    if verify and (change := changed(found)):
+        raise ModelError(f"{path}: {change} since it was written; export the network again, or use --force")
+    return found
+
+
+def changed(model: ModelFolder) -> str | None:
+    """Say which file of a model folder was edited, removed or added, if any."""
+    for name, digest in model.files.items():
+        path = model.folder / name
+        if not path.is_file():
+            return f"{name} was removed"
+        if sha256(path) != digest:
+            return f"{name} was edited"
+    known = {*model.files, MANIFEST, *IGNORED}
+    added = sorted(path.name for path in model.folder.iterdir() if path.name not in known)
+    return f"{added[0]} was added" if added else None
+
+
+def check_replaceable(folder: Path) -> None:
+    """Check that a folder can be written: new, empty, or a model folder as it was written.
+
+    Raises:
+        ModelError: It holds anything else, which would be lost, or is a URI or a file.
+    """
+    if "://" in str(folder) or str(folder).startswith(("s3:/", "gs:/")):
+        raise ModelError(
+            f"{folder}: model folders are written to local disks; give a local path and copy it from there"
+        )
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise ModelError(f"{folder}: exists and is not a folder; choose another --out")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / MANIFEST).is_file():
+        raise ModelError(f"{folder}: not empty, and not a model folder; choose another --out")
+    if change := changed(read_model(folder, verify=False)):
+        raise ModelError(
+            f"{folder}: {change} since it was written, and would be lost; move it, or choose another --out"
+        )
+
+
+def sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _manifest(folder: Path, forms: Sequence[Form]) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "written_by": f"ddpnas_ray {__version__}",
+        "forms": [form.name for form in forms],
+        "files": {path.name: sha256(path) for path in sorted(folder.iterdir())},
+    }
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """Make a folder beside the target, on the same disk; removed at the end if it is still there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    building = target.parent / f"{target.name}-writing-{os.getpid()}"
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir()
+    try:
+        yield building
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _put_in_place(building: Path, target: Path) -> None:
+    """Rename the finished folder to its place; a model folder there is moved away first and removed after."""
+    old = target.parent / f"{target.name}-replaced-{os.getpid()}"
+    if target.exists():
+        os.rename(target, old)
+    try:
+        os.rename(building, target)
+    except OSError:
+        if old.exists():
+            os.rename(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _errors(folder: Path) -> Iterator[None]:
+    """Turn the errors of a full or read-only disk into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise ModelError(
+            f"{folder}: cannot be written: {error.strerror or error}; choose another --out, or free some space"
+        ) from error

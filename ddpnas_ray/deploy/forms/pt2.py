@@ -1,0 +1,63 @@
+"""``model.pt2``: the program of ``torch.export``, to run in PyTorch or to compile for devices."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddpnas_ray.core.errors import ModelError
+
+if TYPE_CHECKING:
+    from ddpnas_ray.deploy.trained import TrainedNetwork
+
+FILES = ("model.pt2",)
+METADATA = "ddpnas.json"  # an extra file in the archive
+USAGE = """
+import torch
+
+network = torch.export.load("model.pt2").module()
+logits = network(images)  # float32 (batch, channels, height, width), preprocessed
+"""
+
+
+def write(network: TrainedNetwork, folder: Path) -> None:
+    """Write ``model.pt2`` with the metadata in it."""
+    import torch
+
+    extra = {METADATA: json.dumps(network.metadata)}
+    torch.export.save(network.program, folder / "model.pt2", extra_files=extra)
+
+
+def load(folder: str) -> Callable[[Any], Any]:
+    """Load ``model.pt2``."""
+    import os
+
+    import torch
+
+    network = torch.export.load(os.path.join(folder, "model.pt2")).module()
+
+    def logits(images: Any) -> Any:
+        with torch.inference_mode():
+            return network(torch.from_numpy(images)).numpy()
+
+    return logits
+
+
+def metadata(folder: Path) -> Mapping[str, str]:
+    """Read the extra file, without torch.
+
+    Raises:
+        ModelError: It is missing, or the file is damaged.
+    """
+    import zipfile
+
+    path = folder / "model.pt2"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = next(name for name in archive.namelist() if name.endswith(f"/{METADATA}"))
+            found: dict[str, str] = json.loads(archive.read(name))
+    except (OSError, ValueError, StopIteration, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path}: not a model.pt2 of ours ({error or 'no metadata'}); export it again") from None
+    return found

@@ -1,0 +1,123 @@
+"""Load a model folder, or one file of it, and run it: nothing of the search is needed.
+
+Axes: N images, C channels, H height, W width, O classes.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ddpnas_ray.core.errors import ConfigError, ModelError, did_you_mean
+from ddpnas_ray.data.batches import Float32Array
+from ddpnas_ray.deploy.folder import MANIFEST, read_model, sha256
+from ddpnas_ray.deploy.registry import FORMS, Form, find_form
+from ddpnas_ray.deploy.trained import Preprocessing
+
+ORDER = ("torch", "pt2", "onnx")  # of preference where no form is named
+BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A network that is ready to classify.
+
+    Args:
+        path: Where it was loaded from.
+        form: Name of the form that runs.
+        preprocessing: What images go through before (``preprocessing.prepare``).
+    """
+
+    path: Path
+    form: str
+    preprocessing: Preprocessing
+    _run: Callable[[Float32Array], Float32Array] = field(repr=False)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the logits."""
+        return self.preprocessing.classes
+
+    def logits(self, images_NCHW: Float32Array) -> Float32Array:
+        """Compute logits, shape (N, O), of prepared images, in batches.
+
+        Raises:
+            ValueError: The images have another shape than the network's.
+            ModelError: The model returns another number of outputs than it has classes.
+        """
+        side = self.preprocessing.image_size
+        if images_NCHW.ndim != 4 or images_NCHW.shape[1:] != (self.preprocessing.channels, side, side):
+            raise ValueError(
+                f"images of shape {images_NCHW.shape}; (N, {self.preprocessing.channels}, {side}, {side}) is needed"
+            )
+        images_NCHW = np.ascontiguousarray(images_NCHW, dtype=np.float32)
+        empty_NO = np.zeros((0, len(self.classes)), np.float32)
+        parts = [self._run(images_NCHW[i : i + BATCH]) for i in range(0, len(images_NCHW), BATCH)]
+        logits_NO: Float32Array = np.concatenate(parts or [empty_NO])
+        if logits_NO.shape != (len(images_NCHW), len(self.classes)):
+            raise ModelError(
+                f"{self.path}: {logits_NO.shape[1:]} outputs for {len(self.classes)} classes; export the network again"
+            )
+        return logits_NO
+
+
+def load_model(path: str | Path, form: str | None = None, *, verify: bool = True) -> LoadedModel:
+    """Load a model folder, or a single file of one: ``model.onnx``, ``model.pt2``, ``network.py``.
+
+    ``network.py`` is run as Python code, and ``model.safetensors`` means it: load folders that you trust.
+
+    Args:
+        path: Model folder or file.
+        form: Form to load; None: torch, else pt2, else onnx, or the file's.
+        verify: False accepts files that were edited since they were written.
+
+    Raises:
+        ModelError: It is missing, damaged, edited, or has no such form.
+        ConfigError: The form is unknown.
+        ResourceError: A package is missing.
+    """
+    given = Path(path)
+    if not given.exists():
+        raise ModelError(f"{given}: does not exist; give a model folder, or its model.onnx, model.pt2 or network.py")
+    folder = given if given.is_dir() else given.parent
+    chosen = _form_of_folder(folder, form, verify) if given.is_dir() else _form_of_file(given, form, verify)
+    chosen.require(loading_only=True)
+    preprocessing = Preprocessing.from_metadata(chosen.metadata(folder), str(folder / chosen.files[-1]))
+    try:
+        run = chosen.load(str(folder.resolve()))
+    except (OSError, RuntimeError, ValueError, SyntaxError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise ModelError(f"{folder}: form {chosen.name} cannot be loaded ({reason}); export it again") from error
+    return LoadedModel(given, chosen.name, preprocessing, run)
+
+
+def _form_of_folder(folder: Path, name: str | None, verify: bool) -> Form:
+    model = read_model(folder, verify=verify)
+    if name is None:
+        name = next((form for form in ORDER if form in model.forms), None) or next(iter(model.forms), "torch")
+    form = find_form(name)
+    if name not in model.forms:
+        raise ModelError(f"{folder}: it has no form {name}{did_you_mean(name, model.forms)}")
+    return form
+
+
+def _form_of_file(file: Path, name: str | None, verify: bool) -> Form:
+    forms = {form.files[0]: form for form in map(find_form, FORMS.names())}
+    forms["model.safetensors"] = forms["network.py"]
+    if file.name not in forms:
+        raise ModelError(f"{file}: not a file of a model folder; allowed: {', '.join(sorted(forms))}")
+    form = forms[file.name]
+    if name not in (None, form.name):
+        raise ConfigError(f"form: {name!r}, but {file.name} is of form {form.name}; leave out one of them")
+    if verify and (file.parent / MANIFEST).is_file():
+        known = read_model(file.parent, verify=False).files
+        for part in form.files:
+            if part in known and (file.parent / part).is_file() and sha256(file.parent / part) != known[part]:
+                raise ModelError(
+                    f"{file.parent}: {part} was edited since it was written; export the network again, or use --force"
+                )
+    return form

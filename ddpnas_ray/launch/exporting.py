@@ -1,0 +1,165 @@
+"""Export a retrained network; shared by command, Python API and `search --then`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddpnas_ray.core.errors import ConfigError, RunDirError, did_you_mean
+from ddpnas_ray.data.split import stratified_batches
+from ddpnas_ray.experiment.config import SearchConfig, check, set_key, to_dict
+from ddpnas_ray.experiment.yaml_text import parse
+from ddpnas_ray.retraining.files import read_retrained, read_trained
+from ddpnas_ray.retraining.prepare import RETRAINED, retrained_folders
+from ddpnas_ray.retraining.retraining import prepare_task
+from ddpnas_ray.runs.directory import existing_run, read_config, refuse_other_data
+from ddpnas_ray.storage.folder import Folder
+from ddpnas_ray.tasks.classification.task import ClassificationTask
+from ddpnas_ray.tasks.recipe import RetrainingConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ddpnas_ray.deploy.folder import Written
+    from ddpnas_ray.deploy.trained import TrainedNetwork
+
+IMAGES = 200  # that every form is compared on
+
+
+def find_retrained(run: str, label: str | None = None) -> Folder:
+    """Find a finished retraining: the folder itself, or one of a run.
+
+    Args:
+        run: Folder of a retraining, or run directory.
+        label: Label of the network; None: the only one.
+
+    Raises:
+        RunDirError: There is none, or several.
+    """
+    folder = existing_run(run)
+    if folder.has("network.json"):
+        read_retrained(folder)
+        return folder
+    found = {f.uri.partition("?")[0].rpartition("/")[2]: f for f in retrained_folders(folder)}
+    if not found:
+        unfinished = (folder / RETRAINED).names()
+        how = f"; unfinished: {', '.join(unfinished)} (--resume continues)" if unfinished else ""
+        raise RunDirError(f"{run}: no network was retrained yet{how}; first: python -m ddpnas_ray.retrain {run}")
+    if label is None and len(found) > 1:
+        raise RunDirError(f"{run}: several networks were retrained; give --network, one of {', '.join(sorted(found))}")
+    label = label or next(iter(found))
+    if label not in found:
+        raise RunDirError(f"{run}: no retrained network {label}{did_you_mean(label, found)}")
+    return found[label]
+
+
+def model_folder_of(retrained: Folder) -> str:
+    """Return the default model folder of a retraining: ``RUN/model``, or ``RUN/model-<label>`` if the run has several.
+
+    Raises:
+        RunDirError: The run is not on a local disk.
+    """
+    if not retrained.is_local:
+        raise RunDirError(f"{retrained.uri}: models are written to local disks; give a local --out")
+    path = Path(retrained.uri)
+    if path.parent.name != RETRAINED:
+        return str(path / "model")
+    several = len(Folder.open(str(path.parent)).names()) > 1
+    return str(path.parent.parent / (f"model-{path.name}" if several else "model"))
+
+
+def load_trained(retrained: Folder, overrides: Sequence[str] = ()) -> tuple[TrainedNetwork, ClassificationTask]:
+    """Load a retrained network for export, with the data of its search.
+
+    Args:
+        retrained: Folder of a finished retraining.
+        overrides: ``data.path=...``, for a run from another machine.
+
+    Raises:
+        ConfigError: Its task is not image classification, or another key is overridden.
+        DataError: The data cannot be found.
+    """
+    from ddpnas_ray.deploy.trained import Preprocessing, TrainedNetwork
+
+    chosen, tensors, result = read_trained(retrained)
+    values = to_dict(check(parse(read_config(retrained), retrained.uri), f"{retrained.uri}/config.yaml"))
+    for override in overrides:
+        if not override.startswith(("data.path=", "data.val_path=", "data.test_path=")):
+            raise ConfigError(f"--set {override}: only data.path, data.val_path and data.test_path may change")
+        set_key(values, override)
+    config = check(values, retrained.uri, overrides)
+    task, _ = prepare_task(config)
+    if not isinstance(task, ClassificationTask):
+        raise ConfigError(
+            f"{retrained.uri}: task {config.task.name}: only image classification is exported; its weights are in "
+            "seed-<n>/weights.safetensors"
+        )
+    refuse_other_data(retrained, task.digest)
+    data = task.data
+    preprocessing = Preprocessing(
+        classes=data.classes, channels=data.channels, image_size=data.image_size, mean=data.mean, std=data.std
+    )
+    spec = chosen.spec
+    network = TrainedNetwork(
+        spec=spec,
+        alpha_E=spec.encode(dict(chosen.genotype)),
+        target=chosen.target,
+        tensors=tensors,
+        preprocessing=preprocessing,
+        facts=_facts(result, config),
+    )
+    return network, task
+
+
+def export(
+    retrained: Folder, out: str | None = None, *, forms: Sequence[str] | None = None, overrides: Sequence[str] = ()
+) -> Written:
+    """Write a retrained network in every form, each compared with it in a process without this package.
+
+    Args:
+        retrained: Folder of a finished retraining.
+        out: Model folder, local; None: see ``model_folder_of``.
+        forms: Names of forms; None: all possible ones.
+        overrides: See ``load_trained``.
+
+    Raises:
+        ModelError: The folder holds other files.
+        ExportError: A form does not compute what the network does.
+    """
+    from ddpnas_ray.deploy.folder import check_replaceable, write_model
+
+    out = out or model_folder_of(retrained)
+    check_replaceable(Path(out))
+    network, task = load_trained(retrained, overrides)
+    return write_model(network, out, images_NCHW=_images(task), forms=forms)
+
+
+def _images(task: ClassificationTask) -> np.ndarray:
+    """Draw validation images, stratified, as the network sees them."""
+    from ddpnas_ray.data.batches import normalise
+
+    data = task.data
+    (rows,) = stratified_batches(data.val.labels_N, IMAGES, IMAGES, seed=0)
+    return normalise(data.val.images.gather(rows), data.mean, data.std)
+
+
+def _facts(result: Mapping[str, Any], config: SearchConfig) -> dict[str, Any]:
+    """Return what the model card tells."""
+    recipe, default = config.retraining, RetrainingConfig()
+    names = RetrainingConfig.__dataclass_fields__
+    shown = ("epochs", "batch_size", "optimizer", "lr", "schedule", "weight_decay", "train_on", "init")
+    used = [n for n in names if n in shown or getattr(recipe, n) != getattr(default, n)]
+    label = result["label"]
+    return {
+        "name": f"{config.searched_on}-{result['space']['name']}-{label}",
+        "space": result["space"]["name"],
+        "costs": result["costs"],
+        "scores": [
+            {key: score[key] for key in ("split", "metric", "value", "weights", "seeds")} for score in result["scores"]
+        ],
+        "search": result["search"],
+        "data": config.searched_on,
+        "recipe": {name: getattr(recipe, name) for name in used if name != "budgets"},
+        "fingerprint": result["fingerprint"],
+    }

@@ -1,0 +1,129 @@
+"""``network.py`` is plain, readable PyTorch with the deploy network's weights, for every space and odd networks."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddpnas_ray.core.errors import ExportError
+from ddpnas_ray.deploy.forms import torch as plain
+from ddpnas_ray.deploy.trained import TrainedNetwork
+from ddpnas_ray.deploy.verify import logits_of
+from ddpnas_ray.spaces.base import find_space
+from tests.data.making import image
+from tests.deploy.making import AWKWARD, MOBILE, noise, tiny, trained
+
+CELL = find_space("cell")
+CIFAR: dict[str, Any] = {"cells": 3, "channels": 4, "stem": "cifar"}
+NETWORKS = {
+    "cell": lambda: trained(CELL(nodes=2), **CIFAR),
+    "cell, four nodes, another seed": lambda: trained(CELL(nodes=4), seed=1, **CIFAR),
+    "cell, imagenet stem, odd width": lambda: trained(
+        CELL(nodes=2), size=33, cells=4, channels=5, stem="imagenet", seed=2
+    ),
+    "cell, odd size": lambda: trained(CELL(nodes=3), size=7, seed=3, **CIFAR),
+    "cell, one cell": lambda: trained(CELL(nodes=1), seed=4, **{**CIFAR, "cells": 1}),
+    "cell, one cell, imagenet stem": lambda: trained(
+        CELL(nodes=1), seed=4, size=32, cells=1, channels=4, stem="imagenet"
+    ),
+    "cell, none everywhere": lambda: trained(CELL(nodes=2), np.zeros(10, int), **CIFAR),
+    "cell, skips that halve": lambda: trained(CELL(nodes=2), np.full(10, 3), size=9, **{**CIFAR, "cells": 2}),
+    "cell, grey": lambda: trained(CELL(nodes=2), colours=1, **CIFAR),
+    "cell, two classes": lambda: trained(CELL(nodes=2), classes=("no", "yes"), **CIFAR),
+    "cell, one class": lambda: trained(CELL(nodes=2), classes=("thing",), **CIFAR),
+    "mobile": lambda: trained(find_space("mobile")(**MOBILE)),
+    "mobile, odd size, others": lambda: trained(find_space("mobile")(**{**MOBILE, "stem_stride": 2}), size=15, seed=1),
+    "mobile, zero everywhere": lambda: trained(find_space("mobile")(**MOBILE), np.array([0, 6, 1, 6])),
+    "mobile, last stage fixed": lambda: trained(find_space("mobile")(**MOBILE, search_last=False, first_kernel=5)),
+    "nasbench201": lambda: trained(find_space("nasbench201")(), cells=1, channels=4),
+    "nasbench201, odd size": lambda: trained(find_space("nasbench201")(), size=7, cells=2, channels=3, seed=1),
+    "nasbench201, none everywhere": lambda: trained(find_space("nasbench201")(), np.zeros(6, int), cells=1, channels=4),
+    "nasbench201, every operation": lambda: trained(
+        find_space("nasbench201")(), np.array([4, 1, 2, 3, 0, 4]), cells=2, channels=4
+    ),
+}
+
+
+def run_file(network: TrainedNetwork) -> dict[str, Any]:
+    """The globals of a network's file."""
+    found: dict[str, Any] = {"__name__": "network", "__file__": "network.py"}
+    exec(compile(plain.source(network), "network.py", "exec"), found)
+    return found
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_file_computes_what_the_deploy_network_does(name: str, tmp_path: Path) -> None:
+    network = NETWORKS[name]()
+    plain.write(network, tmp_path)
+    expected_NO = logits_of(network.module(), noise(network))
+    found_NO = plain.load(str(tmp_path))(noise(network))
+    assert found_NO.shape == (5, len(network.preprocessing.classes))
+    assert np.array_equal(found_NO, expected_NO)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "network.py"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_file_is_short_and_imports_nothing_of_ours(name: str) -> None:
+    text = plain.source(NETWORKS[name]())
+    assert max(map(len, text.splitlines())) <= 120
+    assert len(text.splitlines()) < 260
+    assert "\n\n\n\n" not in text
+    modules = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            modules |= {name.partition(".")[0] for name in names}
+    outside = {"numpy", "torch", "PIL", "safetensors", "transformers"}
+    assert modules <= {"__future__", "sys", "functools", "pathlib", *outside}
+
+
+def test_a_file_holds_only_the_operations_that_its_network_uses() -> None:
+    text = plain.source(trained(CELL(nodes=2), np.full(10, 2), **CIFAR))
+    assert "avg_pool_3x3" in text
+    assert "max_pool" not in text
+    assert "depthwise" not in text
+
+
+def test_class_names_arrive_as_they_are() -> None:
+    found = run_file(tiny())
+    assert found["CLASSES"] == AWKWARD
+    assert (found["IMAGE_SIZE"], found["MEAN"], found["STD"]) == (8, (0.5, 0.4, 0.3), (0.25,) * 3)
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+@pytest.mark.parametrize("size", [(8, 8), (13, 31), (40, 9), (5, 5)])
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "1", "LA", "CMYK"])
+def test_its_preprocessing_is_that_of_the_data_readers(colours: int, size: tuple[int, int], mode: str) -> None:
+    network = tiny(colours=colours)
+    picture = image(3, size, "RGB").convert("L").convert("LA") if mode == "LA" else image(3, size, mode)
+    found = run_file(network)["preprocess"](picture).numpy()
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, network.preprocessing.prepare(picture), atol=1e-6)
+
+
+def test_its_preprocessing_turns_photographs_upright() -> None:
+    buffer, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    image(0, (20, 10)).save(buffer, "PNG", exif=exif)
+    turned = Image.open(io.BytesIO(buffer.getvalue()))
+    upright = image(0, (20, 10)).transpose(Image.Transpose.ROTATE_270)
+    preprocess = run_file(tiny())["preprocess"]
+    assert torch.equal(preprocess(turned), preprocess(upright))
+
+
+def test_a_source_with_other_weights_is_an_error_of_one_line(tmp_path: Path) -> None:
+    network = tiny()
+    other = dataclasses.replace(network.spec, source=lambda alpha_E, target: "class Network(nn.Identity):\n    pass")
+    with pytest.raises(
+        ExportError, match=r"space 'cell': its source creates 0 weights, its deploy network [0-9]+"
+    ) as e:
+        plain.write(dataclasses.replace(network, spec=other), tmp_path)
+    assert "\n" not in str(e.value)

@@ -1,0 +1,36 @@
+"""The traced network: any batch size, and nothing of the machine that traced it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ddpnas_ray.core.errors import ExportError
+from ddpnas_ray.deploy.program import TRACES, export
+from ddpnas_ray.deploy.trained import TrainedNetwork
+from ddpnas_ray.deploy.verify import logits_of
+from tests.deploy.making import noise
+
+
+def test_a_program_computes_what_the_network_does_for_any_batch(network: TrainedNetwork) -> None:
+    module, program = network.module(), network.program
+    assert network.program is program  # traced once, for ONNX and .pt2
+    for count in (1, 2, 7):
+        with torch.no_grad():
+            found = program.module()(torch.from_numpy(noise(network, count))).numpy()
+        assert np.array_equal(found, logits_of(module, noise(network, count)))
+    assert not any(key in node.meta for node in program.graph.nodes for key in TRACES)
+    assert not any(tensor.any() for tensor in program.example_inputs[0])
+
+
+class Moody(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1) if x.sum() > 0 else -x.flatten(1)
+
+
+def test_a_network_that_cannot_be_traced_is_one_line() -> None:
+    with pytest.raises(ExportError, match=r"moody: torch.export cannot trace the network .* leave out the forms") as e:
+        export(Moody(), (1, 4, 4), "moody")
+    assert "\n" not in str(e.value)
