@@ -8,19 +8,15 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ddpnas_ray.console.command import FAILED, OK, Parser, guarded
-from ddpnas_ray.core.errors import ConfigError, RunDirError
-from ddpnas_ray.core.space import SearchSpace, every_edge_active
-from ddpnas_ray.experiment.yaml_text import parse
+from ddpnas_ray.core.errors import RunDirError
 from ddpnas_ray.reporting.explain import edge_story, story_text
-from ddpnas_ray.reporting.runfiles import keep_per_group, read_records, read_run
+from ddpnas_ray.reporting.runfiles import keep_per_group, read_records, read_run, searched
 from ddpnas_ray.reporting.summary import summary
-from ddpnas_ray.runs.directory import existing_run, parsed, read_result
-from ddpnas_ray.runs.files import read_space, without_nan
+from ddpnas_ray.runs.directory import existing_run, read_result
+from ddpnas_ray.runs.files import without_nan
 from ddpnas_ray.runs.fingerprint import verify_fingerprint
-from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.storage.folder import Folder
 
 DESCRIPTION = """\
@@ -90,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _explain(run: str, args: argparse.Namespace) -> int:
-    folder, config, space, notes = _searched(run)
+    folder, config, space, notes = searched(run)
     history, evaluations = read_records(folder, space)
     stories = edge_story(args.explain, history, evaluations, space, keep_per_group(config))
     for note in notes:
@@ -107,7 +103,7 @@ def _page(runs: Sequence[str], file: str) -> int:
     from ddpnas_ray.reporting.compare import compare_page
     from ddpnas_ray.reporting.page import run_page
 
-    files = [read_run(*_searched(run)) for run in runs]
+    files = [read_run(*searched(run)) for run in runs]
     data = run_page(files[0]) if len(files) == 1 else compare_page(files)
     if file:
         head, slash, name = file.rpartition("/")
@@ -120,28 +116,6 @@ def _page(runs: Sequence[str], file: str) -> int:
     folder.write(name, data, hint="give --html another FILE, or correct its permissions")
     print(f"{place}: {len(data) / 1000:,.0f} kB")
     return OK
-
-
-def _searched(run: str) -> tuple[Folder, dict[str, Any], SearchSpace, list[str]]:
-    """Read folder, configuration, space and notes of a run; needs neither the space's code nor known keys."""
-    folder = existing_run(run)
-    config = parsed(folder, "config.yaml", lambda data: parse(data.decode(), f"{run}/config.yaml"))
-    space, notes = parsed(folder, "space.json", read_space), []
-    if space.conditional:
-        space, note = _with_gate(space, config.get("space"))
-        notes += [note] if note else []
-    return folder, config, space, notes
-
-
-def _with_gate(space: SearchSpace, options: Any) -> tuple[SearchSpace, str]:
-    """Return the space with the gate of the code that made it, which space.json does not hold, and a note."""
-    options = dict(options) if isinstance(options, dict) else {}
-    try:
-        made = find_space(str(options.pop("name", "cell")))(**options).space
-    except (ConfigError, TypeError) as error:
-        note = f"active edges are unknown ({error}): every edge is counted as active"
-        return dataclasses.replace(space, gate=every_edge_active), note
-    return dataclasses.replace(space, gate=made.gate), ""
 
 
 if __name__ == "__main__":

@@ -60,9 +60,12 @@ LAYERS: list[
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))
+FACADE = PACKAGE / "__init__.py"  # names the Python API for type checkers only; tests/test_api.py shows that
 # Neither torch nor ray comes along with these, but for their networks and timing.
 HEAVY = ("network.py", "timing.py", "ray_connect.py", "augment.py")
 LIGHT = (
+    "",
+    "api",
     "core",
     "console",
     "experiment",
@@ -106,6 +109,9 @@ ELSEWHERE = {
     "ablations.theta": ("test_ablate.py", TESTED_BY_COMMAND),
     "ablations.topology": ("test_ablate.py", TESTED_BY_COMMAND),
     "ablations.variants": ("test_ablate.py", "words of the command that stand for searches"),
+    "api.arguments": ("test_api.py", "what a caller may give"),
+    "api.network": ("test_api.py", "what a caller sees"),
+    "api.run": ("test_api.py", "what a caller sees"),
     "console.command": ("test_bad_input.py", "every command shares it"),
     "console.out": ("test_search.py", "--out and --resume of every command"),
     "console.ray_connect": ("test_attach.py", "needs a cluster with authentication"),
@@ -134,6 +140,7 @@ ELSEWHERE = {
     "experiment.yaml_text": ("experiment/test_config.py", "read as part of whole configurations"),
     "reporting.ablation_plots": ("test_ablate.py", "figures are compared as files"),
     "reporting.analysis": ("reporting/test_page.py", "its numbers are read from the page"),
+    "reporting.cards": ("test_api.py", "what a notebook shows of runs and networks"),
     "reporting.charts": ("reporting/test_page.py", "its charts are read from the page"),
     "reporting.compare": ("reporting/test_page.py", "the other page"),
     "reporting.confidence": ("reporting/test_page.py", "its sentences are read from the page"),
@@ -213,6 +220,8 @@ def imports(source: str, module: str, is_package: bool) -> Iterator[tuple[int, s
 
 def imported_layers(path: Path) -> Iterator[tuple[int, str]]:
     """Line and layer of every import from the package itself."""
+    if path == FACADE:
+        return
     for line, name in imports(path.read_text(encoding="utf-8"), module_of(path), path.name == "__init__.py"):
         root, _, rest = name.partition(".")
         if root == "ddpnas_ray":
@@ -222,7 +231,9 @@ def imported_layers(path: Path) -> Iterator[tuple[int, str]]:
 
 def imported_files(path: Path) -> set[str]:
     """Modules of the package that a file imports, wherever in it the import stands."""
-    found = set()
+    found: set[str] = set()
+    if path == FACADE:
+        return found
     for _, name in imports(path.read_text(encoding="utf-8"), module_of(path), path.name == "__init__.py"):
         root, _, module = name.partition(".")
         while root == "ddpnas_ray" and module not in MODULES:  # a name in a module

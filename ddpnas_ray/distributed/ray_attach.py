@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 
-from ddpnas_ray.console.ray_connect import connected
+from ddpnas_ray.console.ray_connect import NAMESPACE, connected
 from ddpnas_ray.core.errors import DriverGoneError
 
 
@@ -29,6 +29,15 @@ class Attached:
             return None
         return status
 
+    @contextmanager
+    def ended(self) -> Iterator[None]:
+        """End the driver, and with it its workers, at the end of the block, also on Ctrl-C."""
+        try:
+            yield
+        finally:
+            with suppress(ray.exceptions.RayError, ValueError):  # it is gone already
+                ray.kill(self.driver)
+
 
 @contextmanager
 def attached(address: str, name: str) -> Iterator[Attached]:
@@ -44,7 +53,7 @@ def attached(address: str, name: str) -> Iterator[Attached]:
     """
     with connected(address):
         try:
-            driver = ray.get_actor(name)
+            driver = ray.get_actor(name, namespace=NAMESPACE)
         except (ValueError, ray.exceptions.RayError):  # the latter: the cluster has just shut down, with the search
             raise DriverGoneError(f"{address} has no driver {name}") from None
         yield Attached(driver)

@@ -23,7 +23,7 @@ def compare_page(runs: Sequence[RunFiles]) -> bytes:
     keys = sorted({key for values in configs for key in values})
     shown = [[value_text(values.get(key)) if key in values else None for values in configs] for key in keys]
     costs = list(dict.fromkeys(name for run in runs for name in run.result["costs"]))
-    sheets = [{(row["what"], row["split"]): row["value"] for row in score_rows(run)} for run in runs]
+    sheets = [{(row["what"], row["split"]): row["value"] for row in score_rows(run.result)} for run in runs]
     same_space = all(run.space.edges == runs[0].space.edges for run in runs)
     return render(
         "compare.html.j2",

@@ -41,7 +41,7 @@ def run_page(run: RunFiles) -> bytes:
         run=run,
         title=run.title,
         metadata=analysis.metadata(run),
-        scores=analysis.score_rows(run),
+        scores=analysis.score_rows(run.result),
         headline=next((row for row in run.result["score_sheet"] if row["what"] not in INHERITED), None),
         inherited=" ".join(line.strip() for line in inherited_text(run.result)),
         sure=[line.strip() for line in how_sure(run.result)],

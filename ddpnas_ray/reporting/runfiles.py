@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ddpnas_ray.core.errors import RunDirError
+from ddpnas_ray.core.errors import ConfigError, RunDirError
 from ddpnas_ray.core.ledger import LedgerRow, ledger
-from ddpnas_ray.core.space import SearchSpace
+from ddpnas_ray.core.space import SearchSpace, every_edge_active
 from ddpnas_ray.core.state import Evaluation, RoundRecord
-from ddpnas_ray.runs.directory import parsed, read_result
-from ddpnas_ray.runs.files import read_evaluations, read_history
+from ddpnas_ray.experiment.yaml_text import parse
+from ddpnas_ray.runs.directory import existing_run, parsed, read_result
+from ddpnas_ray.runs.files import read_evaluations, read_history, read_space
 from ddpnas_ray.runs.log import read_log
+from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.storage.folder import Folder
 from ddpnas_ray.tabular.probe import Rows, read_probe
 
@@ -76,6 +79,28 @@ def keep_per_group(config: Mapping[str, Any]) -> int:
     """Return ``pruning.keep_per_group`` of a configuration, 1 if absent."""
     value = setting(config, "pruning.keep_per_group")
     return value if isinstance(value, int) else 1
+
+
+def searched(run: str) -> tuple[Folder, dict[str, Any], SearchSpace, list[str]]:
+    """Read folder, configuration, space and notes of a run; needs neither the space's code nor known keys."""
+    folder = existing_run(run)
+    config = parsed(folder, "config.yaml", lambda data: parse(data.decode(), f"{run}/config.yaml"))
+    space, notes = parsed(folder, "space.json", read_space), []
+    if space.conditional:
+        space, note = _with_gate(space, config.get("space"))
+        notes += [note] if note else []
+    return folder, config, space, notes
+
+
+def _with_gate(space: SearchSpace, options: Any) -> tuple[SearchSpace, str]:
+    """Return the space with the gate of the code that made it, which space.json does not hold, and a note."""
+    options = dict(options) if isinstance(options, dict) else {}
+    try:
+        made = find_space(str(options.pop("name", "cell")))(**options).space
+    except (ConfigError, TypeError) as error:
+        note = f"active edges are unknown ({error}): every edge is counted as active"
+        return dataclasses.replace(space, gate=every_edge_active), note
+    return dataclasses.replace(space, gate=made.gate), ""
 
 
 def read_run(folder: Folder, config: Mapping[str, Any], space: SearchSpace, notes: Sequence[str]) -> RunFiles:
