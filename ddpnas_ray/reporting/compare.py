@@ -42,7 +42,7 @@ def compare_page(runs: Sequence[RunFiles]) -> bytes:
         alike=sum(len(set(values)) == 1 for values in shown),
         entropy=_entropy(runs, names),
         agreement=_agreement(runs) if same_space else None,
-        environment=_table(runs, environment, differing_only=True),
+        environment=_table(runs, lambda run: environment(run.environment), differing_only=True),
     )
 
 
