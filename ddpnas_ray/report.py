@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         nargs="?",
         const="",
-        help="write one self-contained page, default RUN/report.html; to compare several searches, give FILE",
+        help="write one self-contained page, default RUN/report.html; to compare several, give FILE",
     )
     p.add_argument("--json", action="store_true", help="print result.json, or the --explain output, as JSON")
     return p
@@ -113,21 +113,23 @@ def _retraining(folder: Folder, args: argparse.Namespace) -> int:
     assert files.result is not None
     if args.verify_fingerprint:
         found = verify_weights(files)
-        for seed, of_seed in found.items():
-            if not of_seed.agrees:
-                says = (
-                    f"result.json says {of_seed.recorded}, seed-{seed}/weights.safetensors gives {of_seed.recomputed}"
-                )
-                print(f"{folder.uri}: {says}", file=sys.stderr)
-                return FAILED
-        print("\n".join(f"{value.recomputed} agrees with the weights of seed {seed}" for seed, value in found.items()))
-        return OK
+        for seed, now in found.items():
+            if now.agrees:
+                print(f"{now.recomputed} agrees with the weights of seed {seed}")
+                continue
+            says = f"result.json says {now.recorded}, seed-{seed}/weights.safetensors gives {now.recomputed}"
+            print(f"{folder.uri}: {says}", file=sys.stderr)
+        return OK if all(now.agrees for now in found.values()) else FAILED
     print(json.dumps(files.result) if args.json else retrained_summary(files.result, folder.uri))
     return OK
 
 
 def _explain(run: str, args: argparse.Namespace) -> int:
-    _refuse_retraining(run, f"--explain {args.explain} shows an edge of a search")
+    if is_retraining(existing_run(run)):
+        raise RunDirError(
+            f"{run}: is a retrained network, and --explain {args.explain} shows an edge of a search; give the run "
+            "directory of a search"
+        )
     folder, config, space, notes = _searched(run)
     history, evaluations = read_records(folder, space)
     stories = edge_story(args.explain, history, evaluations, space, keep_per_group(config))
@@ -141,19 +143,21 @@ def _explain(run: str, args: argparse.Namespace) -> int:
 
 
 def _page(runs: Sequence[str], file: str) -> int:
-    """Write the HTML page of one run, or of several."""
+    """Write the HTML page of one run or retraining, or of several."""
     from ddpnas_ray.reporting.compare import compare_page
     from ddpnas_ray.reporting.page import run_page
+    from ddpnas_ray.reporting.retrained_compare import compare_retrained
     from ddpnas_ray.reporting.retrained_page import retrained_page
 
-    if len(runs) == 1 and is_retraining(existing_run(runs[0])):
-        data = retrained_page(read_finished(existing_run(runs[0])))
-    elif len(runs) == 1:
-        data = run_page(read_run(*_searched(runs[0])), links=not file)
+    kinds = {is_retraining(existing_run(run)) for run in runs}
+    if len(kinds) == 2:
+        raise RunDirError(f"{', '.join(runs)}: a search and a retrained network cannot be compared; give one kind")
+    if kinds == {True}:
+        retrained = [read_finished(existing_run(run)) for run in runs]
+        data = retrained_page(retrained[0]) if len(runs) == 1 else compare_retrained(retrained)
     else:
-        for run in runs:
-            _refuse_retraining(run, "--html compares searches only")
-        data = compare_page([read_run(*_searched(run)) for run in runs])
+        files = [read_run(*_searched(run)) for run in runs]
+        data = run_page(files[0], links=not file) if len(runs) == 1 else compare_page(files)
     if file:
         head, slash, name = file.rpartition("/")
         folder = Folder.open(head + slash or ".")
@@ -165,11 +169,6 @@ def _page(runs: Sequence[str], file: str) -> int:
     folder.write(name, data, hint="give --html another FILE, or correct its permissions")
     print(f"{place}: {len(data) / 1000:,.0f} kB")
     return OK
-
-
-def _refuse_retraining(run: str, what: str) -> None:
-    if is_retraining(existing_run(run)):
-        raise RunDirError(f"{run}: is a retrained network, and {what}; give the run directory of a search")
 
 
 def _searched(run: str) -> tuple[Folder, dict[str, Any], SearchSpace, list[str]]:

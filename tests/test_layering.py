@@ -139,6 +139,7 @@ ELSEWHERE = {
     "reporting.figures": ("test_ablate.py", "figures are compared as files"),
     "reporting.networks": ("reporting/test_page.py", "its drawings are read from the page"),
     "reporting.plots": ("test_generate.py", "the figure of generated networks"),
+    "reporting.retrained_compare": ("reporting/test_retrained_page.py", "the other page"),
     "reporting.retrained_files": ("reporting/test_retrained.py", "retrainings are read to be reported"),
     "reporting.runfiles": ("reporting/test_page.py", "broken runs have a page or a reason"),
     "reporting.summary": ("test_report.py", TESTED_BY_COMMAND),

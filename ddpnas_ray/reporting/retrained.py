@@ -51,7 +51,7 @@ def retrained_rows(retrainings: Sequence[RetrainedFiles], *, links: bool) -> lis
     rows = []
     for files in retrainings:
         costs, result = files.network["costs"], files.result
-        scores = {} if result is None else {score["split"]: _value_text(score) for score in result["scores"]}
+        scores = {} if result is None else {score["split"]: value_text(score) for score in result["scores"]}
         expectation, searched = files.network["search"].get("expectation"), files.search_score
         page = f"{RETRAINED}/{quote(files.folder.path.rpartition('/')[2])}/report.html"
         rows.append(
@@ -72,7 +72,8 @@ def retrained_rows(retrainings: Sequence[RetrainedFiles], *, links: bool) -> lis
     return rows
 
 
-def _value_text(score: Mapping[str, Any]) -> str:
+def value_text(score: Mapping[str, Any]) -> str:
+    """Format a score with its standard deviation, if known."""
     return f"{score['value']:.4f}" + ("" if score["std"] is None else f" \u00b1 {score['std']:.4f}")
 
 

@@ -55,9 +55,9 @@ def retrained_page(files: RetrainedFiles) -> bytes:
         stages=networks.stages(network["genotype"], *networks.widths(network["space"])),
         left_out=networks.LEFT_OUT,
         colours=colours,
-        metadata=_metadata(files),
+        metadata=metadata(files),
         origin=origin(files),
-        curves=_curves(files.histories),
+        curves=curves({f"seed {seed}": rows for seed, rows in files.histories.items()}, "seed"),
         seeds=list(files.histories),
         epochs=[
             {"seed": seed, **{key: row.get(key) for key in ("epoch", "train_s", "score_s", "workers", *CURVES)}}
@@ -158,7 +158,8 @@ def limits(files: RetrainedFiles) -> list[str]:
     return found
 
 
-def _metadata(files: RetrainedFiles) -> list[tuple[str, str]]:
+def metadata(files: RetrainedFiles) -> list[tuple[str, str]]:
+    """Describe the training and its resources."""
     result = files.result
     assert result is not None
     started = next((_when(event["time"]) for event in files.log if event["event"] == "start"), "unknown")
@@ -176,16 +177,16 @@ def _metadata(files: RetrainedFiles) -> list[tuple[str, str]]:
     ]
 
 
-def _curves(histories: Mapping[int, Sequence[Row]]) -> list[tuple[str, Markup]]:
-    """Draw one chart per quantity, one line per seed; those without numbers are left out."""
+def curves(histories: Mapping[str, Sequence[Row]], each: str) -> list[tuple[str, Markup]]:
+    """Draw one chart per quantity of an epoch, with the lines given by name; those without numbers are left out."""
     found = []
     for key, (title, form) in CURVES.items():
         lines = [
-            charts.Line(f"seed {seed}", [(float(row["epoch"]), row[key]) for row in rows if row.get(key) is not None])
-            for seed, rows in histories.items()
+            charts.Line(name, [(float(row["epoch"]), row[key]) for row in rows if row.get(key) is not None])
+            for name, rows in histories.items()
         ]
         if any(line.points for line in lines):
-            label = f"{title} by epoch, one line per seed; the table by epoch has the numbers"
+            label = f"{title} by epoch, one line per {each}"
             found.append((title, charts.lines_chart(label, lines, x_label="epoch", y_label=title, form=form)))
     return found
 
