@@ -92,4 +92,4 @@ def score_text(score: Mapping[str, Any]) -> str:
 
 def examples_text(result: Mapping[str, Any]) -> str:
     """Describe the training examples."""
-    return "the search's training images" if result["train_on"] == "train" else "training and validation images"
+    return "training images only" if result["train_on"] == "train" else "training and validation images"

@@ -17,6 +17,7 @@ from ddpnas_ray.retraining.prepare import RETRAINED
 from ddpnas_ray.retraining.progress import RetrainingProgress
 from ddpnas_ray.runs.directory import parsed, read_result
 from ddpnas_ray.runs.fingerprint import Recomputed
+from ddpnas_ray.runs.lock import lock_holder
 from ddpnas_ray.runs.log import read_log
 from ddpnas_ray.runs.sealed import newest_epoch
 from ddpnas_ray.storage.folder import Folder
@@ -153,9 +154,10 @@ def read_finished(folder: Folder) -> RetrainedFiles:
     """
     files = read_retraining(folder)
     if files.result is None:
-        raise RunDirError(
-            f"{folder.uri}: the training has not finished: {files.saved_text}; resume with: {resume_command(folder)}"
-        )
+        attach = shlex.join(["python", "-m", "ddpnas_ray.attach", folder.uri])
+        running = lock_holder(folder) is not None
+        then = f"it is running, follow it with: {attach}" if running else f"resume with: {resume_command(folder)}"
+        raise RunDirError(f"{folder.uri}: the training has not finished: {files.saved_text}; {then}")
     return files
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +14,9 @@ from safetensors.numpy import load_file, save_file
 
 from ddpnas_ray import report
 from ddpnas_ray.reporting.retrained_files import logged_snapshot, read_retraining, resume_command
+from ddpnas_ray.runs.lock import locked
 from ddpnas_ray.storage.folder import Folder
-from tests.commands import contents, run
+from tests.commands import ENVIRONMENT, contents, run
 from tests.reporting.retrainings import retrained, searched, stopped
 
 
@@ -63,6 +66,17 @@ def test_a_run_lists_its_trained_networks(searched_run: Path, tmp_path: Path) ->
     assert json.loads(run(report.main, out, "--json").out) == json.loads((out / "result.json").read_text())
 
 
+def test_it_needs_neither_torch_nor_ray(out: Path) -> None:
+    code = (
+        "import sys; from ddpnas_ray.report import main; one, = sys.argv[1:]; code = main([one]) or "
+        "main([one, '--verify-fingerprint']) or main([one, '--html']) or main([one, one, '--html', one + '.html']); "
+        "sys.exit(code or ' '.join({'torch', 'ray'} & set(sys.modules)) or 0)"
+    )
+    words = [sys.executable, "-c", code, str(out)]
+    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("words", [[], ["--html"], ["--json"], ["--verify-fingerprint"]])
 def test_of_an_unfinished_one_it_says_what_is_saved_and_how_to_resume(out: Path, words: list[str]) -> None:
     stopped(out, epochs=1)
@@ -72,6 +86,13 @@ def test_of_an_unfinished_one_it_says_what_is_saved_and_how_to_resume(out: Path,
     says = f"{out}: the training has not finished: 1 of 4 epochs (2 seeds of 2) are saved; resume with: "
     assert said.err == f"RunDirError: {says}python -m ddpnas_ray.retrain --out {out} --resume\n"
     assert contents(out) == before
+
+
+def test_of_a_running_one_it_says_how_to_follow_it(out: Path) -> None:
+    stopped(out, epochs=1)
+    with locked(Folder.open(str(out))):
+        said = run(report.main, out)
+    assert said.err.endswith(f"are saved; it is running, follow it with: python -m ddpnas_ray.attach {out}\n")
 
 
 def test_a_resume_below_a_run_names_the_run(searched_run: Path) -> None:
@@ -90,6 +111,12 @@ def test_the_fingerprint_is_that_of_the_weights(out: Path) -> None:
     said = run(report.main, out, "--verify-fingerprint")
     assert (said.code, said.out.count("\n")) == (1, 1)
     assert f"{out}: result.json says {found[1]}, seed-1/weights.safetensors gives " in said.err
+    (out / "seed-0" / "weights.safetensors").unlink()
+    said = run(report.main, out, "--verify-fingerprint")
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert (
+        f"{out}/seed-0: weights.safetensors cannot be read: no such file; delete result.json, and --resume" in said.err
+    )
 
 
 @pytest.mark.parametrize(
