@@ -15,6 +15,7 @@ from ddpnas_ray.reporting.analysis import COLOURS, environment, flat, seconds_te
 from ddpnas_ray.reporting.page import render
 from ddpnas_ray.reporting.retrained import examples_text
 from ddpnas_ray.reporting.retrained_files import RetrainedFiles, Row
+from ddpnas_ray.reporting.runfiles import setting
 from ddpnas_ray.spaces.target import target_text
 from ddpnas_ray.tasks.recipe import RetrainingConfig
 
@@ -192,12 +193,15 @@ def curves(histories: Mapping[str, Sequence[Row]], each: str) -> list[tuple[str,
 
 
 def _commands(files: RetrainedFiles) -> list[tuple[str, str]]:
-    uri = files.folder.uri
-    given = {
-        "verify that the weights are unchanged": ["report", uri, "--verify-fingerprint"],
-        "write files that need nothing of this package": ["export", uri],
-    }
-    return [(what, shlex.join(["python", "-m", f"ddpnas_ray.{words[0]}", *words[1:]])) for what, words in given.items()]
+    """Return commands that repeat and check the training; a warm start or a teacher needs its run, too."""
+    uri, recipe = files.folder.uri, files.config["retraining"]
+    found = {"verify that the weights are unchanged": ["report", uri, "--verify-fingerprint"]}
+    alone = recipe.get("init") == "scratch" and recipe.get("teacher") is None
+    if alone and setting(files.config, "space.name") == files.network["space"]["name"]:
+        config, network = (files.folder / "config.yaml").uri, (files.folder / "network.json").uri
+        what = "repeat the training; it gives the same weights on one kind of device and number of workers"
+        found[what] = ["retrain", "--config", config, "--genotype", network, "--out", "again"]
+    return [(what, shlex.join(["python", "-m", f"ddpnas_ray.{words[0]}", *words[1:]])) for what, words in found.items()]
 
 
 def _when(seconds: float) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ddpnas_ray import retrain
 from ddpnas_ray.reporting.retrained_page import interruptions
 from ddpnas_ray.runs.log import append_log
 from ddpnas_ray.storage.folder import Folder
+from tests.commands import run
 from tests.reporting.retrainings import retrained, searched, stopped
 from tests.reporting.test_page import Element, page_of, shown
 
@@ -87,6 +90,16 @@ def test_it_tells_where_the_network_comes_from_and_what_is_not_known(found: Path
     assert len(page.find("curves").all("svg")) == 3, "there is no validation score to draw"
     assert "No search of this package" in known_page.find("origin").text
     assert "The weights to export are those of seed " in known_page.find("limits").text
+
+
+def test_its_command_repeats_the_training(
+    known: Path, known_page: Element, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    verify, repeat = [shlex.split(pre.text)[2:] for pre in known_page.find("repeat").all("dd")]
+    assert verify == ["ddpnas_ray.report", str(known), "--verify-fingerprint"]
+    assert repeat[0] == "ddpnas_ray.retrain"
+    assert f"fingerprint {result_of(known)['fingerprint']}\n" in run(retrain.main, *repeat[1:]).out
 
 
 def test_the_run_lists_its_trained_networks_with_links_to_their_pages(found: Path, tmp_path: Path) -> None:
