@@ -1,4 +1,4 @@
-"""Access to the driver actor of a running search from another process."""
+"""Access to the driver actor of a running search or retraining from another process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ddpnas_ray.core.errors import DriverGoneError
 
 @dataclass(frozen=True)
 class Attached:
-    """A search running in the connected cluster, seen through its driver actor."""
+    """A search or retraining in the connected cluster, seen through its driver actor."""
 
     driver: Any
 
@@ -41,7 +41,7 @@ class Attached:
 
 @contextmanager
 def attached(address: str, name: str) -> Iterator[Attached]:
-    """Connect to a search's cluster for the duration of the block.
+    """Connect to the cluster of a search or retraining for the duration of the block.
 
     Args:
         address: ``auto``, ``host:port`` or ``ray://host:port``, where something listens.

@@ -66,10 +66,10 @@ def score_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [*result["score_sheet"], *({"what": k, "split": scores["split"], "value": v} for k, v in seen.items())]
 
 
-def environment(run: RunFiles) -> list[tuple[str, str]]:
+def environment(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Flatten ``environment.json``, in the file's order."""
     found = []
-    for key, value in flat(run.environment).items():
+    for key, value in flat(content).items():
         shown = f"{value / 2**30:.1f} GiB" if key == "memory_bytes" and value else value_text(value)
         found.append((key.removeprefix("packages."), shown))
     return found

@@ -13,6 +13,7 @@ from ddpnas_ray.core.ledger import LedgerRow, ledger
 from ddpnas_ray.core.space import SearchSpace, every_edge_active
 from ddpnas_ray.core.state import Evaluation, RoundRecord
 from ddpnas_ray.experiment.yaml_text import parse
+from ddpnas_ray.reporting.retrained_files import RetrainedFiles, read_retrainings
 from ddpnas_ray.runs.directory import existing_run, parsed, read_result
 from ddpnas_ray.runs.files import read_evaluations, read_history, read_space
 from ddpnas_ray.runs.log import read_log
@@ -41,6 +42,7 @@ class RunFiles:
         log: The events of ``log.jsonl``.
         probe: Rows of ``probe.parquet``.
         generated: The ``genotype.json`` of every budget.
+        retrained: Its retrainings, finished or not.
         notes: Warnings of the search, and files that cannot be read.
     """
 
@@ -57,6 +59,7 @@ class RunFiles:
     log: Sequence[Mapping[str, Any]]
     probe: Rows
     generated: Sequence[Mapping[str, Any]]
+    retrained: Sequence[RetrainedFiles]
     notes: tuple[str, ...]
 
     @property
@@ -118,7 +121,8 @@ def read_run(folder: Folder, config: Mapping[str, Any], space: SearchSpace, note
     result = read_result(folder)
     if missing := [key for key in RESULT_KEYS if key not in result]:
         raise RunDirError(f"{folder.uri}: result.json has no {missing[0]!r}; run the search again with this version")
-    found = [*result.get("warnings", ()), *notes]
+    retrained, errors = read_retrainings(folder)
+    found = [*result.get("warnings", ()), *notes, *errors]
 
     def optional(name: str, parse: Any, otherwise: Any) -> Any:
         try:
@@ -147,6 +151,7 @@ def read_run(folder: Folder, config: Mapping[str, Any], space: SearchSpace, note
             for name in generated
             if (network := optional(f"generated/{name}/genotype.json", _genotype, None)) is not None
         ],
+        retrained=retrained,
         notes=tuple(found),
     )
 
