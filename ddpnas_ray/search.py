@@ -35,7 +35,7 @@ examples:
   python -m ddpnas_ray.search --config configs/cifar10_cell_cpu.yaml --set data.path=DIR --out runs/cifar
   python -m ddpnas_ray.search --set data.name=folder --set data.path=photos --set data.image_size=32
   python -m ddpnas_ray.search --config configs/nasbench201_table.yaml --set evaluation.table=FILE    score from a table
-  python -m ddpnas_ray.search --config cifar10_cell --set data.path=DIR --out runs/net --then retrain     and train it
+  python -m ddpnas_ray.search --config cifar10_cell --set data.path=DIR --out runs/net --then retrain,export
   python -m ddpnas_ray.search --out runs/cifar --resume              resume after a kill, on this or another machine
   python -m ddpnas_ray.search --address auto --out s3://bucket/run   on this machine's Ray cluster
 

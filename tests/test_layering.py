@@ -158,6 +158,7 @@ ELSEWHERE = {
     "runs.fingerprint": ("runs/test_directory.py", "recomputed from the files"),
     "launch.exporting": ("test_export.py", TESTED_BY_COMMAND),
     "launch.retraining": ("test_retrain.py", TESTED_BY_COMMAND),
+    "reporting.exported": ("test_export.py", "what the command prints"),
     "retraining.choice": ("retraining/test_prepare.py", "which architecture"),
     "retraining.files": ("test_retrain.py", "what the command writes"),
     "retraining.retraining": ("retraining/test_prepare.py", "what is assembled"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,7 +143,22 @@ class TrainedRun:
         chosen, tensors, _ = read_trained(Folder.open(self.path))
         return deploy_network(chosen, tensors).eval()
 
-    # The exports come here: export(...), from ddpnas_ray.deploy.
+    def export(self, out: str | Path | None = None, *, forms: Sequence[str] | None = None) -> Path:
+        """Write it to files that need nothing of this package; every form is loaded back and compared.
+
+        Args:
+            out: Model folder, local; None: ``RUN/model``, or ``RUN/model-<label>`` if the run has several networks.
+            forms: ``torch``, ``huggingface``, ``onnx``, ``pt2``; None: all that are possible.
+
+        Returns:
+            The model folder.
+
+        Raises:
+            DdpnasError: The folder holds other files, a package is missing, or a form does not compute the same.
+        """
+        from ddpnas_ray.launch.exporting import export
+
+        return export(Folder.open(self.path), None if out is None else str(out), forms=forms).folder
 
     def __repr__(self) -> str:
         from ddpnas_ray.reporting.retrained import score_text

@@ -1,4 +1,4 @@
-"""Stages after a search (``search --then retrain``), in order; each one goes on where it stopped."""
+"""Stages after a search (``search --then retrain,export``), in order; each one goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from ddpnas_ray.console.progress import Display
 from ddpnas_ray.core.errors import BudgetError, ConfigError, did_you_mean
 from ddpnas_ray.core.generation.budgets import parse_budgets
 from ddpnas_ray.experiment.config import SearchConfig, make_strategy
+from ddpnas_ray.launch.exporting import export, is_exported, model_folder_of
 from ddpnas_ray.launch.retraining import retrain
+from ddpnas_ray.reporting.exported import written_json, written_text
 from ddpnas_ray.reporting.retrained import retrained_summary
 from ddpnas_ray.retraining.prepare import RETRAINED, Wish, label_of
 from ddpnas_ray.spaces.base import find_space
@@ -56,7 +58,21 @@ def _retrain(searched: Searched) -> Iterator[Done]:
         yield Done(result, retrained_summary(result, folder.uri))
 
 
-STAGES: dict[str, Callable[[Searched], Iterator[Done]]] = {"retrain": _retrain}  # in the order in which they run
+def _export(searched: Searched) -> Iterator[Done]:
+    for _, folder in searched.trainings():
+        out = model_folder_of(folder)
+        if is_exported(folder, out):
+            yield Done({"folder": out}, f"model {out} (written before)")
+            continue
+        print(f"{folder.uri}: writing {out}; a fresh process compares each form ...", file=searched.lines, flush=True)
+        written = export(folder, out)
+        yield Done(written_json(written), written_text(written))
+
+
+STAGES: dict[str, Callable[[Searched], Iterator[Done]]] = {  # in the order in which they run
+    "retrain": _retrain,
+    "export": _export,
+}
 
 
 def parse_stages(text: str) -> tuple[str, ...]:
@@ -66,8 +82,8 @@ def parse_stages(text: str) -> tuple[str, ...]:
         ConfigError: A stage is unknown, or they are not in order.
 
     Example:
-        >>> parse_stages("retrain")
-        ('retrain',)
+        >>> parse_stages("retrain,export")
+        ('retrain', 'export')
     """
     names = tuple(name.strip() for name in text.split(","))
     for name in names:

@@ -126,3 +126,18 @@ def test_all_stages_share_one_cluster(tmp_path: Path) -> None:
     dashboards = [line.partition(", ")[2] for line in done.stdout.splitlines() if " CPU and 0 GPU, " in line]
     assert len(dashboards) == 2 and len(set(dashboards)) == 1
     assert done.stdout.endswith("retrained network run/retrained/result\n")
+
+
+@pytest.mark.slow
+def test_the_export_is_a_stage_and_is_not_repeated(tmp_path: Path) -> None:
+    words = ["--out", tmp_path / "run", "--then", "retrain,export"]
+    said = run(search.main, *LOCAL, *RECIPE, *words)
+    assert said.code == 0, said.err
+    assert said.out.splitlines()[-1] == f"model {tmp_path / 'run' / 'model'}"
+    before = contents(tmp_path / "run")
+    again = run(search.main, *words, "--resume")
+    assert again.code == 0 and again.out.splitlines()[-1] == f"model {tmp_path / 'run' / 'model'} (written before)"
+    assert contents(tmp_path / "run") == before
+    (tmp_path / "run" / "model" / "config.json").write_text("{}")
+    edited = run(search.main, *words, "--resume")
+    assert edited.code == 2 and "config.json was edited since it was written" in edited.err
