@@ -50,6 +50,15 @@ def read(config: DataConfig, wanted: Sequence[SplitName]) -> dict[SplitName, Raw
     return splits
 
 
+def image_files(folder: Path) -> list[str]:
+    """Return the paths of the images below a folder, sorted; hidden files and other suffixes are skipped."""
+    files = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        files += [os.path.join(parent, name) for name in names if _is_image(name)]
+    return sorted(files)
+
+
 def _has_split_folders(root: Path) -> bool:
     """Return whether ``root/train`` is the training split, not a class of that name (trains among vehicles)."""
     folders = {folder.name for folder in _folders(root)}
@@ -70,14 +79,14 @@ def _read_classes(root: Path, *, every_class: bool = False) -> RawSplit:
         raise DataError(f"{root}: not a folder; expected images at {root / 'CLASS' / 'NAME.png'}")
     folders = _folders(root)
     if not folders:
-        loose = len(_files(root))
+        loose = len(image_files(root))
         expected = root / "CLASS" / "NAME.png"
         raise DataError(f"{root}: no class folders ({loose} images directly in it); expected images at {expected}")
     files: list[str] = []
     labels: list[int] = []
     problems = Problems()
     for number, folder in enumerate(folders):
-        found = _files(folder)
+        found = image_files(folder)
         if every_class and not found:
             problems.add(
                 [f"{folder}: no images in this class folder; add some ({', '.join(sorted(SUFFIXES))}) or remove it"]
@@ -99,14 +108,6 @@ def _folders(root: Path) -> list[Path]:
     except OSError as error:
         raise DataError(f"{root}: cannot be read ({error.strerror or error})") from None
     return sorted(kept, key=lambda path: path.name)
-
-
-def _files(folder: Path) -> list[str]:
-    files = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files += [os.path.join(parent, name) for name in names if _is_image(name)]
-    return sorted(files)
 
 
 def _is_image(name: str) -> bool:

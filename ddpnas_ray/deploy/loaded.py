@@ -80,19 +80,55 @@ def load_model(path: str | Path, form: str | None = None, *, verify: bool = True
         ConfigError: The form is unknown.
         ResourceError: A package is missing.
     """
-    given = Path(path)
-    if not given.exists():
-        raise ModelError(f"{given}: does not exist; give a model folder, or its model.onnx, model.pt2 or network.py")
+    given = _existing(path)
     folder = given if given.is_dir() else given.parent
     chosen = _form_of_folder(folder, form, verify) if given.is_dir() else _form_of_file(given, form, verify)
     chosen.require(loading_only=True)
-    preprocessing = Preprocessing.from_metadata(chosen.metadata(folder), str(folder / chosen.files[-1]))
+    preprocessing = preprocessing_of(folder, chosen)
     try:
         run = chosen.load(str(folder.resolve()))
     except (OSError, RuntimeError, ValueError, SyntaxError, KeyError, EOFError, pickle.UnpicklingError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise ModelError(f"{folder}: form {chosen.name} cannot be loaded ({reason}); export it again") from error
     return LoadedModel(given, chosen.name, preprocessing, run)
+
+
+def preprocessing_of(folder: Path, form: Form) -> Preprocessing:
+    """Read how a form's images are prepared.
+
+    Raises:
+        ModelError: Its file is missing, damaged, or not one of ours.
+    """
+    return Preprocessing.from_metadata(form.metadata(folder), str(folder / form.files[-1]))
+
+
+def find_forms(path: str | Path, form: str | None = None, *, verify: bool = True) -> tuple[Path, list[Form]]:
+    """Find the model folder and the forms that a path means, in the order of preference.
+
+    Args:
+        path: Model folder, which means all its forms, or a file of one.
+        form: The form that is wanted; None: all.
+        verify: See ``load_model``.
+
+    Raises:
+        ModelError: It is missing, edited, or has no such form.
+        ConfigError: The form is unknown.
+    """
+    given = _existing(path)
+    if not given.is_dir():
+        return given.parent, [_form_of_file(given, form, verify)]
+    if form is not None:
+        return given, [_form_of_folder(given, form, verify)]
+    names = read_model(given, verify=verify).forms
+    known = [name for name in ORDER if name in names]
+    return given, [find_form(name) for name in (*known, *(name for name in names if name not in known))]
+
+
+def _existing(path: str | Path) -> Path:
+    given = Path(path)
+    if not given.exists():
+        raise ModelError(f"{given}: does not exist; give a model folder, or its model.onnx, model.pt2 or network.py")
+    return given
 
 
 def _form_of_folder(folder: Path, name: str | None, verify: bool) -> Form:

@@ -165,6 +165,12 @@ class FreshProcess:
         return rows
 
 
+def isolated(folder: str) -> dict[str, str]:
+    """Return the environment of a process that runs exported files: offline, on the CPU, with caches in a folder."""
+    own = {"HF_HUB_OFFLINE": "1", "HF_HOME": folder, "HF_MODULES_CACHE": folder, "CUDA_VISIBLE_DEVICES": ""}
+    return {**os.environ, **own}
+
+
 @contextmanager
 def fresh_process(forms: Sequence[Form]) -> Iterator[FreshProcess]:
     """Start a process that imports the forms' packages, to be asked for a check; it ends with the context.
@@ -175,7 +181,6 @@ def fresh_process(forms: Sequence[Form]) -> Iterator[FreshProcess]:
     packages = list(dict.fromkeys(["numpy", "torch", *(package for form in forms for package in form.loading)]))
     start = {"loaders": loaders, "packages": packages, "path": [str(Path(p).resolve()) for p in sys.path if p]}
     with tempfile.TemporaryDirectory(prefix="ddpnas-verify-") as job:
-        own = {"HF_HUB_OFFLINE": "1", "HF_HOME": job, "HF_MODULES_CACHE": job, "CUDA_VISIBLE_DEVICES": ""}
         process = subprocess.Popen(
             [sys.executable, "-I", "-B", str(Path(__file__).with_name("alone.py").resolve())],
             stdin=subprocess.PIPE,
@@ -184,7 +189,7 @@ def fresh_process(forms: Sequence[Form]) -> Iterator[FreshProcess]:
             text=True,
             encoding="utf-8",
             cwd=job,
-            env={**os.environ, **own},
+            env=isolated(job),
         )
         try:
             assert process.stdin is not None

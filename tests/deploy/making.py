@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from PIL import Image
 from torch import nn
 
 from ddpnas_ray.core.space import IntArray
+from ddpnas_ray.deploy.folder import write_model
 from ddpnas_ray.deploy.trained import Preprocessing, TrainedNetwork
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
 from ddpnas_ray.spaces.target import Target
@@ -34,6 +37,14 @@ FACTS = {
     "data": "cifar10",
     "recipe": {"epochs": 3, "lr": 0.025},
 }
+BLOCKED = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] == 'ddpnas_ray':
+            raise ImportError('blocked')
+sys.meta_path.insert(0, Blocked())
+"""
 MOBILE = {"widths": (8, 4, 8, 12, 16), "depths": (2, 2), "strides": (1, 2), "stem_stride": 1}
 
 
@@ -83,6 +94,25 @@ def tiny(**options: Any) -> TrainedNetwork:
     return trained(find_space("cell")(nodes=2), **{"cells": 3, "channels": 4, "stem": "cifar", **options})
 
 
+@cache
+def one() -> TrainedNetwork:
+    """A tiny network, traced once."""
+    return tiny()
+
+
+@cache
+def written() -> Path:
+    """Its model folder with the forms that need no optional package; not to be changed."""
+    network, path = one(), Path(mkdtemp(prefix="ddpnas-test-")) / "new" / "model"
+    done = write_model(network, path, images_NCHW=noise(network), forms=["torch", "pt2"])
+    assert [(row.form, row.largest_difference, row.labels_agree) for row in done.rows] == [
+        ("torch", 0.0, 5),
+        ("pt2", 0.0, 5),
+    ]
+    assert (done.folder, list(done.seconds), done.notes) == (path, ["torch", "pt2"], ())
+    return path
+
+
 def noise(network: TrainedNetwork, count: int = 5) -> np.ndarray:
     """Random input images."""
     return np.random.default_rng(1).normal(size=(count, *network.input_shape)).astype(np.float32)
@@ -100,18 +130,10 @@ def elsewhere(script: str, folder: Path, cwd: Path) -> str:
 
     It finds the model folder in ``sys.argv[1]``.
     """
-    blocked = (
-        "import sys\n"
-        "class Blocked:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.partition('.')[0] == 'ddpnas_ray':\n"
-        "            raise ImportError('blocked')\n"
-        "sys.meta_path.insert(0, Blocked())\n"
-    )
     cwd.mkdir(exist_ok=True)
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(cwd / "hf"), "CUDA_VISIBLE_DEVICES": ""}
     run = subprocess.run(
-        [sys.executable, "-I", "-B", "-c", blocked + script, str(folder.resolve())],
+        [sys.executable, "-I", "-B", "-c", BLOCKED + script, str(folder.resolve())],
         capture_output=True,
         text=True,
         cwd=cwd,

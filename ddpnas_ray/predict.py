@@ -1,0 +1,283 @@
+"""Predict the classes of images with an exported network, or time it: ``python -m ddpnas_ray.predict``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ddpnas_ray.console.command import FAILED, OK, Parser, guarded, say
+from ddpnas_ray.console.options import positive
+from ddpnas_ray.console.progress import counting
+from ddpnas_ray.launch.predicting import find_model
+
+if TYPE_CHECKING:
+    from ddpnas_ray.deploy.predicting import Prediction, Unreadable
+    from ddpnas_ray.launch.predicting import Benchmark
+
+DESCRIPTION = """\
+Predict the classes of images with an exported network. Images are prepared as in training, whatever their size and
+colours; the search's data are not read. An image that cannot be read takes one line on stderr; the others are
+predicted.
+
+examples:
+  python -m ddpnas_ray.predict RUN photos                     every image below a folder, with RUN/model
+  python -m ddpnas_ray.predict my-model/model.onnx a.png 'photos/*.jpg' --top 5
+  python -m ddpnas_ray.predict RUN photos --out predictions.parquet
+  python -m ddpnas_ray.predict RUN photos/test --labelled     sub-folders are classes: accuracy and mistakes
+  python -m ddpnas_ray.predict RUN photos --json | jq -r .label
+  python -m ddpnas_ray.predict RUN --benchmark --threads 2    latency and images/s of every form on this machine
+
+MODEL is a run directory, a model folder of `python -m ddpnas_ray.export`, or a file of one: model.onnx, model.pt2,
+network.py. Give models that you trust: network.py is run as Python code.
+
+--json prints JSON Lines, one object per image: {"path", "label", "probability", "top": [{"label", "probability"}]}, or
+{"path", "error"}. --out has the columns path, label, probability, probabilities (a list; the class names are in the
+schema's metadata), with --labelled also expected. --benchmark --json prints one object.
+"""
+MOST_CLASSES = 10  # shown by --labelled
+
+
+class Intermixed(Parser):
+    """Parser that takes options between MODEL and IMAGES."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        return self.parse_intermixed_args(args, namespace)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the argument parser."""
+    p = Intermixed(prog="ddpnas predict", description=DESCRIPTION)
+    p.add_argument("model", metavar="MODEL", help="run directory, model folder, or a file of one")
+    p.add_argument("images", metavar="IMAGES", nargs="*", help="image files, folders, or patterns such as '*.png'")
+    p.add_argument("--top", metavar="K", type=positive, default=3, help="classes shown per image (default 3)")
+    p.add_argument("--labelled", action="store_true", help="images lie in folders named as classes: print the accuracy")
+    p.add_argument("--form", metavar="NAME", help="torch, pt2, onnx, huggingface; default: the first that is there")
+    p.add_argument("--batch", metavar="N", type=positive, default=64, help="images per forward pass (default 64)")
+    p.add_argument("--force", action="store_true", help="use a model folder that was edited since it was written")
+    p.add_argument("--out", metavar="FILE", help="write predictions to a Parquet file instead of the screen")
+    p.add_argument("--json", action="store_true", help="print JSON Lines; the summary goes to stderr")
+    g = p.add_argument_group("benchmark")
+    g.add_argument(
+        "--benchmark", action="store_true", help="time every form on this machine's CPU, on IMAGES or random images"
+    )
+    g.add_argument("--threads", metavar="N", type=positive, help="default: those of --latency, else 1")
+    g.add_argument("--latency", metavar="TABLE", help="estimate by this table; default: what `generate` counted")
+    p.epilog = "exit codes: 0 done; 1 some images cannot be read (the others are predicted); 2 bad input, or none can"
+    return p
+
+
+@guarded
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    p = parser()
+    args = p.parse_args(argv)
+    if args.benchmark:
+        for option in ("labelled", "out"):
+            if getattr(args, option):
+                p.error(f"--{option} is not for --benchmark, which predicts nothing; remove it")
+        return _benchmark(args)
+    if not args.images:
+        p.error("give IMAGES: files, folders or patterns")
+    if args.threads or args.latency:
+        p.error(f"{'--threads' if args.threads else '--latency'} needs --benchmark")
+    return _predict(args)
+
+
+# --- prediction -----------------------------------------------------------------------------------------------------
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from ddpnas_ray.core.errors import DataError
+    from ddpnas_ray.deploy.loaded import load_model
+    from ddpnas_ray.deploy.predicting import (
+        Unreadable,
+        check_out,
+        expected_labels,
+        find_images,
+        predict,
+        write_predictions,
+    )
+
+    path, images = find_model(args.model), find_images(args.images)
+    if args.out:
+        check_out(args.out)
+    model = load_model(path, args.form, verify=not args.force)
+    expected = expected_labels(images, model.classes) if args.labelled else None
+    predictions: list[Prediction] = []
+    with counting("images", len(images), sys.stderr) as advance:
+        for found in predict(model, [image.path for image in images], batch=args.batch):
+            advance(1)
+            if isinstance(found, Unreadable):
+                if len(images) == 1:
+                    raise DataError(found.reason)
+                say(found.reason)
+            else:
+                predictions.append(found)
+            if args.json:
+                print(json.dumps(_line(found, args.top, expected)), flush=True)
+    if not predictions:
+        raise DataError(f"none of the {len(images)} images can be read")
+    if args.out:
+        write_predictions(args.out, predictions, model, expected)
+    lines = sys.stderr if args.json else sys.stdout
+    if not args.json and not args.out:
+        _print_predictions(predictions, args.top, expected, sys.stdout)
+    if expected is not None:
+        _print_scores(predictions, expected, lines)
+    if args.out:
+        print(f"predictions of {len(predictions)} images: {args.out}", file=lines)
+    if unread := len(images) - len(predictions):
+        say(f"{unread} of {len(images)} images cannot be read; the others were predicted")
+        return FAILED
+    return OK
+
+
+def _benchmark(args: argparse.Namespace) -> int:
+    from ddpnas_ray.deploy.loaded import find_forms
+    from ddpnas_ray.deploy.predicting import find_images
+    from ddpnas_ray.launch.predicting import benchmark
+
+    images = [image.path for image in find_images(args.images)] if args.images else []
+    _, forms = find_forms(find_model(args.model), args.form, verify=not args.force)
+    with counting("forms", len(forms), sys.stderr) as advance:
+        found = benchmark(
+            args.model,
+            images,
+            form=args.form,
+            table=args.latency,
+            batch=args.batch,
+            threads=args.threads,
+            verify=not args.force,
+            on_done=advance,
+        )
+    if args.json:
+        print(json.dumps(_benchmark_json(found)))
+    else:
+        _print_benchmark(found, sys.stdout)
+    failed = [form for form in found.untimed if not form.missing]
+    for form in failed:
+        say(f"form {form.form} cannot be timed: {form.reason}")
+    return FAILED if failed else OK
+
+
+def _line(found: Prediction | Unreadable, k: int, expected: dict[str, str] | None) -> dict[str, object]:
+    """Return one line of ``--json``."""
+    from ddpnas_ray.deploy.predicting import Unreadable
+
+    if isinstance(found, Unreadable):
+        return {"path": found.path, "error": found.reason}
+    top = [{"label": name, "probability": value} for name, value in found.top(k)]
+    line: dict[str, object] = {"path": found.path, "label": found.label, "probability": found.probability, "top": top}
+    return line if expected is None else {**line, "expected": expected[found.path]}
+
+
+def _print_predictions(predictions: Sequence[Prediction], k: int, expected: dict[str, str] | None, out: TextIO) -> None:
+    """Print one row per image."""
+    others = k > 1 and len(predictions[0].classes) > 1
+    names = ["image", *["expected"] * (expected is not None), "label", "probability", *["runners-up"] * others]
+    rows = []
+    for prediction in predictions:
+        (label, probability), *rest = prediction.top(k)
+        row = [_shown(prediction.path)]
+        row += [] if expected is None else [_shown(expected[prediction.path])]
+        row += [_shown(label), f"{probability:.3f}"]
+        rows.append(row + ([", ".join(f"{_shown(name)} {value:.3f}" for name, value in rest)] if others else []))
+    _print_table(names, rows, ("probability",), out)
+
+
+def _print_scores(predictions: Sequence[Prediction], expected: dict[str, str], out: TextIO) -> None:
+    """Print the accuracy, and the classes with the most mistakes."""
+    from ddpnas_ray.deploy.predicting import class_scores
+
+    scores = class_scores(predictions, expected)
+    right = sum(score.right for score in scores)
+    print(f"accuracy {right / len(predictions):.4f} ({right} of {len(predictions)} images)", file=out)
+    worst = sorted((score for score in scores if score.right < score.images), key=lambda s: s.right - s.images)
+    rows = [
+        [
+            _shown(score.name),
+            str(score.images),
+            f"{score.right / score.images:.3f}",
+            f"{_shown(score.mistaken_for or '')} ({score.times})",
+        ]
+        for score in worst[:MOST_CLASSES]
+    ]
+    if rows:
+        _print_table(["class", "images", "correct", "mostly mistaken for"], rows, ("images", "correct"), out)
+    if len(worst) > MOST_CLASSES:
+        print(f"{len(worst) - MOST_CLASSES} more classes with mistakes", file=out)
+
+
+def _benchmark_json(found: Benchmark) -> dict[str, object]:
+    from ddpnas_ray.runs.environment import machine
+
+    return {
+        "model": str(found.folder),
+        "machine": machine(),
+        "threads": found.threads,
+        "batch": found.batch,
+        "images": "random" if found.random else "given",
+        "forms": [asdict(speed) for speed in found.speeds],
+        "untimed": [{"form": form.form, "reason": form.reason} for form in found.untimed],
+        "estimate": None if found.estimate is None else asdict(found.estimate),
+    }
+
+
+def _print_benchmark(found: Benchmark, out: TextIO) -> None:
+    """Print one row per form, and the search's estimate."""
+    from ddpnas_ray.runs.environment import machine
+
+    names = ["form", "file", "size", "load", "latency", "90 % below", f"images/s, batch {found.batch}"]
+    rows = [
+        [
+            speed.form,
+            speed.file,
+            f"{speed.file_bytes / 1e6:.2f} MB",
+            f"{speed.load_s:.2f} s",
+            f"{speed.median_ns / 1e6:.3f} ms",
+            f"{speed.p90_ns / 1e6:.3f} ms",
+            f"{speed.images_per_s:,.0f}",
+        ]
+        for speed in found.speeds
+    ]
+    if rows:
+        _print_table(names, rows, names[2:], out)
+    if found.estimate is not None:
+        estimate = found.estimate
+        print(
+            f"estimate of the search: {estimate.latency_ns / 1e6:.3f} ms ({estimate.source}: {estimate.about})",
+            file=out,
+        )
+    for form in found.untimed:
+        if form.missing:
+            print(f"no form {form.form}: {form.reason}", file=out)
+    here, kind = machine(), "random" if found.random else "given"
+    print(
+        f"{here['cpu']}, {found.threads} thread(s); {kind} images of shape {found.shape}, one for the latency (median)",
+        file=out,
+    )
+
+
+def _print_table(names: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str], out: TextIO) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in names:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(file=out, markup=False, highlight=False, width=None if out.isatty() else 200).print(table)
+
+
+def _shown(name: str) -> str:
+    """Return a class or file name that fits on a line."""
+    return name if name and name.isprintable() else repr(name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
