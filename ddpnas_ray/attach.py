@@ -1,4 +1,4 @@
-"""Follow the progress of a running search: ``python -m ddpnas_ray.attach``."""
+"""Follow the progress of a running search or training: ``python -m ddpnas_ray.attach``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from ddpnas_ray.console.command import FAILED, INTERRUPTED, OK, Parser, guarded,
 from ddpnas_ray.console.out import events, resume_command, saved_text
 from ddpnas_ray.console.progress import Display, duration
 from ddpnas_ray.core.errors import DriverGoneError, ResourceError, RunDirError
+from ddpnas_ray.reporting.retrained import retrained_summary
+from ddpnas_ray.reporting.retrained_files import is_retraining, logged_snapshot, read_retraining, retrainings_of
+from ddpnas_ray.reporting.retrained_files import resume_command as resume_training
 from ddpnas_ray.reporting.summary import summary
+from ddpnas_ray.retraining.files import read_retrained
 from ddpnas_ray.runs.directory import existing_run, read_result
 from ddpnas_ray.runs.lock import holder_text, lock_holder
 from ddpnas_ray.storage.folder import Folder
@@ -25,14 +29,16 @@ if TYPE_CHECKING:
     from ddpnas_ray.distributed.ray_attach import Attached
 
 DESCRIPTION = """\
-Follow the progress of a running search as in its own terminal, until it ends, then print its result. Ctrl-C detaches;
-the search continues.
+Follow the progress of a running search, or of the training of a network, as in its own terminal, until it ends, then
+print its result. Ctrl-C detaches; what it followed continues.
 
 examples:
   python -m ddpnas_ray.attach runs/cifar                                a search on this machine, from another terminal
   python -m ddpnas_ray.attach s3://bucket/run                           on a node of its cluster: every architecture
   python -m ddpnas_ray.attach s3://bucket/run                           on any other machine: one line per epoch
   python -m ddpnas_ray.attach s3://bucket/run --address ray://head:10001     there, with Ray's client port forwarded
+  python -m ddpnas_ray.attach runs/cifar                                after the search: its `retrain`, if one runs
+  python -m ddpnas_ray.attach runs/cifar/retrained/result               the training of one network
 
 RUN/LOCK names the search's cluster. If that cannot be reached from here, or the search uses none
 (execution.backend=local), attach follows RUN/log.jsonl. If the cluster asks for a token, set RAY_AUTH_TOKEN, or store
@@ -47,15 +53,15 @@ SILENT_S = 30.0  # give up on a silent driver; Ray ends this process 60 s after 
 def parser() -> Parser:
     """Build the argument parser."""
     p = Parser(prog="ddpnas attach", description=DESCRIPTION)
-    p.add_argument("run", metavar="RUN", help="run directory, local or a URI")
+    p.add_argument("run", metavar="RUN", help="run directory, or folder of a retraining, local or a URI")
     p.add_argument(
         "--address",
         metavar="HOST:PORT",
         help="the search's cluster as seen from here: HOST:PORT, auto or ray://HOST:PORT; default: from RUN/LOCK",
     )
     p.epilog = (
-        "exit codes: 0 the search is done, or reached its time limit; 1 it ended without a result; 2 bad input, or no "
-        "search is running; 130 Ctrl-C (the search continues)"
+        "exit codes: 0 the search or training is done, or reached its time limit; 1 it ended without a result; 2 bad "
+        "input, or none is running; 130 Ctrl-C (it continues)"
     )
     return p
 
@@ -64,34 +70,51 @@ def parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     args = parser().parse_args(argv)
-    folder = existing_run(args.run)
+    folder = _running_in(existing_run(args.run))
+    what = "training" if is_retraining(folder) else "search"
     if _searching(folder) is not None:
         refuse_dead_address(args.address or "")
     elif not folder.has("result.json"):
-        raise RunDirError(
-            f"{args.run}: no search is running there; {saved_text(folder)}. Resume with: {resume_command(args.run)}"
-        )
+        raise RunDirError(f"{folder.uri}: no {what} is running there; {_rest(folder)}")
     try:
-        with Display(f"ddpnas attach: {args.run}", sys.stdout) as display:
+        with Display(f"ddpnas attach: {folder.uri}", sys.stdout) as display:
             _follow(folder, args.address, display)
     except KeyboardInterrupt:
         command = f"python -m ddpnas_ray.attach {shlex.quote(args.run)}"
-        say(f"detached; the search continues. Attach again with: {command}")
+        say(f"detached; the {what} continues. Attach again with: {command}")
         return INTERRUPTED
-    if folder.has("result.json"):
+    if not folder.has("result.json"):
+        return _ended(folder, what)
+    if what == "training":
+        print(retrained_summary(read_retrained(folder), folder.uri))
+    else:
         print(summary(read_result(folder), args.run))
-        return OK
-    return _ended(folder, args.run)
+    return OK
+
+
+def _running_in(run: Folder) -> Folder:
+    """Return the folder to follow: the latest training below a run whose search has finished, else the run's own."""
+    if is_retraining(run) or not run.has("result.json"):
+        return run
+    running = [(holder, folder) for folder in retrainings_of(run) if (holder := _searching(folder)) is not None]
+    return max(running, key=lambda found: str(found[0].get("start")))[1] if running else run
+
+
+def _rest(folder: Folder) -> str:
+    """Describe what is saved, and how to resume."""
+    if is_retraining(folder):
+        return f"{read_retraining(folder).saved_text}. Resume with: {resume_training(folder)}"
+    return f"{saved_text(folder)}. Resume with: {resume_command(folder.uri)}"
 
 
 def _searching(folder: Folder) -> dict[str, Any] | None:
-    """Return the lock's content while a search runs; None once it has a result, or if no search is running."""
+    """Return the lock's content while a search or training runs; None once it has a result, or if none is running."""
     holder = lock_holder(folder)
     return None if folder.has("result.json") else holder
 
 
 def _follow(folder: Folder, address: str | None, display: Display) -> None:
-    """Show progress until the search has ended."""
+    """Show progress until the search or training has ended."""
     while (holder := _searching(folder)) is not None:
         try:
             with _source(folder, holder, address) as source:
@@ -107,10 +130,15 @@ class _Log:
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
+        self._retraining = read_retraining(folder) if is_retraining(folder) else None
 
     def status(self) -> Mapping[str, Any] | None:
-        epochs = [event for event in events(self._folder) if event["event"] == "epoch"]
-        return epochs[-1] if epochs else {"phase": "starting", "note": "no epoch has ended yet"}
+        log = events(self._folder)
+        if self._retraining is not None:
+            now = logged_snapshot(self._retraining, log)
+        else:
+            now = next((event for event in reversed(log) if event["event"] == "epoch"), None)
+        return now or {"phase": "starting", "note": "no epoch has ended yet"}
 
 
 @contextmanager
@@ -184,13 +212,12 @@ def _show(source: Attached | _Log, folder: Folder, holder: Mapping[str, Any], di
         time.sleep(tick_s)
 
 
-def _ended(folder: Folder, run: str) -> int:
-    """Print how a search without a result ended, and return the exit code."""
+def _ended(folder: Folder, what: str) -> int:
+    """Print how a search or training without a result ended, and return the exit code."""
     log = events(folder)
     last = log[-1] if log else {"event": ""}
-    resume = f"{saved_text(folder)}. Resume with: {resume_command(run)}"
     if last["event"] == "stopped":
-        say(f"time limit reached; {resume}")
+        say(f"time limit reached; {_rest(folder)}")
         return OK
     if (holder := lock_holder(folder)) is not None:
         how = f"its driver is gone, but LOCK still names {holder_text(holder)}: remove LOCK if that has ended"
@@ -198,7 +225,7 @@ def _ended(folder: Folder, run: str) -> int:
         how = f"it failed: {' '.join(str(last['error']).split())}"
     else:
         how = "Ctrl-C, a kill or a lost machine"
-    say(f"{run}: the search ended without a result ({how}); {resume}")
+    say(f"{folder.uri}: the {what} ended without a result ({how}); {_rest(folder)}")
     return FAILED
 
 

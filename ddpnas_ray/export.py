@@ -6,15 +6,11 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, TextIO
 
 from ddpnas_ray.console.command import OK, Parser, guarded
 from ddpnas_ray.console.options import add_set_option
 from ddpnas_ray.launch.exporting import export, find_retrained, model_folder_of
-
-if TYPE_CHECKING:
-    from ddpnas_ray.deploy.folder import Written
+from ddpnas_ray.reporting.exported import written_json, written_text
 
 DESCRIPTION = """\
 Write a retrained network to files that need nothing of this package: one folder with plain PyTorch (network.py), its
@@ -56,36 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     forms = None if args.forms is None else [name.strip() for name in args.forms.split(",")]
     written = export(retrained, out, forms=forms, overrides=args.overrides)
     if args.json:
-        rows = [asdict(row) | {"write_s": round(written.seconds[row.form], 3)} for row in written.rows]
-        print(json.dumps({"folder": str(written.folder), "forms": rows, "notes": list(written.notes)}))
+        print(json.dumps(written_json(written)))
     else:
-        print_written(written, sys.stdout)
+        print(written_text(written))
     return OK
-
-
-def print_written(written: Written, out: TextIO) -> None:
-    """Print one row per form: file, size, seconds, and its comparison with the network."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("form", "file", "size", "write", "load", "largest difference", "of logits up to", "same labels"):
-        table.add_column(name, justify="left" if name in ("form", "file") else "right")
-    for row in written.rows:
-        table.add_row(
-            row.form,
-            row.file,
-            f"{row.file_bytes / 1e6:.2f} MB",
-            f"{written.seconds[row.form]:.1f} s",
-            f"{row.load_s:.1f} s",
-            f"{row.largest_difference:.1e}",
-            f"{row.largest_logit:.1f}",
-            f"{row.labels_agree}/{row.images}",
-        )
-    Console(file=out, markup=False, highlight=False, width=None if out.isatty() else 200).print(table)
-    for note in written.notes:
-        print(note, file=out)
-    print(f"model {written.folder}", file=out)
 
 
 if __name__ == "__main__":

@@ -8,23 +8,22 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ddpnas_ray.console.command import FAILED, OK, Parser, guarded
-from ddpnas_ray.core.errors import ConfigError, RunDirError
-from ddpnas_ray.core.space import SearchSpace, every_edge_active
-from ddpnas_ray.experiment.yaml_text import parse
+from ddpnas_ray.core.errors import RunDirError
 from ddpnas_ray.reporting.explain import edge_story, story_text
-from ddpnas_ray.reporting.runfiles import keep_per_group, read_records, read_run
+from ddpnas_ray.reporting.retrained import retrained_list, retrained_summary
+from ddpnas_ray.reporting.retrained_files import is_retraining, read_finished, read_retrainings, verify_weights
+from ddpnas_ray.reporting.runfiles import keep_per_group, read_records, read_run, searched
 from ddpnas_ray.reporting.summary import summary
-from ddpnas_ray.runs.directory import existing_run, parsed, read_result
-from ddpnas_ray.runs.files import read_space, without_nan
+from ddpnas_ray.runs.directory import existing_run, read_result
+from ddpnas_ray.runs.files import without_nan
 from ddpnas_ray.runs.fingerprint import verify_fingerprint
-from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.storage.folder import Folder
 
 DESCRIPTION = """\
-Print the result of a finished search: genotype, exact costs of the target network, and scores with their split.
+Print the result of a finished search or retraining: genotype, exact costs of the target network, and scores with their
+split.
 
 examples:
   python -m ddpnas_ray.report runs/cell-digits-s0
@@ -32,18 +31,25 @@ examples:
   python -m ddpnas_ray.report runs/cell-digits-s0 --explain normal.3       why an edge's operations were pruned
   python -m ddpnas_ray.report runs/cell-digits-s0 --html                   write the HTML report, RUN/report.html
   python -m ddpnas_ray.report runs/s0 runs/s1 runs/s2 --html seeds.html    compare several runs on one page
+  python -m ddpnas_ray.report runs/cell-digits-s0/retrained/result --html  a retrained network, with its training curves
 """
 
 
 def parser() -> argparse.ArgumentParser:
     """Build the argument parser."""
     p = Parser(prog="ddpnas report", description=DESCRIPTION)
-    p.add_argument("runs", metavar="RUN", nargs="+", help="run directory, local or a URI; several need --html FILE")
+    p.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        help="run directory, or folder of a retraining; several need --html FILE",
+    )
     g = p.add_mutually_exclusive_group()
     g.add_argument(
         "--verify-fingerprint",
         action="store_true",
-        help="recompute the fingerprint from theta, evaluations and weights; exit code 1 if it differs",
+        help="recompute the fingerprint from theta, evaluations and weights, or from a retrained network's weights; "
+        "exit code 1 if it differs",
     )
     g.add_argument(
         "--explain",
@@ -56,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         nargs="?",
         const="",
-        help="write one self-contained page, default RUN/report.html; to compare several runs, give FILE",
+        help="write one self-contained page, default RUN/report.html; to compare several, give FILE",
     )
     p.add_argument("--json", action="store_true", help="print result.json, or the --explain output, as JSON")
     return p
@@ -77,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.explain is not None:
         return _explain(run, args)
     folder = existing_run(run)
+    if is_retraining(folder):
+        return _retraining(folder, args)
     if args.verify_fingerprint:
         found = verify_fingerprint(folder)
         if found.agrees:
@@ -85,12 +93,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{run}: result.json says {found.recorded}, the files give {found.recomputed}", file=sys.stderr)
         return FAILED
     result = read_result(folder)
-    print(json.dumps(result) if args.json else summary(result, run))
+    if args.json:
+        print(json.dumps(result))
+    else:
+        retrained, errors = read_retrainings(folder)
+        print("\n".join([summary(result, run), *retrained_list(retrained)]))
+        for error in errors:
+            print(error, file=sys.stderr)
+    return OK
+
+
+def _retraining(folder: Folder, args: argparse.Namespace) -> int:
+    """Print the result of a retraining, or verify its weights."""
+    files = read_finished(folder)
+    assert files.result is not None
+    if args.verify_fingerprint:
+        found = verify_weights(files)
+        for seed, now in found.items():
+            if now.agrees:
+                print(f"{now.recomputed} agrees with the weights of seed {seed}")
+                continue
+            says = f"result.json says {now.recorded}, seed-{seed}/weights.safetensors gives {now.recomputed}"
+            print(f"{folder.uri}: {says}", file=sys.stderr)
+        return OK if all(now.agrees for now in found.values()) else FAILED
+    print(json.dumps(files.result) if args.json else retrained_summary(files.result, folder.uri))
     return OK
 
 
 def _explain(run: str, args: argparse.Namespace) -> int:
-    folder, config, space, notes = _searched(run)
+    if is_retraining(existing_run(run)):
+        raise RunDirError(
+            f"{run}: is a retrained network, and --explain {args.explain} shows an edge of a search; give the run "
+            "directory of a search"
+        )
+    folder, config, space, notes = searched(run)
     history, evaluations = read_records(folder, space)
     stories = edge_story(args.explain, history, evaluations, space, keep_per_group(config))
     for note in notes:
@@ -103,12 +139,21 @@ def _explain(run: str, args: argparse.Namespace) -> int:
 
 
 def _page(runs: Sequence[str], file: str) -> int:
-    """Write the HTML page of one run, or of several."""
+    """Write the HTML page of one run or retraining, or of several."""
     from ddpnas_ray.reporting.compare import compare_page
     from ddpnas_ray.reporting.page import run_page
+    from ddpnas_ray.reporting.retrained_compare import compare_retrained
+    from ddpnas_ray.reporting.retrained_page import retrained_page
 
-    files = [read_run(*_searched(run)) for run in runs]
-    data = run_page(files[0]) if len(files) == 1 else compare_page(files)
+    kinds = {is_retraining(existing_run(run)) for run in runs}
+    if len(kinds) == 2:
+        raise RunDirError(f"{', '.join(runs)}: a search and a retrained network cannot be compared; give one kind")
+    if kinds == {True}:
+        retrained = [read_finished(existing_run(run)) for run in runs]
+        data = retrained_page(retrained[0]) if len(runs) == 1 else compare_retrained(retrained)
+    else:
+        files = [read_run(*searched(run)) for run in runs]
+        data = run_page(files[0], links=not file) if len(runs) == 1 else compare_page(files)
     if file:
         head, slash, name = file.rpartition("/")
         folder = Folder.open(head + slash or ".")
@@ -120,28 +165,6 @@ def _page(runs: Sequence[str], file: str) -> int:
     folder.write(name, data, hint="give --html another FILE, or correct its permissions")
     print(f"{place}: {len(data) / 1000:,.0f} kB")
     return OK
-
-
-def _searched(run: str) -> tuple[Folder, dict[str, Any], SearchSpace, list[str]]:
-    """Read folder, configuration, space and notes of a run; needs neither the space's code nor known keys."""
-    folder = existing_run(run)
-    config = parsed(folder, "config.yaml", lambda data: parse(data.decode(), f"{run}/config.yaml"))
-    space, notes = parsed(folder, "space.json", read_space), []
-    if space.conditional:
-        space, note = _with_gate(space, config.get("space"))
-        notes += [note] if note else []
-    return folder, config, space, notes
-
-
-def _with_gate(space: SearchSpace, options: Any) -> tuple[SearchSpace, str]:
-    """Return the space with the gate of the code that made it, which space.json does not hold, and a note."""
-    options = dict(options) if isinstance(options, dict) else {}
-    try:
-        made = find_space(str(options.pop("name", "cell")))(**options).space
-    except (ConfigError, TypeError) as error:
-        note = f"active edges are unknown ({error}): every edge is counted as active"
-        return dataclasses.replace(space, gate=every_edge_active), note
-    return dataclasses.replace(space, gate=made.gate), ""
 
 
 if __name__ == "__main__":

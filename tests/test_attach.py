@@ -1,4 +1,4 @@
-"""Attach to a search of another process: where it is found, what is shown, and how its end is reported."""
+"""Attach to a search or training of another process: where it is found, what is shown, how its end is reported."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from typing import Any, ClassVar
 import pytest
 from pyarrow import fs
 
-from ddpnas_ray import attach, search
+from ddpnas_ray import attach, report, search
 from ddpnas_ray.core.errors import DriverGoneError, ResourceError
 from ddpnas_ray.runs.lock import Lock, locked
 from ddpnas_ray.runs.log import append_log, read_log
 from ddpnas_ray.storage.folder import Folder
 from tests.commands import ENVIRONMENT, LOCAL, ONE_EPOCH, SEARCH, Said, contents, options, run
 from tests.conftest import TINY
+from tests.reporting.retrainings import KEYS as TRAINING
+from tests.reporting.retrainings import retrained
+from tests.reporting.retrainings import stopped as killed
 
 ATTACH = [word.replace("ddpnas_ray.search", "ddpnas_ray.attach") for word in SEARCH]
 
@@ -51,21 +54,23 @@ def out(stopped: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def attached_while(out: Path, search_does: Callable[[Folder, Lock], None]) -> Said:
-    """Return the output of attach while another thread holds the lock and acts."""
+def attached_while(
+    out: Path, search_does: Callable[[Folder, Lock], None], follow: Path | None = None, *, wait_s: float = 1.5
+) -> Said:
+    """Return the output of attach to ``follow`` (default: ``out``) while another thread holds the lock and acts."""
     folder, held = Folder.open(str(out)), threading.Event()
 
     def hold() -> None:
         with locked(folder) as lock:
             append_log(folder, "start", epoch=1, pid=1)
             held.set()
-            time.sleep(1.5)
+            time.sleep(wait_s)
             search_does(folder, lock)
 
     searching = threading.Thread(target=hold)
     searching.start()
     held.wait(10)
-    said = run(attach.main, out)
+    said = run(attach.main, follow or out)
     searching.join()
     return said
 
@@ -184,6 +189,118 @@ def test_a_driver_that_does_not_answer_is_waited_for_and_said_once(
     assert Shown.notes == ["the driver does not answer; waiting"] * 2 + ["from its checkpoint"]
     silent = "the driver does not answer: it is starting, or restarting after a crash; waiting\n"
     assert capsys.readouterr().err == silent
+
+
+# --- trainings ---
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return retrained(tmp_path_factory.mktemp("trained") / "trained")
+
+
+@pytest.fixture
+def training(trained: Path, tmp_path: Path) -> Path:
+    """A training with one of two epochs saved."""
+    return killed(shutil.copytree(trained, tmp_path / "trained"), epochs=1)
+
+
+def test_of_a_finished_training_it_prints_the_result_at_once(trained: Path) -> None:
+    said = run(attach.main, trained)
+    assert (said.code, said.err) == (0, "")
+    assert said.out.startswith("network darts_v2 (") and "test accuracy 0." in said.out
+
+
+def test_a_training_that_does_not_run_names_its_epochs_and_how_to_resume(training: Path) -> None:
+    before = contents(training)
+    said = run(attach.main, training)
+    assert (said.code, said.out) == (2, "")
+    assert said.err == (
+        f"RunDirError: {training}: no training is running there; 1 of 2 epochs are saved. Resume with: "
+        f"python -m ddpnas_ray.retrain --out {training} --resume\n"
+    )
+    assert contents(training) == before
+
+
+def test_the_training_below_a_finished_search_is_followed_by_its_log(
+    training: Path, trained: Path, finished: Path, tmp_path: Path
+) -> None:
+    searched = shutil.copytree(finished, tmp_path / "searched")
+    below = shutil.copytree(training, searched / "retrained" / "darts_v2")
+
+    def finish(folder: Folder, lock: Lock) -> None:
+        folder.write("result.json", (trained / "result.json").read_bytes())
+        time.sleep(0.5)
+
+    said = attached_while(below, finish, follow=searched, wait_s=0.3)
+    assert said.code == 0
+    assert said.err.startswith(f"{below}: following log.jsonl of process {os.getpid()} on ")
+    first, second = said.out.splitlines()[:2]
+    assert first.startswith("1/2 epochs, loss ") and ", val 0." in first and first.endswith(" left")
+    assert second.startswith("network darts_v2 (")
+    said = run(attach.main, searched)
+    assert said.out.startswith("genotype (E[alpha] "), "no training runs any more: the search's result"
+
+
+def test_how_a_training_without_a_result_ended(training: Path) -> None:
+    said = attached_while(
+        training, lambda folder, lock: append_log(folder, "failed", error="no worker\ncame back"), wait_s=0.3
+    )
+    assert said.code == 1
+    ended = f"{training}: the training ended without a result (it failed: no worker came back); 1 of 2 epochs are saved"
+    assert said.err.splitlines()[-1].startswith(ended)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_training_in_another_process_is_followed_to_its_result(tmp_path: Path) -> None:
+    out = tmp_path / "trained"
+    keys = [*TRAINING, "retraining.epochs=60", "data.train_limit=256"]
+    first = start(
+        [*SEARCH[:2], SEARCH[2].replace("search", "retrain")], "--network", "darts_v2", *options(*keys), "--out", out
+    )
+    wait_for(lambda: epochs_done(out) >= 1, first)
+    second = start(ATTACH, out)
+    assert second.stdout is not None
+    assert "/60 epochs, loss " in second.stdout.readline()
+    second.send_signal(signal.SIGINT)
+    _, errors = second.communicate(timeout=60)
+    assert second.returncode == 130
+    assert f"detached; the training continues. Attach again with: python -m ddpnas_ray.attach {out}\n" in errors
+    third = start(ATTACH, out)
+    shown, errors = third.communicate(timeout=120)
+    said, _ = first.communicate(timeout=60)
+    assert (first.returncode, third.returncode) == (0, 0), errors
+    assert ": following log.jsonl of process " in errors
+    assert shown[shown.index("network darts_v2") :] == said[said.index("network darts_v2") :]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(400)
+def test_a_training_on_ray_is_followed_through_its_driver_and_its_death(finished: Path, tmp_path: Path) -> None:
+    searched = shutil.copytree(finished, tmp_path / "run")
+    out = searched / "retrained" / "result"
+    keys = ["execution.backend=ray", "retraining.epochs=60", "retraining.batch_size=16", "retraining.workers=2"]
+    environment = {key: value for key, value in ENVIRONMENT.items() if key != "RAY_ADDRESS"}
+    command = [*SEARCH[:2], SEARCH[2].replace("search", "retrain")]
+    first = start(command, searched, *options(*keys), environment=environment)
+    wait_for(lambda: epochs_done(out) >= 1, first)
+    second = start(ATTACH, searched, environment=environment)
+    assert second.stdout is not None
+    assert "/60 epochs, loss " in second.stdout.readline()
+    driver = next(e for e in read_log((out / "log.jsonl").read_bytes()) if e["event"] == "driver")
+    os.kill(driver["pid"], signal.SIGKILL)
+    shown, errors = second.communicate(timeout=300)
+    said, _ = first.communicate(timeout=60)
+    assert (first.returncode, second.returncode) == (0, 0), errors
+    assert f"{out}: attached to ddpnas-retraining-" in errors
+    assert shown[shown.index("network result") :] == said[said.index("network result") :]
+    page = run(report.main, out, "--html")
+    assert page.code == 0 and "driver restarted by Ray" in (out / "report.html").read_text()
+
+
+# --- searches on Ray ---
 
 
 @pytest.mark.slow

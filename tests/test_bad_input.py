@@ -530,6 +530,7 @@ def test_an_address_where_no_cluster_is(refused: Refused, monkeypatch: pytest.Mo
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         if by == "variable":
             monkeypatch.setenv("RAY_ADDRESS", address)
+            monkeypatch.setattr("ddpnas_ray.console.cluster.is_connected", lambda: False)  # to the session's cluster
         words = options(*TINY) + (["--address", address] if by == "option" else [])
         start = time.monotonic()
         refused(search.main, words, f"{address}: no Ray cluster answers", "without --address and RAY_ADDRESS")

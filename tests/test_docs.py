@@ -17,11 +17,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import nbformat
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from nbclient import NotebookClient
 from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
@@ -328,13 +330,16 @@ def test_the_page_about_an_own_task_does_what_it_says(tmp_path: Path) -> None:
     for name, content in written.items():
         (tmp_path / name).write_text(content, encoding="utf-8")
     tests, searching = blocks(OWN_TASK, "sh")
-    assert "13 passed" in typed(tmp_path, tests), "thirteen laws, as the page says"
+    assert "19 passed" in typed(tmp_path, tests), "nineteen laws, as the page says"
     said = typed(tmp_path, searching)
     assert "66 architecture-epochs in 6 rounds" in said
     assert "near chance" not in said
     result = json.loads((tmp_path / "runs/reading/result.json").read_text())
     assert result["scores"]["last_epoch_mean"] > 0.3, "R2: it learns"
     assert run(report.main, tmp_path / "runs/reading", "--verify-fingerprint").code == 0
+    retrained = json.loads((tmp_path / "runs/reading/retrained/result/result.json").read_text())
+    (score,) = retrained["scores"]
+    assert (score["split"], score["metric"]) == ("test", "R2") and score["value"] > 0.3
 
 
 # --- all user-defined parts together ---
@@ -437,6 +442,34 @@ def test_the_page_about_an_own_strategy_does_what_it_says(tmp_path: Path) -> Non
         (name, budget) for name in ("random", "climbing:make") for budget in (50, 100)
     }
     assert "passed" in typed(tmp_path, tests)
+
+
+# --- docs/python-api.ipynb ---
+
+NOTEBOOK = DOCS / "python-api.ipynb"
+
+
+def test_the_notebook_is_stored_without_outputs_and_its_links_resolve() -> None:
+    cells = nbformat.read(NOTEBOOK, as_version=4).cells
+    assert [cell for cell in cells if cell.get("outputs") or cell.get("execution_count")] == []
+    words = "".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    linked = re.findall(r"\]\(([^)]+)\)", words)
+    assert linked and [link for link in linked if not (DOCS / link).is_file()] == []
+    assert f"]({NOTEBOOK.name})" in text(DOCS / "README.md")
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    NotebookClient(notebook, timeout=240, resources={"metadata": {"path": tmp_path}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert [output for output in outputs if output.get("name") == "stderr"] == []
+    cards = [output["data"]["text/html"] for output in outputs if "text/html" in output.get("data", {})]
+    assert len(cards) == 3
+    assert "test accuracy" in cards[-1], "the retrained network"
+    assert (tmp_path / "runs" / "notebook" / "report.html").is_file()
 
 
 # --- docs/quickstart.md ---

@@ -60,9 +60,12 @@ LAYERS: list[
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))
+FACADE = PACKAGE / "__init__.py"  # names the Python API for type checkers only; tests/test_api.py shows that
 # Neither torch nor ray comes along with these, but for their networks and timing.
 HEAVY = ("network.py", "timing.py", "ray_connect.py", "augment.py")
 LIGHT = (
+    "",
+    "api",
     "core",
     "console",
     "experiment",
@@ -108,6 +111,9 @@ ELSEWHERE = {
     "ablations.theta": ("test_ablate.py", TESTED_BY_COMMAND),
     "ablations.topology": ("test_ablate.py", TESTED_BY_COMMAND),
     "ablations.variants": ("test_ablate.py", "words of the command that stand for searches"),
+    "api.arguments": ("test_api.py", "what a caller may give"),
+    "api.network": ("test_api.py", "what a caller sees"),
+    "api.run": ("test_api.py", "what a caller sees"),
     "console.command": ("test_bad_input.py", "every command shares it"),
     "console.out": ("test_search.py", "--out and --resume of every command"),
     "console.ray_connect": ("test_attach.py", "needs a cluster with authentication"),
@@ -140,6 +146,7 @@ ELSEWHERE = {
     "launch.predicting": ("test_predict.py", TESTED_BY_COMMAND),
     "reporting.ablation_plots": ("test_ablate.py", "figures are compared as files"),
     "reporting.analysis": ("reporting/test_page.py", "its numbers are read from the page"),
+    "reporting.cards": ("test_api.py", "what a notebook shows of runs and networks"),
     "reporting.charts": ("reporting/test_page.py", "its charts are read from the page"),
     "reporting.compare": ("reporting/test_page.py", "the other page"),
     "reporting.confidence": ("reporting/test_page.py", "its sentences are read from the page"),
@@ -147,12 +154,24 @@ ELSEWHERE = {
     "reporting.figures": ("test_ablate.py", "figures are compared as files"),
     "reporting.networks": ("reporting/test_page.py", "its drawings are read from the page"),
     "reporting.plots": ("test_generate.py", "the figure of generated networks"),
+    "reporting.retrained_compare": ("reporting/test_retrained_page.py", "the other page"),
+    "reporting.retrained_files": ("reporting/test_retrained.py", "retrainings are read to be reported"),
     "reporting.runfiles": ("reporting/test_page.py", "broken runs have a page or a reason"),
     "reporting.summary": ("test_report.py", TESTED_BY_COMMAND),
     "reporting.svg": ("reporting/test_page.py", "its elements are read from the page"),
     "runs.environment": ("test_search.py", "environment.json is read from runs"),
     "runs.files": ("runs/test_directory.py", "files and back"),
     "runs.fingerprint": ("runs/test_directory.py", "recomputed from the files"),
+    "launch.exporting": ("test_export.py", TESTED_BY_COMMAND),
+    "launch.retraining": ("test_retrain.py", TESTED_BY_COMMAND),
+    "reporting.exported": ("test_export.py", "what the command prints"),
+    "retraining.choice": ("retraining/test_prepare.py", "which architecture"),
+    "retraining.files": ("test_retrain.py", "what the command writes"),
+    "retraining.retraining": ("retraining/test_prepare.py", "what is assembled"),
+    "retraining.run": ("test_retrain.py", "from checkpoints to the result"),
+    "tasks.recipe": ("training/test_fit.py", "values that a training takes"),
+    "training.batches": ("training/test_trainer.py", "batches of every training"),
+    "training.snapshot": ("training/test_fit.py", "what a resume carries"),
     "runs.lock": ("runs/test_directory.py", "one writer"),
     "runs.log": ("runs/test_directory.py", "its lines are added"),
     "spaces.base": ("spaces/test_own_space.py", "what a space of one's own is made of"),
@@ -209,6 +228,8 @@ def imports(source: str, module: str, is_package: bool) -> Iterator[tuple[int, s
 
 def imported_layers(path: Path) -> Iterator[tuple[int, str]]:
     """Line and layer of every import from the package itself."""
+    if path == FACADE:
+        return
     for line, name in imports(path.read_text(encoding="utf-8"), module_of(path), path.name == "__init__.py"):
         root, _, rest = name.partition(".")
         if root == "ddpnas_ray":
@@ -218,7 +239,9 @@ def imported_layers(path: Path) -> Iterator[tuple[int, str]]:
 
 def imported_files(path: Path) -> set[str]:
     """Modules of the package that a file imports, wherever in it the import stands."""
-    found = set()
+    found: set[str] = set()
+    if path == FACADE:
+        return found
     for _, name in imports(path.read_text(encoding="utf-8"), module_of(path), path.name == "__init__.py"):
         root, _, module = name.partition(".")
         while root == "ddpnas_ray" and module not in MODULES:  # a name in a module

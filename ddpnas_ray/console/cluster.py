@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TextIO
 
 from ddpnas_ray.core.errors import ResourceError
 
+_kept: tuple[ExitStack, int] | None = None  # set by `kept`: closes the connection; least number of workers
+
 
 def checked_address(option: str | None, *, client: bool = True) -> str:
     """Return ``--address``, else ``RAY_ADDRESS``, else an empty string: start a cluster.
+
+    ``RAY_ADDRESS`` is ignored if this process is connected to Ray: ``cluster`` uses that connection.
 
     Args:
         option: Value of ``--address``.
@@ -21,7 +26,16 @@ def checked_address(option: str | None, *, client: bool = True) -> str:
     Raises:
         ResourceError: Nothing listens there, or it is a client port.
     """
-    address = option or os.environ.get("RAY_ADDRESS") or ""
+    here = is_connected()
+    address = option or ("" if here else os.environ.get("RAY_ADDRESS")) or ""
+    if here and not client:
+        from ddpnas_ray.console import ray_connect
+
+        if ray_connect.through_client():
+            raise ResourceError(
+                "Ray: this process is connected by Ray Client (ray://), and a search runs inside its cluster: call it "
+                "in a script that `ray job submit` starts (clusters/README.md), or in a Ray task"
+            )
     if address.startswith("ray://") and not client:
         raise ResourceError(
             f"{address}: a search runs inside its cluster; submit it: ray job submit --address http://HEAD:8265 -- "
@@ -46,11 +60,35 @@ def refuse_dead_address(address: str) -> None:
         ) from error
 
 
+def is_connected() -> bool:
+    """Return whether this process is connected to Ray; does not import it."""
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+
+
+@contextmanager
+def kept(workers: int | None = None) -> Iterator[None]:
+    """Keep the connection that ``cluster`` opens in this block until the block ends, as the next stage needs it too.
+
+    Args:
+        workers: Most workers of any stage: a started cluster has that many CPUs at least, and one more.
+    """
+    global _kept
+    with ExitStack() as stack:
+        _kept = stack, workers or 0
+        try:
+            yield
+        finally:
+            _kept = None
+
+
 @contextmanager
 def cluster(
     address: str, purpose: str, lines: TextIO, *, workers: int | None = None, label: str | None = None
 ) -> Iterator[str]:
     """Connect to a running cluster, or start one on this machine, for the duration of the block; prints which.
+
+    If this process is connected already (in a Ray job, a task, or a notebook that called ``ray.init``), that connection
+    is used, nothing is printed, and it stays open.
 
     Args:
         address: From ``checked_address``; empty starts a cluster.
@@ -65,10 +103,16 @@ def cluster(
     Raises:
         ResourceError: The cluster cannot be reached, refuses the connection, or does not start.
     """
-    doing = f"connecting to Ray at {address}" if address else "starting Ray on this machine"
-    print(f"{doing} to {purpose} ...", file=lines, flush=True)
+    reused = is_connected()
+    if not reused:
+        doing = f"connecting to Ray at {address}" if address else "starting Ray on this machine"
+        print(f"{doing} to {purpose} ...", file=lines, flush=True)
     from ddpnas_ray.console import ray_connect
 
+    if _kept is not None and not reused:
+        stack, most = _kept
+        stack.enter_context(ray_connect.connected(address, max(workers or 0, most) or None, label))
     with ray_connect.connected(address, workers, label) as dashboard:
         token = " (for its token: ray get-auth-token)" if ray_connect.auth_mode() == "token" else ""
-        yield f"dashboard http://{dashboard}{token}" if dashboard else "no dashboard"
+        without = "on the connected cluster" if reused else "no dashboard"
+        yield f"dashboard http://{dashboard}{token}" if dashboard else without

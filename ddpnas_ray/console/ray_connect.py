@@ -14,18 +14,51 @@ import ray
 from ddpnas_ray.console.command import redirected
 from ddpnas_ray.core.errors import ResourceError
 
-OPTIONS: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "ddpnas"}
+NAMESPACE = "ddpnas"  # of the drivers' names, also on a connection that the user made
+OPTIONS: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": NAMESPACE}
+
+_opened: tuple[str, str] | None = None  # address and dashboard of the connection that `connected` opened
 
 
 @contextmanager
 def connected(address: str, workers: int | None = None, label: str | None = None) -> Iterator[str]:
-    """Connect to a cluster or start one (see ``cluster``); yields HOST:PORT of the dashboard, or an empty string."""
+    """Connect to a cluster or start one (see ``cluster``); yields HOST:PORT of the dashboard, or an empty string.
+
+    A connection that this process already has is used instead, and left open.
+    """
+    global _opened
+    if is_connected():
+        _refuse_another(address)
+        yield _opened[1] if _opened else ""
+        return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     context = _connect(address) if address else _start(workers, label)
+    _opened = address, getattr(context, "dashboard_url", None) or ""
     try:
-        yield getattr(context, "dashboard_url", None) or ""
+        yield _opened[1]
     finally:
+        _opened = None
         ray.shutdown()
+
+
+def is_connected() -> bool:
+    """Return whether this process is connected: by ``connected``, by the user, or as a worker of a cluster."""
+    return bool(ray.is_initialized())
+
+
+def through_client() -> bool:
+    """Return whether the connection is one of Ray Client (``ray://``): this machine is not in the cluster."""
+    return bool(ray.util.client.ray.is_connected())
+
+
+def _refuse_another(address: str) -> None:
+    """Refuse an address other than that of the existing connection: Ray allows one per process."""
+    if address in ("", "auto") or (_opened is not None and address == _opened[0]) or address == gcs_address():
+        return
+    raise ResourceError(
+        f"{address}: this process is already connected to the Ray cluster at {gcs_address()}; omit the address to use "
+        "that one, or call ray.shutdown() first"
+    )
 
 
 def _start(workers: int | None, label: str | None) -> Any:

@@ -56,11 +56,13 @@ class ModelFolder:
         folder: Where it is.
         forms: Names of its forms.
         files: SHA-256 of every file, by name.
+        weights: Fingerprint of the trained weights; empty if the network had none.
     """
 
     folder: Path
     forms: tuple[str, ...]
     files: dict[str, str]
+    weights: str = ""
 
 
 def write_model(
@@ -105,7 +107,7 @@ def write_model(
         _write_json(building / "genotype.json", network.genotype)
         rows = process.check(building, images_NCHW, logits_of(module, images_NCHW))
         (building / "README.md").write_text(model_card(network, chosen, rows), encoding="utf-8")
-        _write_json(building / MANIFEST, _manifest(building, chosen))
+        _write_json(building / MANIFEST, _manifest(building, chosen, str(network.facts.get("fingerprint", ""))))
         check_replaceable(target)
         _put_in_place(building, target)
     return Written(folder=target, rows=tuple(rows), seconds=seconds, notes=tuple(notes))
@@ -128,7 +130,12 @@ def read_model(folder: str | Path, *, verify: bool = True) -> ModelFolder:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT or not isinstance(manifest["files"], dict):
             raise ValueError
-        found = ModelFolder(folder=path, forms=tuple(manifest["forms"]), files=dict(manifest["files"]))
+        found = ModelFolder(
+            folder=path,
+            forms=tuple(manifest["forms"]),
+            files=dict(manifest["files"]),
+            weights=str(manifest.get("weights", "")),
+        )
     except FileNotFoundError:
         raise ModelError(f"{path}: not a model folder: it has no {MANIFEST}; export the network again") from None
     except (OSError, ValueError, KeyError, TypeError):
@@ -182,9 +189,10 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _manifest(folder: Path, forms: Sequence[Form]) -> dict[str, Any]:
+def _manifest(folder: Path, forms: Sequence[Form], weights: str) -> dict[str, Any]:
     return {
         "format": FORMAT,
+        "weights": weights,
         "written_by": f"ddpnas_ray {__version__}",
         "forms": [form.name for form in forms],
         "files": {path.name: sha256(path) for path in sorted(folder.iterdir())},

@@ -1,21 +1,21 @@
-"""Access to the driver actor of a running search from another process."""
+"""Access to the driver actor of a running search or retraining from another process."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 
-from ddpnas_ray.console.ray_connect import connected
+from ddpnas_ray.console.ray_connect import NAMESPACE, connected
 from ddpnas_ray.core.errors import DriverGoneError
 
 
 @dataclass(frozen=True)
 class Attached:
-    """A search running in the connected cluster, seen through its driver actor."""
+    """A search or retraining in the connected cluster, seen through its driver actor."""
 
     driver: Any
 
@@ -29,10 +29,19 @@ class Attached:
             return None
         return status
 
+    @contextmanager
+    def ended(self) -> Iterator[None]:
+        """End the driver, and with it its workers, at the end of the block, also on Ctrl-C."""
+        try:
+            yield
+        finally:
+            with suppress(ray.exceptions.RayError, ValueError):  # it is gone already
+                ray.kill(self.driver)
+
 
 @contextmanager
 def attached(address: str, name: str) -> Iterator[Attached]:
-    """Connect to a search's cluster for the duration of the block.
+    """Connect to the cluster of a search or retraining for the duration of the block.
 
     Args:
         address: ``auto``, ``host:port`` or ``ray://host:port``, where something listens.
@@ -44,7 +53,7 @@ def attached(address: str, name: str) -> Iterator[Attached]:
     """
     with connected(address):
         try:
-            driver = ray.get_actor(name)
+            driver = ray.get_actor(name, namespace=NAMESPACE)
         except (ValueError, ray.exceptions.RayError):  # the latter: the cluster has just shut down, with the search
             raise DriverGoneError(f"{address} has no driver {name}") from None
         yield Attached(driver)

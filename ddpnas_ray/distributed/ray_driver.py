@@ -17,6 +17,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ddpnas_ray.console.ray_connect import NAMESPACE
 from ddpnas_ray.core.errors import WorkerLostError
 from ddpnas_ray.distributed.ray_attach import Attached
 from ddpnas_ray.distributed.ray_metrics import Metrics
@@ -144,6 +145,7 @@ def start(experiment: Experiment, folder: Folder, until_s: float | None = None) 
     name = f"ddpnas-{secrets.token_hex(4)}"  # unique: the driver of a stopped search may still be shutting down
     actor_class = ray.remote(Driver).options(
         name=name,
+        namespace=NAMESPACE,
         num_cpus=0,
         max_concurrency=4,
         max_restarts=-1,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ddpnas_ray.console.ray_connect import NAMESPACE
 from ddpnas_ray.core.errors import DdpnasError, ResourceError, WorkerLostError
 from ddpnas_ray.distributed.ray_attach import Attached
 from ddpnas_ray.distributed.ray_metrics import RetrainingMetrics
@@ -134,7 +135,7 @@ class RetrainingDriver:
             running: Any = RunConfig
             trainer = TorchTrainer(
                 _loop,
-                train_loop_config={"driver": self._name, "namespace": ray.get_runtime_context().namespace},
+                train_loop_config={"driver": self._name, "namespace": NAMESPACE},
                 scaling_config=scaling(
                     num_workers=size.workers if size.least == size.workers else (size.least, size.workers),
                     use_gpu=size.gpus > 0,
@@ -306,6 +307,7 @@ def start(retraining: Retraining, folder: Folder) -> RunningRetraining:
     name = f"ddpnas-retraining-{secrets.token_hex(4)}"
     actor_class = ray.remote(RetrainingDriver).options(
         name=name,
+        namespace=NAMESPACE,
         num_cpus=0,
         max_concurrency=16,
         max_restarts=retraining.config.execution.max_crashes,

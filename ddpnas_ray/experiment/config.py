@@ -155,7 +155,21 @@ def load(path: str | None, overrides: Sequence[str] = ()) -> SearchConfig:
         RunDirError: The URI's scheme is unknown or its credentials are missing.
     """
     source = path or DEFAULT
-    values = parse(read_text(path), source)
+    return overridden(parse(read_text(path), source), source, overrides)
+
+
+def overridden(values: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -> SearchConfig:
+    """Apply overrides to nested dictionaries, as ``load`` does to those of a file, and check the result.
+
+    Args:
+        values: Nested plain dictionaries; unchanged.
+        source: Their source, for errors.
+        overrides: As of ``load``.
+
+    Raises:
+        ConfigError: A key or value is not allowed.
+    """
+    values = typing.cast(dict[str, Any], plain(values))
     named: dict[str, Any] = {}
     for override in overrides:
         if override.startswith(("space.name=", "task.name=")):

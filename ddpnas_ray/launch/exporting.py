@@ -135,6 +135,15 @@ def export(
     return write_model(network, out, images_NCHW=_images(task), forms=forms)
 
 
+def is_exported(retrained: Folder, out: str) -> bool:
+    """Return whether a model folder holds the network of a retraining, as it was written."""
+    from ddpnas_ray.deploy.folder import MANIFEST, read_model
+
+    if not (Path(out) / MANIFEST).is_file():
+        return False
+    return read_model(out).weights == read_retrained(retrained)["fingerprint"]
+
+
 def _images(task: ClassificationTask) -> np.ndarray:
     """Draw validation images, stratified, as the network sees them."""
     from ddpnas_ray.data.batches import normalise

@@ -8,7 +8,6 @@ from ddpnas_ray.console.cluster import checked_address, cluster
 from ddpnas_ray.console.out import new_out
 from ddpnas_ray.console.progress import Display
 from ddpnas_ray.core.errors import RunDirError
-from ddpnas_ray.experiment.config import SearchConfig
 from ddpnas_ray.retraining.files import first_files, read_retrained
 from ddpnas_ray.retraining.prepare import RETRAINED, Wish, label_of, make
 from ddpnas_ray.retraining.progress import RetrainingProgress
@@ -63,6 +62,7 @@ def retrain(wish: Wish, out: str, display: Display, *, resume: bool, address: st
     if resumed is not None and resumed.has("result.json"):
         return read_retrained(resumed)
     retraining = make(wish, resumed)
+    use_level(retraining.config.training.cpu_isa)
     _check(retraining)
     config = retraining.config
     found = checked_address(address, client=False) if config.execution.backend == "ray" else None
@@ -78,18 +78,14 @@ def retrain(wish: Wish, out: str, display: Display, *, resume: bool, address: st
             size = ray_train.group_size(retraining)
             print(f"{out}: {size}, {dashboard}", file=display.lines, flush=True)
             running = ray_train.start(retraining, folder)
-            here = {"address": ray_connect.gcs_address(), "auth": ray_connect.auth_mode()}
-            lock.add(driver=running.name, **here)  # for `attach`
-            with display:
-                while not running.wait(timeout_s=0.25):
-                    if (now := running.status()) is not None:
-                        display.show(now)
-            return running.outcome()
-
-
-def use_config_level(config: SearchConfig) -> None:
-    """Re-execute the command at ``training.cpu_isa``, before torch is imported."""
-    use_level(config.training.cpu_isa)
+            with running.ended():  # before the lock is released: the connection may outlive this training
+                here = {"address": ray_connect.gcs_address(), "auth": ray_connect.auth_mode()}
+                lock.add(driver=running.name, **here)  # for `attach`
+                with display:
+                    while not running.wait(timeout_s=0.25):
+                        if (now := running.status()) is not None:
+                            display.show(now)
+                return running.outcome()
 
 
 def _in_process(retraining: Retraining, folder: Folder, display: Display) -> dict[str, Any]:

@@ -59,17 +59,17 @@ def _devices(evaluations: Mapping[str, int]) -> list[tuple[str, str]]:
     return [("devices", f"{len(evaluations)} kinds; a search on a single kind may give another result: {found}")]
 
 
-def score_rows(run: RunFiles) -> list[dict[str, Any]]:
-    """Return the score sheet, and the scores seen by the search; every number with its split."""
-    scores = run.result["scores"]
+def score_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the score sheet of ``result.json``, and the scores seen by the search; every number with its split."""
+    scores = result["scores"]
     seen = {f"best of {scores['of']}": scores["best"], "mean of the last epoch": scores["last_epoch_mean"]}
-    return [*run.result["score_sheet"], *({"what": k, "split": scores["split"], "value": v} for k, v in seen.items())]
+    return [*result["score_sheet"], *({"what": k, "split": scores["split"], "value": v} for k, v in seen.items())]
 
 
-def environment(run: RunFiles) -> list[tuple[str, str]]:
+def environment(content: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Flatten ``environment.json``, in the file's order."""
     found = []
-    for key, value in flat(run.environment).items():
+    for key, value in flat(content).items():
         shown = f"{value / 2**30:.1f} GiB" if key == "memory_bytes" and value else value_text(value)
         found.append((key.removeprefix("packages."), shown))
     return found

@@ -192,6 +192,7 @@ def lines_chart(
     band: Point | None = None,
     band_text: str = "",
     scatter: Sequence[tuple[float, float, str]] = (),
+    form: str = ".4f",
 ) -> Markup:
     """Draw lines in the colours 0, 1, ..., with a dot at each point unless there are too many.
 
@@ -203,6 +204,7 @@ def lines_chart(
         band: Range of y to shade.
         band_text: Label of the band.
         scatter: (x, y, tooltip) of points without a line.
+        form: Format of y in the tooltips of lines.
     """
     known = [(x, y) for line in lines for x, y in line.points if math.isfinite(y)]
     known += [(x, y) for x, y, _ in scatter if math.isfinite(y)]
@@ -227,7 +229,7 @@ def lines_chart(
     for i, line in enumerate(lines):
         points = [(x, y) for x, y in line.points if math.isfinite(y)]
         drawn = tag("path", d=path([frame.at(x, y) for x, y in points]))
-        dots = [dot(*frame.at(x, y), f"{line.name}, {x_label} {x:g}: {y:.4f}") for x, y in points]
+        dots = [dot(*frame.at(x, y), f"{line.name}, {x_label} {x:g}: {y:{form}}") for x, y in points]
         if len(points) > SHOWN_POINTS:
             dots = []
         kind = f"line op{i % 10}" + (" dashed" if i >= 10 else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -15,15 +15,15 @@ from ddpnas_ray.reporting.page import render
 from ddpnas_ray.reporting.runfiles import RunFiles
 from ddpnas_ray.spaces.target import target_text
 
+Values = tuple[str, list[str | None]]  # a name, and the value of each run
+
 
 def compare_page(runs: Sequence[RunFiles]) -> bytes:
     """Render the page that compares several runs."""
-    names = _short_names([run.uri for run in runs])
-    configs = [flat(run.config) for run in runs]
-    keys = sorted({key for values in configs for key in values})
-    shown = [[value_text(values.get(key)) if key in values else None for values in configs] for key in keys]
+    names = short_names([run.uri for run in runs])
+    differing, alike = differences([run.config for run in runs])
     costs = list(dict.fromkeys(name for run in runs for name in run.result["costs"]))
-    sheets = [{(row["what"], row["split"]): row["value"] for row in score_rows(run)} for run in runs]
+    sheets = [{(row["what"], row["split"]): row["value"] for row in score_rows(run.result)} for run in runs]
     same_space = all(run.space.edges == runs[0].space.edges for run in runs)
     return render(
         "compare.html.j2",
@@ -31,22 +31,22 @@ def compare_page(runs: Sequence[RunFiles]) -> bytes:
         runs=runs,
         title=f"{len(runs)} runs compared",
         names=names,
-        metadata=_table(runs, metadata),
+        metadata=side_by_side([metadata(run) for run in runs]),
         sheet=[(*key, [sheet.get(key) for sheet in sheets]) for key in dict.fromkeys(k for s in sheets for k in s)],
         targets=[target_text(run.result["target"]) for run in runs],
         costs=[
             (name, [quantity(name, run.result["costs"][name]) if name in run.result["costs"] else None for run in runs])
             for name in costs
         ],
-        differing=[(key, values) for key, values in zip(keys, shown, strict=True) if len(set(values)) > 1],
-        alike=sum(len(set(values)) == 1 for values in shown),
+        differing=differing,
+        alike=alike,
         entropy=_entropy(runs, names),
         agreement=_agreement(runs) if same_space else None,
-        environment=_table(runs, environment, differing_only=True),
+        environment=differing_only(side_by_side([environment(run.environment) for run in runs])),
     )
 
 
-def _short_names(uris: Sequence[str]) -> list[str]:
+def short_names(uris: Sequence[str]) -> list[str]:
     """Return the shortest distinct path suffixes."""
     parts = [uri.rstrip("/").split("/") for uri in uris]
     for depth in range(1, max(map(len, parts)) + 1):
@@ -56,14 +56,24 @@ def _short_names(uris: Sequence[str]) -> list[str]:
     return [f"{uri} ({i})" for i, uri in enumerate(uris, start=1)]
 
 
-def _table(
-    runs: Sequence[RunFiles], rows_of: Callable[[RunFiles], list[tuple[str, str]]], *, differing_only: bool = False
-) -> list[tuple[str, list[str | None]]]:
-    """Tabulate name-value rows, one column per run."""
-    columns = [dict(rows_of(run)) for run in runs]
-    keys = dict.fromkeys(key for column in columns for key in column)
-    rows = [(key, [column.get(key) for column in columns]) for key in keys]
-    return [row for row in rows if len(set(row[1])) > 1] if differing_only else rows
+def side_by_side(columns: Sequence[Sequence[tuple[str, str]]]) -> list[Values]:
+    """Return name-value rows as one row per name, with one value per column; None where a column lacks it."""
+    found = [dict(column) for column in columns]
+    keys = dict.fromkeys(key for column in found for key in column)
+    return [(key, [column.get(key) for column in found]) for key in keys]
+
+
+def differing_only(rows: Sequence[Values]) -> list[Values]:
+    """Return the rows whose values differ."""
+    return [row for row in rows if len(set(row[1])) > 1]
+
+
+def differences(configs: Sequence[Mapping[str, Any]]) -> tuple[list[Values], int]:
+    """Return the keys of configurations whose values differ, and the number of equal ones."""
+    columns = [[(key, value_text(value)) for key, value in sorted(flat(config).items())] for config in configs]
+    rows = sorted(side_by_side(columns))
+    found = differing_only(rows)
+    return found, len(rows) - len(found)
 
 
 def _entropy(runs: Sequence[RunFiles], names: Sequence[str]) -> dict[str, Any]:

@@ -76,6 +76,21 @@ def stages(genotype: Mapping[str, Any], channels: Sequence[int], strides: Sequen
     return found
 
 
+def widths(space: Any) -> tuple[Sequence[int], Sequence[int]]:
+    """Return channels and strides of a chain's stages in the section ``space`` of a configuration; empty if unknown."""
+    given = space if isinstance(space, Mapping) else {}
+    channels, strides = given.get("widths"), given.get("strides")
+    if not isinstance(channels, list) or not isinstance(strides, list):
+        return (), ()
+    return channels[2 : 2 + len(strides)], strides
+
+
+def operations(genotype: Mapping[str, Any]) -> list[str]:
+    """Return the sorted names of a genotype's operations; empty for other forms."""
+    of_cells = {arc.operation for cell in cells(genotype) for arc in cell.arcs if arc.operation is not None}
+    return sorted(of_cells | {block for _, blocks in stages(genotype, (), ()) for block in blocks})
+
+
 def _darts_cell(name: str, pairs: Sequence[Sequence[Any]], concat: Sequence[int]) -> Cell:
     """Build a cell from two pairs per node; inputs 0 and 1 are the outputs of the two preceding cells."""
     nodes = len(pairs) // 2

@@ -22,7 +22,8 @@ from ddpnas_ray.core.generation.budgets import quantity
 from ddpnas_ray.reporting import analysis, charts, networks
 from ddpnas_ray.reporting.confidence import INHERITED, how_sure, inherited_text
 from ddpnas_ray.reporting.explain import verdict
-from ddpnas_ray.reporting.runfiles import RunFiles, setting
+from ddpnas_ray.reporting.retrained import retrained_rows
+from ddpnas_ray.reporting.runfiles import RunFiles
 from ddpnas_ray.spaces.target import target_text
 
 LEDGER_ROWS = 3000
@@ -30,8 +31,13 @@ SCATTER_POINTS = 2000
 EPOCH_ROWS = 1000  # rows of tables by epoch and by round
 
 
-def run_page(run: RunFiles) -> bytes:
-    """Render the page of one run."""
+def run_page(run: RunFiles, *, links: bool = True) -> bytes:
+    """Render the page of one run.
+
+    Args:
+        run: Its files.
+        links: Whether the page is in the run directory, so that it can link to those of retrained networks.
+    """
     colours, edges, epochs = analysis.colours(run.space), analysis.edges(run), analysis.epochs(run)
     groups = {op.name: op.group for edge in run.space.edges for op in edge.candidates}
     has_theta = analysis.moved(run)
@@ -41,15 +47,16 @@ def run_page(run: RunFiles) -> bytes:
         run=run,
         title=run.title,
         metadata=analysis.metadata(run),
-        scores=analysis.score_rows(run),
+        scores=analysis.score_rows(run.result),
         headline=next((row for row in run.result["score_sheet"] if row["what"] not in INHERITED), None),
         inherited=" ".join(line.strip() for line in inherited_text(run.result)),
         sure=[line.strip() for line in how_sure(run.result)],
         stability=(run.result.get("confidence") or {}).get("resampling"),
         target=target_text(run.result["target"]),
         cells=[(cell, networks.draw(cell, colours)) for cell in networks.cells(run.result["genotype"])],
-        stages=networks.stages(run.result["genotype"], *_chain(run)),
+        stages=networks.stages(run.result["genotype"], *networks.widths(run.config.get("space"))),
         left_out=networks.LEFT_OUT,
+        colours=colours,
         moved=has_theta,
         rounds=len(run.history),
         operations=[
@@ -69,8 +76,9 @@ def run_page(run: RunFiles) -> bytes:
         fairness=analysis.fairness(run),
         generated=analysis.generated(run),
         probe=analysis.probe(run),
+        retrained=retrained_rows(run.retrained, links=links),
         work=analysis.work(run),
-        environment=analysis.environment(run),
+        environment=analysis.environment(run.environment),
         commands=analysis.commands(run),
     )
 
@@ -107,14 +115,6 @@ def render(template: str, data: Mapping[str, Any], **values: Any) -> bytes:
         **values,
     )
     return text.encode()
-
-
-def _chain(run: RunFiles) -> tuple[Sequence[int], Sequence[int]]:
-    """Return channels and strides of a chain's stages, as configured; empty if not."""
-    widths, strides = setting(run.config, "space.widths"), setting(run.config, "space.strides")
-    if not isinstance(widths, list) or not isinstance(strides, list):
-        return (), ()
-    return widths[2 : 2 + len(strides)], strides
 
 
 def _theta_data(edges: Sequence[charts.EdgeTheta], rounds: int) -> dict[str, Any]:

@@ -1,12 +1,15 @@
-"""Summary of a finished retraining in a few lines of text."""
+"""Retrainings in a few lines of text, and as rows of a run's page."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from ddpnas_ray.console.progress import duration
+from ddpnas_ray.reporting.retrained_files import RetrainedFiles
+from ddpnas_ray.retraining.prepare import RETRAINED
 from ddpnas_ray.spaces.target import target_text
 
 
@@ -27,6 +30,59 @@ def retrained_summary(result: Mapping[str, Any], out: str) -> str:
     return "\n".join(lines)
 
 
+def retrained_list(retrainings: Sequence[RetrainedFiles]) -> list[str]:
+    """List the retrainings of a run, one per line, with their scores or the epochs so far; empty without any."""
+    lines = []
+    for files in retrainings:
+        costs = files.network["costs"]
+        size = ", ".join(f"{costs[name]:,} {name}" for name in ("params", "macs") if name in costs)
+        state = f"not finished, {files.saved_text}" if files.result is None else finished_text(files.result)
+        lines.append(f"  {files.label} ({size}): {state}")
+    return ["retrained networks", *lines] if lines else []
+
+
+def retrained_rows(retrainings: Sequence[RetrainedFiles], *, links: bool) -> list[dict[str, Any]]:
+    """Return one row per retraining of a run, as text.
+
+    Args:
+        retrainings: Finished or not.
+        links: Whether to link to their own pages, relative to the run directory.
+    """
+    rows = []
+    for files in retrainings:
+        costs, result = files.network["costs"], files.result
+        scores = {} if result is None else {score["split"]: value_text(score) for score in result["scores"]}
+        expectation, searched = files.network["search"].get("expectation"), files.search_score
+        page = f"{RETRAINED}/{quote(files.folder.path.rpartition('/')[2])}/report.html"
+        rows.append(
+            {
+                "label": files.label,
+                "params": f"{costs['params']:,}" if "params" in costs else "-",
+                "macs": f"{costs['macs']:,}" if "macs" in costs else "-",
+                "expectation": "-" if expectation is None else f"{expectation:.4f}",
+                "search": "-" if searched is None else f"{searched['value']:.4f} ({searched['split']})",
+                "val": scores.get("val", "-"),
+                "test": scores.get("test", "-"),
+                "seeds": str(len(files.saved)),
+                "epochs": str(files.epochs) if result is not None else f"{sum(files.saved.values())} so far",
+                "notes": [] if result is not None else [f"not finished: {files.saved_text}"],
+                "page": page if links and files.folder.has("report.html") else "",
+            }
+        )
+    return rows
+
+
+def value_text(score: Mapping[str, Any]) -> str:
+    """Format a score with its standard deviation, if known."""
+    return f"{score['value']:.4f}" + ("" if score["std"] is None else f" \u00b1 {score['std']:.4f}")
+
+
+def finished_text(result: Mapping[str, Any]) -> str:
+    """Describe scores and epochs of a finished retraining."""
+    scores = ", ".join(map(score_text, result["scores"])) or "no score"
+    return f"{scores}, {result['epochs']} epochs"
+
+
 def score_text(score: Mapping[str, Any]) -> str:
     """Describe one score, such as ``test accuracy 0.9777 (trained from scratch, 1 seed)``."""
     spread = "" if score["std"] is None else f" +- {score['std']:.4f}"
@@ -36,4 +92,4 @@ def score_text(score: Mapping[str, Any]) -> str:
 
 def examples_text(result: Mapping[str, Any]) -> str:
     """Describe the training examples."""
-    return "the search's training images" if result["train_on"] == "train" else "training and validation images"
+    return "training images only" if result["train_on"] == "train" else "training and validation images"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ddpnas_ray.core.errors import BudgetError, GenotypeError
-from ddpnas_ray.core.generation.budgets import parse_budgets
-from ddpnas_ray.core.generation.solve import solve
+from ddpnas_ray.core.generation.budgets import Budget, parse_budgets
+from ddpnas_ray.core.generation.solve import Solution, solve
 from ddpnas_ray.experiment.finished import FinishedRun, infeasible_text
 from ddpnas_ray.runs.directory import parsed, read_result
 from ddpnas_ray.runs.files import SCHEMA_VERSION
@@ -50,6 +50,10 @@ class Chosen:
         """Its space."""
         options = {key: value for key, value in self.space.items() if key != "name"}
         return find_space(self.space["name"])(**options)
+
+    def retargeted(self, target: Target) -> Chosen:
+        """Return it as another deploy network, with that one's costs."""
+        return choose(self.label, self.space, self.genotype, target, self.search)
 
     def json(self) -> dict[str, Any]:
         """Return the content of ``network.json``."""
@@ -93,31 +97,32 @@ def of_search(run: FinishedRun, budget: str | None = None) -> Chosen:
         BudgetError: The budget cannot be parsed, names several, or nothing meets it.
         ConfigError: A budget of a search without theta.
     """
-    result = read_result(run.folder)
-    search: dict[str, Any] = {
-        "run": run.name,
-        "fingerprint": run.fingerprint,
-        "strategy": result["strategy"],
-        "seed": result["seed"],
-        "architecture_epochs": result["architecture_epochs"],
-        "seconds": result["seconds"],
-        "data": run.config.searched_on,
-    }
     if budget is None:
-        return choose(
-            RESULT, _space(run), result["genotype"], run.target, {**search, "expectation": result["expectation"]}
-        )
+        result = read_result(run.folder)
+        search = {**_facts(run), "expectation": result["expectation"]}
+        return choose(RESULT, _space(run), result["genotype"], run.target, search)
     run.refuse_without_theta()
     (_, unbounded), budgets = run.unbounded(), []
     budgets = parse_budgets(budget, unbounded)
     if len(budgets) != 1:
         raise BudgetError(f"--budget {budget}: one network is retrained at a time; give one budget, such as macs=400M")
-    found = solve(run.problem, budgets[0])
-    if not found:
-        raise BudgetError(infeasible_text(run, budgets[0]))
-    genotype = run.spec.decode(np.array(found[0].alpha_E))
-    search |= {"expectation": found[0].expectation, "budget": run.text_of(budgets[0])}
-    return choose(run.text_of(budgets[0]), _space(run), genotype, run.target, search)
+    return of_solution(run, budgets[0], solve(run.problem, budgets[0])[:1])[0]
+
+
+def of_solution(run: FinishedRun, budget: Budget, solutions: Sequence[Solution]) -> list[Chosen]:
+    """Choose the solutions of a budget, best first; the label of the best is the budget, others end in their rank.
+
+    Raises:
+        BudgetError: There is none: nothing meets the budget.
+    """
+    if not solutions:
+        raise BudgetError(infeasible_text(run, budget))
+    facts, text, found = _facts(run), run.text_of(budget), []
+    for rank, solution in enumerate(solutions, start=1):
+        search = {**facts, "expectation": solution.expectation, "budget": text}
+        genotype = run.spec.decode(np.array(solution.alpha_E))
+        found.append(choose(text if rank == 1 else f"{text}-{rank}", _space(run), genotype, run.target, search))
+    return found
 
 
 def of_file(path: str, space: Mapping[str, Any], target: Target) -> Chosen:
@@ -147,6 +152,20 @@ def of_known(known: KnownNetwork, target: Callable[[SpaceSpec], Target]) -> Chos
     space = {"name": known.space, **known.options}
     spec = find_space(known.space)(**known.options)
     return choose(known.name, space, known.genotype, target(spec), {})
+
+
+def _facts(run: FinishedRun) -> dict[str, Any]:
+    """Return what is recorded of the search that found a network."""
+    result = read_result(run.folder)
+    return {
+        "run": run.name,
+        "fingerprint": run.fingerprint,
+        "strategy": result["strategy"],
+        "seed": result["seed"],
+        "architecture_epochs": result["architecture_epochs"],
+        "seconds": result["seconds"],
+        "data": run.config.searched_on,
+    }
 
 
 def _space(run: FinishedRun) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def first_files(retraining: Retraining) -> dict[str, bytes]:
     config = retraining.config
     return {
         "network.json": json_file(retraining.chosen.json()),
-        "environment.json": json_file(environment(config.seed, retraining.task.digest)),
+        "environment.json": json_file(environment(config.seed, retraining.digest)),
         "config.yaml": dump(config).encode(),
     }
 

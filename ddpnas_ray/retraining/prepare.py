@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ddpnas_ray.core.errors import ConfigError, RunDirError, did_you_mean
-from ddpnas_ray.experiment.config import PLACES, SearchConfig, check, differing_keys, load, set_key, to_dict
+from ddpnas_ray.experiment.config import PLACES, SearchConfig, check, differing_keys, load, overridden, set_key, to_dict
 from ddpnas_ray.experiment.finished import FinishedRun
 from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.retraining.choice import Chosen, of_file, of_known, of_search
@@ -32,19 +32,21 @@ class Wish:
 
     Args:
         run: Run directory of a finished search; None: no search.
-        config: Configuration; None: the run's.
+        config: Configuration, or its file; None: the run's.
         overrides: ``section.key=value``.
         budget: Of the run's network.
         genotype: File with another architecture.
         network: Name of a known network.
+        chosen: Another architecture of the run's space.
     """
 
     run: str | None = None
-    config: str | None = None
+    config: str | SearchConfig | None = None
     overrides: Sequence[str] = ()
     budget: str | None = None
     genotype: str | None = None
     network: str | None = None
+    chosen: Chosen | None = None
 
 
 def make(wish: Wish, saved: Folder | None = None) -> Retraining:
@@ -61,12 +63,12 @@ def make(wish: Wish, saved: Folder | None = None) -> Retraining:
     config = _config(wish, run, saved)
     searched, task = prepare_task(config)
     if run is not None and _same_data(config, run.config):
-        refuse_other_data(run.folder, task.digest)
+        refuse_other_data(run.folder, searched.digest)
     if saved is not None:
-        refuse_other_data(saved, task.digest)
+        refuse_other_data(saved, searched.digest)
     chosen = Chosen.read(saved) if saved is not None else choose(wish, run, config, task)
     check_fits(chosen, task)
-    retraining = Retraining(config, chosen, task, teacher=_teacher(config, run))
+    retraining = Retraining(config, chosen, task, searched.digest, teacher=_teacher(config, run))
     if config.retraining.init == "scratch":
         return retraining
     if run is None or not run.config.trains:
@@ -99,6 +101,10 @@ def choose(wish: Wish, run: FinishedRun | None, config: SearchConfig, task: Task
     if run is None:
         raise ConfigError("what to retrain is missing: give RUN, --genotype FILE or --network NAME")
     target = _target(config, task, run.spec) if task is not None else run.target
+    if wish.chosen is not None:
+        if target == run.target:  # then its own target stays
+            return wish.chosen
+        return wish.chosen.retargeted(target)
     if target != run.target:
         changed = {k: v for k, v in dataclasses.asdict(target).items() if v != getattr(run.target, k)}
         run = FinishedRun.load(run.folder.uri, target=",".join(f"{key}={value}" for key, value in changed.items()))
@@ -123,7 +129,7 @@ def _config(wish: Wish, run: FinishedRun | None, saved: Folder | None) -> Search
         values = to_dict(old)
         for override in wish.overrides:
             set_key(values, override)
-        new = check(values, saved.uri, wish.overrides) if wish.config is None else load(wish.config, wish.overrides)
+        new = check(values, saved.uri, wish.overrides) if wish.config is None else _given(wish)
         if changed := [key for key in differing_keys(old, new) if not key.startswith(FREE)]:
             raise RunDirError(
                 f"{saved.uri}: its checkpoints are of another recipe: {', '.join(changed)} differ; omit them, or "
@@ -131,7 +137,7 @@ def _config(wish: Wish, run: FinishedRun | None, saved: Folder | None) -> Search
             )
         return new
     if wish.config is not None or run is None:
-        config = load(wish.config, wish.overrides)
+        config = _given(wish)
         own = wish.genotype or wish.network
         if (
             run is not None
@@ -148,6 +154,13 @@ def _config(wish: Wish, run: FinishedRun | None, saved: Folder | None) -> Search
     for override in wish.overrides:
         set_key(values, override)
     return check(values, run.folder.uri, wish.overrides)
+
+
+def _given(wish: Wish) -> SearchConfig:
+    """Return the configuration that was given, with the overrides."""
+    if isinstance(wish.config, SearchConfig):
+        return overridden(to_dict(wish.config), "config", wish.overrides)
+    return load(wish.config, wish.overrides)
 
 
 def _target(config: SearchConfig, task: Task | None, spec: object) -> Target:

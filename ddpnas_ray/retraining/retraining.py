@@ -60,6 +60,7 @@ class Retraining:
         config: The configuration; its section ``retraining`` is the recipe.
         chosen: The architecture.
         task: The recipe's task.
+        digest: SHA-256 of the data, as of the search's task.
         inherited: Initial values of parameters from a supernet, by name.
         inherited_share: Fraction of the parameters that they are.
         teacher: Network to distil from.
@@ -68,6 +69,7 @@ class Retraining:
     config: SearchConfig
     chosen: Chosen
     task: Task
+    digest: str
     inherited: Tensors = field(default_factory=dict)
     inherited_share: float = 0.0
     teacher: Teacher | None = None

@@ -9,9 +9,17 @@ from typing import Any
 
 import pytest
 
+from ddpnas_ray.console import cluster as console_cluster
 from ddpnas_ray.console import ray_connect
-from ddpnas_ray.console.cluster import checked_address, cluster
+from ddpnas_ray.console.cluster import checked_address, cluster, kept
 from ddpnas_ray.core.errors import ResourceError
+
+
+@pytest.fixture(autouse=True)
+def not_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the session's cluster, to which this process may be connected."""
+    monkeypatch.setattr(console_cluster, "is_connected", lambda: False)
+    monkeypatch.setattr(ray_connect, "is_connected", lambda: False)
 
 
 @pytest.fixture
@@ -76,3 +84,56 @@ def test_a_cluster_that_is_started_here_carries_the_label_and_a_cpu_for_every_wo
     given.clear()
     with ray_connect.connected("auto", 1000, "ddpnas-device=here"):
         assert given["address"] == "auto" and not {"labels", "num_cpus"} & set(given)
+
+
+def test_a_connection_is_kept_over_several_stages_with_a_cpu_for_the_most_workers_of_any(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[dict[str, Any]] = []
+    connections: list[str] = []
+
+    def shutdown() -> None:
+        connections.pop()
+
+    def init(**options: Any) -> None:
+        given.append(options)
+        connections.append("open")
+
+    for module in (console_cluster, ray_connect):
+        monkeypatch.setattr(module, "is_connected", lambda: bool(connections))
+    monkeypatch.setattr(ray_connect.ray, "init", init)
+    monkeypatch.setattr(ray_connect.ray, "shutdown", shutdown)
+    lines = io.StringIO()
+    with kept(1000):
+        for stage in ("search", "retrain"):
+            with cluster("", stage, lines, workers=2):
+                assert connections == ["open"]
+            assert connections == ["open"]
+    assert connections == []
+    assert [options["num_cpus"] for options in given] == [1001]
+    assert lines.getvalue() == "starting Ray on this machine to search ...\n", "said once"
+    with cluster("", "search", lines):
+        pass
+    assert (len(given), connections) == (2, []), "nothing is kept after the block"
+
+
+def test_a_connection_of_the_user_is_used_and_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (console_cluster, ray_connect):
+        monkeypatch.setattr(module, "is_connected", lambda: True)
+    monkeypatch.setattr(ray_connect, "gcs_address", lambda: "10.0.0.1:6379")
+    monkeypatch.setattr(ray_connect, "through_client", lambda: False)
+    monkeypatch.setattr(ray_connect.ray, "shutdown", lambda: pytest.fail("it is not ours"))
+    monkeypatch.setenv("RAY_ADDRESS", "10.9.9.9:6379")
+    lines = io.StringIO()
+    for address in (checked_address(None, client=False), "auto", "10.0.0.1:6379"):
+        with cluster(address, "search", lines) as said:
+            assert said == "on the connected cluster"
+    assert lines.getvalue() == "", "no waiting"
+    with (
+        pytest.raises(ResourceError, match=r"^10\.0\.0\.2:6379: this process is already connected .* 10\.0\.0\.1:6379"),
+        cluster("10.0.0.2:6379", "search", lines),
+    ):
+        pass
+    monkeypatch.setattr(ray_connect, "through_client", lambda: True)
+    with pytest.raises(ResourceError, match="this process is connected by Ray Client"):
+        checked_address(None, client=False)

@@ -1,4 +1,4 @@
-"""A search's metrics, scraped from Ray's Prometheus endpoint while it runs, against its run directory."""
+"""Metrics of a search and a retraining, scraped from Ray's Prometheus endpoint, against run directory and progress."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ import ray
 from scipy.stats import entropy
 
 from ddpnas_ray.distributed import ray_driver
+from ddpnas_ray.distributed.ray_metrics import RETRAINING_GAUGES, RetrainingMetrics
 from ddpnas_ray.experiment.config import dump, load
 from ddpnas_ray.experiment.experiment import Experiment
+from ddpnas_ray.retraining.progress import RetrainingProgress
 from ddpnas_ray.runs.directory import create_run, parsed
 from ddpnas_ray.runs.files import read_evaluations, read_history, read_space
 from tests.conftest import ROOT, TINY
@@ -43,13 +45,23 @@ def scrape() -> Scrape:
     return samples
 
 
+def retraining_snapshot() -> dict[str, Any]:
+    """Progress of a retraining after the first of three epochs."""
+    progress = RetrainingProgress("tiny", [0], 3)
+    progress.workers = 2
+    progress.begin(0, ())
+    progress.epoch_done(({"lr": 0.1, "loss": 1.5, "val": 0.25, "examples_per_s": 800.0},))
+    return progress.snapshot()
+
+
 @dataclass(frozen=True)
 class Watched:
-    """A search with its scrapes: during the run, and after it."""
+    """A search with its scrapes, during the run and after it, and the shown snapshot of a retraining."""
 
     folder: Any
     during: list[Scrape]
     after: Scrape
+    retraining: dict[str, Any]
 
     @property
     def last_epoch(self) -> dict[str, Any]:
@@ -58,7 +70,7 @@ class Watched:
         return [event for event in events if event["event"] == "epoch"][-1]
 
     def values(self, name: str, scraped: Scrape | None = None) -> dict[str, float]:
-        """This run's samples of a metric, by its own tag if it has one."""
+        """The samples of this run or its retraining of a metric, by its own tag if it has one."""
         found = {}
         for labels, value in (self.after if scraped is None else scraped).get(name, []):
             if labels["run"] == self.folder.path:
@@ -71,19 +83,21 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     experiment = Experiment.prepare(load(None, [*TINY, "execution.workers=2"]))
     out = tmp_path_factory.mktemp("metrics") / "run"
     folder = create_run(str(out), experiment.first_files(dump(experiment.config)))
+    retraining, shown = RetrainingMetrics(folder.path, "tiny"), retraining_snapshot()
     search = ray_driver.start(experiment, folder)
     during = []
     while not search.wait(timeout_s=0.5):
         during.append(scrape())
     assert search.outcome() is not None
-    found = Watched(folder, during, {})
+    retraining.show(shown)
+    found = Watched(folder, during, {}, shown)
     deadline = time.monotonic() + 30  # Ray reports at intervals
     while found.values("ray_ddpnas_epochs_done").get("") != found.last_epoch["epochs_done"]:
         assert time.monotonic() < deadline, found.values("ray_ddpnas_epochs_done")
         time.sleep(0.5)
-        found = Watched(folder, during, scrape())
+        found = Watched(folder, during, scrape(), shown)
     time.sleep(2.5)  # two scrapes may return the same report
-    yield Watched(folder, during, scrape())
+    yield Watched(folder, during, scrape(), shown)
     del search  # the driver lives as long as its handle
 
 
@@ -102,6 +116,13 @@ def test_gauges_and_counters_equal_the_run_directory(watched: Watched) -> None:
     assert seconds["train"] == pytest.approx(sum(row.train_s for row in evaluations))
     assert seconds["validate"] == pytest.approx(sum(row.validate_s for row in evaluations))
     assert watched.values("ray_ddpnas_bytes_moved_total")[""] == last["bytes_moved"] > 0
+
+
+def test_a_retraining_shows_its_snapshot(watched: Watched) -> None:
+    for key in RETRAINING_GAUGES:
+        assert watched.values(f"ray_ddpnas_retraining_{key}") == {"": pytest.approx(watched.retraining[key])}, key
+    (sample,) = watched.after["ray_ddpnas_retraining_loss"]
+    assert sample[0]["network"] == "tiny"
 
 
 def test_entropy_is_that_of_the_recorded_theta_among_live_operations(watched: Watched) -> None:

@@ -283,3 +283,16 @@ def test_two_processes_resume_to_the_same_bits(tmp_path: Any) -> None:
     first = in_processes(recipe, tmp_path / "cut", stop_after=1)
     assert first.epoch == 1
     assert same(in_processes(recipe, tmp_path / "resumed", start_from=f"{tmp_path}/cut"), straight)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["everything", "bf16"])
+def test_on_a_gpu_it_ends_with_the_same_bits(name: str) -> None:
+    recipe = RECIPES[name]
+    assert same(trained(recipe, device="cuda")[0], trained(recipe, 1, device="cuda")[0])
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_it_learns_what_it_learns_on_a_cpu() -> None:
+    cpu, gpu = trained(RECIPE)[0], trained(RECIPE, device="cuda")[0]
+    assert gpu.history[-1]["loss"] == pytest.approx(cpu.history[-1]["loss"], rel=1e-2)
