@@ -470,28 +470,3 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(cards) == 3
     assert "test accuracy" in cards[-1], "the retrained network"
     assert (tmp_path / "runs" / "notebook" / "report.html").is_file()
-
-
-# --- docs/quickstart.md ---
-
-QUICKSTART = DOCS / "quickstart.md"
-
-
-@pytest.mark.slow
-def test_the_network_of_the_quick_start_can_be_built_and_trained(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    name = "runs/cell-digits-s0"  # the run of the page's search; here, of a search of seconds
-    whole = options("data.train_limit=null", "data.val_limit=null")
-    assert run(search.main, *LOCAL, *whole, "--out", name).code == 0
-    (training,) = blocks(QUICKSTART, "python")
-    assert f'RUN = "{name}"' in training
-    with fixed_threads(1):  # on a busy machine, threads that wait for each other take minutes
-        exec(training, {})
-    said = capsys.readouterr().out
-    params = json.loads(Path(name, "result.json").read_text())["costs"]["params"]
-    assert f"{params} parameters" in said
-    accuracy = re.search(r"test accuracy (0\.\d+) of 359 images", said)
-    assert accuracy and float(accuracy[1]) > 0.5, "it learns: ten classes, a tenth by chance"
-    assert Path("digits.pt").stat().st_size > 4 * params
