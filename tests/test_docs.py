@@ -29,7 +29,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ddpnas_ray import cli, report, search
+from ddpnas_ray import cli, report
 from ddpnas_ray.core.errors import BadInput
 from ddpnas_ray.data.batches import normalise
 from ddpnas_ray.data.config import DataConfig
@@ -38,8 +38,7 @@ from ddpnas_ray.experiment import config
 from ddpnas_ray.spaces.base import SPACES, find_space
 from ddpnas_ray.testing import SpaceContract, StrategyContract, TaskContract
 from ddpnas_ray.testing.strategy_contract import Make
-from ddpnas_ray.training.epoch import fixed_threads
-from tests.commands import ENVIRONMENT, LOCAL, options, run
+from tests.commands import ENVIRONMENT, options, run
 from tests.conftest import ROOT, TINY
 from tests.score_tables import write_table
 
