@@ -112,6 +112,7 @@ def test_a_search_in_process_is_followed_by_its_log_to_its_result(out: Path, fin
     assert "\nfingerprint " in said.out
 
 
+@pytest.mark.slow
 def test_where_the_cluster_cannot_be_reached_the_log_is_followed(out: Path) -> None:
     def move(folder: Folder, lock: Lock) -> None:
         lock.add(address="127.0.0.1:1", driver="ddpnas-x")

@@ -821,6 +821,7 @@ def epoch_of(printed: str) -> int:
     return int(printed.partition("/")[0])
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing_or_what_was_saved(tmp_path: Path, fingerprint: str) -> None:
     apart = ["unshare", "--mount", *(() if os.geteuid() == 0 else ("--user", "--map-root-user"))]
     try:
@@ -846,6 +847,7 @@ def test_a_full_disk_leaves_nothing_or_what_was_saved(tmp_path: Path, fingerprin
     assert f"fingerprint {fingerprint}" in grown[1]
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_finished_epochs_and_says_how_to_go_on(tmp_path: Path) -> None:
     slower = [*LOCAL, *options("pruning.epochs_per_round=2")]
     out, log = tmp_path / "run", tmp_path / "run" / "log.jsonl"

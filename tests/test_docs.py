@@ -224,6 +224,7 @@ def test_the_table_of_the_page_about_data_is_read_as_a_data_set(
     assert (data.classes, len(data.train), len(data.val)) == (("cat", "dog"), 4, 4)
 
 
+@pytest.mark.slow
 def test_the_reader_of_the_page_about_data_is_found_and_searched_on(tmp_path: Path) -> None:
     (tmp_path / "arrays.py").write_text(files(OWN_DATA)["arrays.py"])
     (searching,) = [block for block in blocks(OWN_DATA, "sh") if "arrays:read" in block]
@@ -420,6 +421,7 @@ class TestTheStrategyOfThePage(StrategyContract):
         return strategy
 
 
+@pytest.mark.slow
 def test_the_page_about_an_own_strategy_does_what_it_says(tmp_path: Path) -> None:
     written = files(OWN_STRATEGY)
     assert set(written) == {"climbing.py", "climbing.yaml", "test_climbing.py"}

@@ -319,6 +319,7 @@ def with_genotype(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_forms_are_timed_beside_the_estimate_of_a_table(tmp_path: Path) -> None:
     model = with_genotype(tmp_path / "model")
     latency_table().save(str(tmp_path / "pc.parquet"))

@@ -285,6 +285,7 @@ def test_own_images_of_several_sizes_take_one_command(
     assert "agrees" in run(report.main, "runs/cell-folder-s0", "--verify-fingerprint").out
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_the_command_of_the_readme_searches_on_a_cluster_of_its_own(tmp_path: Path, fingerprint: str) -> None:
     words = [sys.executable, "-m", "ddpnas_ray.search", *options(*TINY), "--out", "run"]

@@ -10,7 +10,6 @@ import struct
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +50,8 @@ def by_table(table: Path) -> Words:
 
 
 @pytest.fixture
-def on_the_cluster(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the command on the session's cluster, of 4 logical CPUs."""
-    from ddpnas_ray.console import ray_connect
-
-    monkeypatch.setattr(ray_connect, "connected", lambda *_: nullcontext(""))
+def on_the_cluster(ray_cluster: None) -> None:
+    """Run the command on the session's cluster, of 4 logical CPUs: a connection that exists is used."""
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
@@ -85,9 +81,8 @@ def test_every_combination_and_seed_is_a_search(by_table: Words, on_the_cluster:
     out = tmp_path / "runs" / "sweep"
     grid = ["--grid", "pruning.gamma=0.5,0.9", "--grid", "pruning.epochs_per_round=1,2"]
     said = done(*by_table, *grid, "--seeds", "3..4", "--out", out, "--concurrent", "1")
-    starting, first, *_ = said.out.splitlines()
-    assert starting == "starting Ray on this machine to run searches side by side ..."
-    assert first == f"{out}: 8 of 8 searches, 1 worker(s) of 1 CPU and 0 GPU each, no dashboard"
+    first, *_ = said.out.splitlines()
+    assert first == f"{out}: 8 of 8 searches, 1 worker(s) of 1 CPU and 0 GPU each, on the connected cluster"
     assert said.out.endswith(f"\n{(out / 'results.md').read_text()}\n{out}\n")
     assert {path.name for path in out.iterdir()} == {
         *("sweep.yaml", "trials", "tune", "results.parquet", "results.md", "plot.png", "plot.svg")

@@ -44,6 +44,7 @@ def without_seconds(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in result.items() if key != "seconds"} for result in results]
 
 
+@pytest.mark.slow
 def test_results_are_those_of_one_process_and_in_order(tabular: Experiment) -> None:
     trials = trials_of(tabular.config, 30)
     done: list[int] = []
@@ -57,6 +58,7 @@ def test_results_are_those_of_one_process_and_in_order(tabular: Experiment) -> N
     assert len(done) > 4, "several tasks"
 
 
+@pytest.mark.slow
 def test_a_supernet_trains_in_its_task(tabular: Experiment) -> None:
     config = load(None, TINY_SUPERNET)
     trials = trials_of(config, 2)

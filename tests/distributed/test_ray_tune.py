@@ -112,6 +112,7 @@ def test_locks_that_dead_trials_left_on_an_object_store_are_forgotten_and_no_oth
 # --- what is reported ---
 
 
+@pytest.mark.slow
 def test_a_curve_has_a_row_an_epoch(tmp_path: Path) -> None:
     experiment = Experiment.prepare(load(None, [*TINY, "pruning.epochs_per_round=2", "execution.backend=local"]))
     folder = create_run(str(tmp_path / "run"), experiment.first_files(dump(experiment.config)))

@@ -549,6 +549,7 @@ def test_a_gate_that_cannot_be_found_is_said(cell: Path, tmp_path: Path) -> None
     assert page.find("trainings").rows() == page_of(cell).find("trainings").rows()
 
 
+@pytest.mark.slow
 def test_long_searches_stay_small_and_say_what_is_left_out(
     cell: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
