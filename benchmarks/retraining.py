@@ -3,8 +3,8 @@
     python benchmarks/retraining.py speed        # images/s over a plain PyTorch loop, one process; 2 workers over 1
     python benchmarks/retraining.py step         # one step of 1 and of 2 workers on the same global batch
     python benchmarks/retraining.py kills        # a killed worker, driver and command against an undisturbed training
-    python benchmarks/retraining.py inherited RUN       # from scratch against the supernet's weights
-    python benchmarks/retraining.py ranks RUN [N]       # search scores against retrained scores of N networks
+    python benchmarks/retraining.py inherited RUN [KEY=VALUE ...]    # from scratch against the supernet's weights
+    python benchmarks/retraining.py ranks RUN [N [KEY=VALUE ...]]    # search scores against retrained scores of N networks
 
 Quiet machine, two cores at least. Prints Markdown for docs/measurements.md.
 """
@@ -158,7 +158,7 @@ def ours_rate(workers: int, examples: int, epochs: int, *, local: bool = False) 
 
 def speed() -> None:
     """Alternate ours and plain loops, in three rounds."""
-    examples, epochs, rounds = 960, 4, 3
+    examples, epochs, rounds = 768, 4, 3
     rows: dict[str, list[float]] = {}
     begun: dict[str, list[float]] = {}
     with ray_here():
@@ -274,13 +274,13 @@ def kills() -> None:
 # --- what the search score is worth ---
 
 
-def inherited(run: str) -> None:
+def inherited(run: str, *more: str) -> None:
     """Test accuracy from scratch and from the supernet's weights, by epochs, three seeds."""
     print("| epochs | from scratch | inherited |\n| --- | --- | --- |")
     for epochs in (1, 3, 10):
         cells = []
         for init in ("scratch", "inherited"):
-            keys = [f"retraining.epochs={epochs}", f"retraining.init={init}", "retraining.seeds=3"]
+            keys = [f"retraining.epochs={epochs}", f"retraining.init={init}", "retraining.seeds=3", *more]
             with tempfile.TemporaryDirectory() as below:
                 result = here(make(Wish(run=run, overrides=keys)), Path(below) / "x")
             (score,) = [row for row in result["scores"] if row["split"] == "test"]
@@ -290,13 +290,13 @@ def inherited(run: str) -> None:
         print(f"| {epochs} | {cells[0]} | {cells[1]} |", flush=True)
 
 
-def ranks(run: str, count: str = "5") -> None:
+def ranks(run: str, count: str = "5", *more: str) -> None:
     """Inherited score, retrained validation and test score of random networks of a search's live operations."""
     finished = FinishedRun.load(run)
     experiment = finished.experiment()
     alphas = [tuple(int(k) for k in a) for a in random_alphas(finished.problem, int(count), np.random.default_rng(0))]
     scores = inherited_scores(finished, experiment, alphas, on_ray=False)
-    job = make(Wish(run=run, overrides=["retraining.train_on=train"]))
+    job = make(Wish(run=run, overrides=["retraining.train_on=train", *more]))
     rows = []
     for i, (alpha_E, score) in enumerate(zip(alphas, scores, strict=True)):
         genotype = finished.spec.decode(np.array(alpha_E))
