@@ -4,7 +4,7 @@
     python benchmarks/retraining.py step         # one step of 1 and of 2 workers on the same global batch
     python benchmarks/retraining.py kills        # a killed worker, driver and command against an undisturbed training
     python benchmarks/retraining.py inherited RUN [KEY=VALUE ...]    # from scratch against the supernet's weights
-    python benchmarks/retraining.py ranks RUN [N [KEY=VALUE ...]]    # search scores against retrained scores of N networks
+    python benchmarks/retraining.py ranks RUN [N [KEY=VALUE ...]]    # search scores against retrained ones
 
 Quiet machine, two cores at least. Prints Markdown for docs/measurements.md.
 """
@@ -158,7 +158,7 @@ def ours_rate(workers: int, examples: int, epochs: int, *, local: bool = False) 
 
 def speed() -> None:
     """Alternate ours and plain loops, in three rounds."""
-    examples, epochs, rounds = 768, 4, 3
+    examples, epochs, rounds = 384, 3, 3
     rows: dict[str, list[float]] = {}
     begun: dict[str, list[float]] = {}
     with ray_here():
