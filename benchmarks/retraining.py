@@ -3,6 +3,7 @@
     python benchmarks/retraining.py speed        # images/s over a plain PyTorch loop, one process; 2 workers over 1
     python benchmarks/retraining.py step         # one step of 1 and of 2 workers on the same global batch
     python benchmarks/retraining.py kills        # a killed worker, driver and command against an undisturbed training
+    python benchmarks/retraining.py elastic      # a node leaves for good, and the training goes on with one worker
     python benchmarks/retraining.py inherited RUN [KEY=VALUE ...]    # from scratch against the supernet's weights
     python benchmarks/retraining.py ranks RUN [N [KEY=VALUE ...]]    # search scores against retrained ones
 
@@ -271,6 +272,34 @@ def kills() -> None:
         print(f"| {who} | `{fingerprint[:16]}` | {seconds:.1f} |")
 
 
+def elastic() -> None:
+    """Two nodes, one worker on each; the second node is removed after three of 40 epochs."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    size = {"num_cpus": 1, "object_store_memory": 150 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **size})
+    node = cluster.add_node(**size)
+    ray.init(address=cluster.address, log_to_driver=False, namespace="ddpnas", logging_level=40)
+    keys = ["data.name=digits", "data.path=null", "data.val_limit=100", "target.cells=3", "target.channels=8"]
+    keys += ["retraining.epochs=40", "retraining.workers=2", "retraining.min_workers=1", "retraining.cutout=0"]
+    with tempfile.TemporaryDirectory() as below:
+        running = on_ray(retraining(*keys), Path(below) / "x")
+        while (now := running.status()) is None or now["phase"] != "retraining" or now["epochs_done"] < 3:
+            time.sleep(0.2)
+        removed = time.time()
+        cluster.remove_node(node)
+        result = running.outcome()
+        events = [json.loads(line) for line in (Path(below) / "x" / "log.jsonl").read_text().splitlines()]
+        again = next(event for event in events if event["event"] == "worker" and event["world"] == 1)
+        print(
+            f"One worker went on {again['time'] - removed:.1f} s after the node had left; workers {result['workers']}, "
+            f"test accuracy {result['scores'][-1]['value']:.4f}."
+        )
+    ray.shutdown()
+    cluster.shutdown()
+
+
 # --- what the search score is worth ---
 
 
@@ -320,7 +349,7 @@ def ranks(run: str, count: str = "5", *more: str) -> None:
 
 
 if __name__ == "__main__":
-    what = {"speed": speed, "step": step, "kills": kills, "inherited": inherited, "ranks": ranks}
+    what = {"speed": speed, "step": step, "kills": kills, "elastic": elastic, "inherited": inherited, "ranks": ranks}
     if len(sys.argv) < 2 or sys.argv[1] not in what:
         sys.exit(__doc__)
     say(f"{' '.join(sys.argv[1:])}")
