@@ -238,7 +238,7 @@ def step() -> None:
 def kills() -> None:
     """Two workers; one training left alone, and one for each kind of kill after the third of six epochs."""
     keys = ["data.train_limit=384", "retraining.epochs=6", "retraining.workers=2", "retraining.drop_path=0.2"]
-    keys += ["retraining.ema=0.99", "retraining.auxiliary=0.4"]
+    keys += ["retraining.ema=0.99", "retraining.auxiliary=0.4", "target.channels=8"]
     rows = []
     with tempfile.TemporaryDirectory() as below:
         with ray_here():
