@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from itertools import zip_longest
 from typing import Any
@@ -71,44 +71,17 @@ def fit(
     """
     _refuse_small_shares(task, config, world)
     set_precision(config.precision, device)
-    memory = torch.channels_last if config.channels_last else torch.contiguous_format
-    network.to(device, memory_format=memory)  # type: ignore[call-overload]
-    optimizer = make_optimizer(network, config)
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
-    kept = average if config.ema else None
-    history: tuple[Mapping[str, Any], ...] = ()
-    first = 0
+    training = _Training(network, task, config, rank, world, seed, device, teacher, on_step)
     snapshot = restore()
     if snapshot is not None:
-        put_back(snapshot, network, optimizer, kept)
-        first, history = snapshot.epoch, snapshot.history
-    trained = _trained(network, config, world, device)
-    for epoch in range(first, config.epochs):
-        start = time.perf_counter()
+        training.put_back(snapshot)
+    for epoch in range(snapshot.epoch if snapshot is not None else 0, config.epochs):
         with fixed_threads(config.threads), torch.random.fork_rng(devices=[] if device == "cpu" else [device]):
             torch.manual_seed(int(rng_for(seed, _DRAWS, epoch, rank).integers(2**63)))
-            loss, examples = _train(
-                trained, network, task, config, optimizer, kept, teacher, epoch, rank, world, seed, device, on_step
-            )
-            _share_buffers(network, kept, world)
-            end = time.perf_counter()
-            result = network if kept is None else kept.module
-            last = epoch + 1 == config.epochs
-            tested = on_test() if last else None
-            row = {
-                "epoch": epoch + 1,
-                "lr": optimizer.param_groups[0]["lr"],
-                "loss": loss,
-                "val": score(result, task, config, rank, world, device) if task.val_examples else None,
-                "test": None if tested is None else score(result, tested, config, rank, world, device),
-                "train_s": end - start,
-                "score_s": time.perf_counter() - end,
-                "examples_per_s": examples / (end - start),
-                "workers": world,
-                "device": find_device(device).kind,
-            }
-        history = (*history, row)
-        snapshot = take(epoch + 1, network, optimizer, kept, history)
+            row = training.train(epoch)
+            row |= training.scores(on_test() if epoch + 1 == config.epochs else None)
+        history = (*(snapshot.history if snapshot is not None else ()), row)
+        snapshot = take(epoch + 1, network, training.optimizer, training.average, history)
         if rank == 0:
             save(snapshot)
     assert snapshot is not None  # a recipe has at least one epoch
@@ -148,58 +121,102 @@ def score(network: nn.Module, task: Task, config: RetrainingConfig, rank: int, w
     return found
 
 
-def _train(
-    trained: Callable[..., Any],
-    network: nn.Module,
-    task: Task,
-    config: RetrainingConfig,
-    optimizer: torch.optim.Optimizer,
-    average: AveragedModel | None,
-    teacher: nn.Module | None,
-    epoch: int,
-    rank: int,
-    world: int,
-    seed: int,
-    device: str,
-    on_step: Callable[[int, int, int], None],
-) -> tuple[float, int]:
-    """Train one epoch; return the mean loss, over all processes, and the number of examples of all processes."""
-    whole = min(config.batch_size, task.train_examples)
-    steps = max(1, task.train_examples // config.batch_size)
-    network.train()
-    if config.drop_path:
-        network.drop_path = config.drop_path * epoch / config.epochs  # type: ignore[assignment]  # DARTS: linear
-    total = torch.zeros((), device=device)
-    batches = task.training_batches(epoch, seed, config.batch_size, rank, world)
-    for step, batch in enumerate(on_device(batches, device, channels_last=config.channels_last)):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, epoch, step, steps)
-        optimizer.zero_grad()
-        parts = _parts(batch, config.accumulate)
-        for i, part in enumerate(parts):
-            # gradients of processes are averaged, so each weighs its share of the whole batch
-            weight = size(part) * world / whole
-            wait = world > 1 and i + 1 < len(parts)
-            with trained.no_sync() if wait else nullcontext():  # type: ignore[attr-defined]
-                with autocast(torch.device(device), config.precision):
-                    loss = _loss(trained(part.inputs), part, task, config, teacher) * weight
-                loss.backward()
-            total += loss.detach()
-        if config.grad_clip:
-            nn.utils.clip_grad_norm_(network.parameters(), config.grad_clip, foreach=True)
-        optimizer.step()
-        if average is not None:
-            average.update_parameters(network)
-        on_step(epoch, step + 1, steps)
-    if world > 1:
-        dist.all_reduce(total)
-    loss_value = float(total) / (steps * world)
-    if not torch.isfinite(total):
-        raise DivergedError(
-            f"the loss of epoch {epoch + 1} is not finite; every earlier epoch is saved: lower retraining.lr, or add "
-            "retraining.warmup_epochs"
-        )
-    return loss_value, steps * whole
+class _Training:
+    """One process's part of a training: the network with what trains it."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        task: Task,
+        config: RetrainingConfig,
+        rank: int,
+        world: int,
+        seed: int,
+        device: str,
+        teacher: nn.Module | None,
+        on_step: Callable[[int, int, int], None],
+    ) -> None:
+        self._task, self._config, self._teacher, self._on_step = task, config, teacher, on_step
+        self._rank, self._world, self._seed, self._device = rank, world, seed, device
+        memory = torch.channels_last if config.channels_last else torch.contiguous_format
+        self._network = network.to(device, memory_format=memory)  # type: ignore[call-overload]
+        self.optimizer = make_optimizer(network, config)
+        self.average = None
+        if config.ema:
+            self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
+        wrapped: Any = network
+        if world > 1:
+            gpus = None if device == "cpu" else [torch.cuda.current_device()]
+            wrapped = DistributedDataParallel(network, device_ids=gpus, gradient_as_bucket_view=True)
+        self._trained: Any = torch.compile(wrapped) if config.compile else wrapped
+
+    def put_back(self, snapshot: Snapshot) -> None:
+        """Continue from a snapshot."""
+        put_back(snapshot, self._network, self.optimizer, self.average)
+
+    def train(self, epoch: int) -> dict[str, Any]:
+        """Train one epoch; return its part of the history.
+
+        Raises:
+            DivergedError: The mean loss is not finite.
+        """
+        task, config, world, start = self._task, self._config, self._world, time.perf_counter()
+        whole = min(config.batch_size, task.train_examples)
+        steps = max(1, task.train_examples // config.batch_size)
+        self._network.train()
+        if config.drop_path:
+            self._network.drop_path = config.drop_path * epoch / config.epochs  # type: ignore[assignment]  # as DARTS
+        total = torch.zeros((), device=self._device)
+        batches = task.training_batches(epoch, self._seed, config.batch_size, self._rank, world)
+        for step, batch in enumerate(on_device(batches, self._device, channels_last=config.channels_last)):
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(config, epoch, step, steps)
+            self.optimizer.zero_grad()
+            parts = _parts(batch, config.accumulate)
+            for i, part in enumerate(parts):
+                last = i + 1 == len(parts)
+                with nullcontext() if last or world == 1 else self._trained.no_sync():
+                    with autocast(torch.device(self._device), config.precision):
+                        loss = _loss(self._trained(part.inputs), part, task, config, self._teacher)
+                    # gradients of processes are averaged, so each weighs its share of the whole batch
+                    loss = loss * (size(part) * world / whole)
+                    loss.backward()
+                total += loss.detach()
+            if config.grad_clip:
+                nn.utils.clip_grad_norm_(self._network.parameters(), config.grad_clip, foreach=True)
+            self.optimizer.step()
+            if self.average is not None:
+                self.average.update_parameters(self._network)
+            self._on_step(epoch, step + 1, steps)
+        if world > 1:
+            dist.all_reduce(total)
+        if not torch.isfinite(total):
+            raise DivergedError(
+                f"the loss of epoch {epoch + 1} is not finite; every earlier epoch is saved: lower retraining.lr, or "
+                "add retraining.warmup_epochs"
+            )
+        seconds = time.perf_counter() - start
+        return {
+            "epoch": epoch + 1,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "loss": float(total) / (steps * world),
+            "train_s": seconds,
+            "examples_per_s": steps * whole / seconds,
+            "workers": world,
+            "device": find_device(self._device).kind,
+        }
+
+    def scores(self, tested: Task | None) -> dict[str, Any]:
+        """Score the network, or its average, on the validation examples and on those of ``tested``."""
+        start = time.perf_counter()
+        _share_buffers(self._network, self.average, self._world)
+        network = self._network if self.average is None else self.average.module
+        place = (self._config, self._rank, self._world, self._device)
+        return {
+            "val": score(network, self._task, *place) if self._task.val_examples else None,
+            "test": None if tested is None else score(network, tested, *place),
+            "score_s": time.perf_counter() - start,
+        }
 
 
 def _loss(found: Any, batch: Batch, task: Task, config: RetrainingConfig, teacher: nn.Module | None) -> Tensor:
@@ -213,16 +230,6 @@ def _loss(found: Any, batch: Batch, task: Task, config: RetrainingConfig, teache
         apart = kl_div(log_softmax(found / temperature, dim=1), wanted, reduction="batchmean", log_target=True)
         loss = (1 - config.teacher_weight) * loss + config.teacher_weight * temperature**2 * apart
     return loss if auxiliary is None else loss + config.auxiliary * task.loss(auxiliary, batch)
-
-
-def _trained(network: nn.Module, config: RetrainingConfig, world: int, device: str) -> Callable[..., Any]:
-    """Wrap the network for several processes, and compile it, as the recipe says."""
-    wrapped: Any = network
-    if world > 1:
-        wrapped = DistributedDataParallel(
-            network, device_ids=None if device == "cpu" else [torch.cuda.current_device()], gradient_as_bucket_view=True
-        )
-    return torch.compile(wrapped) if config.compile else wrapped
 
 
 def _share_buffers(network: nn.Module, average: AveragedModel | None, world: int) -> None:
