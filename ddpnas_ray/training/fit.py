@@ -165,7 +165,7 @@ class _Training:
         steps = max(1, task.train_examples // config.batch_size)
         self._network.train()
         if config.drop_path:
-            self._network.drop_path = config.drop_path * epoch / config.epochs  # type: ignore[assignment]  # as DARTS
+            self._network.drop_path = config.drop_path * epoch / config.epochs  # linear, as DARTS
         total = torch.zeros((), device=self._device)
         batches = task.training_batches(epoch, self._seed, config.batch_size, self._rank, world)
         for step, batch in enumerate(on_device(batches, self._device, channels_last=config.channels_last)):
