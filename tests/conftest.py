@@ -30,6 +30,7 @@ TINY = [  # a whole search of 33 architecture-epochs in seconds
     "training.bn_images=32",
     "target.cells=3",
     "target.channels=4",
+    "retraining.workers=1",
 ]
 
 
