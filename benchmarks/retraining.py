@@ -1,7 +1,7 @@
 """Measure retraining on real CIFAR-10: speed against a plain loop, start-up, workers, kills, warm starts, rankings.
 
     python benchmarks/retraining.py speed        # images/s over a plain PyTorch loop, one process; 2 workers over 1
-    python benchmarks/retraining.py step         # one step of 1 and of 2 workers on the same global batch
+    python benchmarks/retraining.py step         # one step of 1 and of 2 processes on the same global batch
     python benchmarks/retraining.py kills        # a killed worker, driver and command against an undisturbed training
     python benchmarks/retraining.py elastic      # a node leaves for good, and the training goes on with one worker
     python benchmarks/retraining.py inherited RUN [KEY=VALUE ...]    # from scratch against the supernet's weights
@@ -49,6 +49,7 @@ from ddpnas_ray.retraining.run import retrain_here
 from ddpnas_ray.runs.directory import create_run
 from ddpnas_ray.runs.sealed import newest_epoch
 from ddpnas_ray.storage.folder import Folder
+from ddpnas_ray.training.fit import fit
 
 CIFAR10 = str(Path(os.environ.get("DDPNAS_TEST_DATA", ROOT.parent / "shared" / "data")) / "cifar10")
 DATA = ["data.name=cifar10", f"data.path={CIFAR10}", "data.val_limit=200"]
@@ -199,40 +200,46 @@ def on_ray(job: Retraining, out: Path) -> Any:
     return ray_train.start(job, folder_for(job, out))
 
 
-class WithoutNorm(Retraining):
-    """The same network without BatchNorm, whose statistics are each worker's own."""
-
-    def network(self, seed: int) -> nn.Module:
-        network = super().network(seed)
-        for module in list(network.modules()):
-            for name, child in module.named_children():
-                if isinstance(child, nn.BatchNorm2d):
-                    setattr(module, name, nn.Identity())
-        return network
+def one_step(rank: int, world: int, norm: bool, results: Any) -> None:
+    """Take one step as one process of a group; process 0 returns the change of all weights."""
+    torch.set_num_threads(1)
+    if world > 1:
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29611"}
+        torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
+    job = retraining("data.train_limit=96", "retraining.epochs=1", "target.channels=8")
+    network = job.network(0)
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if not norm and isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, nn.Identity())
+    before = torch.cat([p.detach().flatten().clone() for p in network.parameters()])
+    fit(network, job.task, job.config.retraining, rank, world, lambda: None, lambda snapshot: None, seed=0)
+    after = torch.cat([p.detach().flatten() for p in network.parameters()])
+    if rank == 0:
+        results.put((after - before).numpy())
 
 
 def step() -> None:
-    """One step on 96 images, by one worker and by two, with and without BatchNorm."""
-    with ray_here(), tempfile.TemporaryDirectory() as below:
-        for norm in (True, False):
-            rows, start = [], dict[str, Any]()
-            for workers in (1, 2):
-                job = retraining("data.train_limit=96", "retraining.epochs=1", f"retraining.workers={workers}")
-                if not norm:
-                    job = WithoutNorm(**{field.name: getattr(job, field.name) for field in dataclasses.fields(job)})
-                start = {f"network/{name}": value.numpy() for name, value in job.network(0).state_dict().items()}
-                on_ray(job, Path(below) / f"{workers}-{norm}").outcome()
-                found = restore_checkpoint(Folder.open(f"{below}/{workers}-{norm}"), 0)
-                assert found is not None
-                rows.append(found[1])
-            weights = [name for name in start if "running" not in name and "num_batches" not in name]
-            one, two = (np.concatenate([(row[name] - start[name]).ravel() for name in weights]) for row in rows)
-            apart, moved = np.abs(one - two), np.abs(one)
-            print(
-                f"- {'with' if norm else 'without'} BatchNorm: a weight moves by at most {moved.max():.2e}; 1 and 2 "
-                f"workers differ by at most {apart.max():.2e} ({np.linalg.norm(one - two) / np.linalg.norm(one):.2e} "
-                "in norm)"
-            )
+    """One step on the same 96 images by one process and by two, with BatchNorm and without."""
+    context = mp.get_context("spawn")
+    for norm in (True, False):
+        moves = []
+        for world in (1, 2):
+            results = context.Queue()
+            group = [context.Process(target=one_step, args=(rank, world, norm, results)) for rank in range(world)]
+            for process in group:
+                process.start()
+            moves.append(results.get())
+            for process in group:
+                process.join()
+        one, two = moves
+        apart = one - two
+        print(
+            f"- {'with' if norm else 'without'} BatchNorm: a weight moves by at most {np.abs(one).max():.1e}; one and "
+            f"two processes differ by at most {np.abs(apart).max():.1e}, {np.linalg.norm(apart) / np.linalg.norm(one):.1e} "
+            "of the step in norm",
+            flush=True,
+        )
 
 
 def kills() -> None:
