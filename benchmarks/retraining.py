@@ -234,10 +234,10 @@ def step() -> None:
                 process.join()
         one, two = moves
         apart = one - two
+        share = np.linalg.norm(apart) / np.linalg.norm(one)
         print(
             f"- {'with' if norm else 'without'} BatchNorm: a weight moves by at most {np.abs(one).max():.1e}; one and "
-            f"two processes differ by at most {np.abs(apart).max():.1e}, {np.linalg.norm(apart) / np.linalg.norm(one):.1e} "
-            "of the step in norm",
+            f"two processes differ by at most {np.abs(apart).max():.1e}, {share:.1e} of the step in norm",
             flush=True,
         )
 
