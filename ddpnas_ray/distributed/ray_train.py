@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
+from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ddpnas_ray.console.ray_connect import NAMESPACE
@@ -27,7 +28,7 @@ from ddpnas_ray.execution.ray_members import PoolSize, level_env
 from ddpnas_ray.retraining.progress import RetrainingProgress
 from ddpnas_ray.retraining.retraining import Retraining
 from ddpnas_ray.retraining.run import Keeper, retrain
-from ddpnas_ray.runs.log import append_log
+from ddpnas_ray.runs.log import append_log, read_log
 from ddpnas_ray.storage.folder import Folder
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ class RetrainingDriver:
             logging.basicConfig(level=logging.WARNING)
             logging.getLogger("ray.train").setLevel(logging.WARNING)
             folder, recipe = Folder.open(self._out), retraining.config.retraining
+            self._release_lost_groups(folder)
             append_log(folder, "driver", name=self._name, pid=os.getpid())
             progress = RetrainingProgress(retraining.chosen.label, retraining.seeds, recipe.epochs)
             progress.on_change = RetrainingMetrics(self._out, retraining.chosen.label).show
@@ -119,6 +121,14 @@ class RetrainingDriver:
                 return self._fit(keeper, retraining, size)
 
             return retrain(retraining, folder, progress, train)
+
+    def _release_lost_groups(self, folder: Folder) -> None:
+        """Release what the worker groups of a driver that died still reserve: Ray Train does so only if its cleaner
+        reaches the state API, and without it the next group would wait for ever in a full cluster."""
+        for event in read_log(folder.read("log.jsonl")) if folder.has("log.jsonl") else []:
+            if event["event"] == "worker" and event["driver"] == self._name and event["rank"] == 0:
+                group = PlacementGroup(ray.PlacementGroupID(bytes.fromhex(event["group"])))
+                ray.util.remove_placement_group(group)
 
     def _fit(self, keeper: Keeper, retraining: Retraining, size: GroupSize) -> Snapshot:
         """Train one seed on Ray Train."""
@@ -165,12 +175,15 @@ class RetrainingDriver:
         return snapshot
 
     @ray.method(enable_task_events=False)
-    def begin(self, rank: int, world: int, pid: int, node: str) -> tuple[list[Any], int, DdpnasError | None]:
+    def begin(
+        self, rank: int, world: int, pid: int, node: str, group: str
+    ) -> tuple[list[Any], int, DdpnasError | None]:
         """Record a worker, and return what it starts with: the retraining (a reference in a list), the seed, an earlier
         own error, which a retry would only repeat."""
         assert self._keeper is not None
         seed = self._keeper.seed
-        append_log(Folder.open(self._out), "worker", seed=seed, rank=rank, world=world, pid=pid, node=node)
+        where = {"driver": self._name, "node": node, "group": group}
+        append_log(Folder.open(self._out), "worker", seed=seed, rank=rank, world=world, pid=pid, **where)
         self._pids = {other: p for other, p in self._pids.items() if other < world} | {rank: pid}
         return [self._retraining_ref], seed, self._error
 
@@ -226,9 +239,10 @@ def _loop(settings: dict[str, Any]) -> None:
 
     context = train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    node = ray.get_runtime_context().get_node_id()
+    placement: Any = ray.util.get_current_placement_group()
+    node, group = ray.get_runtime_context().get_node_id(), placement.id.hex()
     driver: Any = ray.get_actor(settings["driver"], namespace=settings["namespace"])
-    (reference,), seed, error = ray.get(driver.begin.remote(rank, world, os.getpid(), node))
+    (reference,), seed, error = ray.get(driver.begin.remote(rank, world, os.getpid(), node, group))
     if error is not None:
         return
     retraining: Retraining = ray.get(reference)
