@@ -152,7 +152,7 @@ def test_only_what_is_missing_is_searched_again(by_table: Words, on_the_cluster:
     environment = json.loads((broken / "environment.json").read_text()) | {"data_digest": "0" * 64}
     (broken / "environment.json").write_text(json.dumps(environment))
     said = run(sweep.main, "--out", out, "--resume", *grid, "--seeds", "3..4", "--concurrent", "1")
-    assert said.code == 1 and f"\n{out}: 2 of 8 searches, " in said.out
+    assert said.code == 1 and f"{out}: 2 of 8 searches, " in said.out
     first, last = said.err.splitlines()
     assert first.startswith(f"{broken.name}: RunDirError: {out}/trials/{broken.name}: the data differ from those of")
     assert last == f"1 of 8 searches failed; retry with: python -m ddpnas_ray.sweep --out {out} --resume"
