@@ -29,6 +29,7 @@ from tests.commands import ENVIRONMENT, options
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 KEYS = [
+    "retraining.workers=1",
     "data.train_limit=200",
     "data.val_limit=100",
     "target.cells=3",

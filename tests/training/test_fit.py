@@ -247,6 +247,7 @@ def _worker(rank: int, port: int, recipe: RetrainingConfig, norm: bool, path: st
     if rank:  # what it has is what process 0 has
         torch.save({"epoch": end.epoch, "tensors": dict(end.tensors), "history": end.history}, f"{path}.rank{rank}")
     torch.distributed.destroy_process_group()
+    os._exit(0)  # Gloo's threads live on and may release a tensor while Python shuts down, which aborts the process
 
 
 def in_processes(
