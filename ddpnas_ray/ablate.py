@@ -193,11 +193,13 @@ class _Desk:
         self.args = args
 
     def begin(self, config: SearchConfig) -> None:
+        """Choose the folder, before anything is computed."""
         self.out = _new_out(self.args, config)
         if getattr(self.args, "address", None) and config.execution.backend != "local":
             checked_address(self.args.address)
 
     def inherited(self, run: FinishedRun, experiment: Experiment, alphas: Sequence[Sequence[int]]) -> list[float]:
+        """Return the scores of networks with inherited weights."""
         lines = sys.stderr if self.args.json else sys.stdout
         address, execution = self.args.address, experiment.config.execution
         on_ray = bool(address) and execution.backend != "local"

@@ -133,6 +133,7 @@ class _Log:
         self._retraining = read_retraining(folder) if is_retraining(folder) else None
 
     def status(self) -> Mapping[str, Any] | None:
+        """Return the progress that the log tells."""
         log = events(self._folder)
         if self._retraining is not None:
             now = logged_snapshot(self._retraining, log)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from ddpnas_ray.console.command import OK, Parser, guarded
 from ddpnas_ray.console.options import add_set_option
+from ddpnas_ray.deploy.registry import find_form
 from ddpnas_ray.launch.exporting import export, find_retrained, model_folder_of
 from ddpnas_ray.reporting.exported import written_json, written_text
 
@@ -45,11 +46,13 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     args = parser().parse_args(argv)
+    forms = None if args.forms is None else [name.strip() for name in args.forms.split(",")]
+    for name in forms or []:
+        find_form(name, "--forms")
     retrained = find_retrained(args.run, args.network)
     out = args.out or model_folder_of(retrained)
     lines = sys.stderr if args.json else sys.stdout
     print(f"{retrained.uri}: writing {out}; a fresh process compares each form ...", file=lines, flush=True)
-    forms = None if args.forms is None else [name.strip() for name in args.forms.split(",")]
     written = export(retrained, out, forms=forms, overrides=args.overrides)
     if args.json:
         print(json.dumps(written_json(written)))

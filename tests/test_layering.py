@@ -143,6 +143,7 @@ ELSEWHERE = {
     "experiment.run": ("test_search.py", "the whole of a search"),
     "experiment.sections": ("experiment/test_config.py", "checked as part of whole configurations"),
     "experiment.yaml_text": ("experiment/test_config.py", "read as part of whole configurations"),
+    "launch.following": ("test_attach.py", TESTED_BY_COMMAND),
     "launch.predicting": ("test_predict.py", TESTED_BY_COMMAND),
     "reporting.ablation_plots": ("test_ablate.py", "figures are compared as files"),
     "reporting.analysis": ("reporting/test_page.py", "its numbers are read from the page"),

@@ -9,19 +9,14 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import threading
-from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ddpnas_ray.console.ray_connect import NAMESPACE
 from ddpnas_ray.core.errors import WorkerLostError
-from ddpnas_ray.distributed.ray_attach import Attached
+from ddpnas_ray.distributed.ray_attach import Running, start_driver
 from ddpnas_ray.distributed.ray_metrics import Metrics
-from ddpnas_ray.execution.ray_errors import fetched
 from ddpnas_ray.execution.ray_members import fitting_workers, level_env
 from ddpnas_ray.execution.ray_pool import RayPool
 from ddpnas_ray.experiment.experiment import Experiment
@@ -38,11 +33,12 @@ class Driver:
 
     Args:
         out: The run directory; it exists, and the command holds its lock.
+        name: Name of this actor.
         until_s: See ``run_experiment``.
     """
 
-    def __init__(self, out: str, until_s: float | None) -> None:
-        self._out, self._until_s = out, until_s
+    def __init__(self, out: str, name: str, until_s: float | None) -> None:
+        self._out, self._name, self._until_s = out, name, until_s
         self._progress: Progress | None = None
         self._pool: RayPool | None = None
         self._running = threading.Lock()
@@ -66,7 +62,7 @@ class Driver:
         logging.basicConfig(level=logging.WARNING)
         config, folder = experiment.config.execution, Folder.open(self._out)
         if self._progress is None:
-            _log_start(folder, ray.get_runtime_context().get_actor_name() or "", config.max_crashes)
+            _log_start(folder, self._name, config.max_crashes)
         progress = experiment.progress()
         progress.on_change = Metrics(self._out, experiment.spec.space.name).show
         self._progress = progress
@@ -112,47 +108,15 @@ def _log_start(folder: Folder, name: str, max_crashes: int) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Search(Attached):
-    """A search started here: its driver's name, the pending result, and the object that a restarted driver rereads."""
-
-    name: str
-    result: Any
-    experiment_ref: Any
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait at most ``timeout_s``; return whether the search has ended."""
-        return bool(ray.wait([self.result], timeout=timeout_s)[0])
-
-    def outcome(self) -> dict[str, Any] | None:
-        """Return the result of ``Driver.run``.
-
-        Raises:
-            DdpnasError: The error that ended the search or its driver.
-        """
-        gone = "the search's driver is gone; every finished epoch is saved: continue with --resume"
-        outcome: dict[str, Any] | None = fetched(self.result, gone)
-        return outcome
-
-
-def start(experiment: Experiment, folder: Folder, until_s: float | None = None) -> Search:
-    """Start a search in the connected cluster.
-
-    With a local run directory, the driver is pinned to this node, where the directory is; with a URI it may move.
-    """
-    here = ray.get_runtime_context().get_node_id()
-    options: dict[str, Any] = {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
-    name = f"ddpnas-{secrets.token_hex(4)}"  # unique: the driver of a stopped search may still be shutting down
-    actor_class = ray.remote(Driver).options(
-        name=name,
-        namespace=NAMESPACE,
-        num_cpus=0,
+def start(experiment: Experiment, folder: Folder, until_s: float | None = None) -> Running:
+    """Start a search in the connected cluster; see ``start_driver``."""
+    return start_driver(
+        "search",
+        Driver,
+        folder,
+        experiment,
+        until_s,
         max_concurrency=4,
         max_restarts=-1,
-        max_task_retries=-1,
         runtime_env=level_env(experiment.config.training.cpu_isa),
-        **(options if folder.is_local else {}),
     )
-    experiment_ref = ray.put(experiment)
-    driver: Any = actor_class.remote(folder.path if folder.is_local else folder.uri, until_s)
-    return Search(driver, name, driver.run.remote(experiment_ref), experiment_ref)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import tempfile
 import threading
 import time
@@ -17,13 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.util.placement_group import PlacementGroup
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ddpnas_ray.console.ray_connect import NAMESPACE
 from ddpnas_ray.core.errors import DdpnasError, ResourceError, WorkerLostError
-from ddpnas_ray.distributed.ray_attach import Attached
+from ddpnas_ray.distributed.ray_attach import Running, start_driver
 from ddpnas_ray.distributed.ray_metrics import RetrainingMetrics
-from ddpnas_ray.execution.ray_errors import fetched
 from ddpnas_ray.execution.ray_members import PoolSize, level_env
 from ddpnas_ray.retraining.progress import RetrainingProgress
 from ddpnas_ray.retraining.retraining import Retraining
@@ -288,46 +285,7 @@ def _loop(settings: dict[str, Any]) -> None:
         raise
 
 
-@dataclass(frozen=True)
-class RunningRetraining(Attached):
-    """A retraining started here: its driver's name, the pending result, and the object that a restart rereads."""
-
-    name: str
-    result: Any
-    retraining_ref: Any
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait at most ``timeout_s``; return whether it has ended."""
-        return bool(ray.wait([self.result], timeout=timeout_s)[0])
-
-    def outcome(self) -> dict[str, Any]:
-        """Return the content of ``result.json``.
-
-        Raises:
-            DdpnasError: The error that ended the retraining or its driver.
-        """
-        gone = "the retraining's driver is gone; every finished epoch is saved: continue with --resume"
-        outcome: dict[str, Any] = fetched(self.result, gone)
-        return outcome
-
-
-def start(retraining: Retraining, folder: Folder) -> RunningRetraining:
-    """Start a retraining in the connected cluster.
-
-    With a local folder, the driver is pinned to this node, where the folder is; with a URI it may move.
-    """
-    here = ray.get_runtime_context().get_node_id()
-    options: dict[str, Any] = {"scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)}
-    name = f"ddpnas-retraining-{secrets.token_hex(4)}"
-    actor_class = ray.remote(RetrainingDriver).options(
-        name=name,
-        namespace=NAMESPACE,
-        num_cpus=0,
-        max_concurrency=16,
-        max_restarts=retraining.config.execution.max_crashes,
-        max_task_retries=-1,
-        **(options if folder.is_local else {}),
-    )
-    reference = ray.put(retraining)
-    driver: Any = actor_class.remote(folder.path if folder.is_local else folder.uri, name)
-    return RunningRetraining(driver, name, driver.run.remote(reference), reference)
+def start(retraining: Retraining, folder: Folder) -> Running:
+    """Start a retraining in the connected cluster; see ``start_driver``."""
+    crashes = retraining.config.execution.max_crashes
+    return start_driver("retraining", RetrainingDriver, folder, retraining, max_concurrency=16, max_restarts=crashes)

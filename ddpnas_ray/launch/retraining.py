@@ -8,6 +8,7 @@ from ddpnas_ray.console.cluster import checked_address, cluster
 from ddpnas_ray.console.out import new_out
 from ddpnas_ray.console.progress import Display
 from ddpnas_ray.core.errors import RunDirError
+from ddpnas_ray.launch.following import followed
 from ddpnas_ray.retraining.files import first_files, read_retrained
 from ddpnas_ray.retraining.prepare import RETRAINED, Wish, label_of, make
 from ddpnas_ray.retraining.progress import RetrainingProgress
@@ -72,20 +73,12 @@ def retrain(wish: Wish, out: str, display: Display, *, resume: bool, address: st
             return _in_process(retraining, folder, display)
         workers = config.retraining.workers
         with cluster(found, "train the network", display.lines, workers=workers) as dashboard:
-            from ddpnas_ray.console import ray_connect
             from ddpnas_ray.distributed import ray_train
 
             size = ray_train.group_size(retraining)
             print(f"{out}: {size}, {dashboard}", file=display.lines, flush=True)
-            running = ray_train.start(retraining, folder)
-            with running.ended():  # before the lock is released: the connection may outlive this training
-                here = {"address": ray_connect.gcs_address(), "auth": ray_connect.auth_mode()}
-                lock.add(driver=running.name, **here)  # for `attach`
-                with display:
-                    while not running.wait(timeout_s=0.25):
-                        if (now := running.status()) is not None:
-                            display.show(now)
-                return running.outcome()
+            result: dict[str, Any] = followed(ray_train.start(retraining, folder), lock, display)
+            return result
 
 
 def _in_process(retraining: Retraining, folder: Folder, display: Display) -> dict[str, Any]:

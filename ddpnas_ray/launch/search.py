@@ -12,6 +12,7 @@ from ddpnas_ray.console.progress import Display
 from ddpnas_ray.core.errors import RunDirError
 from ddpnas_ray.experiment.config import SearchConfig, check, dump, fixed_keys, overridden
 from ddpnas_ray.experiment.yaml_text import parse
+from ddpnas_ray.launch.following import followed
 from ddpnas_ray.runs.directory import create_run, existing_run, read_config, read_result, refuse_other_data
 from ddpnas_ray.runs.lock import Lock, locked
 from ddpnas_ray.runs.log import failure_logged
@@ -125,7 +126,6 @@ def _on_ray(
     with cluster(
         address, "train and score architectures", display.lines, workers=config.execution.workers
     ) as dashboard:
-        from ddpnas_ray.console import ray_connect
         from ddpnas_ray.distributed import ray_driver
         from ddpnas_ray.execution.ray_members import fitting_workers
 
@@ -133,15 +133,8 @@ def _on_ray(
         with _run_folder(experiment, out, resumed) as (folder, lock):
             print(f"{out}: {size}, {dashboard}", file=display.lines, flush=True)
             _warn(experiment, display, resumed)
-            running = ray_driver.start(experiment, folder, until_s)
-            with running.ended():  # before the lock is released: the connection may outlive this search
-                here = {"address": ray_connect.gcs_address(), "auth": ray_connect.auth_mode()}
-                lock.add(driver=running.name, **here)  # for `attach`
-                with display:
-                    while not running.wait(timeout_s=0.25):
-                        if (now := running.status()) is not None:
-                            display.show(now)
-                return running.outcome()
+            result: dict[str, Any] | None = followed(ray_driver.start(experiment, folder, until_s), lock, display)
+            return result
 
 
 def _warn(experiment: Experiment, display: Display, resumed: Folder | None) -> None:
