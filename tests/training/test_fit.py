@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Callable
@@ -128,6 +129,18 @@ def test_killed_after_any_epoch_it_ends_with_the_same_bits(name: str, kills: int
     scores = [[(row["loss"], row["val"], row["lr"]) for row in end.history] for end in (straight, resumed)]
     assert scores[0] == scores[1]
     assert not same(every[0], every[1]), "it trains"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_it_learns_the_same_and_resumes_to_the_same_bits() -> None:
+    recipe = replace(RECIPES["everything"], compile=True, epochs=2)
+    straight, _ = trained(recipe)
+    assert same(straight, trained(recipe, 1)[0])
+    plain, _ = trained(replace(recipe, compile=False))
+    assert straight.tensors.keys() == plain.tensors.keys(), "checkpoints of either go on as the other"
+    assert straight.history[-1]["loss"] == pytest.approx(plain.history[-1]["loss"], rel=1e-2)
+    assert not same(straight, plain), "compiled code rounds differently"
 
 
 def test_a_finished_training_is_given_back_and_nothing_is_saved() -> None:
