@@ -149,7 +149,7 @@ def ours_rate(workers: int, examples: int, epochs: int, *, local: bool = False) 
             from ddpnas_ray.distributed import ray_train
 
             job = retraining(*keys, f"retraining.workers={workers}")
-            ray_train.start(job, folder_for(job, folder)).outcome()
+            ray_train.start(job, folder_for(job, folder), ray_train.group_size(job)).outcome()
         events = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         first = next(event for event in events if event["event"] == "epoch")
         begun = first["time"] - first["train_s"] - first["score_s"] - start
@@ -197,7 +197,7 @@ def speed() -> None:
 def on_ray(job: Retraining, out: Path) -> Any:
     from ddpnas_ray.distributed import ray_train
 
-    return ray_train.start(job, folder_for(job, out))
+    return ray_train.start(job, folder_for(job, out), ray_train.group_size(job))
 
 
 def one_step(rank: int, world: int, norm: bool, results: Any) -> None:

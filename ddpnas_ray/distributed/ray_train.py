@@ -7,6 +7,7 @@ driver, which seals it in the run directory, so workers need no shared storage.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import tempfile
 import threading
@@ -21,10 +22,11 @@ from ddpnas_ray.console.ray_connect import NAMESPACE
 from ddpnas_ray.core.errors import DdpnasError, ResourceError, WorkerLostError
 from ddpnas_ray.distributed.ray_attach import Running, start_driver
 from ddpnas_ray.distributed.ray_metrics import RetrainingMetrics
+from ddpnas_ray.execution.ray_errors import own_error
 from ddpnas_ray.execution.ray_members import PoolSize, level_env
 from ddpnas_ray.retraining.progress import RetrainingProgress
 from ddpnas_ray.retraining.retraining import Retraining
-from ddpnas_ray.retraining.run import Keeper, retrain
+from ddpnas_ray.retraining.run import Keeper, check_here, gpu_faults, retrain
 from ddpnas_ray.runs.log import append_log, read_log
 from ddpnas_ray.storage.folder import Folder
 
@@ -60,16 +62,20 @@ def group_size(retraining: Retraining) -> GroupSize:
     config, recipe = retraining.config.execution, retraining.config.retraining
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     here = sum(node.get("GPU", 0.0) for node in nodes)
-    gpus = config.gpus_per_worker if config.gpus_per_worker is not None else float(here > 0)
+    asked = float(here > 0) if config.gpus_per_worker is None else config.gpus_per_worker
+    gpus = float(math.ceil(asked))  # NCCL needs a GPU per worker
     cpus = float(recipe.threads) if config.cpus_per_worker is None else config.cpus_per_worker
-    workers = recipe.workers or (int(here // gpus) or 1 if gpus else 1)
+    workers = recipe.workers or (max(1, int(here // gpus)) if gpus else 1)
+    if gpus and config.gpus_per_worker is None:
+        workers = min(workers, int(here // gpus))
     least = min(recipe.min_workers or workers, workers)
     fit = PoolSize(1, cpus, gpus).fitting(nodes)
     if fit < least and not config.elastic:
+        keys = "retraining.workers, retraining.threads (or execution.cpus_per_worker)"
+        keys += " or execution.gpus_per_worker" if gpus else ""
         raise ResourceError(
             f"retraining: {least} worker(s) of {cpus:g} CPU and {gpus:g} GPU are needed, {fit} fit into the cluster; "
-            "lower retraining.workers or execution.gpus_per_worker, or set retraining.min_workers, or "
-            "execution.elastic=true if an autoscaler adds nodes"
+            f"lower {keys}, or set retraining.min_workers, or execution.elastic=true if an autoscaler adds nodes"
         )
     return GroupSize(workers, least, cpus, gpus)
 
@@ -80,15 +86,17 @@ class RetrainingDriver:
     Args:
         out: The retraining's folder; it exists, and the command holds its lock.
         name: Name of this actor, by which workers find it.
+        size: Workers, chosen once: another number after a restart would change the weights.
     """
 
-    def __init__(self, out: str, name: str) -> None:
-        self._out, self._name = out, name
+    def __init__(self, out: str, name: str, size: GroupSize) -> None:
+        self._out, self._name, self._size = out, name, size
         self._progress: RetrainingProgress | None = None
         self._keeper: Keeper | None = None
         self._retraining_ref: Any = None
         self._test_ref: Any = None
         self._pids: dict[int, int] = {}
+        self._group = ""  # the worker group that trains now; what older ones still send is ignored
         self._error: DdpnasError | None = None
         self._running, self._writing = threading.Lock(), threading.Lock()
 
@@ -110,12 +118,11 @@ class RetrainingDriver:
             progress = RetrainingProgress(retraining.chosen.label, retraining.seeds, recipe.epochs)
             progress.on_change = RetrainingMetrics(self._out, retraining.chosen.label).show
             self._progress, self._retraining_ref = progress, ray.put(retraining)
-            size = group_size(retraining)
-            progress.workers = size.workers
+            progress.workers = self._size.workers
 
             def train(keeper: Keeper) -> Snapshot:
                 self._keeper = keeper
-                return self._fit(keeper, retraining, size)
+                return self._fit(keeper, retraining)
 
             return retrain(retraining, folder, progress, train)
 
@@ -127,13 +134,13 @@ class RetrainingDriver:
                 group = PlacementGroup(ray.PlacementGroupID(bytes.fromhex(event["group"])))
                 ray.util.remove_placement_group(group)
 
-    def _fit(self, keeper: Keeper, retraining: Retraining, size: GroupSize) -> Snapshot:
+    def _fit(self, keeper: Keeper, retraining: Retraining) -> Snapshot:
         """Train one seed on Ray Train."""
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
         from ray.train.v2.api.exceptions import TrainingFailedError
 
-        recipe = retraining.config.retraining
+        recipe, size = retraining.config.retraining, self._size
         finished = keeper.restore()
         if finished is not None and finished.epoch == recipe.epochs:
             return finished
@@ -168,7 +175,7 @@ class RetrainingDriver:
         if self._error is not None:
             raise self._error
         snapshot = keeper.restore()
-        assert snapshot is not None  # worker 0 saved every epoch before it returned
+        assert snapshot is not None and snapshot.epoch == recipe.epochs  # worker 0 saved it before it returned
         return snapshot
 
     @ray.method(enable_task_events=False)
@@ -180,8 +187,10 @@ class RetrainingDriver:
         assert self._keeper is not None
         seed = self._keeper.seed
         where = {"driver": self._name, "node": node, "group": group}
-        append_log(Folder.open(self._out), "worker", seed=seed, rank=rank, world=world, pid=pid, **where)
-        self._pids = {other: p for other, p in self._pids.items() if other < world} | {rank: pid}
+        with self._writing:
+            append_log(Folder.open(self._out), "worker", seed=seed, rank=rank, world=world, pid=pid, **where)
+            self._group = group
+            self._pids = {other: p for other, p in self._pids.items() if other < world} | {rank: pid}
         return [self._retraining_ref], seed, self._error
 
     def restore(self) -> Snapshot | None:
@@ -190,11 +199,12 @@ class RetrainingDriver:
         with self._writing:
             return self._keeper.restore()
 
-    def save(self, snapshot: Snapshot) -> None:
-        """Seal a snapshot of the current seed."""
+    def save(self, snapshot: Snapshot, group: str) -> None:
+        """Seal a snapshot of the current seed; ignored from a group that was given up and does not know it yet."""
         assert self._keeper is not None
-        with self._writing:  # a worker group that was given up may still be sending
-            self._keeper.save(snapshot)
+        with self._writing:
+            if group == self._group:
+                self._keeper.save(snapshot)
 
     def on_test(self) -> list[Any]:
         """Read the test examples, once; returns a reference to the task on them, or nothing."""
@@ -230,8 +240,6 @@ def _loop(settings: dict[str, Any]) -> None:
     import torch.distributed as dist
     from ray import train
 
-    from ddpnas_ray.training.cpu_isa import require_level
-    from ddpnas_ray.training.device import try_device
     from ddpnas_ray.training.fit import fit
 
     context = train.get_context()
@@ -239,8 +247,8 @@ def _loop(settings: dict[str, Any]) -> None:
     placement: Any = ray.util.get_current_placement_group()
     node, group = ray.get_runtime_context().get_node_id(), placement.id.hex()
     driver: Any = ray.get_actor(settings["driver"], namespace=settings["namespace"])
-    (reference,), seed, error = ray.get(driver.begin.remote(rank, world, os.getpid(), node, group))
-    if error is not None:
+    (reference,), seed, failed = ray.get(driver.begin.remote(rank, world, os.getpid(), node, group))
+    if failed is not None:
         return
     retraining: Retraining = ray.get(reference)
     device = "cuda" if torch.cuda.is_available() and ray.get_gpu_ids() else "cpu"
@@ -264,28 +272,28 @@ def _loop(settings: dict[str, Any]) -> None:
             driver.step.remote(epoch, step, steps, world)
 
     try:
-        require_level(retraining.config.training.cpu_isa)
-        try_device(device)
-        fit(
-            retraining.network(seed),
-            retraining.task,
-            retraining.config.retraining,
-            rank,
-            world,
-            restore,
-            lambda snapshot: ray.get(driver.save.remote(snapshot)),
-            seed=seed,
-            device=device,
-            teacher=None if retraining.teacher is None else retraining.teacher.module().to(device),
-            on_test=on_test,
-            on_step=on_step,
-        )
-    except DdpnasError as own:
-        ray.get(driver.fail.remote(own))
+        check_here(retraining, device)
+        with gpu_faults(lost=False):
+            fit(
+                retraining.network(seed),
+                retraining.task,
+                retraining.config.retraining,
+                rank,
+                world,
+                restore,
+                lambda snapshot: ray.get(driver.save.remote(snapshot, group)),
+                seed=seed,
+                device=device,
+                teacher=None if retraining.teacher is None else retraining.teacher.module().to(device),
+                on_test=on_test,
+                on_step=on_step,
+            )
+    except DdpnasError as error:
+        ray.get(driver.fail.remote(own_error(error)))
         raise
 
 
-def start(retraining: Retraining, folder: Folder) -> Running:
+def start(retraining: Retraining, folder: Folder, size: GroupSize) -> Running:
     """Start a retraining in the connected cluster; see ``start_driver``."""
-    crashes = retraining.config.execution.max_crashes
-    return start_driver("retraining", RetrainingDriver, folder, retraining, max_concurrency=16, max_restarts=crashes)
+    options = {"max_concurrency": 16, "max_restarts": retraining.config.execution.max_crashes}
+    return start_driver("retraining", RetrainingDriver, folder, retraining, size, **options)

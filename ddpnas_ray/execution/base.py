@@ -17,7 +17,8 @@ OnResult = Callable[[EvalRequest, EvalResult], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionConfig:
-    """Section ``execution``: where the work runs. On one kind of device no key here changes the result."""
+    """Section ``execution``: where the work runs. On one kind of device no key here changes the result of a
+    search; the weights of a retraining depend on its number of workers too."""
 
     backend: Literal["ray", "local"] = "ray"
     """ray: concurrent workers on this machine or a cluster; local: in this process, the reference"""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ddpnas_ray.console.cluster import checked_address, cluster
@@ -12,9 +14,9 @@ from ddpnas_ray.launch.following import followed
 from ddpnas_ray.retraining.files import first_files, read_retrained
 from ddpnas_ray.retraining.prepare import RETRAINED, Wish, label_of, make
 from ddpnas_ray.retraining.progress import RetrainingProgress
-from ddpnas_ray.retraining.run import retrain_here
+from ddpnas_ray.retraining.run import check_here, retrain_here
 from ddpnas_ray.runs.directory import create_run, existing_run, refuse_existing
-from ddpnas_ray.runs.lock import locked
+from ddpnas_ray.runs.lock import Lock, locked
 from ddpnas_ray.runs.log import failure_logged
 from ddpnas_ray.storage.folder import Folder
 from ddpnas_ray.training.cpu_isa import use_level
@@ -64,32 +66,38 @@ def retrain(wish: Wish, out: str, display: Display, *, resume: bool, address: st
         return read_retrained(resumed)
     retraining = make(wish, resumed)
     use_level(retraining.config.training.cpu_isa)
-    _check(retraining)
+    retraining.network(retraining.config.seed)  # so that a recipe that does not fit fails before anything is written
     config = retraining.config
-    found = checked_address(address, client=False) if config.execution.backend == "ray" else None
-    folder = resumed or create_run(out, first_files(retraining))
-    with locked(folder) as lock, failure_logged(folder):
-        if found is None:
-            return _in_process(retraining, folder, display)
-        workers = config.retraining.workers
-        with cluster(found, "train the network", display.lines, workers=workers) as dashboard:
-            from ddpnas_ray.distributed import ray_train
+    if config.execution.backend == "local":
+        return _in_process(retraining, out, resumed, display)
+    found = checked_address(address, client=False)
+    with cluster(found, "train the network", display.lines, workers=config.retraining.workers) as dashboard:
+        from ddpnas_ray.distributed import ray_train
+        from ddpnas_ray.training.fit import refuse_small_shares
 
-            size = ray_train.group_size(retraining)
+        size = ray_train.group_size(retraining)
+        refuse_small_shares(retraining.task, config.retraining, size.workers)
+        with _folder(retraining, out, resumed) as (folder, lock):
             print(f"{out}: {size}, {dashboard}", file=display.lines, flush=True)
-            result: dict[str, Any] = followed(ray_train.start(retraining, folder), lock, display)
+            result: dict[str, Any] = followed(ray_train.start(retraining, folder, size), lock, display)
             return result
 
 
-def _in_process(retraining: Retraining, folder: Folder, display: Display) -> dict[str, Any]:
+def _in_process(retraining: Retraining, out: str, resumed: Folder | None, display: Display) -> dict[str, Any]:
     from ddpnas_ray.execution.local import local_device
+    from ddpnas_ray.training.fit import refuse_small_shares
 
-    recipe = retraining.config.retraining
+    recipe, device = retraining.config.retraining, local_device(retraining.config.execution)
+    refuse_small_shares(retraining.task, recipe, 1)
+    check_here(retraining, device)
     progress = RetrainingProgress(retraining.chosen.label, retraining.seeds, recipe.epochs)
-    with display, display.following(progress.snapshot):
-        return retrain_here(retraining, folder, progress, local_device(retraining.config.execution))
+    with _folder(retraining, out, resumed) as (folder, _), display, display.following(progress.snapshot):
+        return retrain_here(retraining, folder, progress, device)
 
 
-def _check(retraining: Retraining) -> None:
-    """Build the network once, so that a recipe that does not fit fails before anything is written."""
-    retraining.network(retraining.config.seed)
+@contextmanager
+def _folder(retraining: Retraining, out: str, resumed: Folder | None) -> Iterator[tuple[Folder, Lock]]:
+    """Lock the folder: a new one, or the one to resume."""
+    folder = resumed or create_run(out, first_files(retraining))
+    with locked(folder) as lock, failure_logged(folder):
+        yield folder, lock

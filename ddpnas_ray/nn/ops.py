@@ -99,13 +99,17 @@ class AuxiliaryHead(nn.Module):
         return out
 
 
-def drop_path(x: Tensor, probability: float) -> Tensor:
+def drop_path(x: Tensor, probability: float | Tensor) -> Tensor:
     """Zero every sample of a batch with a probability and divide the others by 1 - probability (DARTS's drop-path).
 
     Args:
         x: Shape (B, ...).
-        probability: From 0, which returns ``x`` itself, to 1.
+        probability: At least 0, which returns ``x`` itself, and less than 1. A tensor without axes may change without
+            compiling again, as torch.compile does for every other number.
     """
+    if isinstance(probability, Tensor):
+        kept = 1.0 - probability
+        return x * (torch.bernoulli(kept.expand(x.shape[0], *[1] * (x.ndim - 1))) / kept).to(x.dtype)
     if probability == 0:
         return x
     from torchvision.ops import stochastic_depth

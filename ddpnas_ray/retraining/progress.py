@@ -26,7 +26,6 @@ class RetrainingProgress:
         self._start, self._done_before = time.monotonic(), 0.0
         self.workers = 0
         self.note = ""
-        self.warning = ""
         self.on_change: Callable[[Mapping[str, Any]], None] | None = None  # called with every snapshot
 
     def begin(self, seed: int, history: tuple[Mapping[str, Any], ...]) -> None:
@@ -62,7 +61,7 @@ class RetrainingProgress:
         """Return the current counters as plain values."""
         with self._lock:
             if self._seed is None:
-                return {"phase": "starting", "note": self.note, "warning": self.warning, "workers": self.workers}
+                return {"phase": "starting", "note": self.note, "warning": "", "workers": self.workers}
             last = self._history[-1] if self._history else {}
             epoch, step, steps = self._at
             done, total = self._done(), len(self._seeds) * self._epochs
@@ -90,5 +89,18 @@ class RetrainingProgress:
                 "seconds_left": round(elapsed / fresh * (total - done), 1) if fresh > 0 else None,
                 "workers": self.workers,
                 "note": self.note,
-                "warning": self.warning,
+                "warning": mixed_text(self._history),
             }
+
+
+def mixed_text(history: Sequence[Mapping[str, Any]]) -> str:
+    """Return a warning if the epochs of a training come from several numbers of workers or kinds of device, else "".
+
+    Example:
+        >>> mixed_text([{"workers": 2, "device": "cpu a"}, {"workers": 1, "device": "cpu a"}])
+        'epochs by 2 worker(s) on cpu a; 1 worker(s) on cpu a: the weights are not those of a training by one of them'
+    """
+    kinds = dict.fromkeys(f"{row['workers']} worker(s) on {row['device']}" for row in history)
+    if len(kinds) < 2:
+        return ""
+    return f"epochs by {'; '.join(kinds)}: the weights are not those of a training by one of them"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ddpnas_ray.core.errors import RunDirError
+from ddpnas_ray.core.errors import DeviceError, ResourceError, RunDirError
+from ddpnas_ray.execution.mixed_devices import refuse_mixed
 from ddpnas_ray.retraining.files import (
     fingerprint,
     restore_checkpoint,
@@ -57,7 +59,13 @@ class Keeper:
         return Snapshot(*found)
 
     def save(self, snapshot: Snapshot) -> None:
-        """Write a checkpoint and a line of the log."""
+        """Write a checkpoint and a line of the log.
+
+        Raises:
+            ResourceError: It comes from another kind of device, and ``execution.mixed_devices`` is ``refuse``.
+        """
+        if self._retraining.config.execution.mixed_devices == "refuse":
+            refuse_mixed(row["device"] for row in snapshot.history)
         save_checkpoint(self._folder, self.seed, snapshot.epoch, snapshot.tensors, snapshot.history)
         append_log(self._folder, "epoch", **{**snapshot.history[-1], "seed": self.seed, "pid": os.getpid()})
         self._progress.epoch_done(snapshot.history)
@@ -98,7 +106,8 @@ def retrain(
         (folder / f"seed-{seed}").make()
         (folder / f"seed-{seed}").write("weights.safetensors", tensors_file(tensors))
         trainings.append({"seed": seed, "fingerprint": fingerprint(tensors), "history": snapshot.history})
-    note = "" if trainings[-1]["history"][-1]["test"] is not None else read_note(folder)
+    last = trainings[-1]["history"][-1]
+    note = "" if last["test"] is not None else last.get("test_error") or read_note(folder)
     result = result_content(retraining, trainings, note)
     folder.write("result.json", json_file(result))
     append_log(folder, "done", fingerprint=result["fingerprint"])
@@ -113,6 +122,58 @@ def read_note(folder: Folder) -> str:
     return str(notes[-1]) if notes else "no test data"
 
 
+def check_here(retraining: Retraining, device: str) -> None:
+    """Check that this process can train a network, before anything is written.
+
+    Args:
+        retraining: What to train.
+        device: ``cpu`` or ``cuda``.
+
+    Raises:
+        ResourceError: ``training.cpu_isa`` is not in effect.
+        DeviceError: The GPU cannot be used.
+        ConfigError: Nothing can be compiled.
+    """
+    from ddpnas_ray.training.device import try_compile, try_device
+
+    require_level(retraining.config.training.cpu_isa)
+    try_device(device)
+    if retraining.config.retraining.compile:
+        try_compile(device)
+
+
+@contextmanager
+def gpu_faults(*, lost: bool) -> Iterator[None]:
+    """Raise own errors for GPU faults of the block.
+
+    Args:
+        lost: Whether for lost GPUs too; a worker on Ray dies of them and is replaced.
+
+    Raises:
+        ResourceError: The network does not fit into the GPU's memory.
+        DeviceError: The GPU failed.
+    """
+    from ddpnas_ray.execution.failures import Fault, gpu_fault
+    from ddpnas_ray.training.device import first_line
+
+    try:
+        yield
+    except RuntimeError as error:
+        fault = gpu_fault(error)
+        if fault is Fault.MEMORY:
+            raise ResourceError(
+                f"the network does not fit into the GPU's memory ({first_line(error)}); every finished epoch is saved: "
+                "free the GPU and --resume, or start a training with a lower retraining.batch_size, or a higher "
+                "retraining.accumulate or retraining.workers"
+            ) from error
+        if fault is Fault.DEVICE and lost:
+            raise DeviceError(
+                f"the GPU failed ({first_line(error)}); every finished epoch is saved: check it (nvidia-smi, Xid in "
+                "dmesg), then --resume"
+            ) from error
+        raise
+
+
 def retrain_here(retraining: Retraining, folder: Folder, progress: RetrainingProgress, device: str) -> dict[str, Any]:
     """Retrain in this process, without Ray.
 
@@ -121,15 +182,9 @@ def retrain_here(retraining: Retraining, folder: Folder, progress: RetrainingPro
         folder: Its folder, which exists and is locked.
         progress: Updated as it trains.
         device: ``cpu`` or ``cuda``.
-
-    Raises:
-        ResourceError: ``training.cpu_isa`` is not in effect.
     """
-    from ddpnas_ray.training.device import try_device
     from ddpnas_ray.training.fit import fit
 
-    require_level(retraining.config.training.cpu_isa)
-    try_device(device)
     progress.workers = 1
 
     def train(keeper: Keeper) -> Snapshot:
@@ -148,4 +203,5 @@ def retrain_here(retraining: Retraining, folder: Folder, progress: RetrainingPro
             on_step=progress.step,
         )
 
-    return retrain(retraining, folder, progress, train)
+    with gpu_faults(lost=True):
+        return retrain(retraining, folder, progress, train)

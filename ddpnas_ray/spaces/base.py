@@ -20,7 +20,7 @@ from ddpnas_ray.core.space import BoolArray, CostFunction, Edge, FloatArray, Int
 from ddpnas_ray.spaces.target import Inputs, Target, TargetDefaults
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from ddpnas_ray.nn.weights import Piece
 
@@ -75,10 +75,10 @@ class DropsPaths(Protocol):
 
     Attributes:
         drop_path: Probability of dropping a path, for each sample alone; 0 until retraining sets it, before every
-            epoch. Without effect in eval mode.
+            epoch: a number, or a tensor without axes if the network is compiled. Without effect in eval mode.
     """
 
-    drop_path: float
+    drop_path: float | Tensor
 
 
 @runtime_checkable

@@ -88,7 +88,8 @@ class RetrainingConfig:
     seeds: Annotated[int, Ge(1)] = 1
     """Trainings with seeds seed, seed + 1, ...; reports give mean and standard deviation"""
     workers: Annotated[int, Ge(1)] | None = None
-    """Ray Train workers, with a share of each batch; null: one per GPU, or one if there are no GPUs"""
+    """Ray Train workers, with a share of each batch; null: one per GPU, or one if there are no GPUs. In a cluster with
+    GPUs no more than there are, unless execution.gpus_per_worker is given"""
     min_workers: Annotated[int, Ge(1)] | None = None
     """Go on with as few as this when nodes leave (elastic; not bit-equal); null: wait for all workers"""
     threads: Annotated[int, Ge(1), Le(1024)] = 1

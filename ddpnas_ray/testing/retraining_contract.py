@@ -61,6 +61,8 @@ class RetrainingContract:
             deployed.drop_path = 0.5
             assert torch.equal(deployed(x), before)
             assert deployed.train()(x).shape == before.shape
+            deployed.drop_path = torch.tensor(0.5)  # as in a compiled network
+            assert deployed.train()(x).shape == before.shape
 
     def test_an_auxiliary_head_changes_training_alone(self, deployed: nn.Module) -> None:
         if not isinstance(deployed, TakesAuxiliaryHead):

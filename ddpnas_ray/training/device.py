@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ddpnas_ray.core.errors import DeviceError
+from ddpnas_ray.core.errors import ConfigError, DeviceError
 
 # oneDNN's levels on x86, lowest first, with the CPU flag that each needs; it does not order other instruction sets.
 ONEDNN_LEVELS = {
@@ -82,6 +82,26 @@ def try_device(where: str) -> None:
         raise DeviceError(
             f"{found} cannot be used by PyTorch {torch.__version__}, built for {built}: {first_line(error)}; "
             "update the driver, install a PyTorch built for driver and GPU, or set execution.gpus_per_worker=0"
+        ) from error
+
+
+def try_compile(where: str) -> None:
+    """Compile a function, so that a missing compiler is found before a training.
+
+    Args:
+        where: ``cpu`` or ``cuda``.
+
+    Raises:
+        ConfigError: It cannot be compiled; names ``retraining.compile``.
+    """
+    import torch
+
+    try:
+        torch.compile(lambda x: 2.0 * x.relu() + 1.0)(torch.ones(8, device=where))
+    except Exception as error:  # compilers fail in many ways, and this function cannot be at fault
+        raise ConfigError(
+            f"retraining.compile is true, but torch.compile fails here ({first_line(error)}); install a C++ compiler "
+            "(on a GPU also Triton), or set it to false"
         ) from error
 
 

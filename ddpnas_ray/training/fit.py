@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch.nn.functional import kl_div, log_softmax
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ddpnas_ray.core.errors import ConfigError, DivergedError
+from ddpnas_ray.core.errors import ConfigError, DataError, DivergedError
 from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.tasks.base import Batch, Task
 from ddpnas_ray.tasks.recipe import RetrainingConfig
@@ -63,13 +62,14 @@ def fit(
         on_step: Called after each step with epoch, step (from 1) and steps per epoch.
 
     Returns:
-        The final snapshot; the last row of its history has the test score.
+        The final snapshot; the last row of its history has the test score, or why there is none.
 
     Raises:
         DivergedError: An epoch's mean loss is not finite.
         ConfigError: The metric is outside [-1, 1], or a worker's share of a batch is too small.
+        DataError: A training or validation example cannot be read.
     """
-    _refuse_small_shares(task, config, world)
+    refuse_small_shares(task, config, world)
     set_precision(config.precision, device)
     training = _Training(network, task, config, rank, world, seed, device, teacher, on_step)
     snapshot = restore()
@@ -79,7 +79,9 @@ def fit(
         with fixed_threads(config.threads), torch.random.fork_rng(devices=[] if device == "cpu" else [device]):
             torch.manual_seed(int(rng_for(seed, _DRAWS, epoch, rank).integers(2**63)))
             row = training.train(epoch)
-            row |= training.scores(on_test() if epoch + 1 == config.epochs else None)
+            row |= training.scores()
+            if epoch + 1 == config.epochs:
+                row |= training.test(on_test())
         history = (*(snapshot.history if snapshot is not None else ()), row)
         snapshot = take(epoch + 1, network, training.optimizer, training.average, history)
         if rank == 0:
@@ -107,6 +109,7 @@ def score(network: nn.Module, task: Task, config: RetrainingConfig, rank: int, w
 
     Raises:
         ConfigError: The metric is outside [-1, 1].
+        DataError: An example cannot be read, by any process.
     """
     batches = on_device(
         task.validation_batches(config.batch_size, rank, world), device, channels_last=config.channels_last
@@ -147,8 +150,14 @@ class _Training:
         wrapped: Any = network
         if world > 1:
             gpus = None if device == "cpu" else [torch.cuda.current_device()]
-            wrapped = DistributedDataParallel(network, device_ids=gpus, gradient_as_bucket_view=True)
+            # Without the search for unused parameters, networks with any fail, and gradients are summed in another
+            # order after the first step of a process: a resumed training would differ from three workers on.
+            wrapped = DistributedDataParallel(
+                network, device_ids=gpus, gradient_as_bucket_view=True, find_unused_parameters=True
+            )
         self._trained: Any = torch.compile(wrapped) if config.compile else wrapped
+        if config.compile and config.drop_path:
+            network.drop_path = torch.zeros((), device=device)
 
     def put_back(self, snapshot: Snapshot) -> None:
         """Continue from a snapshot."""
@@ -164,8 +173,7 @@ class _Training:
         whole = min(config.batch_size, task.train_examples)
         steps = max(1, task.train_examples // config.batch_size)
         self._network.train()
-        if config.drop_path:
-            self._network.drop_path = config.drop_path * epoch / config.epochs  # linear, as DARTS
+        self._set_drop_path(config.drop_path * epoch / config.epochs)  # linear, as DARTS
         total = torch.zeros((), device=self._device)
         batches = task.training_batches(epoch, self._seed, config.batch_size, self._rank, world)
         for step, batch in enumerate(on_device(batches, self._device, channels_last=config.channels_last)):
@@ -192,8 +200,8 @@ class _Training:
             dist.all_reduce(total)
         if not torch.isfinite(total):
             raise DivergedError(
-                f"the loss of epoch {epoch + 1} is not finite; every earlier epoch is saved: lower retraining.lr, or "
-                "add retraining.warmup_epochs"
+                f"the loss of epoch {epoch + 1} is not finite: start a new training with a lower "
+                "retraining.lr, or with retraining.warmup_epochs"
             )
         seconds = time.perf_counter() - start
         return {
@@ -206,17 +214,33 @@ class _Training:
             "device": find_device(self._device).kind,
         }
 
-    def scores(self, tested: Task | None) -> dict[str, Any]:
-        """Score the network, or its average, on the validation examples and on those of ``tested``."""
+    def scores(self) -> dict[str, Any]:
+        """Score the network, or its average, on the validation examples."""
         start = time.perf_counter()
         _share_buffers(self._network, self.average, self._world)
+        val = self._score(self._task) if self._task.val_examples else None
+        return {"val": val, "test": None, "score_s": time.perf_counter() - start}
+
+    def test(self, tested: Task | None) -> dict[str, Any]:
+        """Score it on the test examples; damaged ones cost the score, not the training."""
+        start = time.perf_counter()
+        try:
+            found: dict[str, Any] = {"test": None if tested is None else self._score(tested)}
+        except DataError as error:
+            found = {"test": None, "test_error": str(error)}
+        return found | {"test_s": time.perf_counter() - start}
+
+    def _score(self, task: Task) -> float:
         network = self._network if self.average is None else self.average.module
-        place = (self._config, self._rank, self._world, self._device)
-        return {
-            "val": score(network, self._task, *place) if self._task.val_examples else None,
-            "test": None if tested is None else score(network, tested, *place),
-            "score_s": time.perf_counter() - start,
-        }
+        return score(network, task, self._config, self._rank, self._world, self._device)
+
+    def _set_drop_path(self, probability: float) -> None:
+        if not self._config.drop_path:
+            return
+        if isinstance(self._network.drop_path, Tensor):
+            self._network.drop_path.fill_(probability)
+        else:
+            self._network.drop_path = probability
 
 
 def _loss(found: Any, batch: Batch, task: Task, config: RetrainingConfig, teacher: nn.Module | None) -> Tensor:
@@ -247,11 +271,22 @@ def _share_buffers(network: nn.Module, average: AveragedModel | None, world: int
 
 
 def _gathered(mine: Iterator[tuple[Tensor, Any]], count: int, world: int) -> Iterator[tuple[Tensor, Any]]:
-    """Yield the outputs of all processes in the order of the batches; each computes every ``world``-th."""
-    for _, pair in zip_longest(range(-(-count // world)), mine):
-        on_cpu = None if pair is None else each(pair, Tensor.cpu)
+    """Yield the outputs of all processes in the order of the batches; each computes every ``world``-th.
+
+    Raises:
+        DataError: A process cannot read an example; raised in all of them, so that none waits for it.
+    """
+    for _ in range(-(-count // world)):
+        found: Any
+        try:
+            pair = next(mine, None)
+            found = None if pair is None else each(pair, Tensor.cpu)
+        except DataError as error:
+            found = error
         everyone: list[Any] = [None] * world
-        dist.all_gather_object(everyone, on_cpu)
+        dist.all_gather_object(everyone, found)
+        if errors := [found for found in everyone if isinstance(found, DataError)]:
+            raise errors[0]
         yield from (found for found in everyone if found is not None)
 
 
@@ -263,7 +298,12 @@ def _parts(batch: Batch, count: int) -> list[Batch]:
     return [each(batch, lambda t, b=b: t[int(b[0]) : int(b[-1]) + 1]) for b in bounds if len(b)]  # type: ignore[misc]
 
 
-def _refuse_small_shares(task: Task, config: RetrainingConfig, world: int) -> None:
+def refuse_small_shares(task: Task, config: RetrainingConfig, world: int) -> None:
+    """Refuse a recipe that gives a worker fewer than two examples at a time.
+
+    Raises:
+        ConfigError: It does.
+    """
     share = min(config.batch_size, task.train_examples) // world // config.accumulate
     if share < 2:
         raise ConfigError(

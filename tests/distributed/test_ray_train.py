@@ -62,7 +62,7 @@ def on_ray(
     """Retrain on Ray; ``kill`` names the process to kill once three epochs are saved."""
     from ddpnas_ray.distributed import ray_train
 
-    running = ray_train.start(retraining, folder)
+    running = ray_train.start(retraining, folder, ray_train.group_size(retraining))
     deadline = time.monotonic() + 240
     while kill is not None:
         now = running.status()

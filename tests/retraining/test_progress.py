@@ -7,7 +7,7 @@ import io
 from ddpnas_ray.console.progress import Display, retraining_line
 from ddpnas_ray.retraining.progress import RetrainingProgress
 
-ROW = {"lr": 0.1, "loss": 1.5, "val": 0.25, "examples_per_s": 1234.0}
+ROW = {"lr": 0.1, "loss": 1.5, "val": 0.25, "examples_per_s": 1234.0, "workers": 2, "device": "cpu a"}
 
 
 def started() -> RetrainingProgress:

@@ -17,8 +17,9 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from ddpnas_ray.core.errors import ConfigError, DivergedError
+from ddpnas_ray.core.errors import ConfigError, DataError, DivergedError
 from ddpnas_ray.data.config import DataConfig
+from ddpnas_ray.nn.ops import drop_path
 from ddpnas_ray.tasks.classification.task import ClassificationTask, make
 from ddpnas_ray.tasks.recipe import RetrainingConfig
 from ddpnas_ray.training.fit import fit
@@ -29,23 +30,24 @@ RECIPE = RetrainingConfig(epochs=3, batch_size=16, lr=0.05, train_on="train")
 
 
 class Net(nn.Module):
-    """BatchNorm, drop-path, dropout and an auxiliary head: everything whose state a resume must carry."""
+    """BatchNorm, drop-path, an auxiliary head, unused parameters: everything that a resume must carry."""
 
     def __init__(self, norm: bool = True) -> None:
         super().__init__()
         self.first = nn.Conv2d(1, 8, 3, 2, 1, bias=False)
         self.norm = nn.BatchNorm2d(8) if norm else nn.Identity()
         self.path = nn.Conv2d(8, 8, 3, 1, 1)
+        self.unused = nn.Linear(3, 3)
         self.last = nn.Linear(8, 10)
         self.auxiliary: nn.Module | None = None
-        self.drop_path = 0.0
+        self.drop_path: float | Tensor = 0.0
 
     def add_auxiliary_head(self) -> None:
         self.auxiliary = nn.Linear(8, 10)
 
     def forward(self, x: Tensor) -> Any:
         x = self.norm(self.first(x)).relu()
-        dropped = nn.functional.dropout(self.path(x), self.drop_path, self.training)
+        dropped = drop_path(self.path(x), self.drop_path) if self.training else self.path(x)
         x = (x + dropped).mean(dim=(2, 3))
         if self.training and self.auxiliary is not None:
             return self.last(x), self.auxiliary(x)
@@ -134,12 +136,14 @@ def test_killed_after_any_epoch_it_ends_with_the_same_bits(name: str, kills: int
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_it_learns_the_same_and_resumes_to_the_same_bits() -> None:
-    recipe = replace(RECIPES["everything"], compile=True, epochs=2)
+    """More epochs than Dynamo compiles a function for: the probability of drop-path must not make it compile again."""
+    recipe = replace(RECIPES["everything"], compile=True, epochs=10)
     straight, _ = trained(recipe)
-    assert same(straight, trained(recipe, 1)[0])
+    torch._dynamo.reset()
+    assert same(straight, trained(recipe, 9)[0])
     plain, _ = trained(replace(recipe, compile=False))
     assert straight.tensors.keys() == plain.tensors.keys(), "checkpoints of either go on as the other"
-    assert straight.history[-1]["loss"] == pytest.approx(plain.history[-1]["loss"], rel=1e-2)
+    assert straight.history[-1]["loss"] == pytest.approx(plain.history[-1]["loss"], rel=0.1)
     assert not same(straight, plain), "compiled code rounds differently"
 
 
@@ -174,6 +178,19 @@ def test_the_test_examples_are_read_once_after_the_last_epoch() -> None:
     assert [row["test"] is None for row in end.history] == [True, True, False]
     assert steps[-1] == (2, 3, 3)
     assert 0 <= end.history[-1]["test"] <= 1
+
+
+def test_a_damaged_test_image_costs_the_test_score_alone() -> None:
+    class Damaged(ClassificationTask):
+        def validation_batches(self, batch_size: int, rank: int = 0, world: int = 1) -> Any:
+            yield from super().validation_batches(batch_size, rank, world)
+            raise DataError("x.png: truncated")
+
+    good = task_of(RECIPE)
+    end, saved = trained(RECIPE, on_test=lambda: Damaged(**vars(good.on_test())))
+    assert end.history[-1]["test"] is None
+    assert end.history[-1]["test_error"] == "x.png: truncated"
+    assert len(saved) == 3
 
 
 def test_it_learns() -> None:
@@ -232,7 +249,7 @@ def test_weight_decay_may_spare_biases_and_norms() -> None:
 
 
 def test_a_diverged_training_says_what_to_change() -> None:
-    with pytest.raises(DivergedError, match=r"loss of epoch \d is not finite; .* lower retraining.lr"):
+    with pytest.raises(DivergedError, match=r"loss of epoch \d is not finite: .* lower retraining.lr"):
         trained(replace(RECIPE, lr=1e30, grad_clip=0.0))
 
 
@@ -241,8 +258,10 @@ def test_shares_too_small_for_batch_norm_are_refused() -> None:
         trained(replace(RECIPE, batch_size=4, accumulate=3))
 
 
-def _worker(rank: int, port: int, recipe: RetrainingConfig, norm: bool, path: str, stop: int, start: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def _worker(
+    rank: int, world: int, port: int, recipe: RetrainingConfig, norm: bool, path: str, stop: int, start: str
+) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     torch.set_num_threads(1)
     saved: list[Snapshot] = []
 
@@ -255,7 +274,7 @@ def _worker(rank: int, port: int, recipe: RetrainingConfig, norm: bool, path: st
     def restore() -> Snapshot | None:
         return Snapshot(**torch.load(start, weights_only=False)) if start else None
 
-    end = fit(network(recipe, norm), task_of(recipe), recipe, rank, 2, restore, save, seed=1)
+    end = fit(network(recipe, norm), task_of(recipe), recipe, rank, world, restore, save, seed=1)
     assert (rank == 0) == bool(saved)
     if rank:  # what it has is what process 0 has
         torch.save({"epoch": end.epoch, "tensors": dict(end.tensors), "history": end.history}, f"{path}.rank{rank}")
@@ -264,14 +283,20 @@ def _worker(rank: int, port: int, recipe: RetrainingConfig, norm: bool, path: st
 
 
 def in_processes(
-    recipe: RetrainingConfig, path: Any, *, norm: bool = True, stop_after: int = 0, start_from: str = ""
+    recipe: RetrainingConfig,
+    path: Any,
+    *,
+    world: int = 2,
+    norm: bool = True,
+    stop_after: int = 0,
+    start_from: str = "",
 ) -> Snapshot:
-    """Train in two processes; with ``stop_after`` process 0 is killed once it has saved that epoch."""
+    """Train in several processes; with ``stop_after`` process 0 is killed once it has saved that epoch."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with pytest.raises(mp.ProcessExitedException) if stop_after else nullcontext():
-        mp.spawn(_worker, (port, recipe, norm, str(path), stop_after, start_from), nprocs=2)
+        mp.spawn(_worker, (world, port, recipe, norm, str(path), stop_after, start_from), nprocs=world)
     return Snapshot(**torch.load(path, weights_only=False))
 
 
@@ -289,14 +314,15 @@ def test_two_processes_take_the_step_of_one_but_for_batch_norm(tmp_path: Any) ->
 
 
 @pytest.mark.slow
-def test_two_processes_resume_to_the_same_bits(tmp_path: Any) -> None:
+def test_processes_resume_to_the_same_bits(tmp_path: Any) -> None:
+    """Three: with two, the order of summation has no say."""
     recipe = replace(RECIPES["everything"], epochs=2)
-    straight = in_processes(recipe, tmp_path / "straight")
+    straight = in_processes(recipe, tmp_path / "straight", world=3)
     other = Snapshot(**torch.load(f"{tmp_path}/straight.rank1", weights_only=False))
     assert same(straight, other), "BatchNorm statistics and averages are those of process 0 everywhere"
-    first = in_processes(recipe, tmp_path / "cut", stop_after=1)
+    first = in_processes(recipe, tmp_path / "cut", world=3, stop_after=1)
     assert first.epoch == 1
-    assert same(in_processes(recipe, tmp_path / "resumed", start_from=f"{tmp_path}/cut"), straight)
+    assert same(in_processes(recipe, tmp_path / "resumed", world=3, start_from=f"{tmp_path}/cut"), straight)
 
 
 @pytest.mark.gpu

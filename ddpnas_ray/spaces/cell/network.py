@@ -33,7 +33,9 @@ class Cell(nn.Module):
             ops = {name: build_op(name, g.channels, stride, affine=affine) for name in names if name != "none"}
             self.edges.append(nn.ModuleDict(ops))
 
-    def forward(self, before_previous: Tensor, previous: Tensor, chosen: Sequence[str], dropped: float = 0.0) -> Tensor:
+    def forward(
+        self, before_previous: Tensor, previous: Tensor, chosen: Sequence[str], dropped: float | Tensor = 0.0
+    ) -> Tensor:
         """(B, C'', H'', W''), (B, C', H', W') and one operation name per edge -> (B, M C, H, W).
 
         ``dropped`` is the probability of dropping a path; identities are never dropped.

@@ -30,7 +30,7 @@ class MBConv(nn.Module):
             nn.Conv2d(hidden, block.out_channels, 1, bias=False), nn.BatchNorm2d(block.out_channels)
         )
 
-    def forward(self, x: Tensor, dropped: float = 0.0) -> Tensor:
+    def forward(self, x: Tensor, dropped: float | Tensor = 0.0) -> Tensor:
         """(B, C_in, H, W) -> (B, C_out, ceil(H / stride), ceil(W / stride)).
 
         ``dropped`` is the probability of leaving only the residual connection, where there is one.

@@ -27,7 +27,7 @@ class Cell(nn.Module):
             for names in candidates
         )
 
-    def forward(self, x: Tensor, chosen: Sequence[str], dropped: float = 0.0) -> Tensor:
+    def forward(self, x: Tensor, chosen: Sequence[str], dropped: float | Tensor = 0.0) -> Tensor:
         """(B, C, H, W) and one operation name per edge -> (B, C, H, W).
 
         ``dropped`` is the probability of dropping a path; identities are never dropped.

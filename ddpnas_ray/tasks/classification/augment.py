@@ -1,6 +1,7 @@
 """Augmentation that only retraining uses, from torchvision: RandAugment, random crops, colours, MixUp, CutMix.
 
-The transforms draw from torch's global generator, so each image, and each mixed batch, has a seed of its own.
+The transforms draw from torch's CPU generator, so each image, and each mixed batch, has a seed of its own. The GPUs'
+generators, from which the main thread draws meanwhile, are left alone.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def image_changes(
         changed = np.empty_like(pixels_NCHW)
         with torch.random.fork_rng(devices=[]):
             for i, index in enumerate(indices):
-                torch.manual_seed(int(seeds_N[index]))
+                torch.default_generator.manual_seed(int(seeds_N[index]))
                 changed[i] = transform(torch.from_numpy(np.ascontiguousarray(pixels_NCHW[i]))).numpy()
         return changed
 
@@ -79,7 +80,7 @@ def mixing(
         rng = rng_for(seed, MIX_KEY, epoch, step, rank)
         way = ways[int(rng.integers(len(ways)))]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(rng.integers(2**62)))
+            torch.default_generator.manual_seed(int(rng.integers(2**62)))
             return Batch(*way(batch.inputs, batch.targets))
 
     return mix
