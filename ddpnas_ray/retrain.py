@@ -14,6 +14,7 @@ from ddpnas_ray.console.progress import Display
 from ddpnas_ray.launch.retraining import folder_of, retrain
 from ddpnas_ray.reporting.retrained import retrained_summary
 from ddpnas_ray.retraining.prepare import Wish
+from ddpnas_ray.storage.folder import Folder
 
 DESCRIPTION = """\
 Train a network for use: the result of a search, its best network within a budget, or any other architecture. The
@@ -44,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--budget", metavar="BUDGET", help="best network within it, as in `generate --budget`")
     which.add_argument("--genotype", metavar="FILE", help="JSON file with a genotype, or a genotype.json of `generate`")
     which.add_argument("--network", metavar="NAME", help="published network, such as darts_v2 (`check --network`)")
-    add_config_options(p)
+    add_config_options(p, default="that of RUN, or of the training to resume; else the digits quick start")
     p.add_argument("--out", metavar="DIR", help="folder of the training; default: RUN/retrained/<network>")
     p.add_argument("--resume", action="store_true", help="continue from the latest checkpoint")
     p.add_argument("--backend", choices=("ray", "local"), help="default: execution.backend")
@@ -77,8 +78,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         result = retrain(wish, out, display, resume=args.resume, address=args.address)
     except KeyboardInterrupt:
-        words = [*(argv if argv is not None else sys.argv[1:]), *([] if args.resume else ["--resume"])]
-        say(f"interrupted; finished epochs are saved. Resume with: python -m ddpnas_ray.retrain {shlex.join(words)}")
+        words = list(argv if argv is not None else sys.argv[1:])
+        words += [*([] if args.out else ["--out", out]), *([] if args.resume else ["--resume"])]
+        resume = f"finished epochs are saved. Resume with: python -m ddpnas_ray.retrain {shlex.join(words)}"
+        say(f"interrupted; {resume if Folder.open(out).has('config.yaml') else 'nothing was started'}")
         return INTERRUPTED
     print(json.dumps(result) if args.json else retrained_summary(result, out))
     return OK

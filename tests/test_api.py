@@ -256,7 +256,7 @@ def test_published_networks_are_as_published() -> None:
     assert network.costs["params"] == 3_349_342
     with pytest.raises(GenotypeError, match="did you mean darts_v2"):
         nas.known_network("darts_v3")
-    with pytest.raises(ConfigError, match="darts_v2 comes from no search: give the configuration"):
+    with pytest.raises(ConfigError, match="darts_v2 has no run: give the configuration"):
         network.retrain()
 
 
@@ -299,6 +299,16 @@ def test_a_published_network_is_trained_on_the_data_of_a_run_or_a_configuration(
     alone = published.retrain(config="digits", out=tmp_path / "alone", overrides=more, progress=False)
     assert alone.network.genotype == published.genotype
     assert alone.scores[0]["split"] == "test"
+
+
+def test_the_network_of_a_training_can_be_trained_again(run: nas.Run, tmp_path: Path) -> None:
+    network = run.retrain(overrides=LOCAL, progress=False).network
+    with pytest.raises(ConfigError, match="network result has no run: give the configuration"):
+        network.retrain()
+    alone = network.retrain(config="digits", out=tmp_path / "alone", overrides=overrides(), progress=False)
+    again = run.retrain(network, out=tmp_path / "again", overrides=LOCAL, progress=False)
+    assert network.genotype == alone.network.genotype == again.network.genotype
+    assert again.result["search"]["fingerprint"] == run.fingerprint
 
 
 # --- what is shown ---

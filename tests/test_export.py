@@ -82,6 +82,16 @@ def test_of_several_networks_one_is_named(a_run: Path) -> None:
 def test_default_folders() -> None:
     assert model_folder_of(Folder.open("runs/darts")) == "runs/darts/model"
     assert model_folder_of(Folder.open("runs/x/retrained/result")) == "runs/x/model"
+    assert model_folder_of(Folder.open("file:///runs/x/retrained/macs%3D1M")) == "/runs/x/model"
+
+
+def test_file_uris_are_local(a_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    assert export(a_run.as_uri(), "--forms", "torch").code == 0
+    assert export(a_run.as_uri(), "--out", (tmp_path / "there").as_uri(), "--forms", "torch").code == 0
+    assert (a_run / "model" / "MANIFEST.json").is_file()
+    assert set(tmp_path.iterdir()) == before | {tmp_path / "there"}
 
 
 def test_bad_input(a_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

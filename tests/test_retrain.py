@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ddpnas_ray.core.errors import DataError
 from ddpnas_ray.retrain import main
 from ddpnas_ray.retraining.files import checkpoints, read_trained
 from ddpnas_ray.retraining.retraining import deploy_network
+from ddpnas_ray.retraining.run import Keeper
 from ddpnas_ray.runs.log import read_log
 from ddpnas_ray.runs.sealed import newest_epoch
 from ddpnas_ray.storage.folder import Folder
@@ -133,6 +135,50 @@ def test_a_finished_one_is_printed_and_nothing_changes(tmp_path: Path) -> None:
     assert contents(trained()) == before
 
 
+def interrupted(*words: str | Path) -> str:
+    said = retrain(*words)
+    assert said.code == 130
+    return said.err.splitlines()[-1]
+
+
+def test_after_ctrl_c_the_printed_command_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save, text = Keeper.save, "interrupted; finished epochs are saved. Resume with: python -m ddpnas_ray.retrain "
+
+    def save_and_stop(*arguments: Any) -> None:
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(searched(), "run")
+    run_words = ("run", *RECIPE, *options("retraining.init=inherited"))
+    for words, out in (
+        (("--network", "darts_v2", *LOCAL, *options("space.nodes=4"), *RECIPE), "runs/retrained-darts_v2"),
+        (run_words, "run/retrained/result"),
+        ((*run_words, "--out", "x"), "x"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(Keeper, "save", save_and_stop)
+            line = interrupted(*words)
+        assert line.startswith(text) and f"--out {out}" in line and line.endswith("--resume")
+        assert len(done(*shlex.split(line.removeprefix(text)))["trainings"]) == 1
+    shutil.copytree("x", "y")
+    (tmp_path / "y" / "result.json").unlink()
+    assert done("--out", "y", "--resume")["scores"][0]["weights"].startswith("inherited (")
+
+
+def test_before_the_folder_exists_there_is_nothing_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ddpnas_ray.launch.retraining.make", stop)
+    assert interrupted(searched(), "--out", tmp_path / "x", *RECIPE) == "interrupted; nothing was started"
+
+
+def test_help_says_which_configuration_is_the_default() -> None:
+    said = " ".join(retrain("--help").out.split())
+    assert "default: that of RUN, or of the training to resume; else the digits quick start" in said
+
+
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     out = tmp_path / "x"
     shutil.copytree(trained(), out)
@@ -158,6 +204,9 @@ def test_the_largest_network_of_the_run_teaches(tmp_path: Path) -> None:
     )
     alone = done(run_folder, *RECIPE)
     taught = done(run_folder, "--out", tmp_path / "y", *RECIPE, *options("retraining.teacher=largest"))
+    assert taught["teacher"] == {"name": "result", "folder": "result", "fingerprint": alone["fingerprint"]}
+    assert json.loads((tmp_path / "y" / "network.json").read_text())["teacher"] == taught["teacher"]
+    assert alone["teacher"] is None
     assert taught["fingerprint"] != alone["fingerprint"]
     assert "did you mean result?" in refused(
         run_folder, "--out", tmp_path / "z", *RECIPE, *options("retraining.teacher=results")
@@ -244,6 +293,11 @@ def test_a_folder_without_test_images_gives_no_test_score(tmp_path: Path) -> Non
             "no auxiliary head: set it to 0",
         ),
         (("--network", "darts_v2", *options("retraining.teacher=os:nothing")), "retraining.teacher: os:nothing: "),
+        (("--network", "darts_v2", *options("retraining.teacher=torch.nn:Linear")), "torch.nn:Linear: TypeError: "),
+        (
+            ("--network", "darts_v2", *options("retraining.teacher=torch.nn:Identity")),
+            "have shape (2, 1, 8, 8), those of",
+        ),
         (("--network", "darts_v2", *options("data.name=folder", "data.path=gone")), "gone"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else "",
@@ -278,6 +332,7 @@ def test_another_recipe_or_other_data_cannot_resume(tmp_path: Path) -> None:
     resume = (searched(), "--out", out, "--resume")
     line = refused(*resume, *options("retraining.lr=0.5", "retraining.epochs=9"))
     assert "checkpoints are of another recipe: retraining.epochs, retraining.lr differ" in line
+    assert "is the training of another network, result, than macs=" in refused(*resume, "--budget", "macs=90%")
     assert "exists and is not empty" in refused(searched(), "--out", out)
     assert contents(out) == before
     assert done(*resume, *options("retraining.max_failures=7"))["epochs"] == 2

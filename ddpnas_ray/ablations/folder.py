@@ -13,7 +13,7 @@ from typing import Any
 
 from ddpnas_ray.ablations.outcomes import Outcome
 from ddpnas_ray.core.errors import RunDirError
-from ddpnas_ray.experiment.config import SearchConfig, check, dump, fixed_keys, set_key, to_dict
+from ddpnas_ray.experiment.config import PLACES, SearchConfig, check, dump, fixed_keys, set_key, to_dict
 from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.runs.directory import parsed
 from ddpnas_ray.runs.environment import environment
@@ -105,7 +105,7 @@ def restore(out: str, what: str, overrides: Sequence[str]) -> Saved:
     Args:
         out: Its directory.
         what: The resuming sub-command.
-        overrides: ``data.path``, ``evaluation.table`` and ``execution.*``; nothing else may change.
+        overrides: Locations of data (``PLACES``) and ``execution.*``; nothing else may change.
 
     Raises:
         RunDirError: It is not an ablation, or of another sub-command, or a file is damaged.
@@ -129,7 +129,7 @@ def overridden(saved: SearchConfig, overrides: Sequence[str], out: str, what: st
 
     Args:
         saved: The saved configuration.
-        overrides: ``data.path``, ``evaluation.table`` and ``execution.*``.
+        overrides: Locations of data (``PLACES``) and ``execution.*``.
         out: Its directory, for errors.
         what: Kind of the directory, for errors.
 
@@ -143,8 +143,8 @@ def overridden(saved: SearchConfig, overrides: Sequence[str], out: str, what: st
     config = check(values, out, overrides)
     if changed := fixed_keys(saved, config):
         raise RunDirError(
-            f"{out}: the {what} was started with other values of {', '.join(changed)}; only execution.*, data.path "
-            "and evaluation.table may change on --resume"
+            f"{out}: the {what} was started with other values of {', '.join(changed)}; only "
+            f"{', '.join(('execution.*', *PLACES))} may change on --resume"
         )
     return config
 

@@ -28,7 +28,7 @@ class Network:
 
     Args:
         chosen: The architecture, and where it comes from.
-        run: Run directory of the search that found it; None: a published network.
+        run: Run directory of the search that found it; None: a published network, or one of a training.
     """
 
     chosen: Chosen
@@ -81,7 +81,8 @@ class Network:
         """Train it for use, by the recipe in section ``retraining`` of a configuration.
 
         Args:
-            config: As for ``search``; None is that of its search. Published networks need one, for data and recipe.
+            config: As for ``search``; None is that of its search. Networks without a run need one, for data and
+                recipe.
             out: Folder of the training, local or a URI; None is ``RUN/retrained/<label>``, or one below ``runs/``.
             resume: Continue from the latest checkpoint; of a finished training, only return it.
             overrides: Such as ``{"retraining.epochs": 20, "execution.backend": "local"}``.
@@ -93,7 +94,7 @@ class Network:
         """
         if self.run is None and config is None and not resume:
             raise ConfigError(
-                f"network {self.label} comes from no search: give the configuration with its data and recipe, such as "
+                f"network {self.label} has no run: give the configuration with its data and recipe, such as "
                 'config="cifar10_cell", or use run.retrain(network)'
             )
         return train(self, self.run, config, out, resume, overrides, address, progress)
@@ -187,13 +188,12 @@ def train(
     Raises:
         DdpnasError: See ``Network.retrain``.
     """
-    texts, published = texts_of(overrides), network.run is None
+    texts = texts_of(overrides)
     wish = Wish(
         run=run,
         config=None if config is None else config_of(config, texts),
         overrides=texts,
-        network=network.label if published else None,
-        chosen=None if published else network.chosen,
+        chosen=network.chosen,
     )
     place = launch.folder_of(wish, None if out is None else place_of(out), resume=resume)
     if resume and (saved := Chosen.read(Folder.open(place))).genotype != network.genotype:

@@ -6,13 +6,13 @@ import argparse
 import re
 
 
-def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--config`` and ``--set``."""
+def add_config_options(parser: argparse.ArgumentParser, default: str = "the digits quick start") -> None:
+    """Add ``--config`` and ``--set``; ``default`` is the configuration without them."""
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="YAML file, local or a URI, or the name of a packaged one such as cifar10_cell (an unknown name lists "
-        "them); default: the digits quick start",
+        help=f"YAML file, local or a URI, or the name of a packaged one such as cifar10_cell (an unknown name lists "
+        f"them); default: {default}",
     )
     add_set_option(parser, "override one key, such as pruning.gamma=0.8; repeat for more; `search --keys` lists them")
 

@@ -30,7 +30,7 @@ from ddpnas_ray.tasks.recipe import RetrainingConfig
 from ddpnas_ray.training.config import TrainingConfig
 
 DEFAULT = "the packaged digits quick start"
-PLACES = ("data.path", "evaluation.table")  # locations of data, not their content
+PLACES = ("data.path", "data.val_path", "data.test_path", "evaluation.table")  # locations of data, not their content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

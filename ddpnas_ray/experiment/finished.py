@@ -17,7 +17,7 @@ from ddpnas_ray.core.generation.budgets import Budget, budget_text, is_time, qua
 from ddpnas_ray.core.generation.problem import Problem, evaluate
 from ddpnas_ray.core.generation.solve import Solution, most_likely, nearest, solve
 from ddpnas_ray.core.space import CostFunction, IntArray
-from ddpnas_ray.experiment.config import SearchConfig, check, fixed_keys, make_strategy, set_key, to_dict
+from ddpnas_ray.experiment.config import PLACES, SearchConfig, check, fixed_keys, make_strategy, set_key, to_dict
 from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.runs.directory import existing_run, parsed, read_config, read_result, refuse_other_data
 from ddpnas_ray.runs.files import SCHEMA_VERSION, json_file, read_costs, read_space
@@ -91,7 +91,7 @@ class FinishedRun:
         """Prepare the run's experiment with its data, for scoring with inherited weights.
 
         Args:
-            overrides: ``data.path=...`` and ``execution.*``, for a run from another machine.
+            overrides: ``data.path=...``, other ``PLACES`` and ``execution.*``, for a run from another machine.
 
         Raises:
             ConfigError: Another key is overridden.
@@ -106,7 +106,8 @@ class FinishedRun:
         config = check(values, self.folder.uri, overrides)
         if changed := fixed_keys(self.config, config):
             raise ConfigError(
-                f"--set: {', '.join(changed)}: the run has finished; only data.path and execution.* may change"
+                f"--set: {', '.join(changed)}: the run has finished; only {', '.join(PLACES)} and execution.* may "
+                "change"
             )
         experiment = Experiment.prepare(config)
         refuse_other_data(self.folder, experiment.digest)

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from ddpnas_ray.core.errors import ConfigError, RunDirError, did_you_mean
 from ddpnas_ray.data.split import stratified_batches
 from ddpnas_ray.experiment.config import SearchConfig, check, set_key, to_dict
-from ddpnas_ray.experiment.yaml_text import parse
-from ddpnas_ray.retraining.files import read_retrained, read_trained
+from ddpnas_ray.retraining.files import read_retrained, read_trained, saved_config
 from ddpnas_ray.retraining.prepare import RETRAINED, retrained_folders
 from ddpnas_ray.retraining.retraining import prepare_task
-from ddpnas_ray.runs.directory import existing_run, read_config, refuse_other_data
+from ddpnas_ray.runs.directory import existing_run, refuse_other_data
 from ddpnas_ray.storage.folder import Folder
 from ddpnas_ray.tasks.classification.task import ClassificationTask
 from ddpnas_ray.tasks.recipe import RetrainingConfig
@@ -41,7 +40,7 @@ def find_retrained(run: str, label: str | None = None) -> Folder:
     if folder.has("network.json"):
         read_retrained(folder)
         return folder
-    found = {f.uri.partition("?")[0].rpartition("/")[2]: f for f in retrained_folders(folder)}
+    found = {f.path.rpartition("/")[2]: f for f in retrained_folders(folder)}
     if not found:
         unfinished = (folder / RETRAINED).names()
         how = f"; unfinished: {', '.join(unfinished)} (--resume continues)" if unfinished else ""
@@ -62,7 +61,7 @@ def model_folder_of(retrained: Folder) -> str:
     """
     if not retrained.is_local:
         raise RunDirError(f"{retrained.uri}: models are written to local disks; give a local --out")
-    path = Path(retrained.uri)
+    path = Path(_path(retrained.uri))
     if path.parent.name != RETRAINED:
         return str(path / "model")
     several = len(Folder.open(str(path.parent)).names()) > 1
@@ -83,7 +82,7 @@ def load_trained(retrained: Folder, overrides: Sequence[str] = ()) -> tuple[Trai
     from ddpnas_ray.deploy.trained import Preprocessing, TrainedNetwork
 
     chosen, tensors, result = read_trained(retrained)
-    values = to_dict(check(parse(read_config(retrained), retrained.uri), f"{retrained.uri}/config.yaml"))
+    values = to_dict(saved_config(retrained))
     for override in overrides:
         if not override.startswith(("data.path=", "data.val_path=", "data.test_path=")):
             raise ConfigError(f"--set {override}: only data.path, data.val_path and data.test_path may change")
@@ -129,7 +128,7 @@ def export(
     """
     from ddpnas_ray.deploy.folder import check_replaceable, write_model
 
-    out = out or model_folder_of(retrained)
+    out = _path(out) if out else model_folder_of(retrained)
     check_replaceable(Path(out))
     network, task = load_trained(retrained, overrides)
     return write_model(network, out, images_NCHW=_images(task), forms=forms)
@@ -142,6 +141,11 @@ def is_exported(retrained: Folder, out: str) -> bool:
     if not (Path(out) / MANIFEST).is_file():
         return False
     return read_model(out).weights == read_retrained(retrained)["fingerprint"]
+
+
+def _path(place: str) -> str:
+    """Return a local path as given, also of a ``file://`` URI."""
+    return Folder.open(place).path if place.startswith("file://") else place
 
 
 def _images(task: ClassificationTask) -> np.ndarray:

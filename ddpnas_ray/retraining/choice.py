@@ -68,8 +68,8 @@ class Chosen:
         """
 
         def parse(data: bytes) -> Chosen:
-            values = json.loads(data)
-            values.pop("schema_version")
+            content = json.loads(data)
+            values = {field.name: content[field.name] for field in dataclasses.fields(cls)}
             return cls(**{**values, "target": Target(**values["target"])})
 
         return parsed(folder, "network.json", parse)

@@ -1,7 +1,7 @@
 """Files of a retraining's folder, by default ``RUN/retrained/<label>``.
 
-``network.json`` (the architecture), ``config.yaml``, ``environment.json``, ``log.jsonl``, ``result.json`` (scores), and
-for each seed ``seed-<n>/checkpoints`` and ``seed-<n>/weights.safetensors``.
+``network.json`` (the architecture, the run and the teacher), ``config.yaml``, ``environment.json``, ``log.jsonl``,
+``result.json`` (scores), and for each seed ``seed-<n>/checkpoints`` and ``seed-<n>/weights.safetensors``.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from ddpnas_ray.core.errors import RunDirError
-from ddpnas_ray.experiment.config import dump
+from ddpnas_ray.experiment.config import SearchConfig, check, dump
+from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.retraining.choice import Chosen
 from ddpnas_ray.retraining.retraining import Retraining
-from ddpnas_ray.runs.directory import parsed
+from ddpnas_ray.runs.directory import parsed, read_config
 from ddpnas_ray.runs.environment import environment
 from ddpnas_ray.runs.files import SCHEMA_VERSION, json_file
 from ddpnas_ray.runs.sealed import restore_sealed, write_sealed
@@ -36,10 +37,36 @@ def first_files(retraining: Retraining) -> dict[str, bytes]:
     """Return the initial files; ``config.yaml`` last, as it makes the folder a run."""
     config = retraining.config
     return {
-        "network.json": json_file(retraining.chosen.json()),
+        "network.json": json_file({**retraining.chosen.json(), **origin(retraining)}),
         "environment.json": json_file(environment(config.seed, retraining.digest)),
         "config.yaml": dump(config).encode(),
     }
+
+
+def origin(retraining: Retraining) -> dict[str, Any]:
+    """Return what ``network.json`` records beside the architecture, for a resume."""
+    teacher = retraining.teacher
+    return {"run": dict(retraining.run), "teacher": None if teacher is None else teacher.json()}
+
+
+def read_origin(folder: Folder) -> dict[str, Any]:
+    """Read what ``network.json`` records beside the architecture; empty if an older version wrote it.
+
+    Raises:
+        RunDirError: It is missing or damaged.
+    """
+    content = parsed(folder, "network.json", json.loads)
+    return {"run": content.get("run", {}), "teacher": content.get("teacher")}
+
+
+def saved_config(folder: Folder) -> SearchConfig:
+    """Read ``config.yaml``.
+
+    Raises:
+        RunDirError: It is missing or damaged.
+        ConfigError: A key or value is not allowed.
+    """
+    return check(parse(read_config(folder), folder.uri), f"{folder.uri}/config.yaml")
 
 
 def checkpoints(folder: Folder, seed: int) -> Folder:
@@ -63,11 +90,11 @@ def save_checkpoint(folder: Folder, seed: int, epoch: int, tensors: Tensors, his
 def restore_checkpoint(folder: Folder, seed: int) -> tuple[int, dict[str, npt.NDArray[Any]], History] | None:
     """Return epochs finished, tensors and history of the latest valid checkpoint; None if there is none."""
 
-    def parse(files: Mapping[str, bytes]) -> tuple[int, dict[str, npt.NDArray[Any]], History]:
+    def parse_files(files: Mapping[str, bytes]) -> tuple[int, dict[str, npt.NDArray[Any]], History]:
         content = json.loads(files["history.json"])
         return int(content["epoch"]), dict(load_tensors(files["arrays.safetensors"])), tuple(content["history"])
 
-    return restore_sealed(checkpoints(folder, seed), parse, "the training")
+    return restore_sealed(checkpoints(folder, seed), parse_files, "the training")
 
 
 def tensors_file(tensors: Tensors) -> bytes:
@@ -127,6 +154,7 @@ def result_content(retraining: Retraining, trainings: Sequence[Mapping[str, Any]
         "train_on": recipe.train_on,
         "train_examples": retraining.task.train_examples,
         "epochs": recipe.epochs,
+        "teacher": origin(retraining)["teacher"],
         "scores": scores,
         "test_note": note,
         "seed": best["seed"],

@@ -1,28 +1,35 @@
-"""Assemble a retraining from a run, an architecture and a configuration; without torch, but for warm starts."""
+"""Assemble a retraining from a run, an architecture and a configuration; only warm starts and teachers need torch."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ddpnas_ray.core.errors import ConfigError, RunDirError, did_you_mean
-from ddpnas_ray.experiment.config import PLACES, SearchConfig, check, differing_keys, load, overridden, set_key, to_dict
+from ddpnas_ray.core.errors import ConfigError, RunDirError
+from ddpnas_ray.experiment.config import PLACES, SearchConfig, differing_keys, load, overridden, to_dict
 from ddpnas_ray.experiment.finished import FinishedRun
-from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.retraining.choice import Chosen, of_file, of_known, of_search
-from ddpnas_ray.retraining.files import read_trained
+from ddpnas_ray.retraining.files import read_origin, saved_config
 from ddpnas_ray.retraining.retraining import Retraining, Teacher, check_fits, prepare_task
-from ddpnas_ray.runs.directory import parsed, read_config, refuse_other_data
+from ddpnas_ray.retraining.teacher import find_teacher, of_run, recorded_teacher, tried
+from ddpnas_ray.runs.directory import parsed, refuse_other_data
 from ddpnas_ray.runs.files import read_weights
-from ddpnas_ray.spaces.base import find_space
+from ddpnas_ray.spaces.base import SpaceSpec, find_space
 from ddpnas_ray.spaces.inherit import inherited
 from ddpnas_ray.spaces.known import known_network
-from ddpnas_ray.spaces.target import Target
+from ddpnas_ray.spaces.target import Inputs, Target
 from ddpnas_ray.storage.folder import Folder
-from ddpnas_ray.tasks.base import Task
 
-FREE = ("execution.", "retraining.workers", "retraining.min_workers", "retraining.max_failures", *PLACES)
+# may change on a resume: where a network is trained, not how
+FREE = (
+    "execution.",
+    "retraining.workers",
+    "retraining.min_workers",
+    "retraining.max_failures",
+    "retraining.budgets",
+    *PLACES,
+)
 RETRAINED = "retrained"
 
 
@@ -37,7 +44,7 @@ class Wish:
         budget: Of the run's network.
         genotype: File with another architecture.
         network: Name of a known network.
-        chosen: Another architecture of the run's space.
+        chosen: An architecture: of the run, or any other with its own space.
     """
 
     run: str | None = None
@@ -47,6 +54,42 @@ class Wish:
     genotype: str | None = None
     network: str | None = None
     chosen: Chosen | None = None
+
+
+def config_of(wish: Wish, saved: Folder | None = None) -> SearchConfig:
+    """Return the configuration of a retraining, without data and torch.
+
+    Args:
+        wish: What to retrain.
+        saved: Folder to resume.
+
+    Raises:
+        BadInput: A key or value is not allowed, or may not change on a resume.
+    """
+    return _config(wish, None if saved is not None else _given_run(wish), saved)
+
+
+def refuse_changed(wish: Wish, saved: Folder) -> None:
+    """Refuse another configuration, run or network than those that a folder was started with.
+
+    Args:
+        wish: What to retrain; an architecture that it does not name is that of the folder.
+        saved: Folder of a retraining, finished or not.
+
+    Raises:
+        RunDirError: The wish is for another training.
+        BadInput: What it names does not exist.
+    """
+    config, run, chosen = config_of(wish, saved), _given_run(wish), Chosen.read(saved)
+    if run is not None:
+        _refuse_other_run(run, saved)
+    if wish.budget or wish.genotype or wish.network or wish.chosen:
+        asked = choose(wish, run, config, chosen.target.inputs)
+        if asked.genotype != chosen.genotype:
+            raise RunDirError(
+                f"{saved.uri}: is the training of another network, {chosen.label}, than {asked.label}; name that one "
+                "or none, or start a new training with another --out"
+            )
 
 
 def make(wish: Wish, saved: Folder | None = None) -> Retraining:
@@ -59,21 +102,29 @@ def make(wish: Wish, saved: Folder | None = None) -> Retraining:
     Raises:
         BadInput: Something does not fit.
     """
-    run = None if wish.run is None else FinishedRun.load(wish.run)
-    config = _config(wish, run, saved)
+    if saved is None:
+        run = _given_run(wish)
+        config = _config(wish, run, None)
+    else:
+        refuse_changed(wish, saved)
+        config = config_of(wish, saved)
+        run = _run_to_resume(wish, config, saved)
     searched, task = prepare_task(config)
     if run is not None and _same_data(config, run.config):
         refuse_other_data(run.folder, searched.digest)
     if saved is not None:
         refuse_other_data(saved, searched.digest)
-    chosen = Chosen.read(saved) if saved is not None else choose(wish, run, config, task)
+    chosen = Chosen.read(saved) if saved is not None else choose(wish, run, config, task.inputs)
     check_fits(chosen, task)
-    retraining = Retraining(config, chosen, task, searched.digest, teacher=_teacher(config, run))
+    source = {} if run is None else {"folder": _place(run.folder), "fingerprint": run.fingerprint}
+    teacher = _teacher(config, run, chosen, searched.digest, saved)
+    retraining = Retraining(config, chosen, task, searched.digest, teacher=teacher, run=source)
     if config.retraining.init == "scratch":
         return retraining
     if run is None or not run.config.trains:
         raise ConfigError(
-            "retraining.init=inherited needs the run of a search that trained a supernet; set it to scratch"
+            "retraining.init=inherited needs the run of a search that trained a supernet; give RUN, or set it to "
+            "scratch"
         )
     tensors = parsed(run.folder, "weights.safetensors", read_weights)
     spec = chosen.spec
@@ -81,26 +132,28 @@ def make(wish: Wish, saved: Folder | None = None) -> Retraining:
     return dataclasses.replace(retraining, inherited=values, inherited_share=share)
 
 
-def choose(wish: Wish, run: FinishedRun | None, config: SearchConfig, task: Task | None = None) -> Chosen:
+def choose(wish: Wish, run: FinishedRun | None, config: SearchConfig, inputs: Inputs | None = None) -> Chosen:
     """Choose the architecture, with the configuration's target.
 
     Args:
         wish: Names it.
         run: The search, if any.
         config: Gives space and target.
-        task: Gives image size and classes; None: only the label is needed.
+        inputs: Gives image size and classes; None: only the label is needed.
     """
     if wish.network is not None:
         known = known_network(wish.network)
-        return of_known(known, lambda spec: _target(config, task, spec))
+        return of_known(known, lambda spec: _target(config, inputs, spec))
     space = {"name": config.space.name, **config.space.options}
     if wish.genotype is not None:
         return of_file(
-            wish.genotype, space, _target(config, task, find_space(config.space.name)(**config.space.options))
+            wish.genotype, space, _target(config, inputs, find_space(config.space.name)(**config.space.options))
         )
+    if wish.chosen is not None and not _is_of(wish.chosen, run):
+        return wish.chosen.retargeted(_target(config, inputs, wish.chosen.spec))
     if run is None:
         raise ConfigError("what to retrain is missing: give RUN, --genotype FILE or --network NAME")
-    target = _target(config, task, run.spec) if task is not None else run.target
+    target = _target(config, inputs, run.spec) if inputs is not None else run.target
     if wish.chosen is not None:
         if target == run.target:  # then its own target stays
             return wish.chosen
@@ -113,7 +166,7 @@ def choose(wish: Wish, run: FinishedRun | None, config: SearchConfig, task: Task
 
 def label_of(wish: Wish) -> str:
     """Return the label of the architecture, without reading data."""
-    run = None if wish.run is None else FinishedRun.load(wish.run)
+    run = _given_run(wish)
     return choose(wish, run, _config(wish, run, None)).label
 
 
@@ -124,36 +177,31 @@ def retrained_folders(run: Folder) -> list[Folder]:
 
 
 def _config(wish: Wish, run: FinishedRun | None, saved: Folder | None) -> SearchConfig:
+    """Return the given configuration, with the space of the folder or run unless the network is another; or theirs."""
     if saved is not None:
-        old = check(parse(read_config(saved), saved.uri), f"{saved.uri}/config.yaml")
-        values = to_dict(old)
-        for override in wish.overrides:
-            set_key(values, override)
-        new = check(values, saved.uri, wish.overrides) if wish.config is None else _given(wish)
-        if changed := [key for key in differing_keys(old, new) if not key.startswith(FREE)]:
-            raise RunDirError(
-                f"{saved.uri}: its checkpoints are of another recipe: {', '.join(changed)} differ; omit them, or "
-                "start a new retraining with another --out"
+        old, where = saved_config(saved), saved.uri
+    elif run is not None:
+        old, where = run.config, run.folder.uri
+    else:
+        return _given(wish)
+    own = wish.genotype or wish.network or (run is not None and wish.chosen and not _is_of(wish.chosen, run))
+    if wish.config is None:
+        config = overridden(to_dict(old), where, wish.overrides)
+    else:
+        config = _given(wish) if own else dataclasses.replace(_given(wish), space=old.space)
+    if saved is None:
+        if config.space.name != old.space.name and not own:
+            raise ConfigError(
+                f"space.name is {config.space.name}: the network of the run is of space {old.space.name}; give "
+                "another with --genotype FILE, or omit space.name"
             )
-        return new
-    if wish.config is not None or run is None:
-        config = _given(wish)
-        own = wish.genotype or wish.network
-        if (
-            run is not None
-            and not own
-            and (config.space.name, config.space.options)
-            != (
-                run.config.space.name,
-                run.config.space.options,
-            )
-        ):
-            config = dataclasses.replace(config, space=run.config.space)
         return config
-    values = to_dict(run.config)
-    for override in wish.overrides:
-        set_key(values, override)
-    return check(values, run.folder.uri, wish.overrides)
+    if changed := [key for key in differing_keys(old, config) if not key.startswith(FREE)]:
+        raise RunDirError(
+            f"{saved.uri}: its checkpoints are of another recipe: {', '.join(changed)} differ; omit them, or "
+            "start a new retraining with another --out"
+        )
+    return config
 
 
 def _given(wish: Wish) -> SearchConfig:
@@ -163,39 +211,79 @@ def _given(wish: Wish) -> SearchConfig:
     return load(wish.config, wish.overrides)
 
 
-def _target(config: SearchConfig, task: Task | None, spec: object) -> Target:
+def _target(config: SearchConfig, inputs: Inputs | None, spec: SpaceSpec) -> Target:
     from ddpnas_ray.experiment.experiment import TABLE_INPUTS
 
-    inputs = TABLE_INPUTS if task is None else task.inputs
-    return Target.resolve(config.target, inputs, spec.target)  # type: ignore[attr-defined]
+    return Target.resolve(config.target, inputs or TABLE_INPUTS, spec.target)
 
 
 def _same_data(config: SearchConfig, other: SearchConfig) -> bool:
-    """Return whether two configurations mean the same split of the same data."""
+    """Return whether two configurations mean the same split of the same data, which may have moved."""
+    if (config.data.val_path is None) != (other.data.val_path is None):
+        return False
     return not [
         key for key in differing_keys(config, other) if key.startswith(("data.", "task.", "seed")) and key not in PLACES
     ]
 
 
-def _teacher(config: SearchConfig, run: FinishedRun | None) -> Teacher | None:
-    """Find the teacher: a function, or a retrained network of the run.
+def _is_of(chosen: Chosen, run: FinishedRun | None) -> bool:
+    """Return whether a run's search found an architecture."""
+    return run is not None and chosen.search.get("fingerprint") == run.fingerprint
+
+
+def _given_run(wish: Wish) -> FinishedRun | None:
+    return None if wish.run is None else FinishedRun.load(wish.run)
+
+
+def _run_to_resume(wish: Wish, config: SearchConfig, saved: Folder) -> FinishedRun | None:
+    """Load the given run, or the recorded one if the training needs it.
 
     Raises:
-        ConfigError: There is none of that name.
+        RunDirError: It is not there, or another search.
     """
-    name = config.retraining.teacher
-    if name is None:
+    where = read_origin(saved)["run"].get("folder")
+    if wish.run is not None or where is None or (config.retraining.init == "scratch" and not of_run(config)):
+        return _given_run(wish)
+    if not Folder.open(where).has("config.yaml"):
+        raise RunDirError(f"{saved.uri}: needs its run {where}, which is not there; give RUN, where it is now")
+    run = FinishedRun.load(where)
+    _refuse_other_run(run, saved)
+    return run
+
+
+def _refuse_other_run(run: FinishedRun, saved: Folder) -> None:
+    before = read_origin(saved)["run"].get("fingerprint", run.fingerprint)
+    if before != run.fingerprint:
+        raise RunDirError(
+            f"{saved.uri}: was started from another search than {run.folder.uri} (fingerprint {before[:12]}, now "
+            f"{run.fingerprint[:12]}); give its RUN, or start a new training with another --out"
+        )
+
+
+def _place(folder: Folder) -> str:
+    """Return where a folder is, for a process in another working directory."""
+    return folder.path if folder.is_local else folder.uri
+
+
+def _teacher(
+    config: SearchConfig, run: FinishedRun | None, chosen: Chosen, digest: str, saved: Folder | None
+) -> Teacher | None:
+    """Find the teacher, that of the folder to resume if there is one, and try it.
+
+    Raises:
+        ConfigError: There is none of that name, or it does not fit.
+        RunDirError: It is not the one that the training started with.
+    """
+    if config.retraining.teacher is None:
         return None
-    if ":" in name:
-        teacher = Teacher(function=name)
-        teacher.module()
-        return teacher
-    read = [] if run is None else [read_trained(folder) for folder in retrained_folders(run.folder)]
-    found = {chosen.label: Teacher(chosen, tensors) for chosen, tensors, _ in read}
-    if name == "largest" and found:
-        size: Callable[[str], int] = lambda label: found[label].chosen.costs["params"]  # type: ignore[union-attr]  # noqa: E731
-        return found[max(found, key=size)]
-    if name not in found:
-        hint = did_you_mean(name, found) if found else "; the run has no retrained network yet"
-        raise ConfigError(f"retraining.teacher is {name}: no retrained network of the run has this label{hint}")
-    return found[name]
+    if saved is None:
+        retrained = [] if run is None else retrained_folders(run.folder)
+        return tried(find_teacher(config, retrained, digest), chosen)
+    record = read_origin(saved)["teacher"]
+    teacher = tried(recorded_teacher(saved, record, None if run is None else run.folder / RETRAINED), chosen)
+    if teacher.fingerprint != record["fingerprint"]:
+        raise RunDirError(
+            f"{saved.uri}: its teacher {teacher.name} has other weights than when the training started; restore "
+            "them, or start a new training with another --out"
+        )
+    return teacher

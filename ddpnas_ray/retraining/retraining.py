@@ -25,17 +25,36 @@ _WEIGHTS = 0x494E4954  # generator key of the initial weights
 
 @dataclass(frozen=True)
 class Teacher:
-    """Network to distil from: a retrained one with its weights, or a function ``module:function`` that makes it."""
+    """Network to distil from: a retrained one with its weights, or a function ``module:function`` that makes it.
+
+    Args:
+        chosen: Architecture of a retrained network.
+        tensors: Its weights.
+        function: The function, else.
+        folder: Name of its folder below ``RUN/retrained``.
+        fingerprint: Of its weights.
+    """
 
     chosen: Chosen | None = None
     tensors: Tensors = field(default_factory=dict)
     function: str = ""
+    folder: str = ""
+    fingerprint: str = ""
+
+    @property
+    def name(self) -> str:
+        """The label of its network, or the function."""
+        return self.function if self.chosen is None else self.chosen.label
+
+    def json(self) -> dict[str, str | None]:
+        """Return what ``network.json`` and ``result.json`` say of it."""
+        return {"name": self.name, "folder": self.folder or None, "fingerprint": self.fingerprint}
 
     def module(self) -> nn.Module:
         """Build it, in evaluation mode.
 
         Raises:
-            ConfigError: The function cannot be imported, or returns no torch module.
+            ConfigError: The function cannot be imported or fails, or returns no torch module.
         """
         from torch import nn
 
@@ -43,8 +62,11 @@ class Teacher:
             module, _, name = self.function.partition(":")
             try:
                 made = getattr(importlib.import_module(module), name)()
-            except (ImportError, AttributeError) as error:
-                raise ConfigError(f"retraining.teacher: {self.function}: {error}; give module:function") from error
+            except Exception as error:  # of code that is the user's
+                raise ConfigError(
+                    f"retraining.teacher: {self.function}: {type(error).__name__}: {error}; give module:function, a "
+                    "function without arguments that returns a Module"
+                ) from error
             if not isinstance(made, nn.Module):
                 raise ConfigError(f"retraining.teacher: {self.function} returned {type(made).__name__}, not a Module")
         else:
@@ -64,6 +86,7 @@ class Retraining:
         inherited: Initial values of parameters from a supernet, by name.
         inherited_share: Fraction of the parameters that they are.
         teacher: Network to distil from.
+        run: Folder and fingerprint of the search; empty: none was given.
     """
 
     config: SearchConfig
@@ -73,6 +96,7 @@ class Retraining:
     inherited: Tensors = field(default_factory=dict)
     inherited_share: float = 0.0
     teacher: Teacher | None = None
+    run: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def seeds(self) -> list[int]:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ddpnas_ray import search
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.core.schedule import planned_architecture_epochs
-from ddpnas_ray.experiment.config import SearchConfig, check, describe, differing_keys, dump, load, to_dict
+from ddpnas_ray.experiment.config import SearchConfig, check, describe, differing_keys, dump, fixed_keys, load, to_dict
 from ddpnas_ray.experiment.yaml_text import packaged, parse
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
 from ddpnas_ray.spaces.cell.space import make as make_cell
@@ -475,6 +475,12 @@ def test_differing_keys_are_named_with_their_section() -> None:
     other = read(f"space: {{name: '{OWN}', depth: 3}}")
     assert "space.depth" in differing_keys(old, other)
     assert "space.cells" in differing_keys(old, other)
+
+
+def test_a_resume_may_find_its_data_elsewhere() -> None:
+    elsewhere = load(None, ["data.path=a", "data.val_path=b", "data.test_path=c", "evaluation.table=d"])
+    assert fixed_keys(load(None), elsewhere) == []
+    assert fixed_keys(load(None), load(None, ["data.crop=1"])) == ["data.crop"]
 
 
 # --- help, and the value itself ---

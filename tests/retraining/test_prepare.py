@@ -12,12 +12,14 @@ import pytest
 from ddpnas_ray.core.errors import ConfigError, GenotypeError, RunDirError
 from ddpnas_ray.experiment.config import dump, load
 from ddpnas_ray.retraining.choice import Chosen, of_file
-from ddpnas_ray.retraining.prepare import Wish, label_of, make
-from ddpnas_ray.retraining.retraining import Retraining, Teacher, deploy_network
+from ddpnas_ray.retraining.files import first_files
+from ddpnas_ray.retraining.prepare import Wish, config_of, label_of, make, refuse_changed
+from ddpnas_ray.retraining.retraining import Retraining
+from ddpnas_ray.runs.directory import create_run
 from ddpnas_ray.spaces.target import Target
 from ddpnas_ray.storage.folder import Folder
 from tests.conftest import TINY
-from tests.retraining.finished import searched
+from tests.retraining.finished import searched, trained
 
 
 def small(**wish: object) -> Retraining:
@@ -110,16 +112,95 @@ def test_inherited_weights_are_those_of_the_supernet() -> None:
         assert any(other.shape == values.shape and np.array_equal(other, values) for other in supernet.values())
 
 
-def test_teachers_are_functions_or_retrained_networks() -> None:
-    with pytest.raises(ConfigError, match="returned dict, not a Module"):
-        small(overrides=[*TINY[3:], "retraining.teacher=builtins:dict"])
-    taught = small(overrides=[*TINY[3:], "retraining.teacher=tests.retraining.test_prepare:a_teacher"])
-    assert taught.teacher is not None and not taught.teacher.module().training
-    chosen = small().chosen
-    tensors = {name: value.numpy() for name, value in deploy_network(chosen).state_dict().items()}
-    module = Teacher(chosen, tensors).module()
-    assert not module.training and not any(p.requires_grad for p in module.parameters())
+# --- resumes ---
 
 
-def a_teacher() -> object:
-    return deploy_network(small().chosen)
+def started(wish: Wish, out: Path) -> Folder:
+    return create_run(str(out), first_files(make(wish)))
+
+
+def other_config(folder: Path) -> str:
+    file = folder / "other.yaml"
+    file.write_text(dump(load(None, ["space.cells=5", "target.cells=4", "target.channels=8", "seed=3"])))
+    return str(file)
+
+
+def test_the_same_words_resume(tmp_path: Path) -> None:
+    """Another configuration keeps the space of the run, and so on a resume, which need not name the run again."""
+    wish = Wish(run=str(searched()), config=other_config(tmp_path))
+    saved = started(wish, tmp_path / "x")
+    for again in (wish, Wish(config=wish.config), Wish(run=wish.run), Wish()):
+        assert make(again, saved).config == make(wish).config
+    genotype = tmp_path / "mine.json"
+    genotype.write_text(json.dumps({"genotype": dict(make(Wish(run=wish.run)).chosen.genotype)}))
+    own = Wish(run=wish.run, config=wish.config, genotype=str(genotype), overrides=["space.nodes=2"])
+    saved = started(own, tmp_path / "y")
+    assert make(own, saved).config.space.options["cells"] == 5
+
+
+def test_a_warm_start_resumes_without_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(searched(), run)
+    monkeypatch.chdir(tmp_path)
+    saved = started(Wish(run="run", overrides=["retraining.init=inherited"]), tmp_path / "x")
+    monkeypatch.chdir("/")
+    assert make(Wish(), saved).inherited_share > 0.1
+    shutil.move(run, tmp_path / "moved")
+    with pytest.raises(RunDirError, match=f"x: needs its run {run}, which is not there; give RUN, where it is now"):
+        make(Wish(), saved)
+    assert make(Wish(run=str(tmp_path / "moved")), saved).inherited_share > 0.1
+    result = json.loads((tmp_path / "moved" / "result.json").read_text())
+    (tmp_path / "moved" / "result.json").write_text(json.dumps(result | {"fingerprint": "0" * 64}))
+    with pytest.raises(RunDirError, match=r"was started from another search than .*moved"):
+        make(Wish(run=str(tmp_path / "moved")), saved)
+
+
+def test_data_may_have_moved() -> None:
+    saved = Folder.open(str(trained()))
+    moved = ["data.path=a", "data.val_path=b", "data.test_path=c", "retraining.budgets=[macs=1M]"]
+    assert config_of(Wish(overrides=moved), saved).data.val_path == "b"
+    refuse_changed(Wish(overrides=moved), saved)
+
+
+def test_another_training_than_that_of_the_folder_is_refused(tmp_path: Path) -> None:
+    saved, run = Folder.open(str(trained())), str(searched())
+    chosen = Chosen.read(saved)
+    mine, own = tmp_path / "mine.json", dict(chosen.genotype)
+    mine.write_text(json.dumps(own))
+    for same in (Wish(), Wish(run=run), Wish(run=run, genotype=str(mine)), Wish(run=run, chosen=chosen)):
+        refuse_changed(same, saved)
+    refuse_changed(Wish(run=run, budget="macs=100%"), saved)
+    mine.write_text(json.dumps(own | {"normal": [["skip_connect", edge] for _, edge in own["normal"]]}))
+    for other, label in (
+        (Wish(network="darts_v2"), "darts_v2"),
+        (Wish(run=run, genotype=str(mine)), "mine"),
+        (Wish(run=run, budget="macs=90%"), "macs="),
+    ):
+        with pytest.raises(RunDirError, match=f"is the training of another network, result, than {label}"):
+            refuse_changed(other, saved)
+    with pytest.raises(RunDirError, match=r"checkpoints are of another recipe: retraining.epochs differ"):
+        refuse_changed(Wish(run=run, overrides=["retraining.epochs=50"]), saved)
+
+
+# --- spaces ---
+
+
+def test_a_file_of_another_space_takes_its_name(tmp_path: Path) -> None:
+    known = make(Wish(network="mobilenet_v2", overrides=[*TINY[3:], "target={}"])).chosen
+    mine = tmp_path / "mine.json"
+    mine.write_text(json.dumps(dict(known.genotype)))
+    wish = Wish(run=str(searched()), genotype=str(mine), overrides=["space.name=mobile"])
+    found = make(wish)
+    assert found.chosen.genotype == known.genotype and found.config.space.name == "mobile"
+    assert make(wish, started(wish, tmp_path / "x")).config == found.config
+    with pytest.raises(ConfigError, match="the network of the run is of space cell; give another with --genotype FILE"):
+        make(Wish(run=str(searched()), overrides=["space.name=mobile"]))
+
+
+def test_an_architecture_needs_no_run_and_no_name() -> None:
+    chosen = make(Wish(run=str(searched()))).chosen
+    found = make(Wish(chosen=chosen, overrides=TINY[3:]))
+    assert found.chosen.genotype == chosen.genotype and found.chosen.search == chosen.search
+    known = small().chosen
+    in_run = make(Wish(run=str(searched()), chosen=known))
+    assert in_run.chosen == make(Wish(run=str(searched()), network="darts_v2")).chosen
