@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpnas_ray.api.arguments import Config, Overrides, config_of, display_of, place_of, texts_of
-from ddpnas_ray.core.errors import ConfigError, RunDirError
+from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.launch import retraining as launch
 from ddpnas_ray.retraining.choice import Chosen
 from ddpnas_ray.retraining.files import read_retrained, read_trained
@@ -196,10 +196,6 @@ def train(
         chosen=network.chosen,
     )
     place = launch.folder_of(wish, None if out is None else place_of(out), resume=resume)
-    if resume and (saved := Chosen.read(Folder.open(place))).genotype != network.genotype:
-        raise RunDirError(
-            f"{place}: is the training of another network, {saved.label}; give the folder of this one with out"
-        )
     launch.retrain(wish, place, display_of(f"ddpnas retrain: {place}", progress), resume=resume, address=address)
     return TrainedRun(place)
 

@@ -12,7 +12,7 @@ from ddpnas_ray.console.progress import Display
 from ddpnas_ray.core.errors import RunDirError
 from ddpnas_ray.launch.following import followed
 from ddpnas_ray.retraining.files import first_files, read_retrained
-from ddpnas_ray.retraining.prepare import RETRAINED, Wish, label_of, make
+from ddpnas_ray.retraining.prepare import RETRAINED, Wish, config_of, label_of, make, refuse_changed
 from ddpnas_ray.retraining.progress import RetrainingProgress
 from ddpnas_ray.retraining.run import check_here, retrain_here
 from ddpnas_ray.runs.directory import create_run, existing_run, refuse_existing
@@ -63,9 +63,10 @@ def retrain(wish: Wish, out: str, display: Display, *, resume: bool, address: st
     """
     resumed = existing_run(out) if resume else None
     if resumed is not None and resumed.has("result.json"):
+        refuse_changed(wish, resumed)
         return read_retrained(resumed)
+    use_level(config_of(wish, resumed).training.cpu_isa)  # before warm starts and teachers import torch
     retraining = make(wish, resumed)
-    use_level(retraining.config.training.cpu_isa)
     retraining.network(retraining.config.seed)  # so that a recipe that does not fit fails before anything is written
     config = retraining.config
     if config.execution.backend == "local":
