@@ -201,7 +201,7 @@ def test_verifying_takes_the_best_scoring_of_the_m_best(finished: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.ray
 def test_ray_finds_and_scores_the_same(finished: Path) -> None:
-    words = [*budgets("macs=90%", "height=1..1"), "--sweep", "macs=70%..100%:6", "--verify", "2"]
+    words = [*budgets("macs=90%", "height=1..1"), "--sweep", "macs=70%..100%:3", "--verify", "2"]
     here = json.loads(run(generate.main, finished, *words, "--json").out)
     command = [sys.executable, "-m", "ddpnas_ray.generate", str(finished), *words, "--json", "--backend", "ray"]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,13 @@ KEYS = [
 ]
 
 
+KILLED = {
+    "worker 0": lambda now: now["worker_pids"][0],
+    "worker 1": lambda now: now["worker_pids"][1],
+    "driver": lambda now: now["driver_pid"],
+}
+
+
 def make_retraining(*keys: str) -> Retraining:
     return make(Wish(network="darts_v2", overrides=[*KEYS, *keys]))
 
@@ -56,20 +63,17 @@ def locally(retraining: Retraining, out: Path) -> dict[str, Any]:
     return retrain_here(retraining, new_folder(retraining, out), progress, "cpu")
 
 
-def on_ray(
-    retraining: Retraining, folder: Folder, kill: Callable[[dict[str, Any]], int] | None = None
-) -> dict[str, Any]:
-    """Retrain on Ray; ``kill`` names the process to kill once three epochs are saved."""
+def on_ray(retraining: Retraining, folder: Folder, kills: Mapping[int, str] | None = None) -> dict[str, Any]:
+    """Retrain on Ray; ``kills``: number of saved epochs -> who is killed then."""
     from ddpnas_ray.distributed import ray_train
 
     running = ray_train.start(retraining, folder, ray_train.group_size(retraining))
-    deadline = time.monotonic() + 240
-    while kill is not None:
+    deadline, left = time.monotonic() + 240, dict(kills or {})
+    while left:
         now = running.status()
         assert time.monotonic() < deadline and not running.wait(0.05), now
-        if now is not None and now["phase"] == "retraining" and now["epochs_done"] >= 3:
-            os.kill(kill(now), signal.SIGKILL)
-            break
+        if now is not None and now["phase"] == "retraining" and now["epochs_done"] >= min(left):
+            os.kill(KILLED[left.pop(min(left))](now), signal.SIGKILL)
     return running.outcome()
 
 
@@ -95,24 +99,16 @@ def test_one_worker_trains_as_this_process_does(tmp_path: Path) -> None:
     assert len(tested) == 1, "the test images are read once"
 
 
-KILLED = {
-    "worker 0": lambda now: now["worker_pids"][0],
-    "worker 1": lambda now: now["worker_pids"][1],
-    "driver": lambda now: now["driver_pid"],
-}
-
-
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("who", KILLED)
-def test_whoever_is_killed_the_weights_are_the_same(who: str, two_workers: str, tmp_path: Path) -> None:
+def test_whoever_is_killed_the_weights_are_the_same(two_workers: str, tmp_path: Path) -> None:
     retraining = make_retraining("retraining.workers=2")
     folder = new_folder(retraining, tmp_path / "run")
-    result = on_ray(retraining, folder, KILLED[who])
+    result = on_ray(retraining, folder, {2: "worker 0", 5: "worker 1", 8: "driver"})
     assert result["fingerprint"] == two_workers
     log = read_log(folder.read("log.jsonl"))
     starts = [event for event in log if event["event"] == "worker" and event["rank"] == 0]
-    assert len(starts) == 2, "a second group went on"
-    assert 12 <= len([event for event in log if event["event"] == "epoch"]) <= 14, "from the last checkpoint"
+    assert len(starts) == 4, "another group goes on after each"
+    assert 12 <= len([event for event in log if event["event"] == "epoch"]) <= 18, "from the last checkpoint"
 
 
 def test_a_killed_command_resumes_to_the_same_weights(two_workers: str, tmp_path: Path) -> None:
@@ -149,7 +145,7 @@ def test_an_own_error_ends_it_without_retries(tmp_path: Path) -> None:
 def test_workers_that_keep_dying_end_it(tmp_path: Path) -> None:
     retraining = make_retraining("retraining.max_failures=0", "retraining.workers=2")
     with pytest.raises(WorkerLostError, match=r"more than retraining.max_failures=0 times .*then --resume"):
-        on_ray(retraining, new_folder(retraining, tmp_path / "run"), KILLED["worker 1"])
+        on_ray(retraining, new_folder(retraining, tmp_path / "run"), {3: "worker 1"})
 
 
 @pytest.mark.usefixtures("ray_cluster")
