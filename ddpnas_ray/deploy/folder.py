@@ -105,7 +105,7 @@ def write_model(
         if not (building / WEIGHTS).exists():  # no form brought it
             write_weights(building, module.state_dict(), network.metadata)
         _write_json(building / "genotype.json", network.genotype)
-        rows = process.check(building, images_NCHW, logits_of(module, images_NCHW))
+        rows = process.check(building, images_NCHW, logits_of(module, images_NCHW), network.preprocessing)
         (building / "README.md").write_text(model_card(network, chosen, rows), encoding="utf-8")
         _write_json(building / MANIFEST, _manifest(building, chosen, str(network.facts.get("fingerprint", ""))))
         check_replaceable(target)

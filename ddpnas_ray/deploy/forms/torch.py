@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpnas_ray.core.errors import ExportError
+from ddpnas_ray.data.decoding import LONGEST
 from ddpnas_ray.deploy.weights import read_metadata, write_weights
 from ddpnas_ray.spaces.plain import render
 
@@ -80,6 +81,7 @@ def source(network: TrainedNetwork) -> str:
         space=network.spec.space.name,
         functional="F." in body,
         reduces="reduce(" in body,
+        longest=LONGEST,
     )
 
 
