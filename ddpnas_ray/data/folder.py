@@ -82,6 +82,9 @@ def _read_classes(root: Path, *, every_class: bool = False) -> RawSplit:
         loose = len(image_files(root))
         expected = root / "CLASS" / "NAME.png"
         raise DataError(f"{root}: no class folders ({loose} images directly in it); expected images at {expected}")
+    for folder in folders:
+        if os.fsencode(folder.name).decode("utf-8", "replace") != folder.name:
+            raise DataError(f"{root}: the name of class folder {folder.name!a} is not UTF-8; rename it")
     files: list[str] = []
     labels: list[int] = []
     problems = Problems()
