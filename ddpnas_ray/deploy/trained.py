@@ -105,9 +105,9 @@ class TrainedNetwork:
         tensors: The state of ``spec.deploy(alpha_E, target)`` by name, BatchNorm statistics included.
         preprocessing: What its images go through, and its classes.
         facts: Plain JSON for the model card; all optional but ``name``. ``space``; ``costs``: {name: number};
-            ``scores``: [{"split", "metric", "value", "weights", "seeds"}]; ``search``: {"strategy",
-            "architecture_epochs", "fingerprint", "score"}; ``data``: name of the data set; ``recipe``: how it was
-            trained.
+            ``scores``: [{"split", "metric", "value", "weights", "seeds", "mean", "std"}], ``value`` of these weights,
+            ``mean`` and ``std`` over the seeds; ``search``: {"strategy", "architecture_epochs", "fingerprint",
+            "score"}, empty if none found it; ``data``: name of the data set; ``recipe``: how it was trained.
 
     Raises:
         ConfigError: Target and preprocessing differ in channels, image size or number of classes.

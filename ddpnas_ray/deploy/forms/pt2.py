@@ -17,8 +17,9 @@ METADATA = "ddpnas.json"  # an extra file in the archive
 USAGE = """
 import torch
 
-network = torch.export.load("model.pt2").module()
-logits = network(images)  # float32 (batch, channels, height, width), preprocessed
+program = torch.export.load("model.pt2")
+(images,), _ = program.example_inputs  # zeros (batch, channels, height, width); yours, float32, preprocessed
+logits = program.module()(images)
 """
 
 

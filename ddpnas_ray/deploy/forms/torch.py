@@ -78,6 +78,7 @@ def source(network: TrainedNetwork) -> str:
         body=body,
         data=network.preprocessing,
         classes=_names(network.preprocessing.classes),
+        searched=bool(network.facts.get("search")),
         space=network.spec.space.name,
         functional="F." in body,
         reduces="reduce(" in body,
