@@ -110,4 +110,4 @@ def test_arrays_are_images_too() -> None:
 def test_of_a_long_strip_only_the_centre_is_resized() -> None:
     strip = Image.new("RGB", (3_000_001, 1))  # at 32 pixels the whole would take 9 GB
     strip.paste((255, 0, 0), (1_500_000, 0, 1_500_001, 1))
-    assert fit_image(strip, channels=3, image_size=32)[0].max() == 255
+    assert fit_image(strip, channels=3, image_size=32)[0].max() > 240
