@@ -55,8 +55,9 @@ def resumed_config(out: str, given: SearchConfig | None, overrides: Sequence[str
     config = overridden(values, out, overrides) if given is None else given
     if changed := fixed_keys(saved, config):
         raise RunDirError(
-            f"{out}: the run was started with other values of {', '.join(changed)}; only execution.*, retraining.*, "
-            f"{' and '.join(PLACES)} may change on --resume: omit them, or start a new run with another --out"
+            f"{out}: the run was started with other values of {', '.join(changed)}; only "
+            f"{', '.join(('execution.*', 'retraining.*', *PLACES))} may change on --resume: omit them, or start a new "
+            "run with another --out"
         )
     return folder, config
 
