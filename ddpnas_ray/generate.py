@@ -272,7 +272,8 @@ def _print_table(run: FinishedRun, networks: Sequence[Generated], out: TextIO) -
             *([quantity("latency", network.measured_ns[i])] if measured else []),
             "; ".join(network.flags),
         )
-    Console(file=out, markup=False, highlight=False, width=None if out.isatty() else 200).print(table)
+    width = None if out.isatty() else 200
+    Console(file=out, markup=False, emoji=False, highlight=False, width=width).print(table)
 
 
 def _figure(run: FinishedRun, networks: Sequence[Generated]) -> dict[str, bytes]:

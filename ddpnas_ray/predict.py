@@ -56,7 +56,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--top", metavar="K", type=positive, default=3, help="classes shown per image (default 3)")
     p.add_argument("--labelled", action="store_true", help="images lie in folders named as classes: print the accuracy")
     p.add_argument("--form", metavar="NAME", help="torch, pt2, onnx, huggingface; default: the first that is there")
-    p.add_argument("--batch", metavar="N", type=positive, default=64, help="images per forward pass (default 64)")
+    p.add_argument(
+        "--batch",
+        metavar="N",
+        type=positive,
+        default=64,
+        help="images in memory at once, up to 256 per forward pass; with --benchmark, per forward pass (default 64)",
+    )
     p.add_argument("--force", action="store_true", help="use a model folder that was edited since it was written")
     p.add_argument("--out", metavar="FILE", help="write predictions to a Parquet file instead of the screen")
     p.add_argument("--json", action="store_true", help="print JSON Lines; the summary goes to stderr")
@@ -108,21 +114,22 @@ def _predict(args: argparse.Namespace) -> int:
     model = load_model(path, args.form, verify=not args.force)
     expected = expected_labels(images, model.classes) if args.labelled else None
     predictions: list[Prediction] = []
+    unread: list[str] = []
     with counting("images", len(images), sys.stderr) as advance:
         results = predict(model, [image.path for image in images], batch=args.batch)
         for number, found in enumerate(results, start=1):
             if number % args.batch == 0:
                 advance(args.batch)
             if isinstance(found, Unreadable):
-                if len(images) == 1:
-                    raise DataError(found.reason)
-                say(found.reason)
+                unread.append(found.reason)
+                if len(images) > 1:
+                    say(found.reason)
             else:
                 predictions.append(found)
             if args.json:
                 print(json.dumps(_line(found, args.top, expected)), flush=True)
     if not predictions:
-        raise DataError(f"none of the {len(images)} images can be read")
+        raise DataError(unread[0] if len(images) == 1 else f"none of the {len(images)} images can be read")
     if args.out:
         write_predictions(args.out, predictions, model, expected)
     lines = sys.stderr if args.json else sys.stdout
@@ -132,8 +139,8 @@ def _predict(args: argparse.Namespace) -> int:
         _print_scores(predictions, expected, lines)
     if args.out:
         print(f"predictions of {len(predictions)} images: {args.out}", file=lines)
-    if unread := len(images) - len(predictions):
-        say(f"{unread} of {len(images)} images cannot be read; the others were predicted")
+    if unread:
+        say(f"{len(unread)} of {len(images)} images cannot be read; the others were predicted")
         return FAILED
     return OK
 
@@ -273,7 +280,8 @@ def _print_table(names: Sequence[str], rows: Sequence[Sequence[str]], right: Seq
         table.add_column(name, justify="right" if name in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console(file=out, markup=False, highlight=False, width=None if out.isatty() else 200).print(table)
+    width = None if out.isatty() else 200
+    Console(file=out, markup=False, emoji=False, highlight=False, width=width).print(table)
 
 
 def _shown(name: str) -> str:

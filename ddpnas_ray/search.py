@@ -103,8 +103,8 @@ def _run(config: SearchConfig, out: str, args: argparse.Namespace, resumed: Fold
     """Run the search and its stages, on one connection to Ray."""
     if not args.stages:
         return _search(config, out, args, resumed)[0]
-    check_stages(args.stages, config)
     use_level(config.training.cpu_isa)  # a finished search is only read, and its stages come after torch is imported
+    check_stages(args.stages, config, out)
     with kept(config.retraining.workers):
         code, finished = _search(config, out, args, resumed)
         if not finished:

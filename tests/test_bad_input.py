@@ -592,7 +592,10 @@ def test_what_is_no_run(refused: Refused, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "fragments"),
     [
-        (options("pruning.gamma=0.8", "seed=1"), ["other values of pruning.gamma, seed; only execution.* may change"]),
+        (
+            options("pruning.gamma=0.8", "seed=1"),
+            ["other values of pruning.gamma, seed; only execution.*, retraining.*"],
+        ),
         (options("space.nodes=3"), ["other values of space.nodes"]),
         (options("data.val_limit=32"), ["other values of data.val_limit", "start a new run with another --out"]),
         (["--config", "other.yaml"], ["other values of ", "training.batch_size", "omit them"]),

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from ddpnas_ray.core.errors import ModelError
 from ddpnas_ray.deploy.loaded import load_model
 from ddpnas_ray.export import main
-from ddpnas_ray.launch.exporting import find_retrained, load_trained, model_folder_of
+from ddpnas_ray.launch.exporting import find_retrained, is_exported, load_trained, model_folder_of
 from ddpnas_ray.retraining.files import read_trained
 from ddpnas_ray.retraining.retraining import deploy_network
 from ddpnas_ray.storage.folder import Folder
@@ -77,6 +78,48 @@ def test_of_several_networks_one_is_named(a_run: Path) -> None:
     assert "no retrained network macs=2M; did you mean macs=1M?" in refused(a_run, "--network", "macs=2M")
     assert export(a_run, "--network", "macs=1M", "--forms", "torch").code == 0
     assert (a_run / "model-macs=1M" / "MANIFEST.json").is_file()
+
+
+def test_a_network_stays_where_it_is_when_others_are_retrained(a_run: Path) -> None:
+    assert export(a_run, "--forms", "torch").code == 0
+    for name in ("stray", "unfinished"):
+        (a_run / "retrained" / name).mkdir()
+    (a_run / "retrained" / "note.txt").write_text("mine")
+    (a_run / "retrained" / "unfinished" / "config.yaml").write_text("")
+    result = Folder.open(str(a_run / "retrained" / "result"))
+    assert model_folder_of(result) == str(a_run / "model")
+    other = a_run / "retrained" / "macs=1M"
+    shutil.copytree(result.path, other)
+    content = json.loads((other / "result.json").read_text())
+    (other / "result.json").write_text(json.dumps(content | {"fingerprint": "another"}))
+    assert model_folder_of(result) == str(a_run / "model")
+    assert model_folder_of(Folder.open(str(other))) == str(a_run / "model-macs=1M")
+    assert "the retraining of result, not of b; omit --network" in refused(result.path, "--network", "b")
+
+
+def test_it_is_exported_in_every_form_that_is_possible_here(a_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result, model = Folder.open(str(a_run / "retrained" / "result")), a_run / "model"
+    assert not is_exported(result, str(model))
+    assert export(a_run, "--forms", "torch").code == 0
+    monkeypatch.setattr("ddpnas_ray.deploy.registry.writable", lambda spec: (["torch"], []))
+    assert is_exported(result, str(model))
+    monkeypatch.setattr("ddpnas_ray.deploy.registry.writable", lambda spec: (["torch", "onnx"], []))
+    assert not is_exported(result, str(model))
+    (model / "README.md").write_text("mine")
+    with pytest.raises(ModelError, match=r"README.md was edited .* would be lost; move it, or choose another --out"):
+        is_exported(result, str(model))
+
+
+def test_the_score_is_that_of_the_exported_seed(a_run: Path) -> None:
+    folder = a_run / "retrained" / "result"
+    content = json.loads((folder / "result.json").read_text())
+    (score, *_), own = content["scores"], content["trainings"][0]
+    content["trainings"].append({**own, "seed": own["seed"] + 1, score["split"]: 0.0})
+    score.update(value=own[score["split"]] / 2, std=0.5, seeds=2)
+    (folder / "result.json").write_text(json.dumps(content))
+    network, _ = load_trained(Folder.open(str(folder)))
+    (found, *_) = network.facts["scores"]
+    assert (found["value"], found["mean"], found["std"]) == (own[score["split"]], score["value"], 0.5)
 
 
 def test_default_folders() -> None:

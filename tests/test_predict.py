@@ -80,13 +80,13 @@ def test_labels_are_those_of_the_network_on_images_prepared_as_in_training(tmp_p
 
 
 def test_the_table_has_a_line_per_image_with_runners_up(tmp_path: Path) -> None:
-    root = images(tmp_path, ["a[red].png", "b\n.png"])
+    root = images(tmp_path, ["a[red].png", "b\n.png", "c:car:.png"])
     said = predict(written(), root)
     assert (said.code, said.err) == (0, "")
     head, *rows = said.out.splitlines()
     assert head.split() == ["image", "label", "probability", "runners-up"]
-    assert len(rows) == 2, "names with line breaks stay on one line"
-    assert "a[red].png" in rows[0] and "b\\n.png" in rows[1]
+    assert len(rows) == 3, "names with line breaks stay on one line"
+    assert "a[red].png" in rows[0] and "b\\n.png" in rows[1] and "c:car:.png" in rows[2]
     assert predict(written(), root / "a[red].png", "--top", "1").out.splitlines()[0].split()[-1] == "probability"
 
 
@@ -100,6 +100,7 @@ def test_files_folders_and_patterns_name_images_once_in_order(tmp_path: Path, mo
         return [line["path"] for line in lines_of(written(), *given)]
 
     assert paths("p") == ["p/[1].png", "p/a/y.PNG", "p/a/z.jpg", "p/b.png"]
+    assert paths("p/b.png", "p//a", "./p/b.png", "p") == ["p/b.png", "p/a/y.PNG", "p/a/z.jpg", "p/[1].png"]
     assert paths("p/b.png", "p/a", "p/b.png") == ["p/b.png", "p/a/y.PNG", "p/a/z.jpg"]
     assert paths("p/*/?.jpg", "p/[1].png", "p/b.dat") == ["p/a/z.jpg", "p/[1].png", "p/b.dat"]
     assert paths("p/**/*.png") == ["p/[1].png", "p/b.png"]
@@ -154,6 +155,17 @@ def test_folders_named_as_classes_give_accuracy_and_mistakes(tmp_path: Path) -> 
     (line,) = lines_of(written(), moved, "--labelled")
     assert line["expected"] == wrong
     assert 'lies in no folder named as a class of the model ("it\'s"' in refused(written(), root, "--labelled")
+
+
+def test_every_way_to_name_an_image_gives_it_the_same_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    images(tmp_path, ["p/test/it's/2020/a.png"])
+    for given in ("p", "p/test", "p/test/it's", "p/*/*/*/*.png", "p/test/it's/2020/a.png"):
+        assert [line["expected"] for line in lines_of(written(), given, "--labelled")] == ["it's"]
+    images(tmp_path, ["q/test/it's/back\\slash/a.png"])
+    for given in ("q", "q/*/*/*/*.png", "q/test/it's/back\\slash/a.png"):
+        line = refused(written(), given, "--labelled")
+        assert "a.png lies in folders of several classes ('back" in line and line.endswith("the class folders are in")
 
 
 def test_predictions_are_written_as_a_table_with_all_probabilities(tmp_path: Path) -> None:
@@ -237,6 +249,9 @@ def test_a_missing_package_is_one_line_with_the_command(tmp_path: Path, monkeypa
         (("nowhere", "a.png"), "ModelError: nowhere: does not exist; give a model folder, or its model.onnx"),
         (("empty", "a.png"), "ModelError: empty: not a model folder: it has no MANIFEST.json; export"),
         (("a.png", "a.png"), "ModelError: a.png: not a file of a model folder; allowed: config.json, model.on"),
+        (("x" * 300, "a.png"), "x: cannot be read: File name too long; correct the path"),
+        (("~nobody-of-that-name", "a.png"), "ModelError: ~nobody-of-that-name: does not exist"),
+        (("MODEL", "a.png", "--out", f"{'x' * 300}/a.parquet"), "x/a.parquet: cannot be written: File name too long"),
         (("s3://bucket/run", "a.png"), "ModelError: s3://bucket/run: models are read from local disks"),
         (("MODEL", "none.png"), "DataError: none.png: no such file or folder, and no pattern that matches one"),
         (("MODEL", "*.jpg"), "DataError: *.jpg: no such file or folder, and no pattern that matches one"),
@@ -270,6 +285,14 @@ def test_bad_input_takes_one_line_and_writes_nothing(
     before = contents(tmp_path)
     assert wanted in refused(*(str(written()) if word == "MODEL" else word for word in words))
     assert contents(tmp_path) == before
+
+
+def test_the_only_image_that_cannot_be_read_has_its_json_too(tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_text("bad")
+    said = predict(written(), tmp_path / "bad.png", "--json")
+    reason = f"{tmp_path}/bad.png: not an image that Pillow can read (3 bytes)"
+    assert (said.code, said.err) == (2, f"DataError: {reason}\n")
+    assert json.loads(said.out) == {"path": f"{tmp_path}/bad.png", "error": reason}
 
 
 def test_where_no_image_can_be_read_nothing_is_written(tmp_path: Path) -> None:
@@ -363,6 +386,7 @@ def test_the_estimate_of_a_run_is_that_of_the_same_network_and_target(tmp_path: 
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).write_text(json.dumps(content))
     assert generated_estimate(tmp_path / "model") is None
+    assert generated_estimate(tmp_path) is None, "a file of a model alone, without its genotype"
     best = {"genotype": {}, "target": target, "costs": {"latency": 4}}
     second = {"genotype": genotype, "costs": {"latency": 5}}
     (tmp_path / "generated/c/genotype.json").write_text(json.dumps(best | {"candidates": [best, second]}))

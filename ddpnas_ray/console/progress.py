@@ -33,7 +33,8 @@ class Display:
             from rich.console import Console
             from rich.live import Live
 
-            self._live = Live(console=Console(stderr=True), refresh_per_second=4, transient=True)
+            console = Console(stderr=True, markup=False, emoji=False)  # titles and notes hold names as users gave them
+            self._live = Live(console=console, refresh_per_second=4, transient=True)
             self._live.start()
         return self
 
@@ -116,11 +117,12 @@ def duration(seconds: float) -> str:
 def _panel(title: str, now: Mapping[str, Any]) -> Any:
     from rich.panel import Panel
     from rich.table import Table
+    from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
     if now["phase"] not in LINES:
         table.add_row("starting", now.get("note") or "")
-        return Panel(table, title=title)
+        return Panel(table, title=Text(title))
     if now["phase"] == "retraining":
         _retraining_rows(table, now)
         return _framed(title, table, now, now["of"], now["done"])
@@ -155,6 +157,7 @@ def _framed(title: str, table: Any, now: Mapping[str, Any], total: float, done: 
     from rich.panel import Panel
     from rich.progress_bar import ProgressBar
     from rich.table import Table
+    from rich.text import Text
 
     if now["note"]:
         table.add_row("note", now["note"])
@@ -163,7 +166,7 @@ def _framed(title: str, table: Any, now: Mapping[str, Any], total: float, done: 
     outer = Table.grid()
     outer.add_row(ProgressBar(total=total, completed=done, width=60))
     outer.add_row(table)
-    return Panel(outer, title=title)
+    return Panel(outer, title=Text(title))
 
 
 LINES: dict[str, Callable[[Mapping[str, Any]], str]] = {"searching": line, "retraining": retraining_line}

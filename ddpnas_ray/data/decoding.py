@@ -22,6 +22,7 @@ ImageSource: TypeAlias = bytes | str | Path | ByteArray
 
 GREY_MODES = ("1", "L", "LA", "La")
 DEEP_MODES = ("I", "F")  # and I;16 and the like: more than 8 bits per channel, which Pillow clips instead of scaling
+LONGEST = 32  # times the shorter side; of longer strips only the centre is resized, or they would take gigabytes
 EXIF_ORIENTATION = 0x0112
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -110,10 +111,12 @@ def fit_image(image: Image.Image, *, channels: int, image_size: int) -> ByteArra
     width, height = image.size
     if (width, height) != (image_size, image_size):
         shorter = min(width, height)
+        if max(width, height) > LONGEST * shorter:
+            image = _centre(image, min(width, LONGEST * shorter), min(height, LONGEST * shorter))
+            width, height = image.size
         width, height = round(width * image_size / shorter), round(height * image_size / shorter)
         image = image.resize((width, height), Image.Resampling.BILINEAR)
-        left, top = (width - image_size) // 2, (height - image_size) // 2
-        image = image.crop((left, top, left + image_size, top + image_size))
+        image = _centre(image, image_size, image_size)
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
@@ -124,6 +127,11 @@ def source_name(sources: Sequence[ImageSource], names: Sequence[str] | None, ind
         return names[index]
     source = sources[index]
     return str(source) if isinstance(source, str | Path) else f"image {index}"
+
+
+def _centre(image: Image.Image, width: int, height: int) -> Image.Image:
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def _orientation(image: Image.Image) -> int:

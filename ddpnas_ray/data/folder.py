@@ -34,9 +34,9 @@ def read(config: DataConfig, wanted: Sequence[SplitName]) -> dict[SplitName, Raw
     """
     if config.path is None:
         raise ConfigError("data.name=folder needs data.path, a folder with one folder of images for each class")
-    root = Path(config.path).expanduser()
-    if not root.is_dir():
-        raise DataError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}; set data.path")
+    root = Path(os.path.expanduser(config.path))
+    if not os.path.isdir(root):  # unlike Path.is_dir it has an answer for unreachable and endless paths too
+        raise DataError(f"{root}: {'not a folder' if os.path.exists(root) else 'no such folder'}; set data.path")
     beside = _has_split_folders(root)
     own = {"val": config.val_path, "test": config.test_path}
     splits: dict[SplitName, RawSplit] = {}
@@ -44,7 +44,7 @@ def read(config: DataConfig, wanted: Sequence[SplitName]) -> dict[SplitName, Raw
         if name == "train":
             splits[name] = _read_classes(root / "train" if beside else root, every_class=True)
         elif (path := own[name]) is not None:
-            splits[name] = _read_classes(Path(path).expanduser())
+            splits[name] = _read_classes(Path(os.path.expanduser(path)))
         elif beside and (found := next((root / f for f in SPLIT_FOLDERS[name] if (root / f).is_dir()), None)):
             splits[name] = _read_classes(found)
     return splits
@@ -75,13 +75,16 @@ def _has_split_folders(root: Path) -> bool:
 
 
 def _read_classes(root: Path, *, every_class: bool = False) -> RawSplit:
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise DataError(f"{root}: not a folder; expected images at {root / 'CLASS' / 'NAME.png'}")
     folders = _folders(root)
     if not folders:
         loose = len(image_files(root))
         expected = root / "CLASS" / "NAME.png"
         raise DataError(f"{root}: no class folders ({loose} images directly in it); expected images at {expected}")
+    for folder in folders:
+        if os.fsencode(folder.name).decode("utf-8", "replace") != folder.name:
+            raise DataError(f"{root}: the name of class folder {folder.name!a} is not UTF-8; rename it")
     files: list[str] = []
     labels: list[int] = []
     problems = Problems()

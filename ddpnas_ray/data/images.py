@@ -8,8 +8,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
+import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -129,7 +129,7 @@ def _reader(config: DataConfig) -> Reader:
         if key not in reader.keys:
             raise ConfigError(f"data.{key} is for {supporting(key)} only, not for {config.name}; remove it")
         by_name = config.name == "huggingface"  # has its own check: the path may be a name on the hub
-        if key in ("val_path", "test_path") and not by_name and not Path(value).expanduser().exists():
+        if key in ("val_path", "test_path") and not by_name and not os.path.exists(os.path.expanduser(value)):
             raise DataError(f"{value}: no such file or folder; correct or remove data.{key}")
     return reader
 

@@ -1,7 +1,8 @@
 """Load exported files in a process without this package: started by ``verify`` as a script, never imported by others.
 
 Standard library and the forms' own ``load`` functions only. Two lines of JSON come in: the functions' sources with the
-packages to import meanwhile, then the folder to read. Logits and times go to files in the folder of the job.
+packages to import meanwhile, then the folder to read. Logits, times and the job's pictures, prepared by ``network.py``,
+go to files in the folder of the job.
 """
 
 from __future__ import annotations
@@ -53,6 +54,21 @@ def main() -> None:
             found.append({"load_s": 0.0, "error": f"{type(error).__name__}: {' '.join(str(error).split())}"})
     with open(os.path.join(job, "found.json"), "w", encoding="utf-8") as file:
         json.dump(found, file)
+    if os.path.exists(os.path.join(folder, "network.py")):
+        np.save(os.path.join(job, "prepared.npy"), prepared(folder, job))
+
+
+def prepared(folder: str, job: str) -> Any:
+    """Prepare the pictures of the job by ``network.py``."""
+    import numpy as np
+    from PIL import Image
+
+    path = os.path.join(folder, "network.py")
+    module: dict[str, Any] = {"__name__": "network", "__file__": path}
+    with open(path, encoding="utf-8") as file:
+        exec(compile(file.read(), path, "exec"), module)
+    pictures = sorted(name for name in os.listdir(job) if name.startswith("picture-"))
+    return np.stack([module["preprocess"](Image.open(os.path.join(job, name))).numpy() for name in pictures])
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ddpnas_ray.deploy.trained import TrainedNetwork
 
 WORDS = {"val": "validation", "test": "test", "train": "training"}
+MOST_CLASSES = 50  # listed
 HEADINGS = {
     "torch": "PyTorch",
     "huggingface": "Hugging Face transformers",
@@ -33,13 +34,15 @@ def model_card(network: TrainedNetwork, forms: Sequence[Form], rows: Sequence[Ro
     """
     facts, data, target = network.facts, network.preprocessing, network.target
     colours = "grey" if data.channels == 1 else "RGB"
+    origin = "that a neural architecture search found in" if facts.get("search") else "with an architecture of"
     parts = [
         f"---\n{yaml.safe_dump(front_matter(network, forms), sort_keys=False, allow_unicode=True)}---",
         f"# {_text(network.name)}",
         f"An image classifier ({len(data.classes)} classes, {colours} images of {data.image_size} x {data.image_size} "
-        f"pixels) that a neural architecture search found in the space `{network.spec.space.name}`. "
+        f"pixels) {origin} the space `{network.spec.space.name}`. "
         f"Its deploy network: {target}.",
-        _scores(facts.get("scores") or ()),
+        _classes(data.classes),
+        _scores(facts),
         _costs(facts.get("costs") or {}, target),
         _search(facts),
         _section("Recipe", _table(("setting", "value"), list((facts.get("recipe") or {}).items()))),
@@ -64,7 +67,7 @@ def front_matter(network: TrainedNetwork, forms: Sequence[Form]) -> dict[str, An
         "library_name": "transformers" if "huggingface" in names else "pytorch",
         "pipeline_tag": "image-classification",
         "tags": [
-            "neural-architecture-search",
+            *(["neural-architecture-search"] if network.facts.get("search") else []),
             "ddpnas",
             network.spec.space.name,
             *(["onnx"] if "onnx" in names else []),
@@ -96,7 +99,15 @@ def front_matter(network: TrainedNetwork, forms: Sequence[Form]) -> dict[str, An
     return front
 
 
-def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
+def _classes(names: Sequence[str]) -> str:
+    text = f"```json\n{json.dumps(list(names[:MOST_CLASSES]), ensure_ascii=False)}\n```"
+    if len(names) > MOST_CLASSES:
+        text += f"\n\nand {len(names) - MOST_CLASSES} more; every file with weights names all of them."
+    return _section("Classes", text)
+
+
+def _scores(facts: Mapping[str, Any]) -> str:
+    scores = facts.get("scores") or ()
     if not scores:
         return _section("Scores", "None were recorded.")
     rows = [
@@ -104,12 +115,23 @@ def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
             f"{score.get('metric', 'accuracy')} on {WORDS.get(str(score.get('split')), score.get('split'))} data",
             "not measured" if score.get("value") is None else f"{100 * float(score['value']):.2f} %",
             score.get("weights", ""),
-            score.get("seeds", ""),
+            _seeds(score),
         )
         for score in scores
     ]
-    told = "Validation data chose this network among others, so its score there is optimistic."
-    return _section("Scores", _table(("score", "value", "weights", "seeds"), rows) + f"\n\n{told}")
+    text = _table(("score", "value", "weights", "seeds"), rows)
+    chosen = facts.get("search") or any(score.get("std") is not None for score in scores)
+    if chosen and any(score.get("split") == "val" and score.get("value") is not None for score in scores):
+        text += "\n\nValidation data chose this network among others, so its score there is optimistic."
+    return _section("Scores", text)
+
+
+def _seeds(score: Mapping[str, Any]) -> Any:
+    """Number of seeds; of several, mean and standard deviation over them too."""
+    if score.get("std") is None:
+        return score.get("seeds", "")
+    mean, std = (100 * float(score[key]) for key in ("mean", "std"))
+    return f"{score['seeds']}, of which this is one: {mean:.2f} \u00b1 {std:.2f} %"
 
 
 def _costs(costs: Mapping[str, Any], target: Any) -> str:
@@ -124,7 +146,8 @@ def _costs(costs: Mapping[str, Any], target: Any) -> str:
 def _search(facts: Mapping[str, Any]) -> str:
     found = {"data": facts.get("data"), **(facts.get("search") or {})}
     rows = [(key.replace("_", " "), value) for key, value in found.items() if value is not None]
-    return _section("How it was found", _table(("", ""), rows)) if rows else ""
+    title = "How it was found" if facts.get("search") else "Data"
+    return _section(title, _table(("", ""), rows)) if rows else ""
 
 
 def _loading(network: TrainedNetwork, forms: Sequence[Form]) -> str:
@@ -163,8 +186,8 @@ def _limits(network: TrainedNetwork) -> str:
     lines = [
         f"It always answers one of its {len(data.classes)} classes, for images of anything else too; its probabilities "
         "are not calibrated.",
-        f"It was trained at {data.image_size} pixels; larger images are reduced to that.",
-        "Scores hold for images like those it was trained on.",
+        f"It was trained at {data.image_size} pixels; images of other sizes are resized to that.",
+        "It is meant for images like those it was trained on.",
     ]
     return _section("Limits", "\n".join(f"- {line}" for line in lines))
 

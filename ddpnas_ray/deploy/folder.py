@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,8 @@ from ddpnas_ray.deploy.weights import write_weights
 
 MANIFEST = "MANIFEST.json"
 FORMAT = "ddpnas model folder"
-IGNORED = ("__pycache__",)  # Python writes it when network.py is imported
+IGNORED = ("__pycache__", ".DS_Store", ".ipynb_checkpoints")  # of Python, macOS and Jupyter
+UNFINISHED = re.compile(r"-(writing|replaced)-(\d+)$")  # folders beside a model that a process is putting in place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +95,8 @@ def write_model(
             f"images of shape {images_NCHW.shape} to verify with; the network takes (N, "
             f"{', '.join(map(str, network.input_shape))}), one or more"
         )
-    target = Path(folder)
-    check_replaceable(target)
+    check_replaceable(folder)
+    target = Path(os.path.abspath(folder))
     seconds = {}
     with _errors(target), fresh_process(chosen) as process, _beside(target) as building:
         for form in chosen:
@@ -105,12 +107,12 @@ def write_model(
         if not (building / WEIGHTS).exists():  # no form brought it
             write_weights(building, module.state_dict(), network.metadata)
         _write_json(building / "genotype.json", network.genotype)
-        rows = process.check(building, images_NCHW, logits_of(module, images_NCHW))
+        rows = process.check(building, images_NCHW, logits_of(module, images_NCHW), network.preprocessing)
         (building / "README.md").write_text(model_card(network, chosen, rows), encoding="utf-8")
         _write_json(building / MANIFEST, _manifest(building, chosen, str(network.facts.get("fingerprint", ""))))
         check_replaceable(target)
         _put_in_place(building, target)
-    return Written(folder=target, rows=tuple(rows), seconds=seconds, notes=tuple(notes))
+    return Written(folder=Path(folder), rows=tuple(rows), seconds=seconds, notes=tuple(notes))
 
 
 def read_model(folder: str | Path, *, verify: bool = True) -> ModelFolder:
@@ -124,13 +126,23 @@ def read_model(folder: str | Path, *, verify: bool = True) -> ModelFolder:
         ModelError: It is not a model folder, or a file was edited, removed or added.
     """
     path = Path(folder)
-    if not path.is_dir():
-        raise ModelError(f"{path}: not a folder; give a model folder, which has {MANIFEST}")
+    with reading(path):
+        if not path.is_dir():
+            raise ModelError(f"{path}: not a folder; give a model folder, which has {MANIFEST}")
+        found = _read_manifest(path)
+        if verify and (change := changed(found)):
+            raise ModelError(f"{path}: {change} since it was written; export the network again, or use --force")
+    return found
+
+
+def _read_manifest(path: Path) -> ModelFolder:
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT or not isinstance(manifest["files"], dict):
             raise ValueError
-        found = ModelFolder(
+        if not all(isinstance(name, str) for name in manifest["forms"]):
+            raise ValueError
+        return ModelFolder(
             folder=path,
             forms=tuple(manifest["forms"]),
             files=dict(manifest["files"]),
@@ -138,15 +150,12 @@ def read_model(folder: str | Path, *, verify: bool = True) -> ModelFolder:
         )
     except FileNotFoundError:
         raise ModelError(f"{path}: not a model folder: it has no {MANIFEST}; export the network again") from None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         raise ModelError(f"{path}/{MANIFEST}: damaged; export the network again") from None
-    if verify and (change := changed(found)):
-        raise ModelError(f"{path}: {change} since it was written; export the network again, or use --force")
-    return found
 
 
-def changed(model: ModelFolder) -> str | None:
-    """Say which file of a model folder was edited, removed or added, if any."""
+def changed(model: ModelFolder, *, hidden: bool = False) -> str | None:
+    """Say which file of a model folder was edited, removed or added, if any; ``hidden``: a hidden one, such as .git."""
     for name, digest in model.files.items():
         path = model.folder / name
         if not path.is_file():
@@ -154,30 +163,44 @@ def changed(model: ModelFolder) -> str | None:
         if sha256(path) != digest:
             return f"{name} was edited"
     known = {*model.files, MANIFEST, *IGNORED}
-    added = sorted(path.name for path in model.folder.iterdir() if path.name not in known)
+    names = (path.name for path in model.folder.iterdir())
+    added = sorted(name for name in names if name not in known and (hidden or not name.startswith(".")))
     return f"{added[0]} was added" if added else None
 
 
-def check_replaceable(folder: Path) -> None:
+def check_replaceable(folder: str | Path) -> None:
     """Check that a folder can be written: new, empty, or a model folder as it was written.
 
     Raises:
-        ModelError: It holds anything else, which would be lost, or is a URI or a file.
+        ModelError: It holds anything else, which would be lost, is a URI or a file, or cannot be reached.
     """
-    if "://" in str(folder) or str(folder).startswith(("s3:/", "gs:/")):
+    if "://" in str(folder):
         raise ModelError(
             f"{folder}: model folders are written to local disks; give a local path and copy it from there"
         )
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise ModelError(f"{folder}: exists and is not a folder; choose another --out")
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    if not (folder / MANIFEST).is_file():
-        raise ModelError(f"{folder}: not empty, and not a model folder; choose another --out")
-    if change := changed(read_model(folder, verify=False)):
+    path = Path(folder)
+    with _errors(path):
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise ModelError(f"{path}: exists and is not a folder; choose another --out")
+        if not path.exists() or not any(path.iterdir()):
+            return
+        if not (path / MANIFEST).is_file():
+            raise ModelError(f"{path}: not empty, and not a model folder; choose another --out")
+        if change := changed(read_model(path, verify=False), hidden=True):
+            raise ModelError(
+                f"{path}: {change} since it was written, and would be lost; move it, or choose another --out"
+            )
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn the errors of a folder or file that cannot be read into one line."""
+    try:
+        yield
+    except OSError as error:
         raise ModelError(
-            f"{folder}: {change} since it was written, and would be lost; move it, or choose another --out"
-        )
+            f"{path}: cannot be read: {error.strerror or error}; correct the path, or permissions"
+        ) from None
 
 
 def sha256(path: Path) -> str:
@@ -203,6 +226,7 @@ def _manifest(folder: Path, forms: Sequence[Form], weights: str) -> dict[str, An
 def _beside(target: Path) -> Iterator[Path]:
     """Make a folder beside the target, on the same disk; removed at the end if it is still there."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    _clean_up(target)
     building = target.parent / f"{target.name}-writing-{os.getpid()}"
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
@@ -210,6 +234,28 @@ def _beside(target: Path) -> Iterator[Path]:
         yield building
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _clean_up(target: Path) -> None:
+    """Undo what killed processes left beside a model: the one that was being replaced returns, others are removed."""
+    for path in list(target.parent.iterdir()):
+        found = UNFINISHED.search(path.name)
+        if found is None or path.name[: found.start()] != target.name or _runs(int(found[2])):
+            continue
+        if found[1] == "replaced" and not target.exists():
+            os.rename(path, target)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _put_in_place(building: Path, target: Path) -> None:

@@ -5,7 +5,6 @@ Axes: N images, C channels, H height, W width, O classes.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from ddpnas_ray.core.errors import ConfigError, ModelError, did_you_mean
 from ddpnas_ray.data.batches import Float32Array
-from ddpnas_ray.deploy.folder import MANIFEST, read_model, sha256
+from ddpnas_ray.deploy.folder import MANIFEST, read_model, reading, sha256
 from ddpnas_ray.deploy.registry import FORMS, Form, find_form
 from ddpnas_ray.deploy.trained import Preprocessing
 
@@ -47,7 +46,7 @@ class LoadedModel:
 
         Raises:
             ValueError: The images have another shape than the network's.
-            ModelError: The model returns another number of outputs than it has classes.
+            ModelError: The model fails, or returns another number of outputs than it has classes.
         """
         side = self.preprocessing.image_size
         if images_NCHW.ndim != 4 or images_NCHW.shape[1:] != (self.preprocessing.channels, side, side):
@@ -56,8 +55,11 @@ class LoadedModel:
             )
         images_NCHW = np.ascontiguousarray(images_NCHW, dtype=np.float32)
         empty_NO = np.zeros((0, len(self.classes)), np.float32)
-        parts = [self._run(images_NCHW[i : i + BATCH]) for i in range(0, len(images_NCHW), BATCH)]
-        logits_NO: Float32Array = np.concatenate(parts or [empty_NO])
+        try:
+            parts = [self._run(images_NCHW[i : i + BATCH]) for i in range(0, len(images_NCHW), BATCH)]
+            logits_NO: Float32Array = np.concatenate(parts or [empty_NO])
+        except Exception as error:  # each form raises its own kinds
+            raise ModelError(f"{self.path}: form {self.form} fails ({_reason(error)}); export it again") from error
         if logits_NO.shape != (len(images_NCHW), len(self.classes)):
             raise ModelError(
                 f"{self.path}: {logits_NO.shape[1:]} outputs for {len(self.classes)} classes; export the network again"
@@ -87,9 +89,10 @@ def load_model(path: str | Path, form: str | None = None, *, verify: bool = True
     preprocessing = preprocessing_of(folder, chosen)
     try:
         run = chosen.load(str(folder.resolve()))
-    except (OSError, RuntimeError, ValueError, SyntaxError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        raise ModelError(f"{folder}: form {chosen.name} cannot be loaded ({reason}); export it again") from error
+    except (Exception, SystemExit) as error:  # an edited network.py may raise anything
+        raise ModelError(
+            f"{folder}: form {chosen.name} cannot be loaded ({_reason(error)}); export it again"
+        ) from error
     return LoadedModel(given, chosen.name, preprocessing, run)
 
 
@@ -126,9 +129,14 @@ def find_forms(path: str | Path, form: str | None = None, *, verify: bool = True
 
 def _existing(path: str | Path) -> Path:
     given = Path(path)
-    if not given.exists():
-        raise ModelError(f"{given}: does not exist; give a model folder, or its model.onnx, model.pt2 or network.py")
-    return given
+    with reading(given):
+        if given.exists():
+            return given
+    raise ModelError(f"{given}: does not exist; give a model folder, or its model.onnx, model.pt2 or network.py")
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _form_of_folder(folder: Path, name: str | None, verify: bool) -> Form:

@@ -23,7 +23,7 @@ from ddpnas_ray.data.folder import SUFFIXES, image_files
 from ddpnas_ray.data.pixels import in_chunks
 from ddpnas_ray.deploy.loaded import LoadedModel
 from ddpnas_ray.deploy.trained import Preprocessing
-from ddpnas_ray.storage.folder import HINT, place
+from ddpnas_ray.storage.folder import HINT, place, writing
 from ddpnas_ray.storage.parquet import parquet_bytes
 
 METADATA = b"ddpnas_predictions"  # key of the Parquet schema's metadata, a JSON object
@@ -36,11 +36,13 @@ class ImageFile:
 
     Args:
         path: Its path, as given or below a given folder.
-        folders: Names of the folders that may name its class, the most likely one first.
+        folders: Names of the folders that may name its class.
+        above: Name of the given folder, which names it if none of those does.
     """
 
     path: str
     folders: tuple[str, ...]
+    above: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ def find_images(given: Sequence[str]) -> list[ImageFile]:
     Raises:
         DataError: A path does not exist, a pattern matches no file, or a folder holds no images.
     """
-    found: dict[str, ImageFile] = {}
+    found: dict[str, ImageFile] = {}  # by absolute path
     for text in given:
         path = os.path.expanduser(text)
         matches = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
@@ -122,7 +124,7 @@ def find_images(given: Sequence[str]) -> list[ImageFile]:
             raise DataError(f"{text}: no such file or folder, and no pattern that matches one; correct IMAGES")
         for match in matches:
             if not os.path.isdir(match):
-                found.setdefault(match, ImageFile(match, _parents(match)))
+                found.setdefault(os.path.abspath(match), ImageFile(match, _parents(match)))
                 continue
             inside = image_files(Path(match))
             if not inside and len(matches) == 1:
@@ -131,28 +133,34 @@ def find_images(given: Sequence[str]) -> list[ImageFile]:
                 )
             for file in inside:
                 below = Path(file).relative_to(match).parts[:-1]
-                found.setdefault(file, ImageFile(file, (*below, Path(match).absolute().name)))
+                above = (Path(match).absolute().name,)
+                found.setdefault(os.path.abspath(file), ImageFile(file, below, above))
     if not found:
         raise DataError(f"{', '.join(given)}: no images in these folders")
     return list(found.values())
 
 
 def expected_labels(images: Sequence[ImageFile], classes: Sequence[str]) -> dict[str, str]:
-    """Return each file's class by path: the first of its folders that is named as one.
+    """Return each file's class by path: that which one of its folders is named as.
 
     Raises:
-        DataError: A file lies in no such folder.
+        DataError: A file lies in no such folder, or in those of several classes.
     """
     known, expected = set(classes), {}
     for image in images:
-        name = next((folder for folder in image.folders if folder in known), None)
-        if name is None:
+        names = sorted(known.intersection(image.folders) or known.intersection(image.above))
+        if len(names) > 1:
+            raise DataError(
+                f"--labelled: {image.path} lies in folders of several classes ({', '.join(map(repr, names))}); give "
+                "the folder that the class folders are in"
+            )
+        if not names:
             some = ", ".join(repr(name) for name in list(classes)[:5])
             raise DataError(
                 f"--labelled: {image.path} lies in no folder named as a class of the model ({some}"
                 f"{', ...' if len(classes) > 5 else ''}); expected CLASS/NAME.png"
             )
-        expected[image.path] = name
+        expected[image.path] = names[0]
     return expected
 
 
@@ -235,8 +243,10 @@ def check_out(out: str) -> None:
     if not out.endswith(".parquet"):
         raise ConfigError(f"--out {out}: predictions are written as Parquet; give a name that ends in .parquet")
     folder, name = place(out)
-    if folder.is_local:
-        path = Path(folder.path)
+    if not folder.is_local:
+        return
+    path = Path(folder.path)
+    with writing(out):
         if not path.is_dir():
             raise RunDirError(f"{out}: cannot be written: {path} is not a folder; create it, or choose another --out")
         if (path / name).is_dir():
@@ -277,8 +287,8 @@ def write_predictions(
 
 
 def _parents(path: str) -> tuple[str, ...]:
-    """Return the names of the folders above a file as far as they are given, at least one; the nearest first."""
-    return tuple(reversed(Path(path).parts[:-1])) or (Path(path).absolute().parent.name,)
+    """Return the names of the folders above a file as far as they are given, at least one."""
+    return Path(path).parts[:-1] or (Path(path).absolute().parent.name,)
 
 
 def _utf8(path: str) -> str:

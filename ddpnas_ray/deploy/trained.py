@@ -6,7 +6,8 @@ Axes: N images, C channels, H height, W width.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,15 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
-KEYS = ("classes", "channels", "image_size", "mean", "std")
+LARGEST_SIDE = 2**14  # pixels
+ALLOWED: dict[str, Callable[[Any, dict[str, Any]], bool]] = {  # by metadata key: value, all values -> whether it can be
+    "classes": lambda value, _: isinstance(value, list) and bool(value) and all(isinstance(c, str) for c in value),
+    "channels": lambda value, _: type(value) is int and value in (1, 3),
+    "image_size": lambda value, _: type(value) is int and 1 <= value <= LARGEST_SIDE,
+    "mean": lambda value, every: len(value) == every["channels"] and all(map(math.isfinite, value)),
+    "std": lambda value, every: len(value) == every["channels"] and all(0 < std < math.inf for std in value),
+}
+KEYS = tuple(ALLOWED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,18 +74,21 @@ class Preprocessing:
             file: Where they were found, for messages.
 
         Raises:
-            ModelError: A key is missing or damaged.
+            ModelError: A key is missing, damaged, or has a value that no network has.
         """
         try:
             values = {key: json.loads(metadata[key]) for key in KEYS}
+            for key, allowed in ALLOWED.items():
+                if not allowed(values[key], values):
+                    raise ModelError(f"{file}: its metadata have {key} {values[key]!r}; export the network again")
             return cls(
-                classes=tuple(map(str, values["classes"])),
-                channels=int(values["channels"]),
-                image_size=int(values["image_size"]),
+                classes=tuple(values["classes"]),
+                channels=values["channels"],
+                image_size=values["image_size"],
                 mean=tuple(map(float, values["mean"])),
                 std=tuple(map(float, values["std"])),
             )
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, OverflowError):
             raise ModelError(
                 f"{file}: no metadata with {', '.join(KEYS)}; give a model that ddpnas wrote, or write it again"
             ) from None
@@ -93,9 +105,9 @@ class TrainedNetwork:
         tensors: The state of ``spec.deploy(alpha_E, target)`` by name, BatchNorm statistics included.
         preprocessing: What its images go through, and its classes.
         facts: Plain JSON for the model card; all optional but ``name``. ``space``; ``costs``: {name: number};
-            ``scores``: [{"split", "metric", "value", "weights", "seeds"}]; ``search``: {"strategy",
-            "architecture_epochs", "fingerprint", "score"}; ``data``: name of the data set; ``recipe``: how it was
-            trained.
+            ``scores``: [{"split", "metric", "value", "weights", "seeds", "mean", "std"}], ``value`` of these weights,
+            ``mean`` and ``std`` over the seeds; ``search``: {"strategy", "architecture_epochs", "fingerprint",
+            "score"}, empty if none found it; ``data``: name of the data set; ``recipe``: how it was trained.
 
     Raises:
         ConfigError: Target and preprocessing differ in channels, image size or number of classes.

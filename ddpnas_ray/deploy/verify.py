@@ -6,6 +6,7 @@ Axes: N images, C channels, H height, W width, O classes.
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import os
 import subprocess
@@ -16,13 +17,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from ddpnas_ray.core.errors import ExportError
 from ddpnas_ray.data.batches import Float32Array
+from ddpnas_ray.data.decoding import EXIF_ORIENTATION, open_image
 from ddpnas_ray.deploy.registry import Form
+from ddpnas_ray.deploy.trained import Preprocessing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -117,14 +121,21 @@ class FreshProcess:
         self._process, self._job, self._forms = process, job, forms
 
     def check(
-        self, folder: Path, images_NCHW: Float32Array, expected_NO: Float32Array, *, timeout_s: float = 600
+        self,
+        folder: Path,
+        images_NCHW: Float32Array,
+        expected_NO: Float32Array,
+        preprocessing: Preprocessing,
+        *,
+        timeout_s: float = 600,
     ) -> list[Row]:
-        """Load every form from a folder, run it on images and compare; once per process.
+        """Load every form from a folder, run it on images and compare, and so its preprocessing; once per process.
 
         Args:
             folder: Model folder.
             images_NCHW: Prepared images.
             expected_NO: The network's logits.
+            preprocessing: What ``preprocess`` of ``network.py`` must do, if it is there.
             timeout_s: Limit of all forms together.
 
         Returns:
@@ -134,6 +145,8 @@ class FreshProcess:
             ExportError: A form cannot be loaded or differs, or the process dies or takes too long.
         """
         np.save(self._job / "images.npy", images_NCHW)
+        for name, stored in pictures().items():
+            (self._job / f"picture-{name}").write_bytes(stored)
         names = ", ".join(form.name for form in self._forms)
         try:
             _, errors = self._process.communicate(json.dumps({"folder": str(folder.resolve())}) + "\n", timeout_s)
@@ -162,7 +175,45 @@ class FreshProcess:
                     labels_agree=agree,
                 )
             )
+        if (folder / "network.py").is_file():
+            self._check_preprocessing(preprocessing, errors)
         return rows
+
+    def _check_preprocessing(self, preprocessing: Preprocessing, errors: str) -> None:
+        if not (self._job / "prepared.npy").is_file():
+            last = (errors.strip().splitlines() or ["it died"])[-1]
+            raise ExportError(f"network.py cannot prepare images: {last}; leave out torch and huggingface")
+        for (name, stored), found_CHW in zip(
+            sorted(pictures().items()), np.load(self._job / "prepared.npy"), strict=True
+        ):
+            expected_CHW = preprocessing.prepare(open_image(stored, name))
+            if not np.allclose(found_CHW, expected_CHW, rtol=0, atol=TOLERANCE * float(np.abs(expected_CHW).max())):
+                raise ExportError(
+                    f"network.py does not prepare an image ({name}) as in training; nothing was written: leave out "
+                    "torch and huggingface, and report this"
+                )
+
+
+def pictures() -> dict[str, bytes]:
+    """Encode images as users have them: turned by EXIF or by XMP, transparent, with a palette, or a long strip."""
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 20, 4), dtype=np.uint8)
+    picture, exif = Image.fromarray(pixels), Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    xmp = b'<x xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+    files: dict[str, tuple[Image.Image, dict[str, Any]]] = {
+        "exif.jpg": (picture.convert("RGB"), {"exif": exif}),
+        "xmp.jpg": (picture.convert("RGB"), {"xmp": xmp}),
+        "rgba.png": (picture, {}),
+        "palette.png": (picture.convert("P"), {"transparency": 0}),
+        "grey.png": (picture.convert("LA"), {}),
+        "strip.png": (picture.resize((200, 1)), {}),
+    }
+    found = {}
+    for name, (image, options) in files.items():
+        buffer = io.BytesIO()
+        image.save(buffer, format=Image.registered_extensions()[Path(name).suffix], **options)
+        found[name] = buffer.getvalue()
+    return found
 
 
 def isolated(folder: str) -> dict[str, str]:
@@ -200,19 +251,3 @@ def fresh_process(forms: Sequence[Form]) -> Iterator[FreshProcess]:
         finally:
             process.kill()
             process.communicate()
-
-
-def verify(folder: Path, forms: Sequence[Form], network: nn.Module, images_NCHW: Float32Array) -> list[Row]:
-    """Compare all forms of a model folder with the network that they were written from.
-
-    Args:
-        folder: Model folder.
-        forms: Its forms.
-        network: The network, in eval mode.
-        images_NCHW: Prepared real images.
-
-    Raises:
-        ExportError: See ``compare`` and ``FreshProcess.check``.
-    """
-    with fresh_process(forms) as process:
-        return process.check(folder, images_NCHW, logits_of(network, images_NCHW))

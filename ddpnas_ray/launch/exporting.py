@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddpnas_ray.core.errors import ConfigError, RunDirError, did_you_mean
+from ddpnas_ray.core.errors import ConfigError, ModelError, RunDirError, did_you_mean
 from ddpnas_ray.data.split import stratified_batches
 from ddpnas_ray.experiment.config import SearchConfig, check, set_key, to_dict
+from ddpnas_ray.retraining.choice import Chosen
 from ddpnas_ray.retraining.files import read_retrained, read_trained, saved_config
 from ddpnas_ray.retraining.prepare import RETRAINED, retrained_folders
 from ddpnas_ray.retraining.retraining import prepare_task
@@ -34,11 +35,13 @@ def find_retrained(run: str, label: str | None = None) -> Folder:
         label: Label of the network; None: the only one.
 
     Raises:
-        RunDirError: There is none, or several.
+        RunDirError: There is none of that label, or several.
     """
     folder = existing_run(run)
     if folder.has("network.json"):
-        read_retrained(folder)
+        own = read_retrained(folder)["label"]
+        if label not in (None, own):
+            raise RunDirError(f"{run}: the retraining of {own}, not of {label}; omit --network, or give the run")
         return folder
     found = {f.path.rpartition("/")[2]: f for f in retrained_folders(folder)}
     if not found:
@@ -56,6 +59,8 @@ def find_retrained(run: str, label: str | None = None) -> Folder:
 def model_folder_of(retrained: Folder) -> str:
     """Return the default model folder of a retraining: ``RUN/model``, or ``RUN/model-<label>`` if the run has several.
 
+    If the network is in ``RUN/model`` already, it stays there when others are retrained.
+
     Raises:
         RunDirError: The run is not on a local disk.
     """
@@ -64,8 +69,11 @@ def model_folder_of(retrained: Folder) -> str:
     path = Path(_path(retrained.uri))
     if path.parent.name != RETRAINED:
         return str(path / "model")
-    several = len(Folder.open(str(path.parent)).names()) > 1
-    return str(path.parent.parent / (f"model-{path.name}" if several else "model"))
+    run = path.parent.parent
+    several = len(retrained_folders(Folder.open(str(run)))) > 1
+    if several and _weights_in(run / "model") != read_retrained(retrained)["fingerprint"]:
+        return str(run / f"model-{path.name}")
+    return str(run / "model")
 
 
 def load_trained(retrained: Folder, overrides: Sequence[str] = ()) -> tuple[TrainedNetwork, ClassificationTask]:
@@ -129,18 +137,36 @@ def export(
     from ddpnas_ray.deploy.folder import check_replaceable, write_model
 
     out = _path(out) if out else model_folder_of(retrained)
-    check_replaceable(Path(out))
+    check_replaceable(out)
     network, task = load_trained(retrained, overrides)
     return write_model(network, out, images_NCHW=_images(task), forms=forms)
 
 
 def is_exported(retrained: Folder, out: str) -> bool:
-    """Return whether a model folder holds the network of a retraining, as it was written."""
-    from ddpnas_ray.deploy.folder import MANIFEST, read_model
+    """Return whether a model folder holds the network of a retraining, as it was written, in every form possible here.
 
-    if not (Path(out) / MANIFEST).is_file():
-        return False
-    return read_model(out).weights == read_retrained(retrained)["fingerprint"]
+    Raises:
+        ModelError: It does not, and cannot be replaced.
+    """
+    from ddpnas_ray.deploy.folder import changed, check_replaceable, read_model
+    from ddpnas_ray.deploy.registry import writable
+
+    if _weights_in(Path(out)) == read_retrained(retrained)["fingerprint"]:
+        model = read_model(out, verify=False)
+        if not changed(model) and set(writable(Chosen.read(retrained).spec)[0]) <= set(model.forms):
+            return True
+    check_replaceable(out)
+    return False
+
+
+def _weights_in(folder: Path) -> str:
+    """Return the fingerprint of the weights in a model folder; empty if it is none."""
+    from ddpnas_ray.deploy.folder import read_model
+
+    try:
+        return read_model(folder, verify=False).weights
+    except ModelError:
+        return ""
 
 
 def _path(place: str) -> str:
@@ -164,12 +190,15 @@ def _facts(result: Mapping[str, Any], config: SearchConfig) -> dict[str, Any]:
     shown = ("epochs", "batch_size", "optimizer", "lr", "schedule", "weight_decay", "train_on", "init")
     used = [n for n in names if n in shown or getattr(recipe, n) != getattr(default, n)]
     label = result["label"]
+    exported = next(row for row in result["trainings"] if row["seed"] == result["seed"])
     return {
         "name": f"{config.searched_on}-{result['space']['name']}-{label}",
         "space": result["space"]["name"],
         "costs": result["costs"],
         "scores": [
-            {key: score[key] for key in ("split", "metric", "value", "weights", "seeds")} for score in result["scores"]
+            {key: score[key] for key in ("split", "metric", "weights", "seeds", "std")}
+            | {"value": exported[score["split"]], "mean": score["value"]}
+            for score in result["scores"]
         ],
         "search": result["search"],
         "data": config.searched_on,

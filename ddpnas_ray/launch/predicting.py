@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
-import re
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from ddpnas_ray.core.errors import DataError, GenotypeError, ModelError
 from ddpnas_ray.core.generation.budgets import is_time
 from ddpnas_ray.deploy.benchmark import SECONDS, Speed, Untimed, benchmark_images, time_form
-from ddpnas_ray.deploy.folder import MANIFEST
+from ddpnas_ray.deploy.folder import MANIFEST, UNFINISHED, reading
 from ddpnas_ray.deploy.loaded import find_forms, preprocessing_of
 from ddpnas_ray.deploy.trained import Preprocessing
 from ddpnas_ray.devices.config import TimingOptions
@@ -23,7 +23,6 @@ from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.spaces.target import Target
 
 CONFIG = "config.yaml"  # makes a folder a run, or a retraining
-UNFINISHED = re.compile(r"-(writing|replaced)-\d+$")  # model folders that are being put in place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +72,16 @@ def find_model(given: str) -> Path:
         given: Local path.
 
     Raises:
-        ModelError: There is none, or a run has several.
+        ModelError: There is none, a run has several, or it cannot be read.
     """
     if "://" in given:
         raise ModelError(f"{given}: models are read from local disks; copy the model folder, and give its path")
-    path = Path(given).expanduser()
+    path = Path(os.path.expanduser(given))  # unlike Path.expanduser it leaves users that do not exist
+    with reading(path):
+        return _model_of(path, given)
+
+
+def _model_of(path: Path, given: str) -> Path:
     if not (path / CONFIG).is_file() or (path / MANIFEST).is_file():
         return path
     run, names = path, ["model", "model-*"]
@@ -103,7 +107,9 @@ def generated_estimate(folder: Path) -> Estimate | None:
     Args:
         folder: Model folder, ``RUN/model`` or the like.
     """
-    genotype, run = _genotype(folder), folder.absolute().parent
+    genotype, run = _json(folder / "genotype.json"), folder.absolute().parent
+    if not genotype:  # a file of a model alone
+        return None
     targets = list(_targets(run, genotype))
     for file in sorted(run.glob("generated/*/genotype.json")):
         content = _json(file)

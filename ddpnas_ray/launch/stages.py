@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TextIO
 
 from ddpnas_ray.console.progress import Display
-from ddpnas_ray.core.errors import BudgetError, ConfigError, did_you_mean
+from ddpnas_ray.core.errors import BudgetError, ConfigError, RunDirError, did_you_mean
 from ddpnas_ray.core.generation.budgets import parse_budgets
 from ddpnas_ray.experiment.config import SearchConfig, make_strategy
 from ddpnas_ray.launch.exporting import export, is_exported, model_folder_of
 from ddpnas_ray.launch.retraining import retrain
 from ddpnas_ray.reporting.exported import written_json, written_text
 from ddpnas_ray.reporting.retrained import retrained_summary
-from ddpnas_ray.retraining.prepare import RETRAINED, Wish, label_of
+from ddpnas_ray.retraining.prepare import RETRAINED, Wish, label_of, retrained_folders
+from ddpnas_ray.retraining.retraining import prepare_task
 from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.storage.folder import Folder
+from ddpnas_ray.tasks.classification.task import ClassificationTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +69,9 @@ def _export(searched: Searched) -> Iterator[Done]:
             yield Done({"folder": out}, f"model {out} (written before)")
             continue
         print(f"{folder.uri}: writing {out}; a fresh process compares each form ...", file=searched.lines, flush=True)
-        written = export(folder, out)
+        places = {key: getattr(searched.config.data, key) for key in ("path", "val_path", "test_path")}
+        overrides = [f"data.{key}={json.dumps(place, ensure_ascii=False)}" for key, place in places.items()]
+        written = export(folder, out, overrides=overrides)
         yield Done(written_json(written), written_text(written))
 
 
@@ -95,13 +101,22 @@ def parse_stages(text: str) -> tuple[str, ...]:
     return names
 
 
-def check_stages(stages: Sequence[str], config: SearchConfig) -> None:
+def check_stages(stages: Sequence[str], config: SearchConfig, out: str) -> None:
     """Refuse before a search what its stages could not use.
 
+    Args:
+        stages: Their names.
+        config: Configuration of the search.
+        out: Its run directory.
+
     Raises:
+        RunDirError: There is nothing to export, or it is not on a local disk.
+        ModelError: The model folder cannot be replaced.
         BudgetError: A budget of ``retraining.budgets`` cannot be parsed, or is several.
-        ConfigError: The strategy has no theta to generate networks within budgets.
+        ConfigError: The strategy has no theta to generate networks within budgets, or the task has no export.
     """
+    if "export" in stages:
+        _check_export(stages, config, Folder.open(out))
     if not stages or not config.retraining.budgets:
         return
     spec = find_space(config.space.name)(**config.space.options)
@@ -113,6 +128,20 @@ def check_stages(stages: Sequence[str], config: SearchConfig) -> None:
     for text in config.retraining.budgets:
         if "%" not in text and len(parse_budgets(text, dict.fromkeys(spec.costs, 1))) > 1:  # percentages need theta
             raise BudgetError(f"retraining.budgets: {text} is a sweep; give each of its budgets")
+
+
+def _check_export(stages: Sequence[str], config: SearchConfig, run: Folder) -> None:
+    from ddpnas_ray.deploy.folder import check_replaceable
+
+    if not run.is_local:
+        raise RunDirError(f"{run.uri}: --then export writes to local disks; give a local --out, or leave out export")
+    if config.task.name != "classification" and not isinstance(prepare_task(config)[0], ClassificationTask):
+        raise ConfigError(f"--then export: task {config.task.name} is no image classification; leave out export")
+    trained = retrained_folders(run)
+    if "retrain" not in stages and not trained:
+        raise RunDirError("--then export: no network was retrained yet; give --then retrain,export")
+    if not trained and len(config.retraining.budgets) < 2:
+        check_replaceable(Path(run.path) / "model")
 
 
 def run_stages(stages: Sequence[str], searched: Searched) -> Iterator[Done]:

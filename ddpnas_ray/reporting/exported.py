@@ -30,7 +30,7 @@ def written_text(written: Written) -> str:
             f"{row.labels_agree}/{row.images}",
         )
     out = io.StringIO()
-    Console(file=out, markup=False, highlight=False, width=200).print(table)
+    Console(file=out, markup=False, emoji=False, highlight=False, width=200).print(table)
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
     return "\n".join([*lines, *written.notes, f"model {written.folder}"])
 

@@ -105,3 +105,9 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
 def test_arrays_are_images_too() -> None:
     pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
     assert np.array_equal(fit_image(open_image(pixels, "x"), channels=1, image_size=8)[0], pixels)
+
+
+def test_of_a_long_strip_only_the_centre_is_resized() -> None:
+    strip = Image.new("RGB", (3_000_001, 1))  # at 32 pixels the whole would take 9 GB
+    strip.paste((255, 0, 0), (1_500_000, 0, 1_500_001, 1))
+    assert fit_image(strip, channels=3, image_size=32)[0].max() > 240

@@ -196,3 +196,19 @@ def test_path_is_needed() -> None:
     for name in ("folder", "parquet", "huggingface"):
         with pytest.raises(ConfigError, match=f"data.name={name} needs data.path"):
             load_data(DataConfig(name=name), seed=0)
+
+
+def test_a_class_whose_name_is_not_text_is_refused(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"a": 1})
+    os.mkdir(os.fsencode(tmp_path) + b"/caf\xe9")
+    with pytest.raises(DataError, match=r"the name of class folder 'caf.udce9' is not UTF-8; rename it"):
+        load_data(config(tmp_path), seed=0)
+
+
+@pytest.mark.parametrize("path", ["~nobody-of-that-name/photos", "x" * 300])
+def test_a_folder_that_cannot_be_is_one_line(path: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no such folder; set data\.path"):
+        load_data(config(Path(path)), seed=0)
+    write_folder(tmp_path, COUNTS)
+    with pytest.raises(DataError, match=r"no such file or folder; correct or remove data\.val_path"):
+        load_data(config(tmp_path, val_path=path), seed=0)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from ddpnas_ray.deploy.card import model_card
+from ddpnas_ray.deploy.forms import torch as plain
 from ddpnas_ray.deploy.registry import FORMS, find_form
 from ddpnas_ray.deploy.verify import Row
-from tests.deploy.making import FACTS, tiny
+from tests.deploy.making import AWKWARD, FACTS, tiny
 
 FORMS_HERE = [find_form(name) for name in FORMS.names()]
 ROW = Row(
@@ -52,6 +57,38 @@ def test_what_facts_lack_is_left_out() -> None:
     assert "## Costs" not in card
     assert "## Recipe" not in card
     assert "None were recorded." in card
+
+
+def test_a_network_that_no_search_found_is_not_said_to_be_found() -> None:
+    network = tiny(facts={**FACTS, "search": {}, "scores": FACTS["scores"][1:]})
+    for text in (model_card(network, FORMS_HERE, [ROW]), plain.source(network)):
+        assert "found" not in text.replace("Found", "").split("class ")[0] and "neural" not in text
+        assert "optimistic" not in text
+
+
+def test_of_several_seeds_the_score_is_that_of_these_weights() -> None:
+    score = {"split": "val", "metric": "accuracy", "value": 0.75, "weights": "w", "seeds": 3, "mean": 0.7, "std": 0.04}
+    card = model_card(tiny(facts={**FACTS, "scores": [score]}), FORMS_HERE, [ROW])
+    assert "| accuracy on validation data | 75.00 % | w | 3, of which this is one: 70.00 \u00b1 4.00 % |" in card
+    assert front(card)["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.75
+    assert "Validation data chose this network" in card
+
+
+def test_classes_are_listed_and_long_lists_shortened() -> None:
+    card = model_card(tiny(), FORMS_HERE, [ROW])
+    assert json.loads(card.split("## Classes\n\n```json\n")[1].split("\n```")[0]) == list(AWKWARD)
+    card = model_card(tiny(classes=tuple(map(str, range(60)))), FORMS_HERE, [ROW])
+    assert '"49"]' in card and "and 10 more; every file" in card
+
+
+@pytest.mark.parametrize("name", ["torch", "pt2"])
+def test_the_lines_that_load_a_form_run(name: str, written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(written)
+    monkeypatch.syspath_prepend(str(written))
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    monkeypatch.setattr(Image, "open", lambda path: Image.new("RGB", (20, 10)))
+    exec(find_form(name).usage, {})
+    sys.modules.pop("network", None)
 
 
 @pytest.mark.parametrize("name", ["a: b", "a | b", "# x\ny", "---", "é鳥", '"'])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,7 +19,7 @@ from ddpnas_ray.deploy import folder as folders
 from ddpnas_ray.deploy.folder import MANIFEST, check_replaceable, read_model, sha256, write_model
 from ddpnas_ray.deploy.forms import torch as plain
 from ddpnas_ray.deploy.trained import TrainedNetwork
-from tests.deploy.making import noise, tiny
+from tests.deploy.making import noise, one, tiny
 
 
 def test_a_folder_has_its_files_and_their_digests(written: Path) -> None:
@@ -52,12 +55,24 @@ def test_added_and_removed_files_are_named(model: Path) -> None:
         read_model(model)
 
 
+def test_hidden_files_are_no_edit_but_are_not_lost(model: Path) -> None:
+    for name in ("__pycache__", ".ipynb_checkpoints", ".DS_Store"):
+        (model / name).mkdir()
+    check_replaceable(model)
+    (model / ".git").mkdir()
+    read_model(model)
+    with pytest.raises(ModelError, match=r"\.git was added since it was written, and would be lost"):
+        check_replaceable(model)
+
+
 def test_other_folders_are_not_model_folders(model: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not a folder; give a model folder"):
         read_model(model / "README.md")
     with pytest.raises(ModelError, match=r"not a model folder: it has no MANIFEST\.json"):
         read_model(tmp_path)
-    for damaged in ("{", "[]", '{"format": "other", "files": {}, "forms": []}', '{"format": "ddpnas model folder"}'):
+    listed = json.dumps(json.loads((model / MANIFEST).read_text()) | {"forms": [1]})
+    other, short = '{"format": "other", "files": {}, "forms": []}', '{"format": "ddpnas model folder"}'
+    for damaged in (listed, other, short, "{", "[]"):
         (model / MANIFEST).write_text(damaged)
         with pytest.raises(ModelError, match=r"MANIFEST\.json: damaged"):
             read_model(model)
@@ -73,7 +88,9 @@ def test_only_new_empty_and_model_folders_are_written_to(model: Path, tmp_path: 
         (tmp_path, "not empty, and not a model folder; choose another --out"),
         (model / "README.md", "exists and is not a folder"),
         (tmp_path / "link", "exists and is not a folder"),
-        (Path("s3://bucket/model"), "model folders are written to local disks"),
+        ("s3://bucket/model", "model folders are written to local disks"),
+        ("hf://me/model", "model folders are written to local disks"),
+        (tmp_path / ("x" * 300), "cannot be written: File name too long"),
     ):
         with pytest.raises(ModelError, match=reason):
             check_replaceable(path)
@@ -101,12 +118,55 @@ def test_a_form_that_differs_leaves_the_old_folder_as_it_was(model: Path) -> Non
     assert [path.name for path in model.parent.iterdir()] == ["model"]
 
 
-def test_a_model_folder_is_replaced_whole(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Unchecked:  # another test checks
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forms are written without a check: another test checks."""
+
+    class Unchecked:
         def check(self, *given: Any) -> list[Any]:
             return []
 
     monkeypatch.setattr(folders, "fresh_process", lambda forms: nullcontext(Unchecked()))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_killed_exports_left_is_undone(model: Path, tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for name in (f"model-writing-{ended.pid}", f"other-writing-{ended.pid}", "model-writing-1", "model-2"):
+        (tmp_path / name).mkdir()
+    model.rename(tmp_path / f"model-replaced-{ended.pid}")
+    with pytest.raises(ExportError), folders._beside(model):
+        raise ExportError("the new one is not written")
+    assert read_model(model).forms == ("torch", "pt2"), "the old one is back"
+    write_model(tiny(), model, images_NCHW=noise(tiny()), forms=["torch"])
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["model", "model-2", "model-writing-1", f"other-writing-{ended.pid}"], "of others and of a process"
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_the_current_folder_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write_model(tiny(), ".", images_NCHW=noise(tiny()), forms=["torch"])
+    monkeypatch.chdir(tmp_path)
+    assert read_model("here").forms == ("torch",)
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(ModelError, match="cannot be written: No space left on device; choose another"):
+        write_model(one(), tmp_path / "model", images_NCHW=noise(one()), forms=["pt2"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_model_folder_is_replaced_whole(model: Path) -> None:
     before, network = read_model(model), tiny(seed=1)
     write_model(network, model, images_NCHW=noise(network), forms=["torch"])
     after = read_model(model)

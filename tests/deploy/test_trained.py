@@ -22,11 +22,19 @@ def test_metadata_carry_preprocessing_through_texts() -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [{"classes": "no JSON"}, {"mean": "3"}, {"image_size": '"x"'}, {"std": None}], ids=lambda bad: str(bad)
+    "damage",
+    [
+        *({"classes": bad} for bad in ("no JSON", '"abc"', "[]", "[1]")),
+        *({"channels": bad} for bad in ('"3"', "2", "true")),
+        *({"image_size": bad} for bad in ('"x"', "0", "1000000", "8.5")),
+        *({"mean": bad} for bad in ("3", "[0.5]", "[0.5, 0.5, NaN]", '"abc"')),
+        *({"std": bad} for bad in (None, "[0, 0.5, 0.5]", "[Infinity, 1, 1]", "null")),
+    ],
+    ids=lambda bad: str(bad),
 )
 def test_damaged_metadata_are_one_line(damage: dict[str, str | None]) -> None:
     kept = {key: value for key, value in {**tiny().metadata, **damage}.items() if value is not None}
-    with pytest.raises(ModelError, match=r"^model\.onnx: no metadata with classes, channels") as error:
+    with pytest.raises(ModelError, match=r"^model\.onnx: (no metadata with|its metadata have) [a-z]") as error:
         Preprocessing.from_metadata(kept, "model.onnx")
     assert "\n" not in str(error.value)
 

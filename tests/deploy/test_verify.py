@@ -14,7 +14,7 @@ from ddpnas_ray.core.errors import ExportError
 from ddpnas_ray.deploy.folder import read_model
 from ddpnas_ray.deploy.registry import Form, find_form
 from ddpnas_ray.deploy.trained import TrainedNetwork
-from ddpnas_ray.deploy.verify import compare, fresh_process, logits_of, verify
+from ddpnas_ray.deploy.verify import compare, fresh_process, logits_of
 from tests.deploy.making import noise, tiny
 
 EXPECTED = np.array([[1.0, 2.0], [4.0, 3.0], [1.0, 1.000001]])
@@ -63,7 +63,9 @@ def death(folder: str) -> Callable[[Any], Any]:
 @pytest.mark.slow
 def test_all_forms_of_one_folder_are_loaded_by_one_process(network: TrainedNetwork, written: Path) -> None:
     forms = [find_form("torch"), find_form("pt2")]
-    rows = verify(written, forms, network.module(), noise(network))
+    with fresh_process(forms) as process:
+        expected_NO = logits_of(network.module(), noise(network))
+        rows = process.check(written, noise(network), expected_NO, network.preprocessing)
     assert [(row.form, row.images, row.largest_difference, row.labels_agree) for row in rows] == [
         ("torch", 5, 0.0, 5),
         ("pt2", 5, 0.0, 5),
@@ -86,5 +88,13 @@ def test_what_cannot_be_loaded_is_an_error_of_one_line(
 ) -> None:
     form: Form = dataclasses.replace(find_form("torch"), load=load)
     with pytest.raises(ExportError, match=message) as error, fresh_process([form]) as process:
-        process.check(written, noise(network), logits_of(network.module(), noise(network)))
+        process.check(written, noise(network), logits_of(network.module(), noise(network)), network.preprocessing)
     assert "\n" not in str(error.value)
+
+
+def test_a_preprocessing_that_differs_is_an_error(network: TrainedNetwork, model: Path) -> None:
+    text = (model / "network.py").read_text()
+    (model / "network.py").write_text(text.replace('if "exif" in image.info else 1', ""))  # turns by XMP too
+    expected_NO, message = logits_of(network.module(), noise(network)), r"does not prepare an image \(xmp\.jpg\) as in"
+    with pytest.raises(ExportError, match=message), fresh_process([find_form("torch")]) as process:
+        process.check(model, noise(network), expected_NO, network.preprocessing)

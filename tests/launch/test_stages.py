@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ddpnas_ray import search
-from ddpnas_ray.core.errors import ConfigError
-from ddpnas_ray.launch.stages import parse_stages
+from ddpnas_ray.core.errors import ConfigError, ModelError, RunDirError
+from ddpnas_ray.deploy.folder import Written
+from ddpnas_ray.experiment.config import TaskConfig, load, set_key
+from ddpnas_ray.launch import stages
+from ddpnas_ray.launch.stages import Searched, check_stages, parse_stages, run_stages
 from ddpnas_ray.retraining.run import Keeper
 from tests.commands import ENVIRONMENT, LOCAL, ONE_EPOCH, contents, options, run
 from tests.conftest import TINY
@@ -45,6 +51,7 @@ def test_stages_are_known_and_in_order(text: str, says: str) -> None:
             ["--then", "retrain", *options("retraining.budgets=[macs=3M]", "strategy=random")],
             "strategy random has no theta, so only its result can be retrained",
         ),
+        (["--then", "export"], "--then export: no network was retrained yet; give --then retrain,export"),
     ],
 )
 def test_what_no_stage_could_use_is_refused_before_the_search(
@@ -55,6 +62,38 @@ def test_what_no_stage_could_use_is_refused_before_the_search(
     assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
     assert says in said.err
     assert contents(tmp_path) == {}
+
+
+def test_an_export_that_cannot_succeed_is_refused_before_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, both = load(None, ()), ("retrain", "export")
+    check_stages(both, config, str(tmp_path / "run"))
+    with pytest.raises(RunDirError, match="mock:///run: --then export writes to local disks; give a local --out"):
+        check_stages(both, config, "mock:///run")
+    monkeypatch.setattr(stages, "prepare_task", lambda config: (object(), object()))
+    other = replace(config, task=TaskConfig(name="my:sizes"))
+    with pytest.raises(ConfigError, match="task my:sizes is no image classification; leave out export"):
+        check_stages(both, other, str(tmp_path / "run"))
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "model" / "mine.txt").write_text("mine")
+    with pytest.raises(ModelError, match="run/model: not empty, and not a model folder"):
+        check_stages(both, config, str(tmp_path / "run"))
+
+
+def test_the_export_reads_the_data_where_the_user_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    written = Written(folder=tmp_path, rows=(), seconds={}, notes=())
+    monkeypatch.setattr(stages, "export", lambda *words, overrides: given.extend(overrides) or written)
+    (tmp_path / "retrained" / "result").mkdir(parents=True)
+    monkeypatch.setattr(stages, "label_of", lambda wish: "result")
+    monkeypatch.setattr(stages, "is_exported", lambda *words: False)
+    config = load(None, ('data.path="moved: h\u00e4her"', "data.test_path=null"))
+    list(run_stages(("export",), Searched(run=str(tmp_path), config=config, lines=io.StringIO())))
+    values: dict[str, Any] = {}
+    for override in given:
+        set_key(values, override)
+    assert values == {"data": {"path": "moved: h\u00e4her", "val_path": None, "test_path": None}}
 
 
 def test_the_result_is_retrained_after_the_search(tmp_path: Path) -> None:

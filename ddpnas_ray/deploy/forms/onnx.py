@@ -18,10 +18,12 @@ WRITING = ("onnx", "onnxscript")
 LOADING = ("onnxruntime",)
 OPSET = 20
 USAGE = """
+import numpy
 import onnxruntime
 
 session = onnxruntime.InferenceSession("model.onnx")
-(logits,) = session.run(None, {"images": images})  # float32 (batch, channels, height, width), preprocessed
+images = numpy.zeros((2, *session.get_inputs()[0].shape[1:]), numpy.float32)  # yours, preprocessed
+(logits,) = session.run(None, {"images": images})
 """
 
 

@@ -17,17 +17,21 @@ METADATA = "ddpnas.json"  # an extra file in the archive
 USAGE = """
 import torch
 
-network = torch.export.load("model.pt2").module()
-logits = network(images)  # float32 (batch, channels, height, width), preprocessed
+program = torch.export.load("model.pt2")
+(images,), _ = program.example_inputs  # zeros (batch, channels, height, width); yours, float32, preprocessed
+logits = program.module()(images)
 """
 
 
 def write(network: TrainedNetwork, folder: Path) -> None:
     """Write ``model.pt2`` with the metadata in it."""
+    import io
+
     import torch
 
-    extra = {METADATA: json.dumps(network.metadata)}
-    torch.export.save(network.program, folder / "model.pt2", extra_files=extra)
+    archive = io.BytesIO()  # torch ends the process if its own file cannot be written
+    torch.export.save(network.program, archive, extra_files={METADATA: json.dumps(network.metadata)})
+    (folder / "model.pt2").write_bytes(archive.getvalue())
 
 
 def load(folder: str) -> Callable[[Any], Any]:
@@ -58,6 +62,6 @@ def metadata(folder: Path) -> Mapping[str, str]:
         with zipfile.ZipFile(path) as archive:
             name = next(name for name in archive.namelist() if name.endswith(f"/{METADATA}"))
             found: dict[str, str] = json.loads(archive.read(name))
-    except (OSError, ValueError, StopIteration, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile raises errors of many kinds
         raise ModelError(f"{path}: not a model.pt2 of ours ({error or 'no metadata'}); export it again") from None
     return found

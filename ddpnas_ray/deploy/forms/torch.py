@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpnas_ray.core.errors import ExportError
+from ddpnas_ray.data.decoding import LONGEST
 from ddpnas_ray.deploy.weights import read_metadata, write_weights
 from ddpnas_ray.spaces.plain import render
 
@@ -77,9 +78,11 @@ def source(network: TrainedNetwork) -> str:
         body=body,
         data=network.preprocessing,
         classes=_names(network.preprocessing.classes),
+        searched=bool(network.facts.get("search")),
         space=network.spec.space.name,
         functional="F." in body,
         reduces="reduce(" in body,
+        longest=LONGEST,
     )
 
 

@@ -21,7 +21,7 @@ pytest.importorskip("onnxruntime")
 
 
 @pytest.mark.slow
-def test_the_file_is_as_documented(tmp_path: Path) -> None:
+def test_the_file_is_as_documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = tiny()
     form.write(network, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
@@ -40,6 +40,9 @@ def test_the_file_is_as_documented(tmp_path: Path) -> None:
     stored = (tmp_path / "model.onnx").read_bytes()
     assert str(Path(__file__).parents[3]).encode() not in stored
     assert b"ddpnas_ray" not in stored
+    monkeypatch.chdir(tmp_path)
+    exec(form.USAGE, usage := {})
+    assert usage["logits"].shape == (2, 10)
     loaded = load_model(tmp_path / "model.onnx")
     for count in (1, 5):
         compare("onnx", loaded.logits(noise(network, count)), logits_of(network.module(), noise(network, count)))

@@ -14,11 +14,12 @@ import torch
 from PIL import Image
 
 from ddpnas_ray.core.errors import ExportError
+from ddpnas_ray.data.decoding import open_image
 from ddpnas_ray.deploy.forms import torch as plain
 from ddpnas_ray.deploy.trained import TrainedNetwork
 from ddpnas_ray.deploy.verify import logits_of
 from ddpnas_ray.spaces.base import find_space
-from tests.data.making import image
+from tests.data.making import encoded, image
 from tests.deploy.making import AWKWARD, MOBILE, noise, tiny, trained
 
 CELL = find_space("cell")
@@ -99,7 +100,7 @@ def test_class_names_arrive_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("colours", [1, 3])
-@pytest.mark.parametrize("size", [(8, 8), (13, 31), (40, 9), (5, 5)])
+@pytest.mark.parametrize("size", [(8, 8), (13, 31), (40, 9), (5, 5), (1, 301)])
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "1", "LA", "CMYK"])
 def test_its_preprocessing_is_that_of_the_data_readers(colours: int, size: tuple[int, int], mode: str) -> None:
     network = tiny(colours=colours)
@@ -109,14 +110,21 @@ def test_its_preprocessing_is_that_of_the_data_readers(colours: int, size: tuple
     np.testing.assert_allclose(found, network.preprocessing.prepare(picture), atol=1e-6)
 
 
-def test_its_preprocessing_turns_photographs_upright() -> None:
-    buffer, exif = io.BytesIO(), Image.Exif()
-    exif[0x0112] = 6
-    image(0, (20, 10)).save(buffer, "PNG", exif=exif)
-    turned = Image.open(io.BytesIO(buffer.getvalue()))
-    upright = image(0, (20, 10)).transpose(Image.Transpose.ROTATE_270)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_its_preprocessing_turns_photographs_upright(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = encoded(image(0, (20, 10)), exif=exif)
     preprocess = run_file(tiny())["preprocess"]
-    assert torch.equal(preprocess(turned), preprocess(upright))
+    found, expected = preprocess(Image.open(io.BytesIO(stored))), preprocess(open_image(stored, "turned"))
+    assert torch.equal(found, expected)
+
+
+def test_its_preprocessing_refuses_images_that_training_refuses() -> None:
+    preprocess = run_file(tiny())["preprocess"]
+    for mode in ("I;16", "I", "F"):
+        with pytest.raises(ValueError, match=f"image mode '{mode}' has more than 8 bits per channel; convert it"):
+            preprocess(Image.new(mode, (8, 8)))
 
 
 def test_a_source_with_other_weights_is_an_error_of_one_line(tmp_path: Path) -> None:
