@@ -50,7 +50,9 @@ def retraining_snapshot() -> dict[str, Any]:
     progress = RetrainingProgress("tiny", [0], 3)
     progress.workers = 2
     progress.begin(0, ())
-    progress.epoch_done(({"lr": 0.1, "loss": 1.5, "val": 0.25, "examples_per_s": 800.0},))
+    progress.epoch_done(
+        ({"lr": 0.1, "loss": 1.5, "val": 0.25, "examples_per_s": 800.0, "workers": 2, "device": "cpu a"},)
+    )
     return progress.snapshot()
 
 
