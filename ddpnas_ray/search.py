@@ -35,6 +35,7 @@ examples:
   python -m ddpnas_ray.search --config configs/cifar10_cell_cpu.yaml --set data.path=DIR --out runs/cifar
   python -m ddpnas_ray.search --set data.name=folder --set data.path=photos --set data.image_size=32
   python -m ddpnas_ray.search --config configs/nasbench201_table.yaml --set evaluation.table=FILE    score from a table
+  python -m ddpnas_ray.search --config configs/nasbench201_table.yaml --set evaluation.table=FILE --budget macs=50%
   python -m ddpnas_ray.search --config cifar10_cell --set data.path=DIR --out runs/net --then retrain,export
   python -m ddpnas_ray.search --out runs/cifar --resume              resume after a kill, on this or another machine
   python -m ddpnas_ray.search --address auto --out s3://bucket/run   on this machine's Ray cluster
@@ -54,6 +55,15 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         default=None,
         help="run directory, a local path or a URI; none keeps nothing; default: a new runs/<space>-<data>-s<seed>",
+    )
+    p.add_argument(
+        "--budget",
+        metavar="BUDGET",
+        action="append",
+        default=[],
+        help="search only among networks that fit: macs=400M, or macs=50%%..100%%:10 for the best of ten at once "
+        "(as `generate --budget`; %% of the largest cost in the space); repeat for more. Same as target.budgets; for "
+        "strategy=surrogate, evolution or random",
     )
     p.add_argument("--resume", action="store_true", help="resume the run in --out from its latest checkpoint")
     p.add_argument(
@@ -81,6 +91,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     args = parser().parse_args(argv)
+    if args.budget:
+        args.overrides.append(f"target.budgets={json.dumps(args.budget)}")
     args.until_s = None if args.time_limit is None else time.time() + args.time_limit
     if args.keys:
         for key, default, meaning in describe(load(args.config, args.overrides).strategy):

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Lt
 
 from ddpnas_ray.core.errors import ConfigError, did_you_mean
+from ddpnas_ray.core.generation.limits import Limits
 from ddpnas_ray.core.schedule import planned_architecture_epochs
 from ddpnas_ray.core.space import SearchSpace
 from ddpnas_ray.data.config import DataConfig
@@ -302,11 +303,16 @@ def fixed_keys(old: SearchConfig, new: SearchConfig) -> list[str]:
     return [key for key in differing_keys(old, new) if not key.startswith(free) and key not in PLACES]
 
 
-def make_strategy(config: SearchConfig, space: SearchSpace) -> Strategy:
+def make_strategy(config: SearchConfig, space: SearchSpace, limits: Limits | None = None) -> Strategy:
     """Create a configuration's strategy.
 
+    Args:
+        config: The configuration.
+        space: Its space.
+        limits: Its ``target.budgets``; not needed to plan epochs.
+
     Raises:
-        ConfigError: The budget is smaller than pruning needs.
+        ConfigError: ``evaluation.budget`` is smaller than pruning needs, or the strategy cannot keep to budgets.
     """
     pruning, evaluation = config.pruning, config.evaluation
     needed = planned_architecture_epochs(space, pruning.keep_per_group, pruning.epochs_per_round)
@@ -317,8 +323,15 @@ def make_strategy(config: SearchConfig, space: SearchSpace) -> Strategy:
         lr=config.training.lr,
         epochs_per_round=pruning.epochs_per_round,
         keep_per_group=pruning.keep_per_group,
+        limits=limits,
     )
-    return registry.create(config.strategy or "pruning", config.strategies, context)
+    strategy = registry.create(config.strategy or "pruning", config.strategies, context)
+    if limits is not None and getattr(strategy, "limits", None) is None:
+        raise ConfigError(
+            f"target.budgets: strategy {config.strategy} proposes networks of any cost; set strategy to surrogate, "
+            "evolution or random, or search without target.budgets and then generate within budgets"
+        )
+    return strategy
 
 
 def describe(strategy: str | None = None) -> Iterator[tuple[str, str, str]]:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
 
 from ddpnas_ray.core.errors import ConfigError
+from ddpnas_ray.core.generation.limits import Limits
+from ddpnas_ray.core.generation.problem import Problem
 from ddpnas_ray.core.schedule import architectures_by_round
 from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.execution.base import Executor
@@ -85,9 +90,20 @@ class Experiment:
         """Create its strategy.
 
         Raises:
-            ConfigError: The budget is smaller than pruning needs.
+            ConfigError: ``evaluation.budget`` is smaller than pruning needs, or it cannot keep to ``target.budgets``.
+            BudgetError: A budget cannot be parsed, or nothing fits it.
         """
-        return make_strategy(self.config, self.spec.space)
+        return make_strategy(self.config, self.spec.space, self.limits)
+
+    @cached_property
+    def limits(self) -> Limits | None:
+        """``target.budgets``; None if there are none."""
+        if not self.config.target.budgets:
+            return None
+        space = self.spec.space
+        costs = {name: cost(self.target) for name, cost in self.spec.costs.items()}
+        problem = Problem(space, np.zeros(space.shape), space.generable_EK, costs)
+        return Limits.parse(problem, self.config.target.budgets)
 
     def executor(self) -> Executor:
         """Create its local executor; see ``Evaluator.executor``."""

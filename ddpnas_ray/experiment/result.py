@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ddpnas_ray.core.generation.limits import Limits
 from ddpnas_ray.core.space import expectation
 from ddpnas_ray.core.state import SearchState
 from ddpnas_ray.execution.base import Executor
@@ -45,6 +46,7 @@ def result_content(
         "expectation": expectation(alpha_E, state.theta_EK, space),
         "target": dataclasses.asdict(experiment.target),
         "costs": experiment.costs(alpha_E),
+        **({} if experiment.limits is None else {"budgets": _by_budget(experiment, experiment.limits, state)}),
         "scores": {
             "split": "val",
             "of": evaluator.scores_of,
@@ -67,3 +69,27 @@ def result_content(
             state.theta_EK, state.momentum_EK, state.pruned_at_EK, state.evaluations, executor.weights()
         ),
     }
+
+
+def _by_budget(experiment: Experiment, limits: Limits, state: SearchState) -> list[dict[str, Any]]:
+    """Return the network with the best score for each of ``target.budgets`` that one fits; the first of equals."""
+    alphas_NE = np.array([row.alpha_E for row in state.evaluations])
+    scores_N = np.array([row.score for row in state.evaluations])
+    rows: list[dict[str, Any]] = []
+    for text, fits_N in zip(limits.texts, limits.fits(alphas_NE), strict=True):
+        if not fits_N.any():
+            continue
+        best = int(np.where(fits_N, scores_N, -np.inf).argmax())
+        alpha_E = alphas_NE[best]
+        known = {} if experiment.benchmark is None else experiment.benchmark.known([alpha_E])
+        rows.append(
+            {
+                "budget": text,
+                "genotype": experiment.spec.decode(alpha_E),
+                "alpha": alpha_E.tolist(),
+                "costs": experiment.costs(alpha_E),
+                "score": {"split": "val", "value": float(scores_N[best])},
+                **({"known": {name: values[0] for name, values in known.items()}} if known else {}),
+            }
+        )
+    return rows

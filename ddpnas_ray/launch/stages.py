@@ -120,7 +120,13 @@ def check_stages(stages: Sequence[str], config: SearchConfig, out: str) -> None:
     if not stages or not config.retraining.budgets:
         return
     spec = find_space(config.space.name)(**config.space.options)
-    if not make_strategy(config, spec.space).by_rounds:
+    if config.target.budgets:
+        if unknown := [text for text in config.retraining.budgets if text not in config.target.budgets]:
+            raise BudgetError(
+                f"retraining.budgets: {unknown[0]} is none of target.budgets, within which networks are searched; give "
+                f"{', '.join(config.target.budgets)}"
+            )
+    elif not make_strategy(config, spec.space).by_rounds:
         raise ConfigError(
             f"retraining.budgets: strategy {config.strategy} has no theta, so only its result can be retrained; set "
             "retraining.budgets to [], or search with strategy=pruning"

@@ -53,6 +53,7 @@ def run_page(run: RunFiles, *, links: bool = True) -> bytes:
         sure=[line.strip() for line in how_sure(run.result)],
         stability=(run.result.get("confidence") or {}).get("resampling"),
         target=target_text(run.result["target"]),
+        within=run.result.get("budgets", ()),
         cells=[(cell, networks.draw(cell, colours)) for cell in networks.cells(run.result["genotype"])],
         stages=networks.stages(run.result["genotype"], *networks.widths(run.config.get("space"))),
         left_out=networks.LEFT_OUT,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ddpnas_ray.console.progress import duration
+from ddpnas_ray.core.generation.budgets import quantity
 from ddpnas_ray.reporting.confidence import INHERITED, how_sure, inherited_text
 from ddpnas_ray.spaces.target import target_text
 
@@ -23,6 +24,7 @@ def summary(result: Mapping[str, Any], out: str) -> str:
             f"costs of the target network ({target_text(target)}): {costs}",
             f"scores of {scores['of']}, {scores['split']} split: best {scores['best']:.4f}, "
             f"mean of the last epoch {scores['last_epoch_mean']:.4f}",
+            *_budgets(result.get("budgets", ())),
             *_sheet([row for row in result.get("score_sheet", ()) if row["what"] not in INHERITED]),
             *inherited_text(result),
             f"{result['architecture_epochs']} {spent_on(result)} in {result['rounds'] or result['epochs']} "
@@ -46,6 +48,25 @@ def _sheet(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return ["score sheet"] + [
         f"  {row['what']:<{width}}  {row['split']:<4}  {value}" for row, value in zip(rows, shown, strict=True)
     ]
+
+
+def _budgets(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """List the best network within each budget of the search, with its scores."""
+    if not rows:
+        return []
+    found = ["best network within each budget"]
+    for row in rows:
+        costs = ", ".join(quantity(name, row["costs"][name]) + f" {name}" for name in budgeted(row))
+        scores = [f"{row['score']['value']:.4f} ({row['score']['split']})"]
+        scores += [f"{value:.4f} ({name})" for name, value in row.get("known", {}).items() if name[:4] == "test"]
+        found.append(f"  {row['budget']}: {costs}; {', '.join(scores)}")
+    return found
+
+
+def budgeted(row: Mapping[str, Any]) -> list[str]:
+    """Return the costs that a budget bounds."""
+    families = [bound.partition("=")[0] for bound in row["budget"].split(",")]
+    return [name for name in row["costs"] if name in families or name.partition(".")[0] in families]
 
 
 def _devices(evaluations: Mapping[str, int]) -> list[str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ddpnas_ray.core.errors import BudgetError, GenotypeError
 from ddpnas_ray.core.generation.budgets import Budget, parse_budgets
-from ddpnas_ray.core.generation.solve import Solution, solve
+from ddpnas_ray.core.generation.solve import Solution, largest_costs, solve
 from ddpnas_ray.experiment.finished import FinishedRun, infeasible_text
 from ddpnas_ray.runs.directory import parsed, read_result
 from ddpnas_ray.runs.files import SCHEMA_VERSION
@@ -94,19 +94,34 @@ def of_search(run: FinishedRun, budget: str | None = None) -> Chosen:
     """Choose the result of a search, or its best network within a budget.
 
     Raises:
-        BudgetError: The budget cannot be parsed, names several, or nothing meets it.
-        ConfigError: A budget of a search without theta.
+        BudgetError: The budget cannot be parsed, names several, or nothing meets it; or the search had other budgets.
+        ConfigError: A budget of a search without theta and without budgets.
     """
     if budget is None:
         result = read_result(run.folder)
         search = {**_facts(run), "expectation": result["expectation"]}
         return choose(RESULT, _space(run), result["genotype"], run.target, search)
+    if rows := read_result(run.folder).get("budgets"):
+        return _of_budgets(run, budget, rows)
     run.refuse_without_theta()
     (_, unbounded), budgets = run.unbounded(), []
     budgets = parse_budgets(budget, unbounded)
     if len(budgets) != 1:
         raise BudgetError(f"--budget {budget}: one network is retrained at a time; give one budget, such as macs=400M")
     return of_solution(run, budgets[0], solve(run.problem, budgets[0])[:1])[0]
+
+
+def _of_budgets(run: FinishedRun, budget: str, rows: Sequence[Mapping[str, Any]]) -> Chosen:
+    """Choose the network that a search within budgets found for one of them."""
+    texts = [run.text_of(asked) for asked in parse_budgets(budget, largest_costs(run.problem))]
+    for row in rows:
+        if [row["budget"]] == texts:
+            search = {**_facts(run), "score": row["score"], "budget": row["budget"]}
+            return choose(row["budget"], _space(run), row["genotype"], run.target, search)
+    raise BudgetError(
+        f"--budget {budget}: {run.folder.uri} was searched within other budgets: "
+        f"{', '.join(row['budget'] for row in rows)}; give one of them"
+    )
 
 
 def of_solution(run: FinishedRun, budget: Budget, solutions: Sequence[Solution]) -> list[Chosen]:

@@ -53,6 +53,9 @@ class TargetConfig:
     """Number of classes; null: that of the data"""
     stem: Literal["auto", "cifar", "imagenet"] = "auto"
     """cifar: one 3x3 convolution; imagenet: three of stride 2; auto: imagenet from 128 pixels on"""
+    budgets: tuple[str, ...] = ()
+    """Budgets as of `generate --budget`: the search (surrogate, evolution, random) proposes only networks that fit one,
+    and finds the best for each. % is of the largest cost in the space"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

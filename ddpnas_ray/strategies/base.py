@@ -12,6 +12,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
+from ddpnas_ray.core.generation.limits import Limits
 from ddpnas_ray.core.requests import EvalRequest, EvalResult, Plan
 from ddpnas_ray.core.space import IntArray, SearchSpace
 from ddpnas_ray.core.state import SearchState
@@ -28,6 +29,7 @@ class Context:
         lr: Initial learning rate.
         epochs_per_round: T of section ``pruning``, for strategies with rounds.
         keep_per_group: Operations of each group that pruning keeps, for strategies that prune.
+        limits: Budgets of ``target.budgets``; a strategy keeps them as its attribute ``limits``. None: none.
     """
 
     space: SearchSpace
@@ -36,6 +38,7 @@ class Context:
     lr: float
     epochs_per_round: int
     keep_per_group: int
+    limits: Limits | None = None
 
 
 class Strategy(Protocol):

@@ -11,6 +11,7 @@ import numpy as np
 from annotated_types import Ge
 
 from ddpnas_ray.core.generation.blocks import block_choices
+from ddpnas_ray.core.generation.limits import Limits
 from ddpnas_ray.core.requests import EvalResult, Plan
 from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.core.space import IntArray, SearchSpace
@@ -18,6 +19,8 @@ from ddpnas_ray.core.state import SearchState
 from ddpnas_ray.core.utility import record
 from ddpnas_ray.strategies.base import Context, Strategy, best_seen, cosine, epoch_plan, equal_epochs, evaluations_left
 from ddpnas_ray.strategies.random import new_alphas
+
+TRIES = 100  # of a child that fits a budget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +35,13 @@ class EvolutionConfig:
 
 def make(context: Context, section: EvolutionConfig) -> Strategy:
     """Create regularised evolution from its section."""
-    return Evolution(**asdict(section), evaluations=context.evaluations, batch=context.batch, lr=context.lr)
+    return Evolution(
+        **asdict(section),
+        evaluations=context.evaluations,
+        batch=context.batch,
+        lr=context.lr,
+        limits=context.limits,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +54,7 @@ class Evolution:
         population: Number of most recent architectures that can become parents.
         tournament: Members drawn per tournament.
         lr: Initial learning rate, annealed to zero by a cosine.
+        limits: Budgets; children that fit none are drawn again.
     """
 
     evaluations: int
@@ -52,6 +62,7 @@ class Evolution:
     population: int = 20
     tournament: int = 10
     lr: float = 0.025
+    limits: Limits | None = None
     by_rounds: ClassVar[bool] = False
 
     def ask(self, state: SearchState, space: SearchSpace) -> Plan | None:
@@ -60,9 +71,9 @@ class Evolution:
             return None
         rng = rng_for(state.seed, state.round, state.epoch)
         if (missing := self.population - len(state.evaluations)) > 0:
-            alphas_NE = new_alphas(state, space, min(n, missing), rng)
+            alphas_NE = new_alphas(state, space, min(n, missing), rng, self.limits)
         else:
-            alphas_NE = np.stack([mutated(self._parent(state, rng), space, rng) for _ in range(n)])
+            alphas_NE = np.stack([self._child(state, space, rng) for _ in range(n)])
         return epoch_plan(state, alphas_NE, cosine(self.lr, state.epoch, len(self.epochs(space))))
 
     def tell(self, state: SearchState, space: SearchSpace, plan: Plan, results: Sequence[EvalResult]) -> SearchState:
@@ -77,6 +88,14 @@ class Evolution:
         """See ``Strategy``."""
         first = min(self.population, self.evaluations)
         return equal_epochs(first, self.batch) + equal_epochs(self.evaluations - first, self.batch)
+
+    def _child(self, state: SearchState, space: SearchSpace, rng: np.random.Generator) -> IntArray:
+        for _ in range(TRIES):
+            child_E = mutated(self._parent(state, rng), space, rng)
+            if self.limits is None or self.limits.fits(child_E[None]).any():
+                return child_E
+        (drawn_E,) = new_alphas(state, space, 1, rng, self.limits)
+        return np.asarray(drawn_E)
 
     def _parent(self, state: SearchState, rng: np.random.Generator) -> IntArray:
         alive = state.evaluations[-self.population :]

@@ -23,6 +23,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Le
 
 from ddpnas_ray.core.generation.blocks import networks
+from ddpnas_ray.core.generation.limits import DRAWS, Limits
 from ddpnas_ray.core.generation.problem import Problem, random_alphas
 from ddpnas_ray.core.requests import EvalResult, Plan
 from ddpnas_ray.core.sampling import rng_for
@@ -36,6 +37,7 @@ from ddpnas_ray.strategies.random import new_alphas
 ALL = 20_000  # up to this many architectures all are candidates; larger spaces are sampled
 DECIMALS = 8  # of log expected improvements that are compared; further ones depend on the BLAS
 DRAWN, BEST, CHILDREN = 2_000, 10, 50  # a pool: random networks, and children of the best ones
+SPREAD = 20  # networks that fit a budget for each of the first ones, to choose disjoint ones from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +56,13 @@ class SurrogateConfig:
 
 def make(context: Context, section: SurrogateConfig) -> Strategy:
     """Create Bayesian optimisation from its section."""
-    return Surrogate(**asdict(section), evaluations=context.evaluations, batch=context.batch, lr=context.lr)
+    return Surrogate(
+        **asdict(section),
+        evaluations=context.evaluations,
+        batch=context.batch,
+        lr=context.lr,
+        limits=context.limits,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +77,7 @@ class Surrogate:
         group_distance: Distance of two operations of one group.
         noise: Noise variance.
         lr: Initial learning rate, annealed to zero by a cosine.
+        limits: Budgets.
     """
 
     evaluations: int
@@ -78,6 +87,7 @@ class Surrogate:
     group_distance: float = 0.5
     noise: float = 0.01
     lr: float = 0.025
+    limits: Limits | None = None
     by_rounds: ClassVar[bool] = False
 
     def ask(self, state: SearchState, space: SearchSpace) -> Plan | None:
@@ -86,7 +96,7 @@ class Surrogate:
             return None
         rng, n = rng_for(state.seed, state.round, state.epoch), epochs[state.epoch]
         if len(state.evaluations) < self.initial:
-            alphas_NE = disjoint_networks(space, n, rng)
+            alphas_NE = first_networks(state, space, n, rng, self.limits)
         else:
             alphas_NE = self._proposals(state, space, n, rng)
         return epoch_plan(state, alphas_NE, cosine(self.lr, state.epoch, len(epochs)))
@@ -109,15 +119,33 @@ class Surrogate:
         seen_NE = np.array([row.alpha_E for row in state.evaluations])
         target_N = normal_scores(np.array([row.score for row in state.evaluations]))
         seen_NF = features(seen_NE, space, self.group_distance)
-        pool_NE, pool_NF = candidates(state, space, rng, self.group_distance)
+        pool_NE, pool_NF = candidates(state, space, rng, self.group_distance, self.limits)
         with _one_thread():  # so that the order of sums does not break ties
             length = self.length * len(space.edges)
             mean_N, deviation_N = posterior(seen_NF, target_N, pool_NF, length=length, noise=self.noise)
-        gain_N = log_expected_improvement(mean_N, deviation_N, float(target_N.max()))
+        gain_N = self._log_gain(seen_NE, target_N, pool_NE, mean_N, deviation_N)
         seen = set(map(bytes, seen_NE))
-        best = (i for i in np.argsort(-gain_N.round(DECIMALS), kind="stable") if bytes(pool_NE[i]) not in seen)
+        order = np.argsort(-gain_N.round(DECIMALS), kind="stable")
+        best = (i for i in order if gain_N[i] > -np.inf and bytes(pool_NE[i]) not in seen)
         chosen = list(itertools.islice(best, n))
-        return pool_NE[chosen] if len(chosen) == n else new_alphas(state, space, n, rng)
+        return pool_NE[chosen] if len(chosen) == n else new_alphas(state, space, n, rng, self.limits)
+
+    def _log_gain(
+        self, seen_NE: IntArray, target_N: FloatArray, pool_ME: IntArray, mean_M: FloatArray, deviation_M: FloatArray
+    ) -> FloatArray:
+        """Return the log expected improvement of every candidate, shape (M,); with budgets, of the sum of their bests.
+
+        A candidate improves on the best of every budget that it fits, so the sum over evenly spaced budgets is the
+        gain in hypervolume.
+        """
+        if self.limits is None:
+            return log_expected_improvement(mean_M, deviation_M, float(target_N.max()))
+        gain_M = np.full(len(pool_ME), -np.inf)
+        for seen_N, fits_M in zip(self.limits.fits(seen_NE), self.limits.fits(pool_ME), strict=True):
+            best = float(target_N[seen_N].max()) if seen_N.any() else float(target_N.min())
+            of_budget_M = log_expected_improvement(mean_M[fits_M], deviation_M[fits_M], best)
+            gain_M[fits_M] = np.logaddexp(gain_M[fits_M], of_budget_M)
+        return gain_M
 
 
 def disjoint_networks(space: SearchSpace, n: int, rng: np.random.Generator) -> IntArray:
@@ -129,18 +157,64 @@ def disjoint_networks(space: SearchSpace, n: int, rng: np.random.Generator) -> I
     return alphas_NE
 
 
+def first_networks(
+    state: SearchState, space: SearchSpace, n: int, rng: np.random.Generator, limits: Limits | None
+) -> IntArray:
+    """Draw the first networks, shape (n, E): disjoint ones, or as near to that as budgets allow, budget by budget."""
+    if limits is None:
+        return disjoint_networks(space, n, rng)
+    pool_NE = new_alphas(state, space, SPREAD * n, rng, limits)
+    fits_BN = limits.fits(pool_NE)
+    edges, used_EK = np.arange(len(space.edges)), np.zeros(space.shape)
+    for row in state.evaluations:
+        used_EK[edges, row.alpha_E] += 1
+    alphas_NE = np.zeros((n, len(edges)), dtype=np.int64)
+    for i in range(n):
+        fits_N = fits_BN[(len(state.evaluations) + i) % len(fits_BN)]
+        repeats_N = np.where(fits_N, used_EK[edges, pool_NE].sum(axis=1), np.inf)
+        alphas_NE[i] = pool_NE[repeats_N.argmin()]
+        used_EK[edges, alphas_NE[i]] += 1
+    return alphas_NE
+
+
 def candidates(
-    state: SearchState, space: SearchSpace, rng: np.random.Generator, group_distance: float
+    state: SearchState,
+    space: SearchSpace,
+    rng: np.random.Generator,
+    group_distance: float,
+    limits: Limits | None = None,
 ) -> tuple[IntArray, FloatArray]:
-    """Return candidates with their features: all of a small space, else random networks and children of the best."""
+    """Return candidates with their features: all of a small space, else random networks and children of the best.
+
+    With budgets, the random networks of a large space fit one, and each budget's best by main effects are added,
+    which exact generation finds.
+    """
     if (everything := _all_networks(space, group_distance)) is not None:
         return everything
-    pool = random_alphas(Problem(space, state.theta_EK, space.generable_EK), DRAWN, rng)
+    if limits is None:
+        pool = random_alphas(Problem(space, state.theta_EK, space.generable_EK), DRAWN, rng)
+    else:
+        pool = limits.draw(DRAWN // DRAWS, rng)
+        effects_EK = main_effects(state, space)
+        pool += [alpha for budget in limits.budgets for alpha in limits.best(budget, effects_EK, CHILDREN)]
     for row in sorted(state.evaluations, key=lambda row: -row.score)[:BEST]:
         parent_E = np.array(row.alpha_E)
         pool += [tuple(mutated(parent_E, space, rng).tolist()) for _ in range(CHILDREN)]
     pool_NE = np.array(list(dict.fromkeys(pool)), dtype=np.int64)
     return pool_NE, features(pool_NE, space, group_distance)
+
+
+def main_effects(state: SearchState, space: SearchSpace) -> FloatArray:
+    """Return the effect of every choice on the score by ridge regression on all records, scaled to [0, 1], (E, K)."""
+    alphas_NE = np.array([row.alpha_E for row in state.evaluations])
+    target_N = normal_scores(np.array([row.score for row in state.evaluations]))
+    onehot_NF = (alphas_NE[:, :, None] == np.arange(space.shape[1])).reshape(len(alphas_NE), -1).astype(float)
+    with _one_thread():
+        gram_FF = onehot_NF.T @ onehot_NF + np.eye(onehot_NF.shape[1])
+        effects_EK: FloatArray = np.linalg.solve(gram_FF, onehot_NF.T @ target_N).reshape(space.shape)
+    span = effects_EK.max() - effects_EK.min()
+    scaled_EK: FloatArray = ((effects_EK - effects_EK.min()) / (span if span > 0 else 1.0)).round(DECIMALS)
+    return scaled_EK
 
 
 @lru_cache(maxsize=2)

@@ -11,7 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
+
 from ddpnas_ray.core.errors import BudgetError, did_you_mean
+from ddpnas_ray.core.space import BoolArray, IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,15 @@ class Bound:
     def allows(self, value: int) -> bool:
         """Return whether a value lies within."""
         return (self.lower is None or value >= self.lower) and (self.upper is None or value <= self.upper)
+
+    def allows_each(self, values_N: IntArray) -> BoolArray:
+        """Return which values lie within, shape (N,)."""
+        within_N = np.ones(len(values_N), dtype=bool)
+        if self.lower is not None:
+            within_N &= values_N >= self.lower
+        if self.upper is not None:
+            within_N &= values_N <= self.upper
+        return within_N
 
 
 Budget = Mapping[str, Bound]

@@ -13,7 +13,7 @@ from ddpnas_ray.core.errors import TooLargeError
 from ddpnas_ray.core.generation.blocks import block_choices, networks
 from ddpnas_ray.core.generation.budgets import Budget
 from ddpnas_ray.core.generation.problem import Problem
-from ddpnas_ray.core.space import CostTable, IntArray, LongestPath
+from ddpnas_ray.core.space import CostFunction, CostTable, IntArray, LongestPath
 
 MAX_ENUMERATED = 4_000_000
 UNREACHED = -1
@@ -43,14 +43,8 @@ def enumerate_all(problem: Problem, value_EK: IntArray, budget: Budget, k: int) 
     for start in range(0, count, 100_000):
         alphas_NE = networks(space, blocks, np.arange(start, min(start + 100_000, count)))
         for name, bound in budget.items():
-            cost = problem.costs[name]
-            cost_N = _heights(cost, alphas_NE) if isinstance(cost, LongestPath) else _totals(cost, alphas_NE)
-            within_N = np.ones(len(cost_N), dtype=bool)
-            if bound.lower is not None:
-                within_N &= cost_N >= bound.lower
-            if bound.upper is not None:
-                within_N &= cost_N <= bound.upper
-            alphas_NE = alphas_NE[within_N]
+            cost_N = costs_of(problem.costs[name], alphas_NE)
+            alphas_NE = alphas_NE[bound.allows_each(cost_N)]
         value_N = value_EK[edges, alphas_NE].sum(axis=1)
         if len(value_N) > k:
             good_N = value_N >= np.partition(value_N, -k)[-k]
@@ -61,6 +55,11 @@ def enumerate_all(problem: Problem, value_EK: IntArray, budget: Budget, k: int) 
         ]
         best = sorted(best)[:k]
     return [alpha_E for *_, alpha_E in best], count
+
+
+def costs_of(cost: CostFunction, alphas_NE: IntArray) -> IntArray:
+    """Return the cost of every architecture, shape (N,)."""
+    return _heights(cost, alphas_NE) if isinstance(cost, LongestPath) else _totals(cost, alphas_NE)
 
 
 def _tuple(alpha_E: IntArray) -> tuple[int, ...]:

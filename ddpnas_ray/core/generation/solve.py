@@ -139,6 +139,20 @@ def nearest(problem: Problem, budget: Budget) -> dict[str, tuple[int | None, int
     return found
 
 
+def largest_costs(problem: Problem) -> dict[str, int]:
+    """Return the largest value of every cost over all architectures of a problem.
+
+    Raises:
+        TooLargeError: Too many states are needed.
+    """
+    found = {}
+    for name in problem.costs:
+        largest = _extreme(problem, {}, name, Bound(), 1)
+        assert largest is not None  # without bounds everything is feasible
+        found[name] = largest
+    return found
+
+
 def _objective(space: SearchSpace, theta_EK: FloatArray) -> IntArray:
     """Round theta to the grid; an edge that is left out adds nothing (Eq. 9)."""
     return np.rint(np.where(space.generable_EK, theta_EK, 0.0) * GRID).astype(np.int64)
