@@ -35,7 +35,7 @@ from ddpnas_ray.strategies.base import Strategy
 from ddpnas_ray.strategies.evolution import Evolution
 from ddpnas_ray.strategies.pruning import Pruning
 from ddpnas_ray.strategies.random import Random
-from ddpnas_ray.strategies.surrogate import Surrogate, log_expected_improvement
+from ddpnas_ray.strategies.surrogate import Surrogate
 from ddpnas_ray.tabular.executor import TableExecutor
 from ddpnas_ray.tabular.table import ScoreTable
 
@@ -49,16 +49,7 @@ DECILES = 10
 class Largest(Surrogate):
     """Surrogate by the largest expected improvement within a budget, instead of the sum over budgets."""
 
-    def _log_gain(
-        self, seen_NE: IntArray, target_N: FloatArray, pool_ME: IntArray, mean_M: FloatArray, deviation_M: FloatArray
-    ) -> FloatArray:
-        assert self.limits is not None
-        gain_M = np.full(len(pool_ME), -np.inf)
-        for seen_N, fits_M in zip(self.limits.fits(seen_NE), self.limits.fits(pool_ME), strict=True):
-            best = float(target_N[seen_N].max()) if seen_N.any() else float(target_N.min())
-            of_budget_M = log_expected_improvement(mean_M[fits_M], deviation_M[fits_M], best)
-            gain_M[fits_M] = np.maximum(gain_M[fits_M], of_budget_M)
-        return gain_M
+    together = np.maximum
 
 
 PER_BUDGET: dict[str, Callable[[Limits, int], Strategy]] = {

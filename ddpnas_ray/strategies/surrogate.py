@@ -89,6 +89,7 @@ class Surrogate:
     lr: float = 0.025
     limits: Limits | None = None
     by_rounds: ClassVar[bool] = False
+    together: ClassVar[np.ufunc] = np.logaddexp  # of the log gains of several budgets: of their sum
 
     def ask(self, state: SearchState, space: SearchSpace) -> Plan | None:
         """See ``Strategy``."""
@@ -144,7 +145,7 @@ class Surrogate:
         for seen_N, fits_M in zip(self.limits.fits(seen_NE), self.limits.fits(pool_ME), strict=True):
             best = float(target_N[seen_N].max()) if seen_N.any() else float(target_N.min())
             of_budget_M = log_expected_improvement(mean_M[fits_M], deviation_M[fits_M], best)
-            gain_M[fits_M] = np.logaddexp(gain_M[fits_M], of_budget_M)
+            gain_M[fits_M] = self.together(gain_M[fits_M], of_budget_M)
         return gain_M
 
 
