@@ -12,8 +12,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
 
 from ddpnas_ray.console.cluster import checked_address, cluster
-from ddpnas_ray.console.command import BAD_INPUT, OK, Parser, guarded, redirected, say
-from ddpnas_ray.console.options import add_address_option, add_set_option, positive
+from ddpnas_ray.console.command import BAD_INPUT, INTERRUPTED, OK, Parser, guarded, redirected, say
+from ddpnas_ray.console.options import add_address_option, add_set_option, at_least_two, positive
 from ddpnas_ray.console.progress import counting
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Generate the best network for each budget from one finished search, in seconds, with a proof of optimality: no other
-network within the budget has a higher E[alpha] (Eq. 9-10). Nothing is trained. If no network meets a tight budget,
+network within the budget has a higher E[alpha] (Eq. 9-10). Nothing is trained, unless --finals asks for it: then the
+M best networks are trained by successive halving, and the best by validation wins. If no network meets a tight budget,
 --include-pruned also considers the operations that the search pruned.
 
 examples:
@@ -37,12 +38,16 @@ examples:
   python -m ddpnas_ray.generate RUN --sweep macs=50%..100%:11              relative to the best network's cost
   python -m ddpnas_ray.generate RUN --budget latency=20ms --latency table.parquet --device-label phone
   python -m ddpnas_ray.generate RUN --sweep macs=200M..600M:5 --verify 16  score the 16 best of each, take the best
+  python -m ddpnas_ray.generate RUN --finals 8                             train the 8 best for real, take the best
+  python -m ddpnas_ray.generate RUN --finals 16 --budget macs=400M --set finals.epochs=48 --set finals.distance=2
 
 budgets: key=V (at most), key=L..U (between), key=V..V (exactly); join several with commas. Suffixes: k, M, G, and % of
 the best network's cost; ns, us, ms, s for latencies. A key bounds every cost of its family: height bounds
 height.normal and height.reduce. `--costs` lists all keys.
 
-Output: RUN/generated/<budget>/genotype.json (networks, exact costs, certificates), table.csv, pareto.png, pareto.svg
+Output: RUN/generated/<budget>/genotype.json (networks, exact costs, certificates), table.csv, pareto.png, pareto.svg;
+with --finals instead RUN/finals/<budget>/result.json (all networks with their curves), genotype.json (the winner, for
+`retrain --genotype`), curves.png, curves.svg. Finals that were killed go on when the command is repeated.
 """
 METHODS = ("auto", "programme", "mip", "enumeration")
 RANDOM_POINTS = 1000  # of the figure
@@ -95,7 +100,17 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument("--device-label", metavar="LABEL", help="also measure the networks, on nodes with this label")
     g = p.add_argument_group("verification with inherited weights (imports torch, reads the run's data)")
     g.add_argument("--verify", metavar="M", type=positive, help="score the M best of each budget and take the best")
-    add_set_option(g, "override data.path or execution.*")
+    g = p.add_argument_group("finals: training for real (imports torch, reads the run's data)")
+    g.add_argument(
+        "--finals",
+        metavar="M",
+        type=at_least_two,
+        help="train the M best of each budget by successive halving (section finals), with the recipe of section "
+        "retraining on the search's training images, and take the best by validation; on Ray, unless --backend local "
+        "or execution.backend=local",
+    )
+    g = p.add_argument_group("verification and finals")
+    add_set_option(g, "override data.path or execution.*; with --finals also finals.* and retraining.*")
     g = p.add_argument_group("execution")
     g.add_argument(
         "--backend",
@@ -114,14 +129,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     p = parser()
     args = p.parse_args(argv)
-    if args.overrides and not args.verify:
-        p.error("--set needs --verify: nothing else reads data")
+    if args.overrides and not (args.verify or args.finals):
+        p.error("--set needs --verify or --finals: nothing else reads data")
+    if args.finals and (args.verify or args.latency or args.target or args.best > 1 or args.costs):
+        p.error("--finals trains and ranks networks itself: omit --verify, --latency, --target, --best and --costs")
     if args.device_label and not args.latency:
         p.error("--device-label needs --latency: networks are timed with the table's settings")
     from ddpnas_ray.core.generation.budgets import parse_budgets, quantity
     from ddpnas_ray.experiment.finished import FinishedRun, Generated, genotype_json, infeasible_text, write
 
     run = FinishedRun.load(args.run, target=args.target, include_pruned=args.include_pruned)
+    if args.finals:
+        return _finals(run, args)
     run.refuse_without_theta()
     timing = None
     if args.latency:
@@ -160,6 +179,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         for budget in infeasible:
             say(f"BudgetError: {infeasible_text(run, budget)}")
     return BAD_INPUT if infeasible else OK
+
+
+def _finals(run: FinishedRun, args: argparse.Namespace) -> int:
+    """Run the finals of every budget, one after the other, on one connection to Ray."""
+    from ddpnas_ray.console.cluster import kept
+    from ddpnas_ray.launch.finals import budgets_of, finals, finals_config, folder_of
+    from ddpnas_ray.reporting.finals import finals_summary
+    from ddpnas_ray.training.cpu_isa import use_level
+
+    backend = [] if args.backend == "auto" else [f"execution.backend={args.backend}"]
+    config = finals_config(run, [*args.overrides, *backend, f"finals.networks={args.finals}"])
+    use_level(config.training.cpu_isa)
+    lines, results = sys.stderr if args.json else sys.stdout, []
+    try:
+        with kept(config.execution.workers):
+            for budget in budgets_of(run, args.budget):
+                result = finals(run, budget, config, lines, address=args.address)
+                results.append(result)
+                if not args.json:
+                    print(finals_summary(result, folder_of(run, budget).uri), flush=True)
+    except KeyboardInterrupt:
+        say("interrupted; finished epochs are saved: repeat the command to go on")
+        return INTERRUPTED
+    if args.json:
+        print(json.dumps(results))
+    return OK
 
 
 def _solve(run: FinishedRun, budgets: Sequence[Budget], args: argparse.Namespace, on_ray: bool) -> list[list[Solution]]:

@@ -70,7 +70,8 @@ def parser() -> argparse.ArgumentParser:
         "--then",
         metavar="STAGES",
         default="",
-        help=f"what to do with the result: {','.join(STAGES)} (any of these, in this order). retrain: the networks of "
+        help=f"what to do with the result: {','.join(STAGES)} (any of these, in this order). finals: train the "
+        "best candidates by successive halving, the winner is the result (section finals). retrain: the networks of "
         "retraining.budgets, or the result; with --resume each stage goes on where it stopped",
     )
     add_address_option(p)

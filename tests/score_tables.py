@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 WORTH = np.array([0.00, 0.06, 0.09, 0.12, 0.04])  # of none, skip, 1x1, 3x3, pooling
 
 
-def write_table(path: Path) -> Path:
-    """Return scores of both splits: a sum over edges, and noise that differs by split."""
+def write_table(path: Path, *, long: bool = False) -> Path:
+    """Write scores of both splits, a sum over edges and noise that differs by split; ``long``: val after 200, too."""
     rng = np.random.default_rng(0)
     alphas_NE = np.array(np.meshgrid(*[np.arange(5)] * 6, indexing="ij")).reshape(6, -1).T
     truth_N = 0.2 + WORTH[alphas_NE].sum(axis=1)
@@ -21,5 +21,8 @@ def write_table(path: Path) -> Path:
         "made_val_e12": np.clip(truth_N + rng.normal(0, 0.03, len(truth_N)), 0, 1),
         "made_test_e200": np.clip(truth_N + rng.normal(0, 0.01, len(truth_N)), 0, 1),
     }
+    if long:
+        columns["made_val_e200"] = np.clip(truth_N + rng.normal(0, 0.01, len(truth_N)), 0, 1)
+        columns["made_val_e200_seed7"] = np.zeros(len(truth_N))
     pq.write_table(pa.table(columns), path)
     return path

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
-from ddpnas_ray.api.arguments import Config, Overrides
+from ddpnas_ray.api.arguments import Config, Overrides, display_of, texts_of
 from ddpnas_ray.api.network import Network, TrainedRun, costs_text, train
 from ddpnas_ray.core.errors import BudgetError
 from ddpnas_ray.core.generation.budgets import parse_budgets
@@ -163,6 +163,41 @@ class Run:
         elif isinstance(network, str):
             network = self.generate(network)
         return train(network, self.path, config, out, resume, overrides, address, progress)
+
+    def finals(
+        self,
+        networks: int | None = None,
+        budget: str | None = None,
+        *,
+        overrides: Overrides = (),
+        address: str | None = None,
+        progress: bool = True,
+    ) -> Network:
+        """Train the best candidates for real by successive halving; the winner has the best validation score.
+
+        Finals that were interrupted go on where they stopped. Their curves are in ``RUN/finals``.
+
+        Args:
+            networks: How many; None: ``finals.networks`` of the configuration.
+            budget: Budget that all of them meet, as for ``generate``.
+            overrides: Of ``finals.*``, ``retraining.*``, ``execution.*`` and where data are.
+            address: Ray cluster, as for ``search``.
+            progress: Whether to show the progress.
+
+        Raises:
+            DdpnasError: Bad input, or what ended them; finished epochs are saved.
+        """
+        from ddpnas_ray.launch import finals as launch
+
+        run = self._finished()
+        budgets = launch.budgets_of(run, () if budget is None else (budget,))
+        if len(budgets) > 1:
+            raise BudgetError(f"budget {budget!r} is a sweep of {len(budgets)}; give one at a time")
+        count = [] if networks is None else [f"finals.networks={networks}"]
+        config = launch.finals_config(run, [*texts_of(overrides), *count])
+        lines = display_of("", progress).lines
+        launch.finals(run, budgets[0], config, lines, address=address)
+        return Network(launch.winner_of(run, budgets[0]), self.path)
 
     @property
     def retrained(self) -> list[TrainedRun]:

@@ -48,6 +48,11 @@ def positive(text: str) -> int:
     return _whole(text, 1)
 
 
+def at_least_two(text: str) -> int:
+    """Parse an integer of at least 2."""
+    return _whole(text, 2)
+
+
 def count(text: str) -> int:
     """Parse an integer of at least 0."""
     return _whole(text, 0)

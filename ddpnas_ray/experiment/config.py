@@ -27,11 +27,12 @@ from ddpnas_ray.strategies import registry
 from ddpnas_ray.strategies.base import Context, Strategy
 from ddpnas_ray.strategies.pruning import PruningConfig
 from ddpnas_ray.tasks.base import find_task
-from ddpnas_ray.tasks.recipe import RetrainingConfig
+from ddpnas_ray.tasks.recipe import FinalsConfig, RetrainingConfig
 from ddpnas_ray.training.config import TrainingConfig
 
 DEFAULT = "the packaged digits quick start"
 PLACES = ("data.path", "data.val_path", "data.test_path", "evaluation.table")  # locations of data, not their content
+FREE = ("execution.", "finals.", "retraining.")  # sections that may change when a search is resumed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +77,8 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchConfig:
-    """Configuration of an experiment. Any section can change the result of a search, but ``retraining``, and
-    ``execution`` only by its kind of device."""
+    """Configuration of an experiment. Any section can change the result of a search, but ``finals``, ``retraining``,
+    and ``execution`` only by its kind of device."""
 
     space: SpaceConfig = SpaceConfig()
     task: TaskConfig = TaskConfig()
@@ -89,6 +90,7 @@ class SearchConfig:
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     target: TargetConfig = TargetConfig()
+    finals: FinalsConfig = FinalsConfig()
     retraining: RetrainingConfig = RetrainingConfig()
     execution: ExecutionConfig = ExecutionConfig()
     seed: Annotated[int, Ge(0), Lt(2**32)] = 0
@@ -295,12 +297,11 @@ def differing_keys(old: SearchConfig, new: SearchConfig) -> list[str]:
 
 
 def fixed_keys(old: SearchConfig, new: SearchConfig) -> list[str]:
-    """Return the differing keys that a resume refuses: all but ``execution.*``, ``retraining.*`` and where data are.
+    """Return the differing keys that a resume refuses: all but ``FREE`` and where data are.
 
     Another kind of device is allowed, with a warning and a record (``execution.mixed_devices``).
     """
-    free = ("execution.", "retraining.")
-    return [key for key in differing_keys(old, new) if not key.startswith(free) and key not in PLACES]
+    return [key for key in differing_keys(old, new) if not key.startswith(FREE) and key not in PLACES]
 
 
 def make_strategy(config: SearchConfig, space: SearchSpace, limits: Limits | None = None) -> Strategy:

@@ -15,7 +15,7 @@ from ddpnas_ray.core.state import SearchState
 from ddpnas_ray.execution.base import Executor
 from ddpnas_ray.experiment.config import SearchConfig
 from ddpnas_ray.spaces.base import SpaceSpec
-from ddpnas_ray.tabular.benchmark import Benchmark
+from ddpnas_ray.tabular.benchmark import Benchmark, RandomSearch
 from ddpnas_ray.tabular.executor import TableExecutor
 from ddpnas_ray.tabular.probe import Probe, Rows
 from ddpnas_ray.tasks.base import Task
@@ -135,7 +135,8 @@ class SupernetEvaluator:
         request = EvalRequest(state.round, state.epoch, 0, alpha_E, 0.0, train=False)
         sheet = [_row("result architecture with inherited weights", "val", executor.evaluate([request])[0].score)]
         if self.benchmark is not None:
-            sheet += known_scores(self.benchmark, alpha_E, len(state.evaluations))
+            epochs = sum(row.trained for row in state.evaluations)
+            sheet += known_scores(self.benchmark, alpha_E, self.benchmark.for_epochs(epochs))
         if probe is not None and self.benchmark is not None:
             what = (
                 f"Kendall's tau of inherited scores (val) with {self.benchmark.final}, {len(probe.alphas_NE)} networks"
@@ -183,17 +184,17 @@ class TableEvaluator:
         self, executor: Executor, state: SearchState, alpha_E: IntArray, probe: Probe | None
     ) -> list[dict[str, Any]]:
         """See ``Evaluator``."""
-        return known_scores(self.benchmark, alpha_E, len(state.evaluations))
+        return known_scores(self.benchmark, alpha_E, RandomSearch(len(state.evaluations)))
 
 
-def known_scores(benchmark: Benchmark, alpha_E: IntArray, evaluations: int) -> list[dict[str, Any]]:
-    """Return score sheet rows: the benchmark's scores of an architecture, and random search at equal evaluations."""
+def known_scores(benchmark: Benchmark, alpha_E: IntArray, random: RandomSearch) -> list[dict[str, Any]]:
+    """Return score sheet rows: the benchmark's scores of an architecture, and random search at equal cost."""
     rows = []
     for name, (score,) in benchmark.known([alpha_E]).items():
         split, _, column = name.partition(": ")
         rows.append(_row(f"result architecture, {column}", split, score))
-    what = f"random search with {evaluations} evaluations (expected), {benchmark.final}"
-    return [*rows, _row(what, "test", benchmark.random_search(evaluations))]
+    what = f"random search with {random} (expected), {benchmark.final}"
+    return [*rows, _row(what, "test", benchmark.random_search(random.networks))]
 
 
 def _row(what: str, split: str, value: float) -> dict[str, Any]:

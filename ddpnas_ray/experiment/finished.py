@@ -113,13 +113,18 @@ class FinishedRun:
         refuse_other_data(self.folder, experiment.digest)
         return experiment
 
+    @property
+    def has_theta(self) -> bool:
+        """Whether its strategy learns a distribution over operations."""
+        return make_strategy(self.config, self.problem.space).by_rounds
+
     def refuse_without_theta(self) -> None:
         """Refuse runs without an E[alpha] to maximise.
 
         Raises:
             ConfigError: The strategy has no distribution over operations.
         """
-        if not make_strategy(self.config, self.problem.space).by_rounds:
+        if not self.has_theta:
             raise ConfigError(
                 f"{self.folder.uri}: strategy {self.config.strategy} has no theta, so there is no E[alpha] to "
                 "maximise; its result is in result.json. Search with strategy=pruning to generate"

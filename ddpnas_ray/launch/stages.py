@@ -1,10 +1,10 @@
-"""Stages after a search (``search --then retrain,export``), in order; each one goes on where it stopped."""
+"""Stages after a search (``search --then finals,retrain,export``), in order; each one goes on where it stopped."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -12,9 +12,13 @@ from ddpnas_ray.console.progress import Display
 from ddpnas_ray.core.errors import BudgetError, ConfigError, RunDirError, did_you_mean
 from ddpnas_ray.core.generation.budgets import parse_budgets
 from ddpnas_ray.experiment.config import SearchConfig, make_strategy
+from ddpnas_ray.experiment.finished import FinishedRun
 from ddpnas_ray.launch.exporting import export, is_exported, model_folder_of
+from ddpnas_ray.launch.finals import budgets_of, finals, winner_of
+from ddpnas_ray.launch.finals import folder_of as finals_folder
 from ddpnas_ray.launch.retraining import retrain
 from ddpnas_ray.reporting.exported import written_json, written_text
+from ddpnas_ray.reporting.finals import finals_summary
 from ddpnas_ray.reporting.retrained import retrained_summary
 from ddpnas_ray.retraining.prepare import RETRAINED, Wish, label_of, retrained_folders
 from ddpnas_ray.retraining.retraining import prepare_task
@@ -32,17 +36,25 @@ class Searched:
         config: Its configuration; ``execution.*`` and ``retraining.*`` may differ from the saved one.
         lines: Stream of the plain lines of progress.
         address: Ray cluster.
+        finals: Whether the winners of finals are retrained.
     """
 
     run: str
     config: SearchConfig
     lines: TextIO
     address: str | None = None
+    finals: bool = False
 
     def trainings(self) -> Iterator[tuple[Wish, Folder]]:
         """List the networks to retrain, of ``retraining.budgets`` or else the result, each with its folder."""
-        for budget in self.config.retraining.budgets or (None,):
-            wish = Wish(run=self.run, config=self.config, budget=budget)
+        if self.finals:
+            run = FinishedRun.load(self.run)
+            chosen = [winner_of(run, budget) for budget in budgets_of(run, self.config.retraining.budgets)]
+            wishes = [Wish(run=self.run, config=self.config, chosen=winner) for winner in chosen]
+        else:
+            budgets = self.config.retraining.budgets or (None,)
+            wishes = [Wish(run=self.run, config=self.config, budget=budget) for budget in budgets]
+        for wish in wishes:
             yield wish, Folder.open(self.run) / RETRAINED / label_of(wish)
 
 
@@ -52,6 +64,13 @@ class Done:
 
     result: dict[str, Any]
     text: str
+
+
+def _finals(searched: Searched) -> Iterator[Done]:
+    run = FinishedRun.load(searched.run)
+    for budget in budgets_of(run, searched.config.retraining.budgets):
+        result = finals(run, budget, searched.config, searched.lines, address=searched.address)
+        yield Done(result, finals_summary(result, finals_folder(run, budget).uri))
 
 
 def _retrain(searched: Searched) -> Iterator[Done]:
@@ -76,6 +95,7 @@ def _export(searched: Searched) -> Iterator[Done]:
 
 
 STAGES: dict[str, Callable[[Searched], Iterator[Done]]] = {  # in the order in which they run
+    "finals": _finals,
     "retrain": _retrain,
     "export": _export,
 }
@@ -126,10 +146,10 @@ def check_stages(stages: Sequence[str], config: SearchConfig, out: str) -> None:
                 f"retraining.budgets: {unknown[0]} is none of target.budgets, within which networks are searched; give "
                 f"{', '.join(config.target.budgets)}"
             )
-    elif not make_strategy(config, spec.space).by_rounds:
+    elif "finals" not in stages and not make_strategy(config, spec.space).by_rounds:
         raise ConfigError(
             f"retraining.budgets: strategy {config.strategy} has no theta, so only its result can be retrained; set "
-            "retraining.budgets to [], or search with strategy=pruning"
+            "retraining.budgets to [], give --then finals,..., or search with strategy=pruning"
         )
     for text in config.retraining.budgets:
         if "%" not in text and len(parse_budgets(text, dict.fromkeys(spec.costs, 1))) > 1:  # percentages need theta
@@ -157,4 +177,4 @@ def run_stages(stages: Sequence[str], searched: Searched) -> Iterator[Done]:
         DdpnasError: Bad input, or what ended a stage; what is saved is resumed by the next call.
     """
     for stage in stages:
-        yield from STAGES[stage](searched)
+        yield from STAGES[stage](replace(searched, finals="finals" in stages))

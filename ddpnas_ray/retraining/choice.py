@@ -13,6 +13,7 @@ import numpy as np
 
 from ddpnas_ray.core.errors import BudgetError, GenotypeError
 from ddpnas_ray.core.generation.budgets import Budget, parse_budgets
+from ddpnas_ray.core.generation.problem import evaluate
 from ddpnas_ray.core.generation.solve import Solution, largest_costs, solve
 from ddpnas_ray.experiment.finished import FinishedRun, infeasible_text
 from ddpnas_ray.runs.directory import parsed, read_result
@@ -67,12 +68,17 @@ class Chosen:
             RunDirError: It is missing or damaged.
         """
 
-        def parse(data: bytes) -> Chosen:
-            content = json.loads(data)
-            values = {field.name: content[field.name] for field in dataclasses.fields(cls)}
-            return cls(**{**values, "target": Target(**values["target"])})
+        return parsed(folder, "network.json", lambda data: cls.of_json(json.loads(data)))
 
-        return parsed(folder, "network.json", parse)
+    @classmethod
+    def of_json(cls, content: Mapping[str, Any]) -> Chosen:
+        """Return what ``json`` wrote.
+
+        Raises:
+            KeyError, TypeError: It did not.
+        """
+        values = {field.name: content[field.name] for field in dataclasses.fields(cls)}
+        return cls(**{**values, "target": Target(**values["target"])})
 
 
 def choose(
@@ -137,6 +143,30 @@ def of_solution(run: FinishedRun, budget: Budget, solutions: Sequence[Solution])
         search = {**facts, "expectation": solution.expectation, "budget": text}
         genotype = run.spec.decode(np.array(solution.alpha_E))
         found.append(choose(text if rank == 1 else f"{text}-{rank}", _space(run), genotype, run.target, search))
+    return found
+
+
+def of_alphas(
+    run: FinishedRun, budget: Budget, alphas: Sequence[Sequence[int]], scores: Sequence[float | None]
+) -> list[Chosen]:
+    """Choose architectures of a search as finalists, best first.
+
+    Args:
+        run: The search.
+        budget: Bounds that they meet.
+        alphas: The architectures.
+        scores: Their scores in the search, if they were scored.
+    """
+    facts, found = _facts(run), []
+    prefix = f"{run.text_of(budget)}-" if budget else ""
+    for number, (alpha, score) in enumerate(zip(alphas, scores, strict=True), start=1):
+        search: dict[str, Any] = {**facts}
+        if run.has_theta:
+            search["expectation"] = evaluate(run.problem, alpha)[0]
+        if score is not None:
+            search["score"] = {"split": "val", "value": score}
+        genotype = run.spec.decode(np.array(alpha))
+        found.append(choose(f"{prefix}final-{number}", _space(run), genotype, run.target, search))
     return found
 
 

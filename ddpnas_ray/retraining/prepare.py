@@ -119,16 +119,28 @@ def make(wish: Wish, saved: Folder | None = None) -> Retraining:
     source = {} if run is None else {"folder": _place(run.folder), "fingerprint": run.fingerprint}
     teacher = _teacher(config, run, chosen, searched.digest, saved)
     retraining = Retraining(config, chosen, task, searched.digest, teacher=teacher, run=source)
-    if config.retraining.init == "scratch":
-        return retraining
+    return retraining if config.retraining.init == "scratch" else warm_started(retraining, run, searched.inputs)
+
+
+def warm_started(retraining: Retraining, run: FinishedRun | None, inputs: Inputs) -> Retraining:
+    """Return a retraining whose network starts from a supernet's weights.
+
+    Args:
+        retraining: The retraining.
+        run: The search with the supernet.
+        inputs: Inputs of its networks.
+
+    Raises:
+        ConfigError: There is no supernet.
+    """
     if run is None or not run.config.trains:
         raise ConfigError(
             "retraining.init=inherited needs the run of a search that trained a supernet; give RUN, or set it to "
             "scratch"
         )
     tensors = parsed(run.folder, "weights.safetensors", read_weights)
-    spec = chosen.spec
-    values, share = inherited(spec, spec.encode(dict(chosen.genotype)), chosen.target, searched.inputs, tensors)
+    chosen, spec = retraining.chosen, retraining.chosen.spec
+    values, share = inherited(spec, spec.encode(dict(chosen.genotype)), chosen.target, inputs, tensors)
     return dataclasses.replace(retraining, inherited=values, inherited_share=share)
 
 

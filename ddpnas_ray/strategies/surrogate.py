@@ -11,7 +11,6 @@ Axes: N architectures, E edges, C choices of a block, F features.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -116,20 +115,27 @@ class Surrogate:
         return equal_epochs(first, space.shape[1]) + equal_epochs(self.evaluations - first, self.batch)
 
     def _proposals(self, state: SearchState, space: SearchSpace, n: int, rng: np.random.Generator) -> IntArray:
-        """Return the n candidates with the largest expected improvement; ties go to the first."""
+        """Return n candidates, one after the other, each with the largest expected improvement; ties go to the first.
+
+        Each is then taken for evaluated, with its predicted score: without such fantasies all n would be neighbours.
+        """
         seen_NE = np.array([row.alpha_E for row in state.evaluations])
         target_N = normal_scores(np.array([row.score for row in state.evaluations]))
-        seen_NF = features(seen_NE, space, self.group_distance)
         pool_NE, pool_NF = candidates(state, space, rng, self.group_distance, self.limits)
-        with _one_thread():  # so that the order of sums does not break ties
-            length = self.length * len(space.edges)
-            mean_N, deviation_N = posterior(seen_NF, target_N, pool_NF, length=length, noise=self.noise)
-        gain_N = self._log_gain(seen_NE, target_N, pool_NE, mean_N, deviation_N)
-        seen = set(map(bytes, seen_NE))
-        order = np.argsort(-gain_N.round(DECIMALS), kind="stable")
-        best = (i for i in order if gain_N[i] > -np.inf and bytes(pool_NE[i]) not in seen)
-        chosen = list(itertools.islice(best, n))
-        return pool_NE[chosen] if len(chosen) == n else new_alphas(state, space, n, rng, self.limits)
+        seen, chosen, length = set(map(bytes, seen_NE)), list[int](), self.length * len(space.edges)
+        for _ in range(n):
+            seen_NF = features(seen_NE, space, self.group_distance)
+            with _one_thread():  # so that the order of sums does not break ties
+                mean_N, deviation_N = posterior(seen_NF, target_N, pool_NF, length=length, noise=self.noise)
+            gain_N = self._log_gain(seen_NE, target_N, pool_NE, mean_N, deviation_N)
+            order = np.argsort(-gain_N.round(DECIMALS), kind="stable")
+            best = next((i for i in order if gain_N[i] > -np.inf and bytes(pool_NE[i]) not in seen), None)
+            if best is None:
+                return new_alphas(state, space, n, rng, self.limits)
+            chosen.append(int(best))
+            seen.add(bytes(pool_NE[best]))
+            seen_NE, target_N = np.concatenate([seen_NE, pool_NE[[best]]]), np.append(target_N, mean_N[best])
+        return pool_NE[chosen]
 
     def _log_gain(
         self, seen_NE: IntArray, target_N: FloatArray, pool_ME: IntArray, mean_M: FloatArray, deviation_M: FloatArray

@@ -8,7 +8,25 @@ from typing import Any
 
 from ddpnas_ray.core.space import IntArray, SearchSpace
 from ddpnas_ray.tabular.probe import Probe, Rows
-from ddpnas_ray.tabular.table import ScoreTable, expected_best
+from ddpnas_ray.tabular.table import ScoreTable, epochs_of, expected_best
+
+
+@dataclass(frozen=True)
+class RandomSearch:
+    """Random search at the cost of a search: it trains networks to the end and takes the best by val.
+
+    Args:
+        networks: Their number.
+        epochs: Training epochs of each, where the cost is epochs; None: where it is the number of networks.
+    """
+
+    networks: int
+    epochs: int | None = None
+
+    def __str__(self) -> str:
+        if self.epochs is None:
+            return f"{self.networks} evaluations"
+        return f"as many training epochs, {self.networks} network(s) of {self.epochs}"
 
 
 @dataclass(frozen=True)
@@ -52,6 +70,14 @@ class Benchmark:
         columns = {"val": self.score, "test": self.final}
         return {f"{split}: {name}": [self.table.score(name, a) for a in alphas] for split, name in columns.items()}
 
-    def random_search(self, evaluations: int) -> float:
-        """Return the expected ``final`` of random search with this many evaluations."""
-        return expected_best(self.table.scores[self.score], self.table.scores[self.final], evaluations)
+    def random_search(self, networks: int) -> float:
+        """Return the expected ``final`` of random search over this many networks."""
+        return expected_best(self.table.scores[self.score], self.table.scores[self.final], networks)
+
+    def for_epochs(self, epochs: int) -> RandomSearch:
+        """Return the random search with this many training epochs: each of its networks takes those of ``score``.
+
+        To draw a single network costs nothing, so it has one at least.
+        """
+        each = epochs_of(self.score)
+        return RandomSearch(max(1, epochs // each), each)

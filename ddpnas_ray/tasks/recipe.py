@@ -1,6 +1,6 @@
-"""Section ``retraining`` of a configuration: how a network found by a search is trained, for ``training/fit.py``.
+"""Sections ``retraining`` and ``finals`` of a configuration: how networks found by a search are trained.
 
-It lives with the tasks, as they read its augmentation and label smoothing. Imports neither torch nor ray.
+They live with the tasks, which read augmentation and label smoothing. Imports neither torch nor ray.
 """
 
 from __future__ import annotations
@@ -96,3 +96,19 @@ class RetrainingConfig:
     """CPU threads per worker; another number changes the last bits"""
     max_failures: Annotated[int, Ge(0)] = 3
     """Lost workers or nodes after which the training ends; every finished epoch is saved"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalsConfig:
+    """Section ``finals``: the candidates of a search are trained for real, by successive halving."""
+
+    networks: Annotated[int, Ge(2)] = 8
+    """Networks of the first rung: the most probable ones, or the best scored ones of a strategy without theta"""
+    distance: Annotated[int, Ge(1)] = 1
+    """Least number of edges in which any two of them differ"""
+    epochs: Annotated[int, Ge(1)] = 12
+    """Epochs of the last rung, over which the recipe of section retraining is annealed"""
+    first_epochs: Annotated[int, Ge(1)] = 3
+    """Epochs of the first rung"""
+    eta: Annotated[int, Ge(2)] = 2
+    """Each rung trains to eta times the epochs of the one before, and keeps one of eta networks, at least two"""

@@ -41,6 +41,7 @@ def fit(
     teacher: nn.Module | None = None,
     on_test: Callable[[], Task | None] = lambda: None,
     on_step: Callable[[int, int, int], None] = lambda epoch, step, steps: None,
+    until: int | None = None,
 ) -> Snapshot:
     """Train a network from its latest snapshot to the end of the recipe.
 
@@ -60,9 +61,10 @@ def fit(
         teacher: Network to distil from, in evaluation mode.
         on_test: Returns the task whose validation examples are the test examples, after the last epoch; None: no test.
         on_step: Called after each step with epoch, step (from 1) and steps per epoch.
+        until: Stop after this epoch; None: after the last one.
 
     Returns:
-        The final snapshot; the last row of its history has the test score, or why there is none.
+        The final snapshot; after the last epoch, the last row of its history has the test score, or why there is none.
 
     Raises:
         DivergedError: An epoch's mean loss is not finite.
@@ -75,7 +77,8 @@ def fit(
     snapshot = restore()
     if snapshot is not None:
         training.put_back(snapshot)
-    for epoch in range(snapshot.epoch if snapshot is not None else 0, config.epochs):
+    last = config.epochs if until is None else min(until, config.epochs)
+    for epoch in range(snapshot.epoch if snapshot is not None else 0, last):
         with fixed_threads(config.threads), torch.random.fork_rng(devices=[] if device == "cpu" else [device]):
             torch.manual_seed(int(rng_for(seed, _DRAWS, epoch, rank).integers(2**63)))
             row = training.train(epoch)

@@ -37,7 +37,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_the_built_in_metrics_are_the_files_that_define_score() -> None:
-    assert METRICS.names() == ("accuracy", "balanced_accuracy")
+    assert METRICS.names() == ("accuracy", "balanced_accuracy", "likelihood")
 
 
 def test_a_new_file_is_a_new_metric_and_nothing_else_changes(

@@ -191,7 +191,7 @@ def test_the_result_says_how_well_they_rank(finished: Path) -> None:
         "result architecture with inherited weights",
         "result architecture, cifar10valid_valid_e12",
         f"result architecture, {FINAL}",
-        f"random search with 12 evaluations (expected), {FINAL}",
+        f"random search with as many training epochs, 1 network(s) of 12 (expected), {FINAL}",
         f"Kendall's tau of inherited scores (val) with {FINAL}, {NETWORKS} networks",
     ]
     assert [row["split"] for row in result["score_sheet"]] == ["val", "val", "test", "test", "test"]

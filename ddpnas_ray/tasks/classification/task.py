@@ -34,7 +34,7 @@ def make(data: DataConfig, seed: int, *, metric: str = "accuracy") -> Classifica
     Args:
         data: Names the images.
         seed: Keys the split.
-        metric: Validation metric: accuracy, balanced_accuracy, or your own module:function.
+        metric: Validation metric: accuracy, balanced_accuracy, likelihood, or your own module:function.
 
     Raises:
         BadInput: The data are not what the configuration says, or there is no such metric.

@@ -1,0 +1,86 @@
+"""Choose the networks of the finals: the most probable ones of a search, within a budget if one is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from ddpnas_ray.core.errors import BudgetError, ConfigError
+from ddpnas_ray.core.generation.budgets import Budget
+from ddpnas_ray.core.generation.problem import evaluate
+from ddpnas_ray.core.generation.solve import solve
+from ddpnas_ray.experiment.finished import FinishedRun, infeasible_text
+from ddpnas_ray.runs.directory import parsed
+from ddpnas_ray.runs.files import read_evaluations
+from ddpnas_ray.strategies.base import may_be_generated
+from ddpnas_ray.tasks.recipe import FinalsConfig
+
+Alpha = tuple[int, ...]
+MOST = 4096  # of the most probable networks among which distant ones are chosen
+
+
+def candidates(run: FinishedRun, budget: Budget, config: FinalsConfig) -> list[Alpha]:
+    """Return the networks, best first: of the largest E[alpha] (exact), or, without theta, of the best scores.
+
+    Args:
+        run: A finished search.
+        budget: Bounds that all of them meet.
+        config: Number and distance; fewer are returned if there are no more.
+
+    Raises:
+        BudgetError: Nothing meets the budget.
+        ConfigError: There are fewer than two.
+    """
+    if run.has_theta:
+        found = _most_probable(run, budget, config)
+    else:
+        found = distant(_best_scored(run, budget), config.networks, config.distance)
+    if len(found) < 2:
+        within = f" within {run.text_of(budget)}" if budget else ""
+        raise ConfigError(
+            f"{run.folder.uri}: finals need two networks or more{within}, and there is {len(found)} with "
+            f"finals.distance={config.distance}; lower that, or widen the budget"
+        )
+    return found
+
+
+def distant(alphas: Iterable[Alpha], count: int, distance: int) -> list[Alpha]:
+    """Take the first architectures that differ from all taken before in at least ``distance`` edges.
+
+    Example:
+        >>> distant([(0, 0), (0, 1), (1, 1)], 2, distance=2)
+        [(0, 0), (1, 1)]
+    """
+    taken: list[Alpha] = []
+    for alpha in alphas:
+        if all(sum(a != b for a, b in zip(alpha, other, strict=True)) >= distance for other in taken):
+            taken.append(alpha)
+        if len(taken) == count:
+            break
+    return taken
+
+
+def _most_probable(run: FinishedRun, budget: Budget, config: FinalsConfig) -> list[Alpha]:
+    """Ask for ever more of the exact k best, until enough of them are distant."""
+    k = config.networks
+    while True:
+        solutions = solve(run.problem, budget, k=k)
+        if not solutions:
+            raise BudgetError(infeasible_text(run, budget))
+        found = distant((solution.alpha_E for solution in solutions), config.networks, config.distance)
+        if len(found) == config.networks or len(solutions) < k or k >= MOST:
+            return found
+        k = min(4 * k, MOST)
+
+
+def _best_scored(run: FinishedRun, budget: Budget) -> Iterator[Alpha]:
+    rows = parsed(run.folder, "evaluations.parquet", read_evaluations)
+    for alpha in dict.fromkeys(row.alpha_E for row in sorted(rows, key=lambda row: -row.score)):
+        costs = evaluate(run.problem, alpha)[1] if budget else {}
+        if may_be_generated(alpha, run.problem.space) and all(b.allows(costs[name]) for name, b in budget.items()):
+            yield alpha
+
+
+def search_scores(run: FinishedRun, alphas: Sequence[Alpha]) -> list[float | None]:
+    """Return the last validation score of each architecture in the search; None if it was never scored."""
+    last = {row.alpha_E: row.score for row in parsed(run.folder, "evaluations.parquet", read_evaluations)}
+    return [last.get(alpha) for alpha in alphas]
