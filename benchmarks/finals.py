@@ -14,15 +14,17 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")  # each process
 
 import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 from common import facts, say
 
 from ddpnas_ray.core.generation.problem import Problem
 from ddpnas_ray.core.generation.solve import solve
-from ddpnas_ray.core.state import initial_state
+from ddpnas_ray.core.space import IntArray
+from ddpnas_ray.core.state import SearchState, initial_state
 from ddpnas_ray.experiment.loop import run_search
 from ddpnas_ray.finals.candidates import distant
 from ddpnas_ray.spaces.nasbench201 import space as nasbench201
@@ -37,7 +39,7 @@ from ddpnas_ray.tabular.table import ScoreTable
 SPEC = nasbench201.make()
 SEARCH, FINALS, TEST = "cifar10valid_valid_e12", "cifar10valid_valid_e200", "cifar10_test_e200"
 SHORT, LONG = 12, 200
-TOTALS = (1200, 2400, 4800)
+TOTALS = (1200, 2400)
 FINALISTS = (0, 2, 4, 8, 16)
 STRATEGIES: dict[str, Callable[[int], Strategy]] = {
     "random": lambda n: Random(evaluations=n),
@@ -54,22 +56,47 @@ def load(path: str) -> None:
     _table = ScoreTable.read(path, SPEC.space, SPEC.encode)
 
 
-def trial(name: str, evaluations: int, finalists: int, seed: int) -> float:
-    """Return the test accuracy of the winner of one search with finals, in percent."""
-    strategy, space = STRATEGIES[name](evaluations), SPEC.space
-    state = run_search(
-        strategy, TableExecutor(_table, SEARCH), space, initial_state(space, seed), save=lambda state, tensors: None
-    )
+def trial(name: str, splits: Sequence[tuple[int, int]], seed: int) -> list[float]:
+    """Return the test accuracies of the winners of one seed, in percent.
+
+    Args:
+        name: The strategy.
+        splits: Evaluations of the search, and networks of the finals. Searches whose proposals do not depend on their
+            budget run once, and are cut.
+        seed: Of the search.
+    """
+    space, longest = SPEC.space, max(evaluations for evaluations, _ in splits)
+    states = dict[int, SearchState]()
+    scores = []
+    for evaluations, finalists in splits:
+        budget = evaluations if name.startswith("pruning") else longest
+        strategy = STRATEGIES[name](budget)
+        if budget not in states:
+            start, table = initial_state(space, seed), TableExecutor(_table, SEARCH)
+            states[budget] = run_search(strategy, table, space, start, save=lambda state, tensors: None)
+        state = replace(states[budget], evaluations=states[budget].evaluations[:evaluations])
+        scores.append(100.0 * _table.score(TEST, winner(strategy, state, finalists)))
+    return scores
+
+
+def winner(strategy: Strategy, state: SearchState, finalists: int) -> IntArray:
+    """Return the network that a search ends with, after finals of so many networks."""
+    space = SPEC.space
     if not finalists:
         alpha_E = strategy.answer(state, space)
-        return 100.0 * _table.score(TEST, SPEC.argmax(state.theta_EK, state.live_EK) if alpha_E is None else alpha_E)
+        return SPEC.argmax(state.theta_EK, state.live_EK) if alpha_E is None else alpha_E
     if strategy.by_rounds:
         found = solve(Problem(space, state.theta_EK, state.live_EK & space.generable_EK), {}, k=finalists)
         alphas = [solution.alpha_E for solution in found]
     else:
         rows = sorted(state.evaluations, key=lambda row: -row.score)
         alphas = distant(dict.fromkeys(row.alpha_E for row in rows), finalists, 1)
-    return 100.0 * _table.score(TEST, np.array(max(alphas, key=lambda alpha: _table.score(FINALS, np.array(alpha)))))
+    return np.array(max(alphas, key=lambda alpha: _table.score(FINALS, np.array(alpha))))
+
+
+def spread(values: Sequence[float]) -> str:
+    """Format mean and standard error."""
+    return f"{statistics.fmean(values):.2f} +- {statistics.stdev(values) / len(values) ** 0.5:.2f}"
 
 
 def main() -> None:
@@ -85,16 +112,12 @@ def main() -> None:
     with ProcessPoolExecutor(2, initializer=load, initargs=(args.table,)) as pool:
         for total in TOTALS:
             for name in STRATEGIES:
-                cells = []
-                for finalists in FINALISTS:
-                    evaluations = (total - LONG * finalists) // SHORT
-                    if evaluations < (36 if name.startswith("pruning") else max(2, finalists)):
-                        cells.append("-")
-                        continue
-                    futures = [pool.submit(trial, name, evaluations, finalists, s) for s in range(first, last + 1)]
-                    found = [future.result() for future in futures]
-                    error = statistics.stdev(found) / len(found) ** 0.5
-                    cells.append(f"{statistics.fmean(found):.2f} +- {error:.2f}")
+                least = 36 if name.startswith("pruning") else 2
+                splits = {m: ((total - LONG * m) // SHORT, m) for m in FINALISTS}
+                possible = {m: split for m, split in splits.items() if split[0] >= max(least, m)}
+                jobs = [pool.submit(trial, name, list(possible.values()), s) for s in range(first, last + 1)]
+                columns = dict(zip(possible, zip(*(job.result() for job in jobs), strict=True), strict=True))
+                cells = [spread(columns[m]) if m in columns else "-" for m in FINALISTS]
                 say(f"{total}, {name}: {', '.join(cells)}")
                 print(f"| {total} | {name} | " + " | ".join(cells) + " |", flush=True)
 

@@ -21,9 +21,11 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from common import facts, say
+from scipy.stats import norm
 
 from ddpnas_ray.core.pruning import prunable
 from ddpnas_ray.core.requests import EvalResult, Plan
@@ -40,6 +42,7 @@ from ddpnas_ray.spaces.nasbench201 import space as nasbench201
 from ddpnas_ray.strategies.base import Strategy, best_seen, epoch_plan, evaluations_left
 from ddpnas_ray.strategies.evolution import Evolution
 from ddpnas_ray.strategies.multinomial import Multinomial
+from ddpnas_ray.strategies.optuna import Optuna
 from ddpnas_ray.strategies.pruning import Pruning
 from ddpnas_ray.strategies.random import Random, new_alphas
 from ddpnas_ray.strategies.reinforce import Reinforce
@@ -187,6 +190,46 @@ class RandomStart(Surrogate):
         return Surrogate.ask(self, state, space)
 
 
+class PlainImprovement(Surrogate):
+    """Surrogate by expected improvement itself; its logarithm tells tiny ones apart."""
+
+    def _log_gain(self, *known: Any) -> FloatArray:
+        return np.exp(Surrogate._log_gain(self, *known))
+
+
+class UpperBound(Surrogate):
+    """Surrogate by mean plus two standard deviations."""
+
+    def _log_gain(
+        self, seen_NE: IntArray, target_N: FloatArray, pool_ME: IntArray, mean_M: FloatArray, deviation_M: FloatArray
+    ) -> FloatArray:
+        return mean_M + 2.0 * deviation_M
+
+
+class LikelyImprovement(Surrogate):
+    """Surrogate by the probability of an improvement."""
+
+    def _log_gain(
+        self, seen_NE: IntArray, target_N: FloatArray, pool_ME: IntArray, mean_M: FloatArray, deviation_M: FloatArray
+    ) -> FloatArray:
+        return norm.logcdf((mean_M - target_N.max()) / np.maximum(deviation_M, 1e-9))
+
+
+class NoFantasies(Surrogate):
+    """Surrogate that proposes the best of one prediction at a time, neighbours or not."""
+
+    def _proposals(self, state: SearchState, space: SearchSpace, n: int, rng: np.random.Generator) -> IntArray:
+        seen_NE = np.array([row.alpha_E for row in state.evaluations])
+        target_N = normal_scores(np.array([row.score for row in state.evaluations]))
+        pool_NE, pool_NF = candidates(state, space, rng, self.group_distance)
+        seen_NF, length = features(seen_NE, space, self.group_distance), self.length * len(space.edges)
+        mean_N, deviation_N = posterior(seen_NF, target_N, pool_NF, length=length, noise=self.noise)
+        gain_N = self._log_gain(seen_NE, target_N, pool_NE, mean_N, deviation_N)
+        seen = set(map(bytes, seen_NE))
+        order = np.argsort(-gain_N.round(DECIMALS), kind="stable")
+        return pool_NE[[i for i in order[: n + len(seen)] if bytes(pool_NE[i]) not in seen][:n]]
+
+
 def main_effects(state: SearchState, space: SearchSpace) -> FloatArray:
     """Return the mean score plus the effect of each operation, by ridge regression on all records, shape (E, K)."""
     alphas_NE = np.array([row.alpha_E for row in state.evaluations])
@@ -229,10 +272,16 @@ IDEAS: dict[str, Make] = {
     "T = 1, rest by surrogate, everywhere": lambda n: ThenSurrogate(epochs_per_round=1, evaluations=n),
     "surrogate, operations all equally far": lambda n: Surrogate(group_distance=1.0, evaluations=n),
     "surrogate, random start": lambda n: RandomStart(evaluations=n),
+    "surrogate, expected improvement, not its logarithm": lambda n: PlainImprovement(evaluations=n),
+    "surrogate, mean + 2 deviations": lambda n: UpperBound(evaluations=n),
+    "surrogate, probability of improvement": lambda n: LikelyImprovement(evaluations=n),
     "surrogate, 5 a time": lambda n: Surrogate(batch=5, evaluations=n),
+    "surrogate, 5 a time, without fantasies": lambda n: NoFantasies(batch=5, evaluations=n),
+    "optuna": lambda n: Optuna(evaluations=n),
+    "optuna, multivariate": lambda n: Optuna(multivariate=True, evaluations=n),
 }
 ALL = STRATEGIES | IDEAS
-ANYTIME = (Random, Evolution, Surrogate, ThenSurrogate)
+ANYTIME = (Random, Evolution, Surrogate, ThenSurrogate, Optuna)
 _table: ScoreTable
 
 

@@ -17,6 +17,7 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS
 
 import argparse
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -30,10 +31,12 @@ from common import ROOT, facts, say
 
 from ddpnas_ray.core.generation.problem import Problem
 from ddpnas_ray.core.generation.solve import solve
-from ddpnas_ray.core.requests import EvalResult, Plan
+from ddpnas_ray.core.requests import EvalRequest, EvalResult, Plan
 from ddpnas_ray.core.space import FloatArray, SearchSpace
 from ddpnas_ray.core.state import SearchState, initial_state
 from ddpnas_ray.core.utility import record, utility
+from ddpnas_ray.execution.base import OnResult
+from ddpnas_ray.execution.local import LocalExecutor
 from ddpnas_ray.experiment.config import load
 from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.loop import run_search
@@ -48,6 +51,7 @@ CONFIG = str(ROOT / "configs" / "cifar10_nasbench201_cpu.yaml")
 SCORE, FINAL = "cifar10valid_valid_e12", "cifar10_test_e200"
 EPOCHS = 12  # of a network's own training, by the benchmark
 VERIFIED = 16
+RECIPE = ["data.crop=1", "training.optimizer=adamw", "training.lr=0.002"]
 
 
 # --- what was tried ---------------------------------------------------------------------------------------------------
@@ -80,6 +84,33 @@ class ServerStep(Weights):
             change = (self.flat[part] - before[part]) * (self.rate * (counts[piece.name] if self.by_sum else 1))
             self.velocity[part] = self.momentum * self.velocity[part] + change
             self.flat[part] = before[part] + self.velocity[part]
+
+
+class Fresh(Weights):
+    """No sharing: every architecture starts from the initial weights."""
+
+    def merge(self, learned: Sequence[tuple[Layout, Float32Array]]) -> None:
+        """See ``Weights``."""
+
+
+class ByLoss:
+    """Executor whose scores of trained architectures are those of the training images: exp(-mean loss of the epoch).
+
+    Args:
+        executor: Trains.
+    """
+
+    def __init__(self, executor: LocalExecutor) -> None:
+        self._executor = executor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._executor, name)
+
+    def evaluate(self, requests: Sequence[EvalRequest], on_result: OnResult | None = None) -> list[EvalResult]:
+        """See ``Executor``."""
+        found = self._executor.evaluate(requests, on_result)
+        pairs = zip(requests, found, strict=True)
+        return [replace(r, score=math.exp(-r.loss)) if asked.train and r.ok else r for asked, r in pairs]
 
 
 def server(**attributes: Any) -> type[Weights]:
@@ -177,6 +208,7 @@ class Variant:
         overrides: Of the configuration.
         strategy: Makes another strategy from Algorithm 1.
         weights: Another merge.
+        by_loss: Whether the training loss is the score.
         every: Epochs between two measurements of tau, which take as long as several architecture-epochs.
     """
 
@@ -184,6 +216,7 @@ class Variant:
     overrides: Sequence[str] = ()
     strategy: Callable[[Pruning], Strategy] = lambda pruning: pruning
     weights: type[Weights] = Weights
+    by_loss: bool = False
     every: int = 3
 
 
@@ -192,42 +225,53 @@ def by(cls: type[Pruning], **more: float) -> Callable[[Pruning], Strategy]:
     return lambda pruning: cls(**{name: getattr(pruning, name) for name in Pruning.__slots__}, **more)
 
 
+def keep(strategy: Any) -> Strategy:
+    """Return the strategy as configured."""
+    return strategy
+
+
 def T(rounds: int) -> str:
     """Return the override of T."""
     return f"pruning.epochs_per_round={rounds}"
 
 
 LIKELIHOOD = "task.metric=likelihood"
-B16, B32 = "training.batch_size=16", "training.batch_size=32"
-ADAMW = ["training.optimizer=adamw", "training.lr=0.002"]
+BEFORE = ["data.crop=4", "training.optimizer=sgd", "training.lr=0.1"]
+GP = ["strategy=surrogate", "evaluation.budget=36", "evaluation.batch=5"]
+SEQUENTIAL = "training.merge=sequential"
 VARIANTS: dict[str, Variant] = {
-    "base": Variant("T = 3, batch 64, merge mean, accuracy"),
-    "b32": Variant("batch 32", [B32]),
-    "b16": Variant("batch 16", [B16]),
-    "lr025": Variant("learning rate 0.025", ["training.lr=0.025"]),
-    "warm3": Variant("warm-up of 3 epochs", strategy=by(WarmUp)),
-    "t6": Variant("T = 6", [T(6)], every=6),
-    "t12": Variant("T = 12", [T(12)], every=12),
-    "t33": Variant("T = 33", [T(33)], every=33),
-    "seq": Variant("merge sequential", ["training.merge=sequential"]),
-    "sum": Variant("merge by sum of changes", weights=server(by_sum=True)),
-    "rate2": Variant("server learning rate 2", weights=server(rate=2.0)),
-    "momentum": Variant("server momentum 0.5", weights=server(momentum=0.5)),
-    "effects": Variant("main effects of all records", strategy=by(Effects)),
-    "sharp": Variant("utilities stretched 10 times", strategy=by(Sharp)),
-    "last": Variant("last epoch of a round alone", strategy=by(LastEpoch)),
-    "likelihood": Variant("likelihood instead of accuracy", [LIKELIHOOD]),
-    "val1k": Variant("1,000 validation images", ["data.val_limit=1000"]),
-    "bn2k": Variant("2,048 images for BatchNorm", ["training.bn_images=2048"]),
-    "b32lr05": Variant("batch 32, learning rate 0.05", [B32, "training.lr=0.05"]),
-    "b16lr025": Variant("batch 16, learning rate 0.025", [B16, "training.lr=0.025"]),
-    "adamw": Variant("AdamW, learning rate 0.002", ADAMW),
-    "b32adamw": Variant("batch 32, AdamW, learning rate 0.002", [B32, *ADAMW]),
-    "b16adamw": Variant("batch 16, AdamW, learning rate 0.001", [B16, ADAMW[0], "training.lr=0.001"]),
-    "b16like": Variant("batch 16, likelihood", [B16, LIKELIHOOD]),
-    "b16seq": Variant("batch 16, sequential", [B16, "training.merge=sequential"]),
-    "b16warm": Variant("batch 16, warm-up of 3 epochs", [B16], strategy=by(WarmUp)),
-    "b16t6": Variant("batch 16, T = 6", [B16, T(6)], every=6),
+    "base": Variant("base: crop 1, AdamW, T = 3, batch 64, merge mean, accuracy"),
+    "before": Variant("crop 4, SGD, learning rate 0.1", BEFORE),
+    "crop4": Variant("crop 4", BEFORE[:1]),
+    "sgd": Variant("SGD, learning rate 0.05", ["training.optimizer=sgd", "training.lr=0.05"]),
+    "b32": Variant("batch 32", ["training.batch_size=32"]),
+    "lr1": Variant("learning rate 0.001", ["training.lr=0.001"]),
+    "loss": Variant("(d) training loss instead of accuracy", by_loss=True),
+    "fresh": Variant("no sharing", weights=Fresh),
+    "freshloss": Variant("no sharing, training loss", weights=Fresh, by_loss=True),
+    "freshlike": Variant("no sharing, likelihood", [LIKELIHOOD], weights=Fresh),
+    "freshgp": Variant("no sharing, training loss, surrogate", GP, keep, weights=Fresh, by_loss=True),
+    "gploss": Variant("training loss, surrogate", GP, keep, by_loss=True),
+    "warm3": Variant("(a) warm-up of 3 epochs", strategy=by(WarmUp)),
+    "t6": Variant("(a) T = 6", [T(6)], every=6),
+    "t12": Variant("(a) T = 12", [T(12)], every=12),
+    "t33": Variant("(a) T = 33", [T(33)], every=33),
+    "seq": Variant("(b) merge sequential", [SEQUENTIAL]),
+    "sum": Variant("(b) merge by the sum of changes", weights=server(by_sum=True)),
+    "rate2": Variant("(b) server learning rate 2", weights=server(rate=2.0)),
+    "momentum": Variant("(b) server momentum 0.5", weights=server(momentum=0.5)),
+    "effects": Variant("(c) main effects of all records", strategy=by(Effects)),
+    "sharp": Variant("(c) utilities stretched 10 times", strategy=by(Sharp)),
+    "last": Variant("(d) last epoch of a round alone", strategy=by(LastEpoch)),
+    "likelihood": Variant("(d) likelihood instead of accuracy", [LIKELIHOOD]),
+    "val2k": Variant("(d) twice the validation images", ["data.val_limit=2000"]),
+    "bn2k": Variant("(d) 2,048 images for BatchNorm", ["training.bn_images=2048"]),
+    "t6effects": Variant("T = 6, main effects", [T(6)], strategy=by(Effects), every=6),
+    "t12effects": Variant("T = 12, main effects", [T(12)], strategy=by(Effects), every=12),
+    "t6seq": Variant("T = 6, sequential", [T(6), SEQUENTIAL], every=6),
+    "t6all": Variant(
+        "T = 6, likelihood, main effects, sequential", [T(6), LIKELIHOOD, SEQUENTIAL], strategy=by(Effects), every=6
+    ),
 }
 
 
@@ -251,20 +295,26 @@ def search(name: str, seed: int) -> dict[str, Any]:
     variant, start = VARIANTS[name], time.perf_counter()
     data = Path(os.environ.get("DDPNAS_TEST_DATA", ROOT.parent / "shared" / "data")) / "cifar10"
     fixed = [f"data.path={data}", f"evaluation.table={_job['table']}", "execution.backend=local", f"seed={seed}"]
-    experiment = Experiment.prepare(load(CONFIG, [*fixed, *_job["sizes"], *variant.overrides]))
+    experiment = Experiment.prepare(load(CONFIG, [*fixed, *RECIPE, *_job["sizes"], *variant.overrides]))
     space, benchmark = experiment.spec.space, experiment.benchmark
     assert benchmark is not None
     local.Weights = variant.weights  # type: ignore[attr-defined]
     executor, strategy = experiment.executor(), variant.strategy(experiment.strategy())  # type: ignore[arg-type]
+    executor = ByLoss(executor) if variant.by_loss else executor
     probe = Probe.make(space, benchmark.table, FINAL, 40)
 
     def save(state: SearchState, tensors: object) -> None:
-        if state.epoch % variant.every == 0:
+        if state.epoch % variant.every == 0 and variant.weights is not Fresh:
             probe.measure(executor, state)
 
     state = run_search(strategy, executor, space, initial_state(space, seed), save=save)
-    likely = solve(Problem(space, state.theta_EK, state.live_EK & space.generable_EK), {}, k=VERIFIED)
-    alphas_NE = np.array([solution.alpha_E for solution in likely])
+    found = strategy.answer(state, space)
+    if strategy.by_rounds and found is None:
+        best = solve(Problem(space, state.theta_EK, state.live_EK & space.generable_EK), {}, k=VERIFIED)
+        alphas_NE = np.array([solution.alpha_E for solution in best])
+    else:
+        assert found is not None
+        alphas_NE = found[None]
     scored = executor.evaluate(epoch_plan(state, alphas_NE, 0.0, train=False).requests)
     return {
         "variant": name,
@@ -291,7 +341,9 @@ def run(folder: Path, names: Sequence[str], seeds: Sequence[int], table: str, si
             name, seed = futures[future]
             found = future.result()
             (folder / f"{name}-{seed}.json").write_text(json.dumps(found))
-            say(f"{name}, seed {seed}: tau {list(found['tau'].values())[-1]:.2f}, {found['seconds']:.0f} s")
+            say(
+                f"{name}, seed {seed}: tau {[round(tau, 2) for tau in found['tau'].values()]}, {found['seconds']:.0f} s"
+            )
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -310,7 +362,8 @@ def show(folder: Path, table: str) -> None:
             chosen = int(np.argmax(row["likely_scores"]))
             row["accuracy"] = 100.0 * known.score(FINAL, np.array(row["answer"]))
             row["verified"] = 100.0 * known.score(FINAL, np.array(row["likely"][chosen]))
-            row["last_tau"] = list(row["tau"].values())[-1]
+            row["last_tau"] = list(row["tau"].values())[-1] if row["tau"] else math.nan
+            row["own_tau"] = own_tau(row["evaluations"], known)
             found.setdefault(name, {})[row["seed"]] = row
     header = [
         "search",
@@ -333,8 +386,8 @@ def show(folder: Path, table: str) -> None:
             VARIANTS[name].what,
             str(len(rows)),
             str(epochs),
+            spread([row["own_tau"] for row in rows.values()]),
             spread([row["last_tau"] for row in rows.values()]),
-            spread([row["last_tau"] - other["last_tau"] for row, other in pairs]),
             spread(accuracy),
             spread([row["accuracy"] - other["accuracy"] for row, other in pairs]),
             f"{best - statistics.fmean(accuracy):.2f}",
@@ -343,12 +396,24 @@ def show(folder: Path, table: str) -> None:
             f"{statistics.fmean(row['seconds'] for row in rows.values()) / 60:.1f}",
         ]
         print("| " + " | ".join(cells) + " |")
-    print("\n| search | tau by epoch, mean over seeds |\n| --- | --- |")
+    print("\n| search | tau of inherited scores by epoch, mean over seeds |\n| --- | --- |")
     for name, rows in found.items():
+        if not next(iter(rows.values()))["tau"]:
+            continue
         epochs = list(next(iter(rows.values()))["tau"])
         means = [statistics.fmean(row["tau"][epoch] for row in rows.values()) for epoch in epochs]
         taus = ", ".join(f"{epoch}: {mean:.2f}" for epoch, mean in zip(epochs, means, strict=True))
         print(f"| {VARIANTS[name].what} | {taus} |")
+
+
+def own_tau(evaluations: Sequence[Any], known: ScoreTable) -> float:
+    """Return the rank correlation of a search's scores with the table over the pairs of equal epochs."""
+    signs = []
+    for epoch in sorted({row[0] for row in evaluations}):
+        rows = [(score, known.score(FINAL, np.array(alpha))) for at, alpha, score, _ in evaluations if at == epoch]
+        for i, (score, truth) in enumerate(rows):
+            signs += [np.sign((score - other) * (truth - fact)) for other, fact in rows[:i]]
+    return float(np.mean(signs))
 
 
 def spread(values: Sequence[float]) -> str:

@@ -15,10 +15,8 @@ from ddpnas_ray.data import parquet
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.network import stall_limit, why_unreachable
 from ddpnas_ray.data.raw import RawSplit, SplitName, class_names
-from ddpnas_ray.data.values import Augment
 
 KEYS = ("path",)
-AUGMENT = Augment(crop=4, flip=True)
 logger = logging.getLogger(__name__)
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

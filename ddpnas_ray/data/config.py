@@ -67,8 +67,8 @@ class DataConfig:
     """Divides pixel values after mean is subtracted; one number, or one per channel. null: 0.5."""
 
     crop: Annotated[int, Ge(0)] | None = None
-    """Pixels of zero padding on each side before a random crop back to size. null: digits 0, cifar10 4, others an
-    eighth of image_size."""
+    """Pixels of zero padding on each side before a random crop back to size. null: digits 0, others an eighth of
+    image_size."""
 
     flip: bool | None = None
     """Mirror training images left to right with probability 0.5. null: false for digits, else true."""

@@ -57,7 +57,7 @@ def test_the_built_in_data_sets_are_the_files_that_define_read() -> None:
     ("name", "augment"),
     [
         ("digits", Augment(crop=0, flip=False)),
-        ("cifar10", Augment(crop=4, flip=True)),
+        ("cifar10", Augment(crop=5, flip=True)),
         ("folder", Augment(crop=5, flip=True)),
         ("shades:read", Augment(crop=5, flip=True)),
     ],

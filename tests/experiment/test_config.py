@@ -312,7 +312,7 @@ def test_wrong_types(text: str, message: str) -> None:
         (
             "strategy: darts",
             "a.yaml: strategy: 'darts' is not a built-in strategy or module:function; allowed: evolution, "
-            "multinomial, pruning, random, reinforce, surrogate",
+            "multinomial, optuna, pruning, random, reinforce, surrogate",
         ),
     ],
 )
