@@ -93,6 +93,22 @@ class Fresh(Weights):
         """See ``Weights``."""
 
 
+class Common(Weights):
+    """Sharing of what all architectures of an epoch have in common; operations start from the initial weights."""
+
+    def merge(self, learned: Sequence[tuple[Layout, Float32Array]]) -> None:
+        """See ``Weights``."""
+        before, counts = self.flat.copy(), dict.fromkeys(self.tensors, 0)
+        for layout, _ in learned:
+            for piece in layout.pieces:
+                counts[piece.name] += 1
+        super().merge(learned)
+        for piece, offset in zip(self.layout.pieces, self.layout.offsets, strict=True):
+            if counts[piece.name] < len(learned):
+                part = slice(offset, offset + piece.size)
+                self.flat[part] = before[part]
+
+
 class ByLoss:
     """Executor whose scores of trained architectures are those of the training images: exp(-mean loss of the epoch).
 
@@ -250,6 +266,12 @@ VARIANTS: dict[str, Variant] = {
     "fresh": Variant("no sharing", weights=Fresh),
     "freshloss": Variant("no sharing, training loss", weights=Fresh, by_loss=True),
     "freshlike": Variant("no sharing, likelihood", [LIKELIHOOD], weights=Fresh),
+    "common": Variant("sharing of common parts, likelihood", [LIKELIHOOD], weights=Common),
+    "freshlikegp": Variant("no sharing, likelihood, surrogate", [*GP, LIKELIHOOD], keep, weights=Fresh),
+    "freshlikeeffects": Variant("no sharing, likelihood, main effects", [LIKELIHOOD], by(Effects), weights=Fresh),
+    "freshlikeval2k": Variant(
+        "no sharing, likelihood, twice the validation images", [LIKELIHOOD, "data.val_limit=2000"], weights=Fresh
+    ),
     "freshgp": Variant("no sharing, training loss, surrogate", GP, keep, weights=Fresh, by_loss=True),
     "gploss": Variant("training loss, surrogate", GP, keep, by_loss=True),
     "warm3": Variant("(a) warm-up of 3 epochs", strategy=by(WarmUp)),
@@ -365,16 +387,9 @@ def show(folder: Path, table: str) -> None:
             row["last_tau"] = list(row["tau"].values())[-1] if row["tau"] else math.nan
             row["own_tau"] = own_tau(row["evaluations"], known)
             found.setdefault(name, {})[row["seed"]] = row
-    header = [
-        "search",
-        "seeds",
-        "training epochs",
-        "tau at the end",
-        "less base",
-        "accuracy of the result",
-        "less base",
-    ]
-    header += ["regret", "of the 16 most probable, the best by inherited score", "random search, equal epochs", "min"]
+    header = ["search", "seeds", "training epochs", "tau of the scores it learns from", "tau of inherited scores"]
+    header += ["accuracy of the result", "less base", "regret", "best of the 16 most probable by inherited score"]
+    header += ["random search, equal epochs", "min"]
     print("| " + " | ".join(header) + " |\n|" + " --- |" * len(header))
     base = found.get("base", {})
     for name, rows in found.items():
@@ -417,7 +432,8 @@ def own_tau(evaluations: Sequence[Any], known: ScoreTable) -> float:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Format mean and standard error."""
+    """Format mean and standard error of the finite ones."""
+    values = [value for value in values if math.isfinite(value)]
     if len(values) < 2:
         return " ".join(f"{value:.2f}" for value in values) or "-"
     return f"{statistics.fmean(values):.2f} +- {statistics.stdev(values) / len(values) ** 0.5:.2f}"

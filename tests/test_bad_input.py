@@ -82,7 +82,7 @@ def test_an_unknown_key_names_file_key_and_likely_meaning(refused: Refused, tmp_
         ("training.lr=null", ["training.lr is", "valid number"]),
         ("seed=null", ["seed is", "valid integer"]),
         ("seed=-1", ["seed is -1", "greater than or equal to 0"]),
-        ("training.merge=average", ["training.merge is 'average'", "'mean' or 'sequential'"]),
+        ("training.merge=average", ["training.merge is 'average'", "'mean', 'sequential' or 'none'"]),
         ("training.merge=sequential", ["training.merge", "needs execution.backend=local"]),
         ("execution.workers=0", ["execution.workers is 0", "greater than or equal to 1"]),
         ("execution.workers=-1", ["execution.workers is -1", "greater than or equal to 1"]),

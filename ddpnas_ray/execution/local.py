@@ -44,7 +44,7 @@ class LocalExecutor:
         for request, own in zip(requests, owns, strict=True):
             layout = joined(shared, own)
             result, flat = evaluate_here(self._trainer, request, layout, self._weights.cut(layout))
-            if result.ok and request.train:
+            if result.ok and request.train and self._trainer.config.merge != "none":
                 learned.append((layout, flat))
             if sequential:
                 self._merge(learned)

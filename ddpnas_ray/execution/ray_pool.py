@@ -47,6 +47,7 @@ class RayPool:
         self._config, self._size = config, size
         self._effort = trainer.spec.effort
         self._inputs = trainer.task.inputs
+        self._shares = trainer.config.merge != "none"
         self._trainer_ref = ray.put(trainer)
         tensors, self._supernet = trainer.supernet()
         self._weights = Weights(tensors)
@@ -120,7 +121,7 @@ class RayPool:
             [
                 (joined(shared, own), evaluated[i][1])
                 for i, own in enumerate(owns)
-                if evaluated[i][0].ok and requests[i].train
+                if evaluated[i][0].ok and requests[i].train and self._shares
             ]
         )
         self.work.merge_s += time.perf_counter() - start

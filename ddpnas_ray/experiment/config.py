@@ -102,6 +102,11 @@ class SearchConfig:
         return self.evaluation.kind == "supernet"
 
     @property
+    def shares_nothing(self) -> bool:
+        """Whether architectures are trained, each from the initial weights."""
+        return self.trains and self.training.merge == "none"
+
+    @property
     def searched_on(self) -> str:
         """Short name of the data, as used in run directory names."""
         if not self.trains:
@@ -253,6 +258,11 @@ def check(values: Mapping[str, Any], source: str, overrides: Sequence[str] = ())
             f"{origin.of('evaluation.kind', 'evaluation.table')}: evaluation.table is missing; evaluation.kind=table "
             "needs a Parquet file of scores"
         )
+    if evaluation.probe is not None and config.shares_nothing:
+        raise ConfigError(
+            f"{origin.of('evaluation.probe', 'training.merge')}: evaluation.probe is {evaluation.probe}; it scores "
+            "networks with shared weights, and training.merge=none shares none: remove one of them"
+        )
     if evaluation.probe is not None and (evaluation.table is None or not config.trains):
         where = origin.of("evaluation.probe", "evaluation.table", "evaluation.kind")
         raise ConfigError(
@@ -331,6 +341,12 @@ def make_strategy(config: SearchConfig, space: SearchSpace, limits: Limits | Non
         raise ConfigError(
             f"target.budgets: strategy {config.strategy} proposes networks of any cost; set strategy to surrogate, "
             "evolution or random, or search without target.budgets and then generate within budgets"
+        )
+    if config.shares_nothing and config.strategy == "pruning" and pruning.prune and context.evaluations > needed:
+        raise ConfigError(
+            f"evaluation.budget is {evaluation.budget}: what exceeds the {needed} evaluations of Algorithm 1 is scored "
+            "with inherited weights, and training.merge=none shares none; set it to null, or raise "
+            "pruning.epochs_per_round"
         )
     return strategy
 

@@ -132,8 +132,11 @@ class SupernetEvaluator:
         self, executor: Executor, state: SearchState, alpha_E: IntArray, probe: Probe | None
     ) -> list[dict[str, Any]]:
         """See ``Evaluator``."""
-        request = EvalRequest(state.round, state.epoch, 0, alpha_E, 0.0, train=False)
-        sheet = [_row("result architecture with inherited weights", "val", executor.evaluate([request])[0].score)]
+        sheet = []
+        if not self.config.shares_nothing:
+            request = EvalRequest(state.round, state.epoch, 0, alpha_E, 0.0, train=False)
+            score = executor.evaluate([request])[0].score
+            sheet.append(_row("result architecture with inherited weights", "val", score))
         if self.benchmark is not None:
             epochs = sum(row.trained for row in state.evaluations)
             sheet += known_scores(self.benchmark, alpha_E, self.benchmark.for_epochs(epochs))

@@ -94,12 +94,17 @@ class FinishedRun:
             overrides: ``data.path=...``, other ``PLACES`` and ``execution.*``, for a run from another machine.
 
         Raises:
-            ConfigError: Another key is overridden.
+            ConfigError: Another key is overridden, or the search shared no weights.
             RunDirError: The data differ from those of the run.
             DataError: The data cannot be found.
         """
         from ddpnas_ray.experiment.experiment import Experiment
 
+        if self.config.shares_nothing:
+            raise ConfigError(
+                f"{self.folder.uri}: the search shared no weights (training.merge=none), so there are none to inherit; "
+                "train its candidates with generate --finals"
+            )
         values = to_dict(self.config)
         for override in overrides:
             set_key(values, override)

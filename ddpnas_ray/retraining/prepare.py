@@ -133,10 +133,10 @@ def warm_started(retraining: Retraining, run: FinishedRun | None, inputs: Inputs
     Raises:
         ConfigError: There is no supernet.
     """
-    if run is None or not run.config.trains:
+    if run is None or not run.config.trains or run.config.shares_nothing:
         raise ConfigError(
-            "retraining.init=inherited needs the run of a search that trained a supernet; give RUN, or set it to "
-            "scratch"
+            "retraining.init=inherited needs the run of a search that trained shared weights; give RUN, or set it "
+            "to scratch"
         )
     tensors = parsed(run.folder, "weights.safetensors", read_weights)
     chosen, spec = retraining.chosen, retraining.chosen.spec

@@ -26,9 +26,10 @@ class TrainingConfig:
     """Parameters that weight_decay applies to. all: every one, as in DARTS; weights: not biases and norms (one axis)"""
     grad_clip: Annotated[float, Ge(0.0)] = 5.0
     """Maximum global gradient norm; 0: no clipping (DARTS: 5)"""
-    merge: Literal["mean", "sequential"] = "mean"
+    merge: Literal["mean", "sequential", "none"] = "mean"
     """mean: an epoch's architectures start from the same weights, and elements trained by several are averaged;
-    sequential: the paper's literal order, each inherits from the previous one (backend local only)"""
+    sequential: the paper's literal order, each inherits from the previous one (backend local only); none: no weights
+    are shared, each starts from the initial ones (docs/which-strategy.md)"""
     bn_images: Annotated[int, Ge(0)] = 512
     """Training images, stratified, on which BatchNorm statistics are recomputed before scoring; 0: score with the
     running ones"""

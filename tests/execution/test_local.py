@@ -50,6 +50,15 @@ def test_another_seed_starts_with_other_weights_and_another_order_of_images() ->
     assert losses[0] != losses[1]
 
 
+def test_without_sharing_every_weight_stays_and_results_are_those_of_the_first_weights(executor: Executor) -> None:
+    alone = LocalExecutor(replace(contract_trainer(), config=replace(contract_trainer().config, merge="none")))
+    first = executor.evaluate(requests())
+    for _ in range(2):
+        assert [(r.score, r.loss) for r in alone.evaluate(requests())] == [(r.score, r.loss) for r in first]
+    for name, tensor in contract_trainer().supernet()[0].items():
+        np.testing.assert_array_equal(alone.weights()[name], tensor)
+
+
 def test_sequential_merging_lets_each_architecture_inherit_from_the_one_before() -> None:
     sequential = replace(contract_trainer(), config=replace(contract_trainer().config, merge="sequential"))
     at_once, in_turn = LocalExecutor(sequential), LocalExecutor(contract_trainer())

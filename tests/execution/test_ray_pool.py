@@ -129,6 +129,17 @@ def test_any_number_of_workers_gives_the_bits_of_the_local_executor(
     assert scores_and_weights(make_pool(1), plan) == local
 
 
+def test_without_sharing_the_weights_stay_as_on_the_local_executor(
+    trainer: Trainer, make_pool: Callable[..., RayPool]
+) -> None:
+    alone, plan = replace(trainer, config=replace(trainer.config, merge="none")), first_plan(trainer)
+    pool = make_pool(2, alone)
+    before = weights_of(pool)
+    found = scores_and_weights(pool, plan)
+    assert found == scores_and_weights(LocalExecutor(alone), plan)
+    assert found[1] == before
+
+
 def test_every_worker_takes_part(trainer: Trainer, executor: RayPool) -> None:
     results = executor.evaluate(first_plan(trainer).requests)
     assert {result.worker.split("/")[0] for result in results} == {"ddpnas-worker-0", "ddpnas-worker-1"}

@@ -16,7 +16,17 @@ from hypothesis import strategies as st
 from ddpnas_ray import search
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.core.schedule import planned_architecture_epochs
-from ddpnas_ray.experiment.config import SearchConfig, check, describe, differing_keys, dump, fixed_keys, load, to_dict
+from ddpnas_ray.experiment.config import (
+    SearchConfig,
+    check,
+    describe,
+    differing_keys,
+    dump,
+    fixed_keys,
+    load,
+    make_strategy,
+    to_dict,
+)
 from ddpnas_ray.experiment.yaml_text import packaged, parse
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
 from ddpnas_ray.spaces.cell.space import make as make_cell
@@ -297,7 +307,10 @@ def test_wrong_types(text: str, message: str) -> None:
         ("training: {lr: 0}", "a.yaml: training.lr is 0; input should be greater than 0"),
         ("training: {lr: .nan}", "a.yaml: training.lr is nan; input should be a finite number"),
         ("training: {batch_size: 1}", "a.yaml: training.batch_size is 1; input should be greater than or equal to 2"),
-        ("training: {merge: average}", "a.yaml: training.merge is 'average'; input should be 'mean' or 'sequential'"),
+        (
+            "training: {merge: average}",
+            "a.yaml: training.merge is 'average'; input should be 'mean', 'sequential' or 'none'",
+        ),
         (
             "data: {name: digit}",
             "a.yaml: data.name: 'digit' is not a built-in data set or module:function; did you mean digits?",
@@ -399,6 +412,17 @@ def test_a_file_is_read_by_its_uri(tmp_path: Path) -> None:
 def test_sequential_merging_needs_the_local_backend() -> None:
     assert "sequential needs execution.backend=local" in refused("training: {merge: sequential}")
     assert read("training: {merge: sequential}\nexecution: {backend: local}").training.merge == "sequential"
+
+
+def test_what_needs_shared_weights_is_refused_without_them() -> None:
+    assert read("training: {merge: none}").shares_nothing
+    assert "shares none: remove one of them" in refused(
+        "training: {merge: none}\nevaluation: {probe: 5, table: x.parquet}"
+    )
+    config = read("training: {merge: none}\nevaluation: {budget: 100}")
+    with pytest.raises(ConfigError, match="exceeds the 99 evaluations of Algorithm 1 is scored with inherited"):
+        make_strategy(config, find_space("cell")().space)
+    assert make_strategy(read("training: {merge: none}"), find_space("cell")().space).by_rounds
 
 
 # --- user-defined spaces ---
