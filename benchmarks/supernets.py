@@ -86,13 +86,6 @@ class ServerStep(Weights):
             self.flat[part] = before[part] + self.velocity[part]
 
 
-class Fresh(Weights):
-    """No sharing: every architecture starts from the initial weights."""
-
-    def merge(self, learned: Sequence[tuple[Layout, Float32Array]]) -> None:
-        """See ``Weights``."""
-
-
 class Common(Weights):
     """Sharing of what all architectures of an epoch have in common; operations start from the initial weights."""
 
@@ -254,6 +247,7 @@ def T(rounds: int) -> str:
 LIKELIHOOD = "task.metric=likelihood"
 BEFORE = ["data.crop=4", "training.optimizer=sgd", "training.lr=0.1"]
 GP = ["strategy=surrogate", "evaluation.budget=36", "evaluation.batch=5"]
+NONE = "training.merge=none"
 SEQUENTIAL = "training.merge=sequential"
 VARIANTS: dict[str, Variant] = {
     "base": Variant("base: crop 1, AdamW, T = 3, batch 64, merge mean, accuracy"),
@@ -263,16 +257,16 @@ VARIANTS: dict[str, Variant] = {
     "b32": Variant("batch 32", ["training.batch_size=32"]),
     "lr1": Variant("learning rate 0.001", ["training.lr=0.001"]),
     "loss": Variant("(d) training loss instead of accuracy", by_loss=True),
-    "fresh": Variant("no sharing", weights=Fresh),
-    "freshloss": Variant("no sharing, training loss", weights=Fresh, by_loss=True),
-    "freshlike": Variant("no sharing, likelihood", [LIKELIHOOD], weights=Fresh),
+    "fresh": Variant("no sharing", [NONE]),
+    "freshloss": Variant("no sharing, training loss", [NONE], by_loss=True),
+    "freshlike": Variant("no sharing, likelihood", [LIKELIHOOD, NONE]),
     "common": Variant("sharing of common parts, likelihood", [LIKELIHOOD], weights=Common),
-    "freshlikegp": Variant("no sharing, likelihood, surrogate", [*GP, LIKELIHOOD], keep, weights=Fresh),
-    "freshlikeeffects": Variant("no sharing, likelihood, main effects", [LIKELIHOOD], by(Effects), weights=Fresh),
+    "freshlikegp": Variant("no sharing, likelihood, surrogate", [*GP, LIKELIHOOD, NONE], keep),
+    "freshlikeeffects": Variant("no sharing, likelihood, main effects", [LIKELIHOOD, NONE], by(Effects)),
     "freshlikeval2k": Variant(
-        "no sharing, likelihood, twice the validation images", [LIKELIHOOD, "data.val_limit=2000"], weights=Fresh
+        "no sharing, likelihood, twice the validation images", [LIKELIHOOD, "data.val_limit=2000", NONE]
     ),
-    "freshgp": Variant("no sharing, training loss, surrogate", GP, keep, weights=Fresh, by_loss=True),
+    "freshgp": Variant("no sharing, training loss, surrogate", [*GP, NONE], keep, by_loss=True),
     "gploss": Variant("training loss, surrogate", GP, keep, by_loss=True),
     "warm3": Variant("(a) warm-up of 3 epochs", strategy=by(WarmUp)),
     "t6": Variant("(a) T = 6", [T(6)], every=6),
@@ -326,7 +320,7 @@ def search(name: str, seed: int) -> dict[str, Any]:
     probe = Probe.make(space, benchmark.table, FINAL, 40)
 
     def save(state: SearchState, tensors: object) -> None:
-        if state.epoch % variant.every == 0 and variant.weights is not Fresh:
+        if state.epoch % variant.every == 0 and not experiment.config.shares_nothing:
             probe.measure(executor, state)
 
     state = run_search(strategy, executor, space, initial_state(space, seed), save=save)

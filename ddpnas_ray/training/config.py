@@ -29,7 +29,7 @@ class TrainingConfig:
     merge: Literal["mean", "sequential", "none"] = "mean"
     """mean: an epoch's architectures start from the same weights, and elements trained by several are averaged;
     sequential: the paper's literal order, each inherits from the previous one (backend local only); none: no weights
-    are shared, each starts from the initial ones (docs/which-strategy.md)"""
+    are shared, each starts from the initial ones, and lr is constant (docs/which-strategy.md)"""
     bn_images: Annotated[int, Ge(0)] = 512
     """Training images, stratified, on which BatchNorm statistics are recomputed before scoring; 0: score with the
     running ones"""

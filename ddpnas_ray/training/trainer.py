@@ -86,7 +86,8 @@ class Trainer:
             network.to(self.device)
             loss, built = 0.0, time.perf_counter()
             if request.train:
-                loss = self.train(network, whole, layout, request.epoch, request.lr)
+                rate = self.config.lr if self.config.merge == "none" else request.lr  # each training is the first one
+                loss = self.train(network, whole, layout, request.epoch, rate)
             weights = whole.detach().cpu().numpy()
             finite, trained = bool(np.isfinite(loss) and np.isfinite(weights).all()), time.perf_counter()
             score = float("nan")

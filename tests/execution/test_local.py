@@ -53,8 +53,10 @@ def test_another_seed_starts_with_other_weights_and_another_order_of_images() ->
 def test_without_sharing_every_weight_stays_and_results_are_those_of_the_first_weights(executor: Executor) -> None:
     alone = LocalExecutor(replace(contract_trainer(), config=replace(contract_trainer().config, merge="none")))
     first = executor.evaluate(requests())
-    for _ in range(2):
-        assert [(r.score, r.loss) for r in alone.evaluate(requests())] == [(r.score, r.loss) for r in first]
+    assert {request.lr for request in requests()} == {contract_trainer().config.lr}
+    for lr in (0.025, 0.001):  # the rate is constant: each training is the first one
+        found = alone.evaluate([replace(request, lr=lr) for request in requests()])
+        assert [(r.score, r.loss) for r in found] == [(r.score, r.loss) for r in first]
     for name, tensor in contract_trainer().supernet()[0].items():
         np.testing.assert_array_equal(alone.weights()[name], tensor)
 
