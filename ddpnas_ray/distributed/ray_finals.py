@@ -43,13 +43,14 @@ def advance_on_ray(finals: Finals, size: PoolSize) -> Advance:
     """Return what trains the networks of a rung as Ray tasks, ``size.workers`` at once."""
     shared = ray.put(finals)
     gpus = max(node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"])
+    may_move = size.gpus_per_worker > 0 and gpus > 1
     remote: Any = ray.remote  # whose hints refuse None
     task = remote(
         num_cpus=size.cpus_per_worker,
         num_gpus=size.gpus_per_worker,
         max_retries=RETRIES,
         # processes are reused, but not where a task may be given another GPU than the one its process has opened
-        max_calls=0 if gpus <= 1 else 1,
+        max_calls=1 if may_move else 0,
         runtime_env=level_env(finals.trainings[0].config.training.cpu_isa),
     )(_epoch)
 

@@ -158,9 +158,9 @@ def check_stages(stages: Sequence[str], config: SearchConfig, out: str) -> None:
             "retraining.budgets to [], give --then finals,..., or search with strategy=pruning"
         )
     for text in config.retraining.budgets:
-        if (
-            "finals" not in stages and "%" not in text and len(parse_budgets(text, dict.fromkeys(spec.costs, 1))) > 1
-        ):  # percentages need theta
+        if "%" in text:  # percentages need theta
+            continue
+        if len(parse_budgets(text, dict.fromkeys(spec.costs, 1))) > 1 and "finals" not in stages:
             raise BudgetError(f"retraining.budgets: {text} is a sweep; give each of its budgets")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ddpnas_ray import search
-from ddpnas_ray.core.errors import ConfigError, DataError, ModelError, RunDirError
+from ddpnas_ray.core.errors import BudgetError, ConfigError, DataError, ModelError, RunDirError
 from ddpnas_ray.deploy.folder import Written
 from ddpnas_ray.experiment.config import TaskConfig, load, set_key
 from ddpnas_ray.launch import stages
@@ -99,8 +99,9 @@ def test_finals_that_could_not_begin_are_refused_before_the_search(
         config = load(None, [*keys, f"evaluation.table={table}"])
         with nullcontext() if long else pytest.raises(DataError, match="no val column of made has the scores of all"):
             check_stages(("finals",), config, out)
-    sweep = load(None, ["retraining.budgets=[macs=1M..3M:3]"])
-    check_stages(("finals",), sweep, out)
+    check_stages(("finals",), load(None, ["retraining.budgets=[macs=1M..3M:3]"]), out)
+    with pytest.raises(BudgetError, match="mac is not a cost"):
+        check_stages(("finals",), load(None, ["retraining.budgets=[mac=3M]"]), out)
     spec = find_space("cell")()
     conditional = replace(spec, space=SPACES["conditional"])
     monkeypatch.setattr(stages, "find_space", lambda name: lambda **options: conditional)
