@@ -106,8 +106,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="M",
         type=at_least_two,
         help="train the M best of each budget by successive halving (section finals), with the recipe of section "
-        "retraining on the search's training images, and take the best by validation; on Ray, unless --backend local "
-        "or execution.backend=local",
+        "retraining on the search's training images, and take the best by validation",
     )
     g = p.add_argument_group("verification and finals")
     add_set_option(g, "override data.path or execution.*; with --finals also finals.* and retraining.*")
@@ -116,9 +115,13 @@ def parser() -> argparse.ArgumentParser:
         "--backend",
         choices=("auto", "local", "ray"),
         default="auto",
-        help="auto: Ray if --address is given, else this process (a budget takes milliseconds)",
+        help="auto: Ray if --address is given, else this process (a budget takes milliseconds), and for --finals "
+        "execution.backend",
     )
-    add_address_option(g, "none; with --backend ray or --device-label: RAY_ADDRESS, else start one on this machine")
+    add_address_option(
+        g,
+        "none; with --backend ray, --device-label or --finals on Ray: RAY_ADDRESS, else start one on this machine",
+    )
     p.add_argument("--json", action="store_true", help="print the networks as one JSON list; the table goes to stderr")
     p.epilog = "exit codes: 0 done; 1 failure; 2 bad input, or no network meets a budget (the others are written)"
     return p
@@ -133,6 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         p.error("--set needs --verify or --finals: nothing else reads data")
     if args.finals and (args.verify or args.latency or args.target or args.best > 1 or args.costs):
         p.error("--finals trains and ranks networks itself: omit --verify, --latency, --target, --best and --costs")
+    if args.finals and args.method != "auto":
+        p.error("--method is for budgets; --finals chooses its networks with auto: omit it")
     if args.device_label and not args.latency:
         p.error("--device-label needs --latency: networks are timed with the table's settings")
     from ddpnas_ray.core.generation.budgets import parse_budgets, quantity
@@ -184,26 +189,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _finals(run: FinishedRun, args: argparse.Namespace) -> int:
     """Run the finals of every budget, one after the other, on one connection to Ray."""
     from ddpnas_ray.console.cluster import kept
-    from ddpnas_ray.launch.finals import budgets_of, finals, finals_config, folder_of
+    from ddpnas_ray.launch.finals import budgets_of, finals, finals_config, planned
     from ddpnas_ray.reporting.finals import finals_summary
     from ddpnas_ray.training.cpu_isa import use_level
 
-    backend = [] if args.backend == "auto" else [f"execution.backend={args.backend}"]
+    chosen = "ray" if args.backend == "auto" and args.address else args.backend
+    backend = [] if chosen == "auto" else [f"execution.backend={chosen}"]
     config = finals_config(run, [*args.overrides, *backend, f"finals.networks={args.finals}"])
     use_level(config.training.cpu_isa)
     lines, results = sys.stderr if args.json else sys.stdout, []
     try:
         with kept(config.execution.workers):
-            for budget in budgets_of(run, args.budget):
-                result = finals(run, budget, config, lines, address=args.address)
+            for plan in planned(run, budgets_of(run, args.budget), config, lines):
+                result = finals(run, plan, lines, address=args.address)
                 results.append(result)
                 if not args.json:
-                    print(finals_summary(result, folder_of(run, budget).uri), flush=True)
+                    print(finals_summary(result, plan.folder.uri), flush=True)
     except KeyboardInterrupt:
         say("interrupted; finished epochs are saved: repeat the command to go on")
         return INTERRUPTED
-    if args.json:
-        print(json.dumps(results))
+    finally:
+        if args.json and results:
+            print(json.dumps(results), flush=True)
     return OK
 
 

@@ -5,24 +5,28 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 import ddpnas_ray as nas
-from ddpnas_ray import generate, retrain, search
-from ddpnas_ray.core.errors import BudgetError, DivergedError
+from ddpnas_ray import generate, report, retrain, search
+from ddpnas_ray.core import halving
+from ddpnas_ray.core.errors import BudgetError, DivergedError, RunDirError
 from ddpnas_ray.core.generation.budgets import Bound
 from ddpnas_ray.core.generation.problem import evaluate
 from ddpnas_ray.experiment.finished import FinishedRun
-from ddpnas_ray.finals import finals as finals_module
 from ddpnas_ray.finals.candidates import candidates
-from ddpnas_ray.finals.finals import Finals
+from ddpnas_ray.finals.finals import Checkpoints, Finals
 from ddpnas_ray.retraining.files import checkpoints
 from ddpnas_ray.storage.folder import Folder
 from ddpnas_ray.tasks.recipe import FinalsConfig
+from ddpnas_ray.training.device import Device
 from tests.commands import LOCAL, Said, contents, options, run
 from tests.score_tables import write_table
 
@@ -131,7 +135,8 @@ def test_a_finished_one_is_read_and_its_winner_can_be_retrained(trained: tuple[P
     file = out / "finals" / "unbounded" / "genotype.json"
     said = run(retrain.main, out, "--genotype", file, *words, "--out", tmp_path / "net")
     assert said.code == 0, said.err
-    assert result_of(tmp_path / "net")["genotype"] == winner["genotype"]
+    network = result_of(tmp_path / "net")
+    assert (network["label"], network["genotype"]) == (winner["label"], winner["genotype"])
 
 
 def test_killed_anywhere_and_repeated_they_end_as_if_never_killed(
@@ -186,11 +191,164 @@ def test_one_that_diverges_loses(searched: Path, tmp_path: Path, monkeypatch: py
             raise DivergedError("the loss of epoch 1 is not finite")
         return train(self, i, *rest)
 
-    monkeypatch.setattr(finals_module.Finals, "train", some)
-    assert finals(out, "3").code == 0
+    monkeypatch.setattr(Finals, "train", some)
+    said = finals(out, "3")
+    assert said.code == 0
     result = result_of(out / "finals" / "unbounded")
     assert result["winner"] == "final-2"
     assert set(result["diverged"]) == {"final-1", "final-3"}
+    assert "  final-1: diverged after 0 epochs, " in said.out
+
+
+def test_one_that_diverges_late_ranks_by_its_last_epoch_below_those_that_ended_with_it(
+    searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(shutil.copytree(searched, tmp_path / "run"))
+    train = Finals.train
+
+    def some(self: Finals, i: int, snapshot: Any, until: int, *rest: Any) -> Any:
+        if until == 2 and i == 0:
+            raise DivergedError("the loss of epoch 2 is not finite")
+        return train(self, i, snapshot, until, *rest)
+
+    monkeypatch.setattr(Finals, "train", some)
+    monkeypatch.setattr(halving, "kept", lambda scores, count: [i for i, s in enumerate(scores) if s][:count])
+    said = finals(out, "5")
+    assert said.code == 0, said.err
+    rows = result_of(out / "finals" / "unbounded")["networks"]
+    assert [(row["label"], len(row["val"])) for row in rows[:2]] == [("final-2", 4), ("final-3", 4)]
+    assert (rows[-1]["label"], len(rows[-1]["val"])) == ("final-1", 1)
+    assert "  final-1: diverged after 1 epochs, " in said.out
+
+
+def test_if_all_diverge_the_way_out_works(searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = Path(shutil.copytree(searched, tmp_path / "run"))
+    folder, train = out / "finals" / "unbounded", Finals.train
+
+    def diverging(self: Finals, i: int, snapshot: Any, until: int, *rest: Any) -> Any:
+        if until == 2:
+            raise DivergedError("the loss of epoch 2 is not finite")
+        return train(self, i, snapshot, until, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Finals, "train", diverging)
+        said = finals(out, "2")
+    assert said.code == 1
+    assert (
+        f"{folder}: all 2 networks of a rung diverged; move that folder away, and start again with a lower" in said.err
+    )
+    assert "other values of retraining.lr" in finals(out, "2", *options("retraining.lr=0.01")).err
+    folder.rename(tmp_path / "away")
+    assert finals(out, "2", *options("retraining.lr=0.01")).code == 0
+
+
+def test_without_a_finished_epoch_it_may_start_again_with_other_settings(
+    searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(shutil.copytree(searched, tmp_path / "run"))
+    folder = out / "finals" / "unbounded"
+
+    def full(*_: Any) -> Any:
+        raise RuntimeError("CUDA error: out of memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Finals, "train", full)
+        said = finals(out, "3")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "does not fit into the GPU's memory" in said.err and "free the GPU and repeat the command, or" in said.err
+    for name in ("config.yaml", "log.jsonl"):  # as if killed while the first files were written
+        (folder / name).unlink()
+    assert finals(out, "2", *options("finals.epochs=1")).code == 0
+    assert result_of(folder)["rungs"] == [{"networks": 2, "epochs": 1}]
+
+
+def test_a_network_of_a_lost_gpu_takes_one_line(
+    searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(shutil.copytree(searched, tmp_path / "run"))
+
+    def lost(*_: Any) -> Any:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(Finals, "train", lost)
+    said = finals(out, "2")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "the GPU failed" in said.err and "then repeat the command" in said.err
+
+
+def test_several_kinds_of_device_are_refused_or_a_warning(
+    searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = itertools.cycle([Device("cpu a"), Device("cpu b")])
+    monkeypatch.setattr("ddpnas_ray.training.fit.find_device", lambda where: next(kinds))
+    words = options("finals.epochs=1")
+    for policy, code in (("refuse", 2), ("warn", 0)):
+        out = Path(shutil.copytree(searched, tmp_path / policy))
+        said = finals(out, "2", *words, *options(f"execution.mixed_devices={policy}"))
+        assert said.code == code, said.err
+        assert ("execution.mixed_devices is refuse, but there are 2 kinds" in said.err) == (policy == "refuse")
+        assert ("warning: trained on 2 kinds of device (cpu a; cpu b): the" in said.out) == (policy == "warn")
+
+
+def linear() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(TEACHER_SEED)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+
+TEACHER_SEED = 0
+
+
+def test_they_go_on_only_with_the_same_teacher_and_data(
+    searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(shutil.copytree(searched, tmp_path / "run"))
+    words = options("finals.epochs=1", f"retraining.teacher={__name__}:linear")
+    save = Checkpoints.save
+
+    def killed(*words: Any) -> None:
+        save(*words)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "save", killed)
+        assert finals(out, "2", *words).code == 130
+    recorded = json.loads((out / "finals" / "unbounded" / "networks.json").read_text())["teacher"]
+    assert recorded["name"] == f"{__name__}:linear" and recorded["fingerprint"]
+    before = contents(out)
+    with monkeypatch.context() as patched:
+        patched.setattr(sys.modules[__name__], "TEACHER_SEED", 1)
+        said = finals(out, "2", *words)
+    assert said.code == 2 and "other weights than when the finals were started" in said.err
+    assert contents(out) == before
+    environment = json.loads((out / "environment.json").read_text())
+    (out / "environment.json").write_text(json.dumps(environment | {"data_digest": "0" * 64}))
+    said = finals(out, "2", *words)
+    assert said.code == 2 and "the data differ from those of the run" in said.err
+    shutil.rmtree(out / "finals")
+    said = finals(out, "2", *words)
+    assert said.code == 2 and "the data differ from those of the run" in said.err
+    assert not (out / "finals").exists()
+
+
+def test_what_finished_is_printed_when_a_later_budget_fails(
+    searched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(shutil.copytree(searched, tmp_path / "run"))
+    train, trained = Finals.train, set()
+
+    def once(self: Finals, i: int, *rest: Any) -> Any:
+        trained.add(self.networks[i].label)
+        if len(trained) > 2:
+            raise KeyboardInterrupt
+        return train(self, i, *rest)
+
+    monkeypatch.setattr(Finals, "train", once)
+    budgets = ["--budget", "macs=100%", "--budget", "macs=90%"]
+    said = finals(out, "2", *options("finals.epochs=1"), *budgets, "--json")
+    assert said.code == 130
+    (result,) = json.loads(said.out)
+    assert {row["label"] for row in result["networks"]} < trained
 
 
 def test_then_finals_the_winner_is_what_is_retrained(tmp_path: Path) -> None:
@@ -243,8 +401,18 @@ def test_a_table_without_longer_trainings_is_refused(tmp_path: Path) -> None:
     assert run(search.main, *options(*keys, "target={cells: 5, channels: 16}"), "--out", out).code == 0
     said = run(generate.main, out, "--finals", "4")
     assert said.code == 2
-    assert "no val column of made with more epochs than made_val_e12" in said.err
+    assert "no val column of made has the scores of all networks after more epochs than made_val_e12" in said.err
     assert not (out / "finals").exists()
+
+
+def test_fewer_networks_than_asked_for_are_said(by_table: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert run(search.main, *by_table, *options("strategy=surrogate"), "--out", out).code == 0
+    said = run(generate.main, out, "--finals", "99")
+    assert said.code == 0, said.err
+    count = len(result_of(out / "finals" / "unbounded")["networks"])
+    assert count <= 40
+    assert f"only {count} of 99 networks were found with finals.distance=1" in said.out
 
 
 # --- bad input ---
@@ -264,6 +432,14 @@ def test_a_table_without_longer_trainings_is_refused(tmp_path: Path) -> None:
         (["--finals", "4", "--budget", "macs=1"], "no architecture of space 'cell' meets macs=1"),
         (["--finals", "4", *options("finals.distance=99")], "finals need two networks or more, and there is 1 with"),
         (["--finals", "4", *options("data.train_limit=32")], "--set: data.train_limit: the run has finished"),
+        (["--finals", "4", "--budget", "macs=100%", "--budget", "macs=1"], "no architecture of space 'cell' meets"),
+        (["--finals", "4", "--method", "mip"], "--method is for budgets; --finals chooses its networks"),
+        (
+            ["--finals", "4", *options("retraining.epochs=9", "retraining.workers=2")],
+            "--set: retraining.epochs, retraining.workers: finals train each network once",
+        ),
+        (["--finals", "4", *options("retraining.accumulate=64")], "and BatchNorm needs 2"),
+        (["--finals", "4", "--address", "127.0.0.1:1"], "127.0.0.1:1: no Ray cluster answers"),
     ],
 )
 def test_bad_input_takes_one_line_and_writes_nothing(words: list[str], says: str, searched: Path) -> None:
@@ -274,12 +450,26 @@ def test_bad_input_takes_one_line_and_writes_nothing(words: list[str], says: str
     assert contents(searched) == before
 
 
+def test_the_folder_of_finals_is_no_run(trained: tuple[Path, Said]) -> None:
+    folder = trained[0] / "finals" / "unbounded"
+    for command, words in (
+        (report.main, [folder]),
+        (generate.main, [folder]),
+        (search.main, ["--out", folder, "--resume"]),
+    ):
+        said = run(command, *words)
+        assert (said.code, said.err.count("\n")) == (2, 1)
+        assert f"{folder}: is the folder of finals of a search, not its run directory; give RUN" in said.err
+    with pytest.raises(RunDirError, match="is the folder of finals"):
+        nas.load(folder)
+
+
 def test_other_settings_than_those_it_was_started_with_are_refused(trained: tuple[Path, Said]) -> None:
     out, _ = trained
     before = contents(out)
     said = finals(out, "5", *options("finals.epochs=8"))
     assert said.code == 2
-    assert "finals were started with other values of finals.epochs, retraining.epochs; repeat them" in said.err
+    assert "finals were started with other values of finals.epochs; repeat them" in said.err
     said = finals(out, "4")
     assert said.code == 2 and "other values of finals.networks" in said.err
     assert contents(out) == before

@@ -195,8 +195,9 @@ class Run:
             raise BudgetError(f"budget {budget!r} is a sweep of {len(budgets)}; give one at a time")
         count = [] if networks is None else [f"finals.networks={networks}"]
         config = launch.finals_config(run, [*texts_of(overrides), *count])
-        lines = display_of("", progress).lines
-        launch.finals(run, budgets[0], config, lines, address=address)
+        display = display_of("", progress)
+        (plan,) = launch.planned(run, budgets, config, display.lines)
+        launch.finals(run, plan, display.lines, address=address, live=display.live)
         return Network(launch.winner_of(run, budgets[0]), self.path)
 
     @property

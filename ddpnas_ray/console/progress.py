@@ -178,7 +178,7 @@ FINISHED: dict[str, Callable[[Mapping[str, Any]], int]] = {  # what a new line i
 
 @contextmanager
 def counting(
-    what: str, total: int, lines: TextIO, *, done: int = 0, every_s: float = 10.0
+    what: str, total: int, lines: TextIO, *, done: int = 0, every_s: float = 10.0, live: bool | None = None
 ) -> Iterator[Callable[[int], None]]:
     """Report progress of long work: a bar on a terminal (stderr), otherwise occasional plain lines.
 
@@ -188,6 +188,7 @@ def counting(
         lines: Stream of the plain lines.
         done: Items already done.
         every_s: Minimum seconds between two plain lines; quick work prints none.
+        live: Whether to draw the bar; None: if stderr is a terminal.
 
     Yields:
         A function to call with the number of items just done.
@@ -195,7 +196,8 @@ def counting(
     from rich.console import Console
     from rich.progress import Progress as Bar
 
-    live, start = sys.stderr.isatty(), time.monotonic()
+    live = sys.stderr.isatty() if live is None else live
+    start = time.monotonic()
     count, said = done, start
     with Bar(console=Console(stderr=True), transient=True, disable=not live) as bar:
         task = bar.add_task(what, total=total, completed=done)

@@ -95,9 +95,7 @@ def halve(
         scores = dict(zip(alive, score(alive, step.epochs), strict=True))
         left = [alive[i] for i in kept(list(scores.values()), after)]
         if not left:
-            raise DivergedError(
-                f"finals: all {len(alive)} networks of a rung diverged; start again with a lower retraining.lr"
-            )
+            raise DivergedError(f"all {len(alive)} networks of a rung diverged")
         on_rung(step.epochs, scores, left)
         ended |= {i: step.epochs for i in alive if i not in left}
         alive = left

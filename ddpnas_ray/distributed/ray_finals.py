@@ -6,12 +6,15 @@ results; and a killed command goes on from our own checkpoints, of which none is
 
 from __future__ import annotations
 
+import os
+import sys
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import ray
 
-from ddpnas_ray.core.errors import DivergedError
+from ddpnas_ray.core.errors import DeviceError, DivergedError
 from ddpnas_ray.execution.ray_errors import fetched
 from ddpnas_ray.execution.ray_members import PoolSize, fitting_workers, level_env
 from ddpnas_ray.finals.finals import Advance, Checkpoints, Finals
@@ -19,7 +22,10 @@ from ddpnas_ray.finals.finals import Advance, Checkpoints, Finals
 if TYPE_CHECKING:
     from ddpnas_ray.training.snapshot import Snapshot
 
-LOST = "finals: a task's process kept dying; check its node's memory (ray status), then repeat the command to go on"
+LOST = (
+    "finals: a task's process kept dying; check its node's memory (ray status) and GPU (nvidia-smi), then repeat the "
+    "command to go on"
+)
 RETRIES = 3
 
 
@@ -34,28 +40,31 @@ def task_size(finals: Finals) -> PoolSize:
 
 
 def advance_on_ray(finals: Finals, size: PoolSize) -> Advance:
-    """Return what trains the networks of a rung as Ray tasks, as many at once as fit."""
+    """Return what trains the networks of a rung as Ray tasks, ``size.workers`` at once."""
     shared = ray.put(finals)
-    task: Any = ray.remote(
+    gpus = max(node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"])
+    may_move = size.gpus_per_worker > 0 and gpus > 1
+    remote: Any = ray.remote  # whose hints refuse None
+    task = remote(
         num_cpus=size.cpus_per_worker,
         num_gpus=size.gpus_per_worker,
         max_retries=RETRIES,
+        # processes are reused, but not where a task may be given another GPU than the one its process has opened
+        max_calls=1 if may_move else 0,
         runtime_env=level_env(finals.trainings[0].config.training.cpu_isa),
     )(_epoch)
 
     def advance(alive: Sequence[int], until: int, checkpoints: Checkpoints) -> dict[int, str]:
+        waiting = deque[tuple[int, Any]]()  # network, and the reference of its snapshot; None: that of the checkpoints
+        waiting.extend((i, None) for i in alive if len(checkpoints.histories[i]) < until)
         pending: dict[Any, int] = {}
         diverged: dict[int, str] = {}
-
-        def submit(i: int, snapshot: Any, epoch: int) -> None:
-            name = f"{finals.networks[i].label} epoch {epoch}"
-            pending[task.options(name=name).remote(shared, i, snapshot, epoch)] = i
-
-        for i in alive:
-            snapshot = checkpoints.restore(i)
-            if (done := 0 if snapshot is None else snapshot.epoch) < until:
-                submit(i, snapshot, done + 1)
-        while pending:
+        while waiting or pending:
+            while waiting and len(pending) < size.workers:
+                i, before = waiting.popleft()
+                before, epoch = before or checkpoints.restore(i), len(checkpoints.histories[i]) + 1
+                name = f"{finals.networks[i].label} epoch {epoch}"
+                pending[task.options(name=name).remote(shared, i, before, epoch)] = i
             (reference,), _ = ray.wait(list(pending), num_returns=1)
             i, found = pending.pop(reference), fetched(reference, LOST)
             if isinstance(found, str):
@@ -63,7 +72,7 @@ def advance_on_ray(finals: Finals, size: PoolSize) -> Advance:
                 continue
             checkpoints.save(i, found)
             if found.epoch < until:
-                submit(i, reference, found.epoch + 1)
+                waiting.append((i, reference))
         return diverged
 
     return advance
@@ -78,7 +87,10 @@ def _epoch(finals: Finals, i: int, snapshot: Snapshot | None, epoch: int) -> Sna
     device = "cuda" if torch.cuda.is_available() and ray.get_gpu_ids() else "cpu"
     check_here(finals.trainings[i], device)
     try:
-        with gpu_faults(lost=True):
+        with gpu_faults(lost=True, then="repeat the command"):
             return finals.train(i, snapshot, epoch, device, lambda snapshot: None)
     except DivergedError as error:
         return str(error)
+    except DeviceError as error:
+        print(error, file=sys.stderr, flush=True)
+        os._exit(1)  # its CUDA context is lost: Ray repeats the task in another process

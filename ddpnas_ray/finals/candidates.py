@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
 
 from ddpnas_ray.core.errors import BudgetError, ConfigError
 from ddpnas_ray.core.generation.budgets import Budget
@@ -74,10 +77,14 @@ def _most_probable(run: FinishedRun, budget: Budget, config: FinalsConfig) -> li
 
 def _best_scored(run: FinishedRun, budget: Budget) -> Iterator[Alpha]:
     rows = parsed(run.folder, "evaluations.parquet", read_evaluations)
+    seen = set()
     for alpha in dict.fromkeys(row.alpha_E for row in sorted(rows, key=lambda row: -row.score)):
         costs = evaluate(run.problem, alpha)[1] if budget else {}
         if may_be_generated(alpha, run.problem.space) and all(b.allows(costs[name]) for name, b in budget.items()):
-            yield alpha
+            network = json.dumps(run.spec.decode(np.array(alpha)), sort_keys=True)  # two alphas may be one network
+            if network not in seen:
+                seen.add(network)
+                yield alpha
 
 
 def search_scores(run: FinishedRun, alphas: Sequence[Alpha]) -> list[float | None]:

@@ -1,7 +1,8 @@
 """Files of finals, by default ``RUN/finals/<budget>``; ``unbounded`` without one.
 
-``networks.json`` and ``config.yaml`` (what was started), ``log.jsonl``, ``<network>/seed-<n>/checkpoints``, and at the
-end ``curves.png``, ``curves.svg``, ``genotype.json`` (the winner) and ``result.json``.
+``networks.json`` (and the teacher) and ``config.yaml`` (what was started), ``log.jsonl``,
+``<network>/seed-<n>/checkpoints``, and at the end ``curves.png``, ``curves.svg``, ``genotype.json`` (the winner) and
+``result.json``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,16 @@ def read_networks(folder: Folder) -> list[Chosen]:
         RunDirError: It is missing or damaged.
     """
     return parsed(folder, "networks.json", lambda data: [Chosen.of_json(row) for row in json.loads(data)["networks"]])
+
+
+def read_teacher(folder: Folder) -> dict[str, Any] | None:
+    """Read which teacher the networks were started with, from ``networks.json``.
+
+    Raises:
+        RunDirError: It is missing or damaged.
+    """
+    teacher: dict[str, Any] | None = parsed(folder, "networks.json", json.loads).get("teacher")
+    return teacher
 
 
 def read_finals(folder: Folder) -> dict[str, Any]:

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ddpnas_ray.core.errors import DivergedError
 from ddpnas_ray.core.halving import Rung, halve, rungs
+from ddpnas_ray.execution.mixed_devices import refuse_mixed
 from ddpnas_ray.retraining.choice import Chosen
 from ddpnas_ray.retraining.files import restore_checkpoint, save_checkpoint
 from ddpnas_ray.retraining.retraining import Retraining
+from ddpnas_ray.retraining.run import gpu_faults
 from ddpnas_ray.runs.files import SCHEMA_VERSION, json_file
 from ddpnas_ray.runs.log import append_log
 from ddpnas_ray.storage.folder import Folder
@@ -105,7 +107,13 @@ class Checkpoints:
         return None if found is None else Snapshot(*found)
 
     def save(self, i: int, snapshot: Snapshot) -> None:
-        """Seal a snapshot."""
+        """Seal a snapshot.
+
+        Raises:
+            ResourceError: It comes from another kind of device, and ``execution.mixed_devices`` is ``refuse``.
+        """
+        if self._finals.trainings[0].config.execution.mixed_devices == "refuse":
+            refuse_mixed(row["device"] for history in [*self.histories, snapshot.history] for row in history)
         save_checkpoint(self._own(i), self._finals.seed, snapshot.epoch, snapshot.tensors, snapshot.history)
         self.histories[i] = snapshot.history
         row = snapshot.history[-1]
@@ -122,8 +130,11 @@ def advance_here(finals: Finals, device: str) -> Advance:
     def advance(alive: Sequence[int], until: int, checkpoints: Checkpoints) -> dict[int, str]:
         diverged = {}
         for i in alive:
+            if len(checkpoints.histories[i]) >= until:
+                continue
             try:
-                finals.train(i, checkpoints.restore(i), until, device, partial(checkpoints.save, i))
+                with gpu_faults(lost=True, then="repeat the command"):
+                    finals.train(i, checkpoints.restore(i), until, device, partial(checkpoints.save, i))
             except DivergedError as error:
                 diverged[i] = str(error)
         return diverged
@@ -161,7 +172,12 @@ def run_finals(
         diverged.update(advance(alive, epochs, checkpoints))
         return [None if i in diverged else checkpoints.histories[i][epochs - 1]["val"] for i in alive]
 
-    ended = halve(finals.steps, score, on_rung)
+    try:
+        ended = halve(finals.steps, score, on_rung)
+    except DivergedError as error:
+        raise DivergedError(
+            f"{folder.uri}: {error}; move that folder away, and start again with a lower retraining.lr"
+        ) from error
     histories = {i: checkpoints.histories[i][: ended[i]] for i in ended}
     rows = [row for history in histories.values() for row in history]
     training = finals.trainings[0]
@@ -182,7 +198,8 @@ def run_finals(
 def standings(
     networks: Sequence[Chosen], ended: Mapping[int, int], curves: Mapping[int, Sequence[tuple[int, float]]]
 ) -> list[dict[str, Any]]:
-    """Return a row per network, the winner first, then by the rung reached and the score there.
+    """Return a row per network, the winner first, then by the epoch reached and the score there; of networks that
+    reached the same, those that diverged after it come last.
 
     Args:
         networks: The networks.
@@ -190,7 +207,7 @@ def standings(
         curves: Number -> epoch and validation score, by epoch; empty if it diverged at once.
     """
     winner = list(ended)[-1]
-    last = {i: curve[-1][1] if curve else -1.0 for i, curve in curves.items()}
+    last = {i: curve[-1] if curve else (0, -1.0) for i, curve in curves.items()}
     return [
         {
             "number": i,
@@ -203,7 +220,7 @@ def standings(
             "epochs": [epoch for epoch, _ in curves[i]],
             "val": [value for _, value in curves[i]],
         }
-        for i in sorted(ended, key=lambda i: (i != winner, -ended[i], -last[i]))
+        for i in sorted(ended, key=lambda i: (i != winner, -last[i][0], last[i][0] < ended[i], -last[i][1]))
     ]
 
 
@@ -221,7 +238,13 @@ def result_content(steps: Sequence[Rung], networks: Sequence[Row], training_epoc
     }
 
 
-def first_files(networks: Sequence[Chosen], config_yaml: str) -> dict[str, bytes]:
+def first_files(
+    networks: Sequence[Chosen], config_yaml: str, teacher: Mapping[str, str | None] | None
+) -> dict[str, bytes]:
     """Return the initial files; ``config.yaml`` last, as it makes the folder one to go on with."""
-    content = {"schema_version": SCHEMA_VERSION, "networks": [chosen.json() for chosen in networks]}
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "networks": [chosen.json() for chosen in networks],
+        "teacher": teacher,
+    }
     return {"networks.json": json_file(content), "config.yaml": config_yaml.encode()}

@@ -17,10 +17,10 @@ from ddpnas_ray.tasks.recipe import FinalsConfig
 
 
 def columns(benchmark: Benchmark) -> list[str]:
-    """Return the val columns of the search's data by epochs, the search's own first.
+    """Return the val columns of the search's data by epochs, the search's own first; not those that lack scores.
 
     Raises:
-        DataError: No network was trained longer than in the search.
+        DataError: Not every network was trained longer than in the search.
     """
     of = NAME.fullmatch(benchmark.score)
     assert of is not None
@@ -29,12 +29,12 @@ def columns(benchmark: Benchmark) -> list[str]:
         match = NAME.fullmatch(name)
         assert match is not None
         same = match["data"] == of["data"] and split_of(name) == "val" and match["seed"] is None
-        if same and epochs_of(name) > epochs_of(found[-1]):
+        if same and epochs_of(name) > epochs_of(found[-1]) and not np.isnan(benchmark.table.scores[name]).any():
             found.append(name)
     if len(found) == 1:
         raise DataError(
-            f"{benchmark.table.source}: no val column of {of['data']} with more epochs than {benchmark.score}, which "
-            "the search has read: finals would learn nothing"
+            f"{benchmark.table.source}: no val column of {of['data']} has the scores of all networks after more epochs "
+            f"than {benchmark.score}, which the search reads: finals would learn nothing"
         )
     return found
 

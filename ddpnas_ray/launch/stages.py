@@ -13,9 +13,9 @@ from ddpnas_ray.core.errors import BudgetError, ConfigError, RunDirError, did_yo
 from ddpnas_ray.core.generation.budgets import parse_budgets
 from ddpnas_ray.experiment.config import SearchConfig, make_strategy
 from ddpnas_ray.experiment.finished import FinishedRun
+from ddpnas_ray.finals.table import columns
 from ddpnas_ray.launch.exporting import export, is_exported, model_folder_of
-from ddpnas_ray.launch.finals import budgets_of, finals, winner_of
-from ddpnas_ray.launch.finals import folder_of as finals_folder
+from ddpnas_ray.launch.finals import budgets_of, finals, planned, winner_of
 from ddpnas_ray.launch.retraining import retrain
 from ddpnas_ray.reporting.exported import written_json, written_text
 from ddpnas_ray.reporting.finals import finals_summary
@@ -24,6 +24,7 @@ from ddpnas_ray.retraining.prepare import RETRAINED, Wish, label_of, retrained_f
 from ddpnas_ray.retraining.retraining import prepare_task
 from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.storage.folder import Folder
+from ddpnas_ray.tabular.benchmark import Benchmark
 from ddpnas_ray.tasks.classification.task import ClassificationTask
 
 
@@ -68,9 +69,10 @@ class Done:
 
 def _finals(searched: Searched) -> Iterator[Done]:
     run = FinishedRun.load(searched.run)
-    for budget in budgets_of(run, searched.config.retraining.budgets):
-        result = finals(run, budget, searched.config, searched.lines, address=searched.address)
-        yield Done(result, finals_summary(result, finals_folder(run, budget).uri))
+    budgets = budgets_of(run, searched.config.retraining.budgets)
+    for plan in planned(run, budgets, searched.config, searched.lines):
+        result = finals(run, plan, searched.lines, address=searched.address)
+        yield Done(result, finals_summary(result, plan.folder.uri))
 
 
 def _retrain(searched: Searched) -> Iterator[Done]:
@@ -133,8 +135,12 @@ def check_stages(stages: Sequence[str], config: SearchConfig, out: str) -> None:
         RunDirError: There is nothing to export, or it is not on a local disk.
         ModelError: The model folder cannot be replaced.
         BudgetError: A budget of ``retraining.budgets`` cannot be parsed, or is several.
-        ConfigError: The strategy has no theta to generate networks within budgets, or the task has no export.
+        ConfigError: The strategy has no theta to generate networks within budgets, or the task has no export, or finals
+            have no candidates, or are exported without being retrained.
+        DataError: The table has nothing for finals.
     """
+    if "finals" in stages:
+        _check_finals(stages, config)
     if "export" in stages:
         _check_export(stages, config, Folder.open(out))
     if not stages or not config.retraining.budgets:
@@ -152,8 +158,27 @@ def check_stages(stages: Sequence[str], config: SearchConfig, out: str) -> None:
             "retraining.budgets to [], give --then finals,..., or search with strategy=pruning"
         )
     for text in config.retraining.budgets:
-        if "%" not in text and len(parse_budgets(text, dict.fromkeys(spec.costs, 1))) > 1:  # percentages need theta
+        if "%" in text:  # percentages need theta
+            continue
+        if len(parse_budgets(text, dict.fromkeys(spec.costs, 1))) > 1 and "finals" not in stages:
             raise BudgetError(f"retraining.budgets: {text} is a sweep; give each of its budgets")
+
+
+def _check_finals(stages: Sequence[str], config: SearchConfig) -> None:
+    if "export" in stages and "retrain" not in stages:
+        raise ConfigError(
+            f"--then {','.join(stages)}: a winner of finals is exported once it is retrained; give "
+            "--then finals,retrain,export"
+        )
+    spec = find_space(config.space.name)(**config.space.options)
+    if spec.space.conditional and make_strategy(config, spec.space).by_rounds:
+        raise ConfigError(
+            f"--then finals: space {config.space.name} has conditional edges, whose most probable networks cannot be "
+            "listed; leave out finals, or search with a strategy without theta, such as strategy=surrogate"
+        )
+    if config.evaluation.table is not None and not config.trains:
+        score, final = config.evaluation.score, config.evaluation.final
+        columns(Benchmark.read(config.evaluation.table, spec.space, spec.encode, score, final))
 
 
 def _check_export(stages: Sequence[str], config: SearchConfig, run: Folder) -> None:

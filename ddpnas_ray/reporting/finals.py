@@ -13,12 +13,20 @@ def finals_summary(result: Mapping[str, Any], out: str) -> str:
     rungs = ", ".join(f"{step['networks']} to epoch {step['epochs']}" for step in result["rungs"])
     lines = [f"finals of {len(result['networks'])} networks ({rungs}; {result['training_epochs']} training epochs)"]
     for row in result["networks"]:
-        facts = [f"val {row['val'][-1]:.4f} after {row['epochs'][-1]} epochs" if row["val"] else "diverged"]
+        if row["label"] in result.get("diverged", {}):
+            facts = [f"diverged after {row['epochs'][-1] if row['epochs'] else 0} epochs"]
+        else:
+            facts = [f"val {row['val'][-1]:.4f} after {row['epochs'][-1]} epochs"]
         facts += [f"{row['costs'][name]:,} {name}" for name in ("params", "macs") if name in row["costs"]]
         facts += [] if row["expectation"] is None else [f"E[alpha] {row['expectation']:.6f}"]
         facts += [] if row["search_score"] is None else [f"score in the search {row['search_score']:.4f}"]
         lines.append(f"  {row['label']}: {', '.join(facts)}")
     lines += [f"  {key}: {value}" for key, value in result["networks"][0]["genotype"].items()]
+    if len(devices := result.get("devices", [])) > 1:
+        lines.append(
+            f"warning: trained on {len(devices)} kinds of device ({'; '.join(devices)}): the result may differ from "
+            "that of finals on one kind"
+        )
     return "\n".join([*lines, f"winner {result['winner']}: {out}/genotype.json"])
 
 

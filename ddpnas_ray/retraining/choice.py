@@ -173,6 +173,8 @@ def of_alphas(
 def of_file(path: str, space: Mapping[str, Any], target: Target) -> Chosen:
     """Choose the architecture of a JSON file: a genotype, or the ``genotype.json`` that `generate` writes.
 
+    Its label is the file's own, as that of the winner of finals, or the file's name.
+
     Raises:
         GenotypeError: The file cannot be read, or is not of the space.
     """
@@ -183,9 +185,11 @@ def of_file(path: str, space: Mapping[str, Any], target: Target) -> Chosen:
         raise GenotypeError(f"{path}: {reason}; give a JSON file with the genotype of an architecture") from error
     if not isinstance(content, dict):
         raise GenotypeError(f"{path}: not a genotype: expected a JSON object")
-    genotype = content.get("genotype", content)
+    genotype, label = content.get("genotype", content), content.get("label")
+    if not isinstance(label, str) or "/" in label or label in ("", ".", ".."):  # it names a folder
+        label = _label(Path(path))
     try:
-        return choose(_label(Path(path)), space, genotype, target, {})
+        return choose(label, space, genotype, target, {})
     except GenotypeError as error:
         raise GenotypeError(
             f"{path}: {error}; the space is {space['name']}, set another with --set space.name"

@@ -116,32 +116,57 @@ def make(wish: Wish, saved: Folder | None = None) -> Retraining:
         refuse_other_data(saved, searched.digest)
     chosen = Chosen.read(saved) if saved is not None else choose(wish, run, config, task.inputs)
     check_fits(chosen, task)
-    source = {} if run is None else {"folder": _place(run.folder), "fingerprint": run.fingerprint}
+    source = {} if run is None else _source(run)
     teacher = _teacher(config, run, chosen, searched.digest, saved)
     retraining = Retraining(config, chosen, task, searched.digest, teacher=teacher, run=source)
-    return retraining if config.retraining.init == "scratch" else warm_started(retraining, run, searched.inputs)
+    return _initialised([retraining], run, searched.inputs)[0]
 
 
-def warm_started(retraining: Retraining, run: FinishedRun | None, inputs: Inputs) -> Retraining:
-    """Return a retraining whose network starts from a supernet's weights.
+def make_all(run: FinishedRun, config: SearchConfig, networks: Sequence[Chosen]) -> list[Retraining]:
+    """Load the data, and return a retraining per network of a search, with one task and one teacher.
 
     Args:
-        retraining: The retraining.
+        run: The search.
+        config: Differs from the run's in recipe and places only.
+        networks: Of its space and target.
+
+    Raises:
+        BadInput: Something does not fit, or the data are not those of the search.
+    """
+    searched, task = prepare_task(config)
+    refuse_other_data(run.folder, searched.digest)
+    for chosen in networks:
+        check_fits(chosen, task)
+    teacher, source = _teacher(config, run, networks[0], searched.digest, None), _source(run)
+    retrainings = [Retraining(config, c, task, searched.digest, teacher=teacher, run=source) for c in networks]
+    return _initialised(retrainings, run, searched.inputs)
+
+
+def _initialised(retrainings: Sequence[Retraining], run: FinishedRun | None, inputs: Inputs) -> list[Retraining]:
+    """Return retrainings of one recipe, whose networks start from a supernet's weights if it says so.
+
+    Args:
+        retrainings: The retrainings.
         run: The search with the supernet.
         inputs: Inputs of its networks.
 
     Raises:
         ConfigError: There is no supernet.
     """
+    if retrainings[0].config.retraining.init == "scratch":
+        return list(retrainings)
     if run is None or not run.config.trains or run.config.shares_nothing:
         raise ConfigError(
             "retraining.init=inherited needs the run of a search that trained shared weights; give RUN, or set it "
             "to scratch"
         )
     tensors = parsed(run.folder, "weights.safetensors", read_weights)
-    chosen, spec = retraining.chosen, retraining.chosen.spec
-    values, share = inherited(spec, spec.encode(dict(chosen.genotype)), chosen.target, inputs, tensors)
-    return dataclasses.replace(retraining, inherited=values, inherited_share=share)
+    found = []
+    for retraining in retrainings:
+        chosen, spec = retraining.chosen, retraining.chosen.spec
+        values, share = inherited(spec, spec.encode(dict(chosen.genotype)), chosen.target, inputs, tensors)
+        found.append(dataclasses.replace(retraining, inherited=values, inherited_share=share))
+    return found
 
 
 def choose(wish: Wish, run: FinishedRun | None, config: SearchConfig, inputs: Inputs | None = None) -> Chosen:
@@ -272,9 +297,10 @@ def _refuse_other_run(run: FinishedRun, saved: Folder) -> None:
         )
 
 
-def _place(folder: Folder) -> str:
-    """Return where a folder is, for a process in another working directory."""
-    return folder.path if folder.is_local else folder.uri
+def _source(run: FinishedRun) -> dict[str, str]:
+    """Return which search it is, and where, for a process in another working directory."""
+    folder = run.folder
+    return {"folder": folder.path if folder.is_local else folder.uri, "fingerprint": run.fingerprint}
 
 
 def _teacher(

@@ -143,11 +143,12 @@ def check_here(retraining: Retraining, device: str) -> None:
 
 
 @contextmanager
-def gpu_faults(*, lost: bool) -> Iterator[None]:
+def gpu_faults(*, lost: bool, then: str = "--resume") -> Iterator[None]:
     """Raise own errors for GPU faults of the block.
 
     Args:
         lost: Whether for lost GPUs too; a worker on Ray dies of them and is replaced.
+        then: How the user goes on.
 
     Raises:
         ResourceError: The network does not fit into the GPU's memory.
@@ -163,13 +164,13 @@ def gpu_faults(*, lost: bool) -> Iterator[None]:
         if fault is Fault.MEMORY:
             raise ResourceError(
                 f"the network does not fit into the GPU's memory ({first_line(error)}); every finished epoch is saved: "
-                "free the GPU and --resume, or start a training with a lower retraining.batch_size, or a higher "
+                f"free the GPU and {then}, or start a training with a lower retraining.batch_size, or a higher "
                 "retraining.accumulate or retraining.workers"
             ) from error
         if fault is Fault.DEVICE and lost:
             raise DeviceError(
                 f"the GPU failed ({first_line(error)}); every finished epoch is saved: check it (nvidia-smi, Xid in "
-                "dmesg), then --resume"
+                f"dmesg), then {then}"
             ) from error
         raise
 

@@ -96,6 +96,10 @@ def existing_run(out: str) -> Folder:
         RunDirError: There is no run.
     """
     folder = Folder.open(out)
+    if folder.has("networks.json"):
+        raise RunDirError(
+            f"{out}: is the folder of finals of a search, not its run directory; give RUN, two folders up"
+        )
     if not folder.has("config.yaml"):
         raise RunDirError(f"{out}: is not a run directory (no config.yaml in it); give the --out of a search")
     return folder

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt, Le
@@ -50,7 +50,10 @@ class SurrogateConfig:
     group_distance: Annotated[float, Ge(0.0), Le(1.0)] = 0.5
     """Distance of two operations of one group; two of different groups have distance 1"""
     noise: Annotated[float, Gt(0.0)] = 0.01
-    """Noise variance of a score, relative to the variance of the process"""
+    """Noise variance of a score, relative to the variance of the process; scores of short trainings: about 3"""
+    result: Literal["best", "predicted"] = "best"
+    """The result. best: the architecture of the best score; predicted: of the best prediction, which the noise of single
+    scores misleads less"""
 
 
 def make(context: Context, section: SurrogateConfig) -> Strategy:
@@ -66,7 +69,7 @@ def make(context: Context, section: SurrogateConfig) -> Strategy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surrogate:
-    """Bayesian optimisation by expected improvement; the best score wins.
+    """Bayesian optimisation by expected improvement; the best score wins, or the best prediction.
 
     Args:
         evaluations: Total number.
@@ -75,6 +78,7 @@ class Surrogate:
         length: Distance at which the correlation is 1/e, in units of the number of edges.
         group_distance: Distance of two operations of one group.
         noise: Noise variance.
+        result: ``best``: the architecture with the best score; ``predicted``: with the best prediction.
         lr: Initial learning rate, annealed to zero by a cosine.
         limits: Budgets.
     """
@@ -85,6 +89,7 @@ class Surrogate:
     length: float = 1.1
     group_distance: float = 0.5
     noise: float = 0.01
+    result: str = "best"
     lr: float = 0.025
     limits: Limits | None = None
     by_rounds: ClassVar[bool] = False
@@ -107,7 +112,18 @@ class Surrogate:
 
     def answer(self, state: SearchState, space: SearchSpace) -> IntArray | None:
         """See ``Strategy``."""
-        return best_seen(state, space)
+        if self.result == "best" or not state.evaluations:
+            return best_seen(state, space)
+        rng = rng_for(state.seed, state.round, state.epoch)
+        pool_NE, pool_NF = candidates(state, space, rng, self.group_distance, self.limits)
+        if self.limits is not None:
+            fits_N = self.limits.fits(pool_NE).any(axis=0)
+            pool_NE, pool_NF = pool_NE[fits_N], pool_NF[fits_N]
+        seen_NE = np.array([row.alpha_E for row in state.evaluations])
+        target_N = normal_scores(np.array([row.score for row in state.evaluations]))
+        mean_N, _ = self._predicted(space, seen_NE, target_N, pool_NF)
+        best_E: IntArray = pool_NE[mean_N.round(DECIMALS).argmax()]
+        return best_E
 
     def epochs(self, space: SearchSpace) -> tuple[int, ...]:
         """See ``Strategy``."""
@@ -122,11 +138,9 @@ class Surrogate:
         seen_NE = np.array([row.alpha_E for row in state.evaluations])
         target_N = normal_scores(np.array([row.score for row in state.evaluations]))
         pool_NE, pool_NF = candidates(state, space, rng, self.group_distance, self.limits)
-        seen, chosen, length = set(map(bytes, seen_NE)), list[int](), self.length * len(space.edges)
+        seen, chosen = set(map(bytes, seen_NE)), list[int]()
         for _ in range(n):
-            seen_NF = features(seen_NE, space, self.group_distance)
-            with _one_thread():  # so that the order of sums does not break ties
-                mean_N, deviation_N = posterior(seen_NF, target_N, pool_NF, length=length, noise=self.noise)
+            mean_N, deviation_N = self._predicted(space, seen_NE, target_N, pool_NF)
             gain_N = self._log_gain(seen_NE, target_N, pool_NE, mean_N, deviation_N)
             order = np.argsort(-gain_N.round(DECIMALS), kind="stable")
             best = next((i for i in order if gain_N[i] > -np.inf and bytes(pool_NE[i]) not in seen), None)
@@ -136,6 +150,14 @@ class Surrogate:
             seen.add(bytes(pool_NE[best]))
             seen_NE, target_N = np.concatenate([seen_NE, pool_NE[[best]]]), np.append(target_N, mean_N[best])
         return pool_NE[chosen]
+
+    def _predicted(
+        self, space: SearchSpace, seen_NE: IntArray, target_N: FloatArray, pool_MF: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return mean and deviation of the candidates' scores, each of shape (M,)."""
+        seen_NF = features(seen_NE, space, self.group_distance)
+        with _one_thread():  # so that the order of sums does not break ties
+            return posterior(seen_NF, target_N, pool_MF, length=self.length * len(space.edges), noise=self.noise)
 
     def _log_gain(
         self, seen_NE: IntArray, target_N: FloatArray, pool_ME: IntArray, mean_M: FloatArray, deviation_M: FloatArray

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -67,7 +68,7 @@ def fit(
         The final snapshot; after the last epoch, the last row of its history has the test score, or why there is none.
 
     Raises:
-        DivergedError: An epoch's mean loss is not finite.
+        DivergedError: An epoch's mean loss, or its score, is not finite.
         ConfigError: The metric is outside [-1, 1], or a worker's share of a batch is too small.
         DataError: A training or validation example cannot be read.
     """
@@ -111,7 +112,8 @@ def score(network: nn.Module, task: Task, config: RetrainingConfig, rank: int, w
     """Return the task's metric on its validation examples; every process computes every ``world``-th batch.
 
     Raises:
-        ConfigError: The metric is outside [-1, 1].
+        DivergedError: The metric is not finite.
+        ConfigError: It is outside [-1, 1].
         DataError: An example cannot be read, by any process.
     """
     batches = on_device(
@@ -122,7 +124,12 @@ def score(network: nn.Module, task: Task, config: RetrainingConfig, rank: int, w
     )
     count = -(-task.val_examples // config.batch_size)
     found = float(task.metric.score(mine if world == 1 else _gathered(mine, count, world)))
-    if not abs(found) <= 1:
+    if not math.isfinite(found):
+        raise DivergedError(
+            f"task.metric: {task.metric.name} gave {found:g}: start a new training with a lower retraining.lr, or with "
+            "retraining.warmup_epochs"
+        )
+    if abs(found) > 1:
         raise ConfigError(f"task.metric: {task.metric.name} gave {found:g}; scores must lie in [-1, 1]: rescale it")
     return found
 

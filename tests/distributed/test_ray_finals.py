@@ -10,8 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -60,6 +62,28 @@ def _die_once(finals: Finals, i: int, *rest: Any) -> Any:
     return epoch(finals, i, *rest)
 
 
+def _lose_the_gpu_once(finals: Finals, i: int, *rest: Any) -> Any:
+    """The body of a task whose GPU fails in one epoch, unless it did before."""
+    flag = Path(finals.trainings[0].run["folder"]) / "lost"
+    if i == 1 and not flag.exists():
+        flag.write_text(str(os.getpid()))
+
+        def failing(*_: Any) -> Any:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+        with mock.patch.object(Finals, "train", failing):
+            return epoch(finals, i, *rest)
+    return epoch(finals, i, *rest)
+
+
+def _noting(finals: Finals, i: int, *rest: Any) -> Any:
+    """The body of a task that notes when it ran."""
+    begin, found = time.time(), epoch(finals, i, *rest)
+    with open(Path(finals.trainings[0].run["folder"]) / "times", "a") as file:
+        file.write(f"{begin} {time.time()}\n")
+    return found
+
+
 def _always_die(*rest: Any) -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -74,6 +98,32 @@ def test_a_lost_task_is_repeated_and_the_result_is_that_of_one_process(
     assert said.code == 0, said.err
     assert (out / "died").exists()
     assert result_of(out) == here
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_lost_gpu_ends_the_process_and_the_task_is_repeated(
+    out: Path, here: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_finals, "_epoch", _lose_the_gpu_once)
+    said = run(generate.main, out, *FINALS, "--backend", "ray")
+    assert said.code == 0, said.err
+    assert not Path(f"/proc/{(out / 'lost').read_text()}").exists()
+    assert result_of(out) == here
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_one_worker_trains_one_network_at_a_time(
+    out: Path, here: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_finals, "_epoch", _noting)
+    said = run(generate.main, out, *FINALS, "--backend", "ray", *options("execution.workers=1"))
+    assert said.code == 0, said.err
+    assert result_of(out) == here
+    rows = sorted(line.split() for line in (out / "times").read_text().splitlines())
+    assert len(rows) == here["training_epochs"]
+    assert all(float(before[1]) <= float(after[0]) for before, after in pairwise(rows))
 
 
 @pytest.mark.slow
@@ -108,6 +158,7 @@ def test_the_whole_command_killed_and_repeated_ends_as_if_never_killed(
     while not (log.exists() and log.read_text().count('"epoch"') >= 3) and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.05)
+    assert log.read_text().count('"epoch"') >= 3, "it is killed in the middle"
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (out / "finals" / "unbounded" / "result.json").exists()

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,17 @@ from typing import Any
 import pytest
 
 from ddpnas_ray import search
-from ddpnas_ray.core.errors import ConfigError, ModelError, RunDirError
+from ddpnas_ray.core.errors import BudgetError, ConfigError, DataError, ModelError, RunDirError
 from ddpnas_ray.deploy.folder import Written
 from ddpnas_ray.experiment.config import TaskConfig, load, set_key
 from ddpnas_ray.launch import stages
 from ddpnas_ray.launch.stages import Searched, check_stages, parse_stages, run_stages
 from ddpnas_ray.retraining.run import Keeper
+from ddpnas_ray.spaces.base import find_space
+from ddpnas_ray.testing.strategy_contract import SPACES
 from tests.commands import ENVIRONMENT, LOCAL, ONE_EPOCH, contents, options, run
 from tests.conftest import TINY
+from tests.score_tables import write_table
 
 RECIPE = options("retraining.epochs=2")
 
@@ -51,6 +55,10 @@ def test_stages_are_known_and_in_order(text: str, says: str) -> None:
             ["--then", "retrain", *options("retraining.budgets=[macs=3M]", "strategy=random")],
             "strategy random has no theta, so only its result can be retrained",
         ),
+        (
+            ["--then", "finals,export"],
+            "is exported once it is retrained; give --then finals,retrain,export",
+        ),
         (["--then", "export"], "--then export: no network was retrained yet; give --then retrain,export"),
     ],
 )
@@ -79,6 +87,27 @@ def test_an_export_that_cannot_succeed_is_refused_before_the_search(
     (tmp_path / "run" / "model" / "mine.txt").write_text("mine")
     with pytest.raises(ModelError, match="run/model: not empty, and not a model folder"):
         check_stages(both, config, str(tmp_path / "run"))
+
+
+def test_finals_that_could_not_begin_are_refused_before_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = str(tmp_path / "run")
+    keys = ["space={name: nasbench201}", "evaluation.kind=table", "target={cells: 5, channels: 16}"]
+    for long in (True, False):
+        table = write_table(tmp_path / f"{long}.parquet", long=long)
+        config = load(None, [*keys, f"evaluation.table={table}"])
+        with nullcontext() if long else pytest.raises(DataError, match="no val column of made has the scores of all"):
+            check_stages(("finals",), config, out)
+    check_stages(("finals",), load(None, ["retraining.budgets=[macs=1M..3M:3]"]), out)
+    with pytest.raises(BudgetError, match="mac is not a cost"):
+        check_stages(("finals",), load(None, ["retraining.budgets=[mac=3M]"]), out)
+    spec = find_space("cell")()
+    conditional = replace(spec, space=SPACES["conditional"])
+    monkeypatch.setattr(stages, "find_space", lambda name: lambda **options: conditional)
+    with pytest.raises(ConfigError, match="--then finals: space cell has conditional edges"):
+        check_stages(("finals",), load(None, ()), out)
+    check_stages(("finals",), load(None, ["strategy=random"]), out)
 
 
 def test_the_export_reads_the_data_where_the_user_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

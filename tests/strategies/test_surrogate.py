@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import pairwise
 
 import mpmath
@@ -286,6 +286,20 @@ def test_the_number_of_blas_threads_changes_nothing(monkeypatch: pytest.MonkeyPa
             assert outside == {threads}, "as it was before"
     assert_same_state(*states)
     assert inside == {1}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_by_prediction_one_lucky_score_does_not_decide(seed: int) -> None:
+    """Scores are the mean index of the operations, but the worst architecture has the best one."""
+    space = nasbench201().space
+    honest = search(Surrogate(evaluations=40, initial=40), space, seed, additive).states[-1]
+    worst = min(honest.evaluations, key=lambda row: row.score)
+    rows = tuple(replace(row, score=1.0) if row is worst else row for row in honest.evaluations)
+    lucky = replace(honest, evaluations=rows)
+    by_score = Surrogate(evaluations=40).answer(lucky, space)
+    predicted = Surrogate(evaluations=40, noise=3.0, result="predicted").answer(lucky, space)
+    assert by_score is not None and tuple(by_score) == worst.alpha_E
+    assert predicted is not None and predicted.mean() > 3.0
 
 
 def test_the_rate_falls_as_a_cosine() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from ddpnas_ray.core.errors import ConfigError, DataError, DivergedError
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.nn.ops import drop_path
+from ddpnas_ray.tasks.base import Metric
 from ddpnas_ray.tasks.classification.task import ClassificationTask, make
 from ddpnas_ray.tasks.recipe import RetrainingConfig
 from ddpnas_ray.training.fit import fit
@@ -191,6 +193,22 @@ def test_a_damaged_test_image_costs_the_test_score_alone() -> None:
     assert end.history[-1]["test"] is None
     assert end.history[-1]["test_error"] == "x.png: truncated"
     assert len(saved) == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "says"),
+    [
+        (math.nan, DivergedError, "odd gave nan: start a new training with a lower"),
+        (math.inf, DivergedError, "odd gave inf"),
+        (-1.5, ConfigError, r"odd gave -1.5; scores must lie in \[-1, 1\]"),
+    ],
+)
+def test_a_score_that_is_not_finite_diverged_and_one_out_of_range_is_bad_input(
+    value: float, error: type[Exception], says: str
+) -> None:
+    task = replace(task_of(RECIPE), metric=Metric("odd", lambda outputs: value))
+    with pytest.raises(error, match=says):
+        fit(network(RECIPE), task, RECIPE, 0, 1, lambda: None, lambda snapshot: None, seed=1)
 
 
 def test_it_learns() -> None:

@@ -121,13 +121,14 @@ class ClassificationTask:
         return cross_entropy(outputs, batch.targets, label_smoothing=smoothing)
 
     def chance(self) -> float:
-        """Return the score of always predicting the most frequent class."""
+        """Return the score of constant outputs, the logarithms of the classes' frequencies: the most frequent class
+        is always first, and no constant has a higher likelihood."""
         import torch
 
         labels_N = torch.from_numpy(self.data.val.labels_N)
-        constant = torch.zeros(len(labels_N), len(self.data.classes))
-        constant[:, labels_N.bincount().argmax()] = 1.0
-        return self.metric.score([(constant, labels_N)])
+        share_C = labels_N.bincount(minlength=len(self.data.classes)) / len(labels_N)
+        constant_C = share_C.clamp_min(1e-30).log()  # finite for classes that do not occur
+        return self.metric.score([(constant_C.repeat(len(labels_N), 1), labels_N)])
 
     def excerpt(self, examples: int, seed: int) -> ClassificationTask:
         """See ``Task``: a stratified draw, decoded."""

@@ -89,8 +89,10 @@ def test_validation_goes_through_the_images_in_order(task: ClassificationTask) -
     np.testing.assert_array_equal(np.concatenate(labels(task.validation_batches(24))), task.data.val.labels_N)
 
 
-@pytest.mark.parametrize(("metric", "chance"), [("accuracy", 0.9), ("balanced_accuracy", 0.5)])
-def test_chance_is_the_score_of_the_most_frequent_class(task: ClassificationTask, metric: str, chance: float) -> None:
+@pytest.mark.parametrize(
+    ("metric", "chance"), [("accuracy", 0.9), ("balanced_accuracy", 0.5), ("likelihood", 0.9**0.9 * 0.1**0.1)]
+)
+def test_chance_is_the_score_of_the_classes_frequencies(task: ClassificationTask, metric: str, chance: float) -> None:
     labels_N = np.array([0] * 18 + [1] * 2)
     val = Split(DecodedImages(np.zeros((20, 1, 8, 8), dtype=np.uint8)), labels_N)
     two = make(DIGITS, 0, metric=metric)
