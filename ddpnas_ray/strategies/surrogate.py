@@ -52,7 +52,7 @@ class SurrogateConfig:
     noise: Annotated[float, Gt(0.0)] = 0.01
     """Noise variance of a score, relative to the variance of the process; scores of short trainings: about 3"""
     result: Literal["best", "predicted"] = "best"
-    """The result. best: the architecture of the best score; predicted: of the best prediction, which the noise of single
+    """The result. best: the architecture of the best score; predicted: of the best prediction, which noise in single
     scores misleads less"""
 
 
