@@ -7,6 +7,7 @@ that are finished are kept in FOLDER, so a run continues where it was stopped:
     python benchmarks/supernets.py run FOLDER --table TABLE.parquet                  all variants, hours
     python benchmarks/supernets.py run FOLDER --table TABLE.parquet --only base,b16  some
     python benchmarks/supernets.py show FOLDER --table TABLE.parquet                 the tables of docs/measurements.md
+    python benchmarks/supernets.py alone FOLDER --table TABLE.parquet                how networks trained alone rank
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 
 import numpy as np
 from common import ROOT, facts, say
+from scipy.stats import kendalltau
 
 from ddpnas_ray.core.generation.problem import Problem
 from ddpnas_ray.core.generation.solve import solve
@@ -42,7 +44,7 @@ from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.loop import run_search
 from ddpnas_ray.nn.weights import Float32Array, Layout, Weights
 from ddpnas_ray.spaces.nasbench201 import space as nasbench201
-from ddpnas_ray.strategies.base import Strategy, epoch_plan
+from ddpnas_ray.strategies.base import Strategy, cosine, epoch_plan
 from ddpnas_ray.strategies.pruning import Pruning
 from ddpnas_ray.tabular.probe import Probe
 from ddpnas_ray.tabular.table import ScoreTable, expected_best
@@ -50,7 +52,7 @@ from ddpnas_ray.tabular.table import ScoreTable, expected_best
 CONFIG = str(ROOT / "configs" / "cifar10_nasbench201_cpu.yaml")
 SCORE, FINAL = "cifar10valid_valid_e12", "cifar10_test_e200"
 EPOCHS = 12  # of a network's own training, by the benchmark
-VERIFIED = 16
+VERIFIED, PROBED = 16, 40
 RECIPE = ["data.crop=1", "training.optimizer=adamw", "training.lr=0.002"]
 
 
@@ -248,6 +250,8 @@ LIKELIHOOD = "task.metric=likelihood"
 BEFORE = ["data.crop=4", "training.optimizer=sgd", "training.lr=0.1"]
 GP = ["strategy=surrogate", "evaluation.budget=36", "evaluation.batch=5"]
 NONE = "training.merge=none"
+PREDICTED = [*GP, "surrogate.initial=36", "surrogate.noise=3.0", "surrogate.result=predicted"]
+SHORT = [*PREDICTED, NONE]
 SEQUENTIAL = "training.merge=sequential"
 VARIANTS: dict[str, Variant] = {
     "base": Variant("base: crop 1, AdamW, T = 3, batch 64, merge mean, accuracy"),
@@ -263,10 +267,14 @@ VARIANTS: dict[str, Variant] = {
     "common": Variant("sharing of common parts, likelihood", [LIKELIHOOD], weights=Common),
     "freshlikegp": Variant("no sharing, likelihood, surrogate", [*GP, LIKELIHOOD, NONE], keep),
     "freshlikeeffects": Variant("no sharing, likelihood, main effects", [LIKELIHOOD, NONE], by(Effects)),
+    "short": Variant("no sharing, likelihood, 36 disjoint networks, the best prediction", [*SHORT, LIKELIHOOD], keep),
+    "shortloss": Variant(
+        "no sharing, training loss, 36 disjoint networks, the best prediction", SHORT, keep, by_loss=True
+    ),
+    "shared": Variant("base, 36 disjoint networks, the best prediction", [*PREDICTED], keep),
     "freshlikeval2k": Variant(
         "no sharing, likelihood, twice the validation images", [LIKELIHOOD, "data.val_limit=2000", NONE]
     ),
-    "freshgp": Variant("no sharing, training loss, surrogate", [*GP, NONE], keep, by_loss=True),
     "gploss": Variant("training loss, surrogate", GP, keep, by_loss=True),
     "warm3": Variant("(a) warm-up of 3 epochs", strategy=by(WarmUp)),
     "t6": Variant("(a) T = 6", [T(6)], every=6),
@@ -309,15 +317,14 @@ def search(name: str, seed: int) -> dict[str, Any]:
     from ddpnas_ray.execution import local
 
     variant, start = VARIANTS[name], time.perf_counter()
-    data = Path(os.environ.get("DDPNAS_TEST_DATA", ROOT.parent / "shared" / "data")) / "cifar10"
-    fixed = [f"data.path={data}", f"evaluation.table={_job['table']}", "execution.backend=local", f"seed={seed}"]
+    fixed = [*data(), f"evaluation.table={_job['table']}", f"seed={seed}"]
     experiment = Experiment.prepare(load(CONFIG, [*fixed, *RECIPE, *_job["sizes"], *variant.overrides]))
     space, benchmark = experiment.spec.space, experiment.benchmark
     assert benchmark is not None
     local.Weights = variant.weights  # type: ignore[attr-defined]
     executor, strategy = experiment.executor(), variant.strategy(experiment.strategy())  # type: ignore[arg-type]
     executor = ByLoss(executor) if variant.by_loss else executor
-    probe = Probe.make(space, benchmark.table, FINAL, 40)
+    probe = Probe.make(space, benchmark.table, FINAL, PROBED)
 
     def save(state: SearchState, tensors: object) -> None:
         if state.epoch % variant.every == 0 and not experiment.config.shares_nothing:
@@ -360,6 +367,38 @@ def run(folder: Path, names: Sequence[str], seeds: Sequence[int], table: str, si
             say(
                 f"{name}, seed {seed}: tau {[round(tau, 2) for tau in found['tau'].values()]}, {found['seconds']:.0f} s"
             )
+
+
+def alone(folder: Path, table: str, sizes: Sequence[str]) -> None:
+    """Print the rank correlation of networks trained alone with the table, by epoch."""
+    spec = nasbench201.make()
+    probe = Probe.make(spec.space, ScoreTable.read(table, spec.space, spec.encode), FINAL, PROBED)
+    with ProcessPoolExecutor(2, initializer=prepare, initargs=(table, sizes)) as pool:
+        curves = list(pool.map(train_alone, probe.alphas_NE.tolist()))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "alone.json").write_text(json.dumps(curves))
+    print("| epochs | tau of val accuracy | tau of training loss | mean accuracy |\n| --- | --- | --- | --- |")
+    for epoch in range(EPOCHS):
+        scores, losses = zip(*(curve[epoch] for curve in curves), strict=True)
+        by_score, by_loss = (kendalltau(x, probe.truth_N).statistic for x in (scores, [-loss for loss in losses]))
+        print(f"| {epoch + 1} | {by_score:.2f} | {by_loss:.2f} | {statistics.fmean(scores):.3f} |")
+
+
+def train_alone(alpha: Sequence[int]) -> list[tuple[float, float]]:
+    """Return validation accuracy and training loss of every epoch of one network."""
+    experiment = Experiment.prepare(load(CONFIG, [*data(), *RECIPE, *_job["sizes"]]))
+    executor, rate, curve = experiment.executor(), experiment.config.training.lr, []
+    for epoch in range(EPOCHS):
+        request = EvalRequest(0, epoch, 0, np.array(alpha), cosine(rate, epoch, EPOCHS))
+        (result,) = executor.evaluate([request])
+        curve.append((result.score, result.loss))
+    return curve
+
+
+def data() -> list[str]:
+    """Return the overrides that all trainings have."""
+    folder = Path(os.environ.get("DDPNAS_TEST_DATA", ROOT.parent / "shared" / "data")) / "cifar10"
+    return [f"data.path={folder}", "execution.backend=local"]
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -435,15 +474,16 @@ def spread(values: Sequence[float]) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["run", "show"])
+    parser.add_argument("what", choices=["run", "show", "alone"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--table", required=True, help="Parquet file with all 15,625 architectures")
     parser.add_argument("--only", default=",".join(VARIANTS), help="variants, comma-separated")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", default="0..4", help="A..B; choices were made on 0..4")
     parser.add_argument("--set", action="append", default=[], help="configuration overrides of all variants")
     args = parser.parse_args()
+    first, last = args.seeds.split("..")
     if args.what == "run":
-        run(args.folder, args.only.split(","), range(args.seeds), args.table, args.set)
+        run(args.folder, args.only.split(","), range(int(first), int(last) + 1), args.table, args.set)
     else:
-        print(facts())
-        show(args.folder, args.table)
+        print(facts() + "\n")
+        show(args.folder, args.table) if args.what == "show" else alone(args.folder, args.table, args.set)

@@ -24,6 +24,7 @@ from ddpnas_ray.experiment.finished import FinishedRun
 from ddpnas_ray.finals.candidates import candidates
 from ddpnas_ray.finals.finals import Checkpoints, Finals
 from ddpnas_ray.retraining.files import checkpoints
+from ddpnas_ray.runs.files import read_evaluations
 from ddpnas_ray.storage.folder import Folder
 from ddpnas_ray.tasks.recipe import FinalsConfig
 from ddpnas_ray.training.device import Device
@@ -392,6 +393,22 @@ def test_on_a_table_they_read_the_longer_trainings(strategy: str, by_table: list
         found = result_of(out)["alpha"]
         assert found in [row["alpha"] for row in result["networks"]], "the best score of the search takes part"
         assert all(row["search_score"] == row["val"][0] for row in result["networks"])
+
+
+def test_where_the_best_prediction_is_the_result_the_best_predictions_are_the_candidates(
+    by_table: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    predicted = options("strategy=surrogate", "surrogate={initial: 40, noise: 3.0, result: predicted}")
+    assert run(search.main, *by_table, *predicted, "--out", out).code == 0
+    finished = FinishedRun.load(str(out))
+    found = candidates(finished, {}, FinalsConfig(networks=4))
+    assert list(found[0]) == result_of(out)["alpha"]
+    scored = {tuple(row.alpha_E) for row in read_evaluations((out / "evaluations.parquet").read_bytes())}
+    assert not scored.issuperset(found), "it may be one that was not scored"
+    limit = evaluate(finished.problem, found[0])[1]["macs"] - 1
+    within = candidates(finished, {"macs": Bound(None, limit)}, FinalsConfig(networks=4))
+    assert all(evaluate(finished.problem, alpha)[1]["macs"] <= limit for alpha in within)
 
 
 def test_a_table_without_longer_trainings_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,8 +12,10 @@ from ddpnas_ray.core.errors import BudgetError, ConfigError
 from ddpnas_ray.core.generation.budgets import Budget
 from ddpnas_ray.core.generation.problem import evaluate
 from ddpnas_ray.core.generation.solve import solve
+from ddpnas_ray.core.state import initial_state
+from ddpnas_ray.experiment.config import make_strategy
 from ddpnas_ray.experiment.finished import FinishedRun, infeasible_text
-from ddpnas_ray.runs.directory import parsed
+from ddpnas_ray.runs.directory import parsed, read_result
 from ddpnas_ray.runs.files import read_evaluations
 from ddpnas_ray.strategies.base import may_be_generated
 from ddpnas_ray.tasks.recipe import FinalsConfig
@@ -22,7 +25,8 @@ MOST = 4096  # of the most probable networks among which distant ones are chosen
 
 
 def candidates(run: FinishedRun, budget: Budget, config: FinalsConfig) -> list[Alpha]:
-    """Return the networks, best first: of the largest E[alpha] (exact), or, without theta, of the best scores.
+    """Return the networks, best first: of the largest E[alpha] (exact), or, without theta, of the best scores or
+    predictions, whichever gives the search's result.
 
     Args:
         run: A finished search.
@@ -36,7 +40,7 @@ def candidates(run: FinishedRun, budget: Budget, config: FinalsConfig) -> list[A
     if run.has_theta:
         found = _most_probable(run, budget, config)
     else:
-        found = distant(_best_scored(run, budget), config.networks, config.distance)
+        found = distant(_best_found(run, budget), config.networks, config.distance)
     if len(found) < 2:
         within = f" within {run.text_of(budget)}" if budget else ""
         raise ConfigError(
@@ -75,10 +79,16 @@ def _most_probable(run: FinishedRun, budget: Budget, config: FinalsConfig) -> li
         k = min(4 * k, MOST)
 
 
-def _best_scored(run: FinishedRun, budget: Budget) -> Iterator[Alpha]:
-    rows = parsed(run.folder, "evaluations.parquet", read_evaluations)
-    seen = set()
-    for alpha in dict.fromkeys(row.alpha_E for row in sorted(rows, key=lambda row: -row.score)):
+def _best_found(run: FinishedRun, budget: Budget) -> Iterator[Alpha]:
+    rows, space = parsed(run.folder, "evaluations.parquet", read_evaluations), run.problem.space
+    strategy, ranked_NE, seen = make_strategy(run.config, space), None, set()
+    if hasattr(strategy, "ranked"):
+        result = read_result(run.folder)
+        state = replace(initial_state(space, result["seed"]), round=result["rounds"], epoch=result["epochs"])
+        ranked_NE = strategy.ranked(replace(state, evaluations=rows), space)
+    by_score = [row.alpha_E for row in sorted(rows, key=lambda row: -row.score)]
+    best = by_score if ranked_NE is None else map(tuple, ranked_NE.tolist())
+    for alpha in dict.fromkeys(best):
         costs = evaluate(run.problem, alpha)[1] if budget else {}
         if may_be_generated(alpha, run.problem.space) and all(b.allows(costs[name]) for name, b in budget.items()):
             network = json.dumps(run.spec.decode(np.array(alpha)), sort_keys=True)  # two alphas may be one network

@@ -112,8 +112,13 @@ class Surrogate:
 
     def answer(self, state: SearchState, space: SearchSpace) -> IntArray | None:
         """See ``Strategy``."""
+        ranked_NE = self.ranked(state, space)
+        return best_seen(state, space) if ranked_NE is None else np.asarray(ranked_NE[0])
+
+    def ranked(self, state: SearchState, space: SearchSpace) -> IntArray | None:
+        """Return the candidates by prediction, best first, shape (N, E); None where the best score is the result."""
         if self.result == "best" or not state.evaluations:
-            return best_seen(state, space)
+            return None
         rng = rng_for(state.seed, state.round, state.epoch)
         pool_NE, pool_NF = candidates(state, space, rng, self.group_distance, self.limits)
         if self.limits is not None:
@@ -122,8 +127,8 @@ class Surrogate:
         seen_NE = np.array([row.alpha_E for row in state.evaluations])
         target_N = normal_scores(np.array([row.score for row in state.evaluations]))
         mean_N, _ = self._predicted(space, seen_NE, target_N, pool_NF)
-        best_E: IntArray = pool_NE[mean_N.round(DECIMALS).argmax()]
-        return best_E
+        ranked_NE: IntArray = pool_NE[np.argsort(-mean_N.round(DECIMALS), kind="stable")]
+        return ranked_NE
 
     def epochs(self, space: SearchSpace) -> tuple[int, ...]:
         """See ``Strategy``."""

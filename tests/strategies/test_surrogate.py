@@ -303,7 +303,7 @@ def test_by_prediction_one_lucky_score_does_not_decide(seed: int) -> None:
     by_score = Surrogate(evaluations=40).answer(lucky, space)
     predicted = Surrogate(evaluations=40, noise=3.0, result="predicted").answer(lucky, space)
     assert by_score is not None and tuple(by_score) == worst.alpha_E
-    assert predicted is not None and predicted.mean() > 3.0
+    assert predicted is not None and predicted.mean() > 2.5 > by_score.mean() + 1.0
 
 
 def test_the_rate_falls_as_a_cosine() -> None:
