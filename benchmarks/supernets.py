@@ -46,6 +46,7 @@ from ddpnas_ray.nn.weights import Float32Array, Layout, Weights
 from ddpnas_ray.spaces.nasbench201 import space as nasbench201
 from ddpnas_ray.strategies.base import Strategy, cosine, epoch_plan
 from ddpnas_ray.strategies.pruning import Pruning
+from ddpnas_ray.strategies.surrogate import features, normal_scores, posterior
 from ddpnas_ray.tabular.probe import Probe
 from ddpnas_ray.tabular.table import ScoreTable, expected_best
 
@@ -271,6 +272,11 @@ VARIANTS: dict[str, Variant] = {
     "shortloss": Variant(
         "no sharing, training loss, 36 disjoint networks, the best prediction", SHORT, keep, by_loss=True
     ),
+    "short144": Variant(
+        "no sharing, likelihood, 144 disjoint networks, the best prediction",
+        [*SHORT, LIKELIHOOD, "evaluation.budget=144", "surrogate.initial=144"],
+        keep,
+    ),
     "shared": Variant("base, 36 disjoint networks, the best prediction", [*PREDICTED], keep),
     "freshlikeval2k": Variant(
         "no sharing, likelihood, twice the validation images", [LIKELIHOOD, "data.val_limit=2000", NONE]
@@ -454,6 +460,31 @@ def show(folder: Path, table: str) -> None:
         print(f"| {VARIANTS[name].what} | {taus} |")
 
 
+def predict(folder: Path, table: str) -> None:
+    """Print what a Gaussian process over the first evaluations of searches without sharing would have answered."""
+    spec = nasbench201.make()
+    known = ScoreTable.read(table, spec.space, spec.encode)
+    pool_NE = np.array(np.meshgrid(*[np.arange(5)] * 6, indexing="ij")).reshape(6, -1).T
+    truth_N = np.array([100.0 * known.score(FINAL, alpha_E) for alpha_E in pool_NE])
+    pool_NF, length = features(pool_NE, spec.space, 0.5), 1.1 * len(spec.space.edges)
+    header = ["search", "seeds", "evaluations", "by", "accuracy of the prediction", "tau of all predictions"]
+    print("\n| " + " | ".join(header) + " |\n|" + " --- |" * len(header))
+    for name in ("freshlike", "freshloss", "short"):
+        runs = [json.loads(path.read_text()) for path in sorted(folder.glob(f"{name}-*.json"))]
+        for cut in (12, 24, 36):
+            for column, by in ((2, "score"), (3, "training loss")):
+                accuracies, taus = [], []
+                for run_ in runs:
+                    rows = run_["evaluations"][:cut]
+                    values_N = np.array([row[2] if column == 2 else -row[3] for row in rows])
+                    seen_NF = features(np.array([row[1] for row in rows]), spec.space, 0.5)
+                    mean_N, _ = posterior(seen_NF, normal_scores(values_N), pool_NF, length=length, noise=3.0)
+                    accuracies.append(float(truth_N[mean_N.argmax()]))
+                    taus.append(float(kendalltau(mean_N, truth_N).statistic))
+                cells = [VARIANTS[name].what, str(len(runs)), str(cut), by, spread(accuracies), spread(taus)]
+                print("| " + " | ".join(cells) + " |")
+
+
 def own_tau(evaluations: Sequence[Any], known: ScoreTable) -> float:
     """Return the rank correlation of a search's scores with the table over the pairs of equal epochs."""
     signs = []
@@ -486,4 +517,8 @@ if __name__ == "__main__":
         run(args.folder, args.only.split(","), range(int(first), int(last) + 1), args.table, args.set)
     else:
         print(facts() + "\n")
-        show(args.folder, args.table) if args.what == "show" else alone(args.folder, args.table, args.set)
+        if args.what == "alone":
+            alone(args.folder, args.table, args.set)
+        else:
+            show(args.folder, args.table)
+            predict(args.folder, args.table)

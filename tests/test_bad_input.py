@@ -72,7 +72,7 @@ def test_an_unknown_key_names_file_key_and_likely_meaning(refused: Refused, tmp_
     [
         ("pruning.epoch_per_round=3", ["pruning.epoch_per_round is not a key", "mean pruning.epochs_per_round?"]),
         ("trainng.lr=0.1", ["trainng is not a key", "did you mean training?"]),
-        ("zzz=1", ["zzz is not a key", "allowed: data, evaluation, evolution, execution, multinomial"]),
+        ("zzz=1", ["zzz is not a key", "allowed: data, evaluation, evolution, execution, finals, multinomial"]),
         ("pruning.gamma=high", ["pruning.gamma is 'high'", "valid number"]),
         ("training.channels_last=1", ["training.channels_last is 1", "valid boolean"]),
         ("pruning.gamma=2", ["pruning.gamma is 2", "less than 1"]),
@@ -111,7 +111,7 @@ def test_an_unknown_key_names_file_key_and_likely_meaning(refused: Refused, tmp_
         ("data.train_limit=3", ["data.train_limit=3 is less than one image per class (10 classes)", "raise it"]),
         (
             "strategy=greedy",
-            ["strategy: 'greedy' is not a built-in strategy", "allowed: evolution, multinomial, pruning"],
+            ["strategy: 'greedy' is not a built-in strategy", "allowed: evolution, multinomial, optuna, pruning"],
         ),
         ("strategy=randm", ["strategy: 'randm' is not a built-in strategy", "did you mean random?"]),
         ("strategy=no_such_lab:make", ["'no_such_lab:make' cannot be imported", "PYTHONPATH"]),
@@ -594,7 +594,7 @@ def test_what_is_no_run(refused: Refused, tmp_path: Path) -> None:
     [
         (
             options("pruning.gamma=0.8", "seed=1"),
-            ["other values of pruning.gamma, seed; only execution.*, retraining.*"],
+            ["other values of pruning.gamma, seed; only execution.*, finals.*, retraining.*"],
         ),
         (options("space.nodes=3"), ["other values of space.nodes"]),
         (options("data.val_limit=32"), ["other values of data.val_limit", "start a new run with another --out"]),

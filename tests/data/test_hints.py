@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from ddpnas_ray.core.errors import ConfigError, DataError
-from ddpnas_ray.data import huggingface
+from ddpnas_ray.data import cifar10, huggingface
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.images import load_data, load_test
+from ddpnas_ray.data.values import Augment
 from tests.data.making import write_folder, write_parquet
 
 
@@ -37,8 +38,12 @@ def test_own_folders_of_a_hugging_face_data_set_must_exist(tmp_path: Path, key: 
         load_data(config, seed=0)
 
 
-def test_images_smaller_than_the_default_crop_say_that_it_is_the_default(tmp_path: Path) -> None:
+def test_images_smaller_than_the_default_crop_say_that_it_is_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_parquet(tmp_path / "train.parquet", list(range(10)) * 2)
+    assert load_data(DataConfig(name="cifar10", path=str(tmp_path), image_size=4), seed=0).augment.crop == 0
+    monkeypatch.setattr(cifar10, "AUGMENT", Augment(crop=4, flip=True), raising=False)  # as a reader may have
     with pytest.raises(
         ConfigError, match=r"data.crop=4 \(the default\) could blank .* of 4 pixels; set data.crop below 4"
     ):

@@ -260,7 +260,7 @@ def test_an_unknown_key_names_file_and_likely_meaning(tmp_path: Path) -> None:
         ("prune: {}", "a.yaml: prune is not a key; did you mean pruning?"),
         (
             "zzz: 1",
-            "a.yaml: zzz is not a key; allowed: data, evaluation, evolution, execution, multinomial, pruning, ",
+            "a.yaml: zzz is not a key; allowed: data, evaluation, evolution, execution, finals, multinomial, ",
         ),
         ("target: {cell: 3}", "a.yaml: target.cell is not a key; did you mean target.cells?"),
         ("1: 2", "a.yaml: 1 is not a key"),

@@ -56,7 +56,8 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_built_in_strategies_are_the_files_that_define_make() -> None:
-    assert registry.STRATEGIES.names() == ("evolution", "multinomial", "pruning", "random", "reinforce", "surrogate")
+    names = ("evolution", "multinomial", "optuna", "pruning", "random", "reinforce", "surrogate")
+    assert registry.STRATEGIES.names() == names
     assert registry.sections()["evolution"] is EvolutionConfig
     assert "random" not in registry.sections(), "it has no options"
 
