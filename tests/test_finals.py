@@ -375,6 +375,22 @@ def test_from_python_the_winner_is_a_network(trained: tuple[Path, Said]) -> None
         run_.finals(budget="macs=50%..100%:3", progress=False)
 
 
+def test_a_supernet_that_was_compared_with_a_table_has_finals_and_can_be_retrained(tmp_path: Path) -> None:
+    """Without sharing, so that the answer is a prediction; the table is no part of the images."""
+    table, out = write_table(tmp_path / "made.parquet"), tmp_path / "run"
+    keys = ["space={name: nasbench201, cells: 1, channels: 4}", f"evaluation.table={table}", "evaluation.budget=12"]
+    keys += ["training.merge=none", "strategy=surrogate", "surrogate={initial: 12, noise: 3.0, result: predicted}"]
+    words = [*LOCAL, *options(*keys, "target={cells: 1, channels: 4}"), *QUICK, *options("finals.networks=2")]
+    said = run(search.main, *words, "--out", out, "--then", "finals,retrain", "--json")
+    assert said.code == 0, said.err
+    found, result, network = map(json.loads, said.out.splitlines())
+    assert found["scores"]["of"] == "architectures trained alone for an epoch"
+    assert found["score_sheet"][0]["what"] == "result architecture, made_val_e12"
+    assert network["label"] == result["winner"]
+    said = run(generate.main, out, "--verify", "2")
+    assert said.code == 2 and said.err.count("\n") == 1
+
+
 # --- by a table ---
 
 

@@ -28,10 +28,13 @@ if TYPE_CHECKING:
 class Evaluator(Protocol):
     """Source of a search's scores."""
 
-    scores_of: str
-    """Description of the scored architectures."""
     save_every_s: float
     """Minimum seconds between two checkpoints."""
+
+    @property
+    def scores_of(self) -> str:
+        """Description of the scored architectures."""
+        ...
 
     @property
     def digest(self) -> str:
@@ -91,8 +94,13 @@ class SupernetEvaluator:
     spec: SpaceSpec
     task: Task
     benchmark: Benchmark | None
-    scores_of = "sampled architectures with shared weights"
     save_every_s = 0.0
+
+    @property
+    def scores_of(self) -> str:
+        """See ``Evaluator``."""
+        alone = self.config.shares_nothing
+        return "architectures trained alone for an epoch" if alone else "sampled architectures with shared weights"
 
     @property
     def digest(self) -> str:

@@ -127,9 +127,11 @@ class Experiment:
     def first_files(self, config_text: str) -> dict[str, bytes]:
         """Return the initial files of a run directory."""
         tables = {name: cost(self.target) for name, cost in self.spec.costs.items()}
+        # With a table the digest covers it too; what is trained later only needs the same examples.
+        known = {"task_digest": self.task.digest} if self.task is not None and self.benchmark is not None else {}
         return {
             "space.json": space_json(self.spec.space, tables, dataclasses.asdict(self.target)),
-            "environment.json": json_file(environment(self.config.seed, self.digest)),
+            "environment.json": json_file(environment(self.config.seed, self.digest) | known),
             "config.yaml": config_text.encode(),
         }
 

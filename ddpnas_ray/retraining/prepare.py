@@ -111,7 +111,7 @@ def make(wish: Wish, saved: Folder | None = None) -> Retraining:
         run = _run_to_resume(wish, config, saved)
     searched, task = prepare_task(config)
     if run is not None and _same_data(config, run.config):
-        refuse_other_data(run.folder, searched.digest)
+        refuse_other_data(run.folder, searched.digest, task_only=True)
     if saved is not None:
         refuse_other_data(saved, searched.digest)
     chosen = Chosen.read(saved) if saved is not None else choose(wish, run, config, task.inputs)
@@ -134,7 +134,7 @@ def make_all(run: FinishedRun, config: SearchConfig, networks: Sequence[Chosen])
         BadInput: Something does not fit, or the data are not those of the search.
     """
     searched, task = prepare_task(config)
-    refuse_other_data(run.folder, searched.digest)
+    refuse_other_data(run.folder, searched.digest, task_only=True)
     for chosen in networks:
         check_fits(chosen, task)
     teacher, source = _teacher(config, run, networks[0], searched.digest, None), _source(run)

@@ -105,17 +105,23 @@ def existing_run(out: str) -> Folder:
     return folder
 
 
-def refuse_other_data(folder: Folder, digest: str) -> None:
+def refuse_other_data(folder: Folder, digest: str, *, task_only: bool = False) -> None:
     """Refuse data other than the run's.
 
     Args:
         folder: The run directory.
         digest: SHA-256 of the data.
+        task_only: Whether it is that of the task's examples, without the run's table of scores.
 
     Raises:
         RunDirError: The data differ.
     """
-    before = parsed(folder, "environment.json", lambda data: str(json.loads(data)["data_digest"]))
+
+    def recorded(data: bytes) -> str:
+        content = json.loads(data)
+        return str(content.get("task_digest", content["data_digest"]) if task_only else content["data_digest"])
+
+    before = parsed(folder, "environment.json", recorded)
     if before != digest:
         raise RunDirError(
             f"{folder.uri}: the data differ from those of the run (SHA-256 {digest[:12]}, then {before[:12]}); point "
