@@ -21,6 +21,7 @@ import json
 import math
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -73,10 +74,7 @@ class ServerStep(Weights):
 
     def merge(self, learned: Sequence[tuple[Layout, Float32Array]]) -> None:
         """See ``Weights``."""
-        before, counts = self.flat.copy(), dict.fromkeys(self.tensors, 0)
-        for layout, _ in learned:
-            for piece in layout.pieces:
-                counts[piece.name] += 1
+        before, counts = self.flat.copy(), trained_by(learned)
         super().merge(learned)
         if not hasattr(self, "velocity"):
             self.velocity = np.zeros_like(self.flat)
@@ -94,15 +92,17 @@ class Common(Weights):
 
     def merge(self, learned: Sequence[tuple[Layout, Float32Array]]) -> None:
         """See ``Weights``."""
-        before, counts = self.flat.copy(), dict.fromkeys(self.tensors, 0)
-        for layout, _ in learned:
-            for piece in layout.pieces:
-                counts[piece.name] += 1
+        before, counts = self.flat.copy(), trained_by(learned)
         super().merge(learned)
         for piece, offset in zip(self.layout.pieces, self.layout.offsets, strict=True):
             if counts[piece.name] < len(learned):
                 part = slice(offset, offset + piece.size)
                 self.flat[part] = before[part]
+
+
+def trained_by(learned: Sequence[tuple[Layout, Float32Array]]) -> Counter[str]:
+    """Count the architectures that trained each parameter, by name."""
+    return Counter(piece.name for layout, _ in learned for piece in layout.pieces)
 
 
 class ByLoss:

@@ -87,8 +87,11 @@ def test_the_lines_that_load_a_form_run(name: str, written: Path, monkeypatch: p
     monkeypatch.syspath_prepend(str(written))
     monkeypatch.setattr("sys.dont_write_bytecode", True)
     monkeypatch.setattr(Image, "open", lambda path: Image.new("RGB", (20, 10)))
-    exec(find_form(name).usage, {})
+    scope: dict[str, Any] = {}
+    exec(find_form(name).usage, scope)
     sys.modules.pop("network", None)
+    logits = scope["logits"]
+    assert logits.shape[1] == len(AWKWARD) and logits.isfinite().all()
 
 
 @pytest.mark.parametrize("name", ["a: b", "a | b", "# x\ny", "---", "é鳥", '"'])

@@ -54,7 +54,7 @@ def result_of(run_: Path) -> dict[str, Any]:
 
 
 def _die_once(finals: Finals, i: int, *rest: Any) -> Any:
-    """The body of a task whose process dies in the second epoch of one network, unless it did before."""
+    """The body of a task whose process dies in an epoch of one network, unless it did before."""
     flag = Path(finals.trainings[0].run["folder"]) / "died"
     if i == 1 and not flag.exists():
         flag.write_text("")
