@@ -125,6 +125,26 @@ class ByLoss:
         return [replace(r, score=math.exp(-r.loss)) if asked.train and r.ok else r for asked, r in pairs]
 
 
+class InGroups:
+    """Executor that merges after every few architectures, which later ones of the epoch inherit.
+
+    Args:
+        executor: Trains.
+        n: Architectures of a merge.
+    """
+
+    def __init__(self, executor: LocalExecutor, n: int) -> None:
+        self._executor, self._n = executor, n
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._executor, name)
+
+    def evaluate(self, requests: Sequence[EvalRequest], on_result: OnResult | None = None) -> list[EvalResult]:
+        """See ``Executor``."""
+        starts = range(0, len(requests), self._n)
+        return [r for i in starts for r in self._executor.evaluate(requests[i : i + self._n], on_result)]
+
+
 def server(**attributes: Any) -> type[Weights]:
     """Return a merge with other attributes."""
     return type("Server", (ServerStep,), attributes)
@@ -221,6 +241,7 @@ class Variant:
         strategy: Makes another strategy from Algorithm 1.
         weights: Another merge.
         by_loss: Whether the training loss is the score.
+        merged: Architectures of a merge; 0: the epoch's.
         every: Epochs between two measurements of tau, which take as long as several architecture-epochs.
     """
 
@@ -229,6 +250,7 @@ class Variant:
     strategy: Callable[[Pruning], Strategy] = lambda pruning: pruning
     weights: type[Weights] = Weights
     by_loss: bool = False
+    merged: int = 0
     every: int = 3
 
 
@@ -287,6 +309,8 @@ VARIANTS: dict[str, Variant] = {
     "t12": Variant("(a) T = 12", [T(12)], every=12),
     "t33": Variant("(a) T = 33", [T(33)], every=33),
     "seq": Variant("(b) merge sequential", [SEQUENTIAL]),
+    "merge2": Variant("(b) merge of 2 architectures at a time", merged=2),
+    "merge4": Variant("(b) merge of 4 architectures at a time", merged=4),
     "sum": Variant("(b) merge by the sum of changes", weights=server(by_sum=True)),
     "rate2": Variant("(b) server learning rate 2", weights=server(rate=2.0)),
     "momentum": Variant("(b) server momentum 0.5", weights=server(momentum=0.5)),
@@ -330,6 +354,7 @@ def search(name: str, seed: int) -> dict[str, Any]:
     local.Weights = variant.weights  # type: ignore[attr-defined]
     executor, strategy = experiment.executor(), variant.strategy(experiment.strategy())  # type: ignore[arg-type]
     executor = ByLoss(executor) if variant.by_loss else executor
+    executor = InGroups(executor, variant.merged) if variant.merged else executor
     probe = Probe.make(space, benchmark.table, FINAL, PROBED)
 
     def save(state: SearchState, tensors: object) -> None:
