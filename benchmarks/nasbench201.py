@@ -267,6 +267,8 @@ IDEAS: dict[str, Make] = {
     "T by round 1, 3, 5": lambda n: Spending(by_round=(1, 3, 5), evaluations=n),
     "prune at a risk below 0.1": lambda n: Margin(risk=0.1, evaluations=n),
     "prune at a risk below 0.3": lambda n: Margin(risk=0.3, evaluations=n),
+    "the best prediction of all": lambda n: Pruning(result="predicted", evaluations=n),
+    "the best prediction of all, noise 0.1": lambda n: Pruning(result="predicted", noise=0.1, evaluations=n),
     "rest by surrogate, what pruning left": lambda n: ThenSurrogate(everywhere=False, evaluations=n),
     "rest by surrogate, everywhere": lambda n: ThenSurrogate(evaluations=n),
     "T = 1, rest by surrogate, everywhere": lambda n: ThenSurrogate(epochs_per_round=1, evaluations=n),

@@ -411,12 +411,18 @@ def test_on_a_table_they_read_the_longer_trainings(strategy: str, by_table: list
         assert all(row["search_score"] == row["val"][0] for row in result["networks"])
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["strategy=surrogate", "surrogate={initial: 40, noise: 3.0, result: predicted}"],
+        ["strategy=pruning", "pruning={result: predicted}"],
+    ],
+)
 def test_where_the_best_prediction_is_the_result_the_best_predictions_are_the_candidates(
-    by_table: list[str], tmp_path: Path
+    keys: list[str], by_table: list[str], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    predicted = options("strategy=surrogate", "surrogate={initial: 40, noise: 3.0, result: predicted}")
-    assert run(search.main, *by_table, *predicted, "--out", out).code == 0
+    assert run(search.main, *by_table, *options(*keys), "--out", out).code == 0
     finished = FinishedRun.load(str(out))
     found = candidates(finished, {}, FinalsConfig(networks=4))
     assert list(found[0]) == result_of(out)["alpha"]

@@ -272,6 +272,13 @@ def check(values: Mapping[str, Any], source: str, overrides: Sequence[str] = ())
     find_reader(config.data.name, f"{origin.of('data.name')}: data.name")
     if config.strategy is None:
         config = dataclasses.replace(config, strategy="pruning" if config.trains else "surrogate")
+    predicts = config.strategy == "pruning" and config.pruning.result == "predicted"
+    if predicts and config.trains and not config.shares_nothing:
+        raise ConfigError(
+            f"{origin.of('pruning.result', 'training.merge')}: pruning.result=predicted compares scores of all epochs, "
+            f"and a supernet's rise while it trains (training.merge={config.training.merge}); set training.merge=none, "
+            "or leave pruning.result at probable"
+        )
     if config.training.merge == "sequential" and config.execution.backend != "local":
         raise ConfigError(
             f"{origin.of('training.merge', 'execution.backend')}: training.merge=sequential needs "

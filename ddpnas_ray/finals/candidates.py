@@ -12,7 +12,8 @@ from ddpnas_ray.core.errors import BudgetError, ConfigError
 from ddpnas_ray.core.generation.budgets import Budget
 from ddpnas_ray.core.generation.problem import evaluate
 from ddpnas_ray.core.generation.solve import solve
-from ddpnas_ray.core.state import initial_state
+from ddpnas_ray.core.space import IntArray
+from ddpnas_ray.core.state import Evaluation, initial_state
 from ddpnas_ray.experiment.config import make_strategy
 from ddpnas_ray.experiment.finished import FinishedRun, infeasible_text
 from ddpnas_ray.runs.directory import parsed, read_result
@@ -25,8 +26,8 @@ MOST = 4096  # of the most probable networks among which distant ones are chosen
 
 
 def candidates(run: FinishedRun, budget: Budget, config: FinalsConfig) -> list[Alpha]:
-    """Return the networks, best first: of the largest E[alpha] (exact), or, without theta, of the best scores or
-    predictions, whichever gives the search's result.
+    """Return the networks, best first: of the best predictions where they give the search's result, else of the largest
+    E[alpha] (exact), or, without theta, of the best scores.
 
     Args:
         run: A finished search.
@@ -37,10 +38,14 @@ def candidates(run: FinishedRun, budget: Budget, config: FinalsConfig) -> list[A
         BudgetError: Nothing meets the budget.
         ConfigError: There are fewer than two.
     """
-    if run.has_theta:
+    rows = parsed(run.folder, "evaluations.parquet", read_evaluations)
+    ranked_NE = _ranked(run, rows)
+    if ranked_NE is None and run.has_theta:
         found = _most_probable(run, budget, config)
     else:
-        found = distant(_best_found(run, budget), config.networks, config.distance)
+        by_score = [row.alpha_E for row in sorted(rows, key=lambda row: -row.score)]
+        best = by_score if ranked_NE is None else map(tuple, ranked_NE.tolist())
+        found = distant(_fitting(run, budget, best), config.networks, config.distance)
     if len(found) < 2:
         within = f" within {run.text_of(budget)}" if budget else ""
         raise ConfigError(
@@ -79,16 +84,27 @@ def _most_probable(run: FinishedRun, budget: Budget, config: FinalsConfig) -> li
         k = min(4 * k, MOST)
 
 
-def _best_found(run: FinishedRun, budget: Budget) -> Iterator[Alpha]:
-    rows, space = parsed(run.folder, "evaluations.parquet", read_evaluations), run.problem.space
-    strategy, ranked_NE, seen = make_strategy(run.config, space), None, set()
-    if hasattr(strategy, "ranked"):
-        result = read_result(run.folder)
-        state = replace(initial_state(space, result["seed"]), round=result["rounds"], epoch=result["epochs"])
-        ranked_NE = strategy.ranked(replace(state, evaluations=rows), space)
-    by_score = [row.alpha_E for row in sorted(rows, key=lambda row: -row.score)]
-    best = by_score if ranked_NE is None else map(tuple, ranked_NE.tolist())
-    for alpha in dict.fromkeys(best):
+def _ranked(run: FinishedRun, rows: tuple[Evaluation, ...]) -> IntArray | None:
+    """Return the candidates by prediction, shape (N, E); None if the search's result is not one."""
+    strategy = make_strategy(run.config, run.problem.space)
+    if not hasattr(strategy, "ranked"):
+        return None
+    result = read_result(run.folder)
+    state = replace(
+        initial_state(run.problem.space, result["seed"]),
+        round=result["rounds"],
+        epoch=result["epochs"],
+        theta_EK=run.problem.theta_EK,
+        evaluations=rows,
+    )
+    ranked_NE: IntArray | None = strategy.ranked(state, run.problem.space)
+    return ranked_NE
+
+
+def _fitting(run: FinishedRun, budget: Budget, alphas: Iterable[Alpha]) -> Iterator[Alpha]:
+    """Yield those that can be generated within the budget, each network once."""
+    seen = set()
+    for alpha in dict.fromkeys(alphas):
         costs = evaluate(run.problem, alpha)[1] if budget else {}
         if may_be_generated(alpha, run.problem.space) and all(b.allows(costs[name]) for name, b in budget.items()):
             network = json.dumps(run.spec.decode(np.array(alpha)), sort_keys=True)  # two alphas may be one network

@@ -58,6 +58,8 @@ def confidence(
     if not isinstance(strategy, Pruning):
         name = type(strategy).__name__.lower()
         return found | {"not_told": f"{name} moves theta by single scores, not by rounds that could be resampled"}
+    if strategy.result == "predicted":
+        return found | {"not_told": "the result was chosen by prediction from all scores, not by E[alpha]"}
     if not by_expectation:
         return found | {"not_told": "the result was chosen by the scores of verified architectures, not by E[alpha]"}
     rounds = rounds_of(state.history, state.evaluations, space)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Gt, Lt
 
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.core.generation.blocks import block_choices
@@ -27,6 +27,7 @@ from ddpnas_ray.core.update import update
 from ddpnas_ray.core.utility import record, utility
 from ddpnas_ray.strategies.base import Context, Strategy, cosine, epoch_plan, equal_epochs, evaluations_left
 from ddpnas_ray.strategies.rounds import kept, more_to_prune, next_round
+from ddpnas_ray.strategies.surrogate import Surrogate
 
 VARIANTS = {"pruning": {"prune": True}, "noprune": {"prune": False}}
 
@@ -43,6 +44,11 @@ class PruningConfig:
     """Operations of each group (parameter, non-parameter) that stay on every edge to the end"""
     prune: bool = True
     """false: NoPrune of the paper's Table 2; the search then ends when evaluation.budget is spent"""
+    result: Literal["probable", "predicted"] = "probable"
+    """The result. probable: of the largest E[alpha], as in the paper; predicted: of the best prediction from all
+    scores; needs a table or training.merge=none, as those of a supernet rise from epoch to epoch"""
+    noise: Annotated[float, Gt(0.0)] = 3.0
+    """Of pruning.result=predicted, as surrogate.noise"""
 
 
 def make(context: Context, section: PruningConfig) -> Strategy:
@@ -52,6 +58,12 @@ def make(context: Context, section: PruningConfig) -> Strategy:
         ConfigError: The budget is too small for pruning.
     """
     budget, T = context.evaluations, section.epochs_per_round
+    if section.result == "predicted" and context.space.inputs is not None:
+        raise ConfigError(
+            f"pruning.result=predicted: space {context.space.name!r} trains all inputs of a node and generates "
+            f"{context.space.inputs}, so its scores predict no generated network; leave it at probable, or set "
+            "strategy=surrogate with surrogate.result=predicted, which trains networks as generated"
+        )
     needed = planned_architecture_epochs(context.space, section.keep_per_group, T)
     if section.prune and budget < needed:
         raise ConfigError(
@@ -70,6 +82,9 @@ class Pruning:
         gamma: Momentum of Eq. 4.
         keep_per_group: Reserved selectable operations of each group.
         prune: False never prunes.
+        result: ``probable``: the result has the largest E[alpha] (Eq. 10); ``predicted``: the best prediction of a
+            Gaussian process over all records (``Surrogate``), also among pruned operations.
+        noise: Noise variance of a score, of the prediction.
         evaluations: The budget. What Algorithm 1 leaves of it goes to verification: the architectures with the largest
             E[alpha] are scored without training, up to all that the kept operations allow, and the best is the result.
             None: no verification; nor is there any in spaces with conditional edges, which generation does not support.
@@ -82,6 +97,8 @@ class Pruning:
     gamma: float = 0.9
     keep_per_group: int = 1
     prune: bool = True
+    result: str = "probable"
+    noise: float = 3.0
     evaluations: int | None = None
     lr: float = 0.025
     by_rounds: ClassVar[bool] = True
@@ -108,8 +125,16 @@ class Pruning:
 
     def answer(self, state: SearchState, space: SearchSpace) -> IntArray | None:
         """Return the best verified architecture, the most probable of equals; None if none was verified (Eq. 10)."""
+        if (ranked_NE := self.ranked(state, space)) is not None:
+            return np.asarray(ranked_NE[0])
         verified = [row for row in state.evaluations if not row.trained]
         return np.array(max(verified, key=lambda row: row.score).alpha_E) if verified else None
+
+    def ranked(self, state: SearchState, space: SearchSpace) -> IntArray | None:
+        """Return candidates by prediction, best first, shape (N, E); None where E[alpha] decides."""
+        if self.result == "probable":
+            return None
+        return Surrogate(evaluations=0, noise=self.noise, result="predicted").ranked(state, space)
 
     def epochs(self, space: SearchSpace) -> tuple[int, ...]:
         """See ``Strategy``."""

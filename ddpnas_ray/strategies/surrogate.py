@@ -29,7 +29,7 @@ from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.core.space import FloatArray, IntArray, SearchSpace
 from ddpnas_ray.core.state import SearchState
 from ddpnas_ray.core.utility import record
-from ddpnas_ray.strategies.base import Context, Strategy, best_seen, cosine, epoch_plan, equal_epochs
+from ddpnas_ray.strategies.base import Context, Strategy, best_seen, cosine, epoch_plan, equal_epochs, may_be_generated
 from ddpnas_ray.strategies.evolution import mutated, network_choices
 from ddpnas_ray.strategies.random import new_alphas
 
@@ -231,7 +231,8 @@ def candidates(
         pool = limits.draw(DRAWN // DRAWS, rng)
         effects_EK = main_effects(state, space)
         pool += [alpha for budget in limits.budgets for alpha in limits.best(budget, effects_EK, CHILDREN)]
-    for row in sorted(state.evaluations, key=lambda row: -row.score)[:BEST]:
+    parents = [row for row in state.evaluations if may_be_generated(row.alpha_E, space)]
+    for row in sorted(parents, key=lambda row: -row.score)[:BEST]:
         parent_E = np.array(row.alpha_E)
         pool += [tuple(mutated(parent_E, space, rng).tolist()) for _ in range(CHILDREN)]
     pool_NE = np.array(list(dict.fromkeys(pool)), dtype=np.int64)

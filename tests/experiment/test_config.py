@@ -425,6 +425,17 @@ def test_what_needs_shared_weights_is_refused_without_them() -> None:
     assert make_strategy(read("training: {merge: none}"), find_space("cell")().space).by_rounds
 
 
+def test_predictions_need_scores_that_can_be_compared() -> None:
+    text = refused("pruning: {result: predicted}")
+    assert "a supernet's rise while it trains (training.merge=mean); set training.merge=none" in text
+    assert read("pruning: {result: predicted}\ntraining: {merge: none}").pruning.noise == 3.0
+    assert (
+        read("pruning: {result: predicted}\nevaluation: {kind: table, table: x.parquet}\nstrategy: pruning").trains
+        is False
+    )
+    assert read("pruning: {result: predicted}\nstrategy: evolution").strategy == "evolution"
+
+
 # --- user-defined spaces ---
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise, product
 
 import numpy as np
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpnas_ray.core.errors import DivergedError
+from ddpnas_ray.core.errors import ConfigError, DivergedError
 from ddpnas_ray.core.generation.solve import most_likely
 from ddpnas_ray.core.pruning import prunable
 from ddpnas_ray.core.requests import EvalRequest, EvalResult, Plan
@@ -21,8 +21,9 @@ from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.core.schedule import planned_architecture_epochs, planned_epochs
 from ddpnas_ray.core.space import GROUPS, BoolArray, Edge, IntArray, Op, SearchSpace, each_edge_alone, expectation
 from ddpnas_ray.core.state import SearchState, initial_state
-from ddpnas_ray.strategies.base import Strategy
-from ddpnas_ray.strategies.pruning import Pruning, PruningConfig, cosine
+from ddpnas_ray.spaces.base import find_space
+from ddpnas_ray.strategies.base import Context, Strategy
+from ddpnas_ray.strategies.pruning import Pruning, PruningConfig, cosine, make
 from ddpnas_ray.testing import StrategyContract
 from ddpnas_ray.testing.strategy_contract import Make
 
@@ -440,6 +441,46 @@ class TestAlgorithm1(StrategyContract):
     @pytest.fixture
     def make(self) -> Make:
         return lambda _evaluations: Pruning(epochs_per_round=2)
+
+
+class TestPredicted(StrategyContract):
+    @pytest.fixture
+    def make(self) -> Make:
+        return lambda evaluations: Pruning(epochs_per_round=1, evaluations=evaluations, result="predicted")
+
+
+# The result by prediction.
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_by_prediction_a_round_that_was_misled_does_not_decide(seed: int) -> None:
+    """Scores are the mean index of the operations, but in the last round they are upside down."""
+
+    def by_index(request: EvalRequest) -> EvalResult:
+        score = float(np.mean(request.alpha_E)) / 5.0
+        return EvalResult(1.0 - score if request.round == 2 else score, 0.0)
+
+    final = search(Pruning(epochs_per_round=4, gamma=0.0), by_index, NASBENCH201, seed)
+    predicted = Pruning(result="predicted").answer(final, NASBENCH201)
+    assert predicted is not None
+    assert predicted.mean() > most_likely(NASBENCH201, final.theta_EK, final.live_EK).mean() + 0.5
+
+
+def test_the_best_prediction_may_use_operations_that_were_pruned() -> None:
+    """All scores equal but one of the first round: nothing else tells the operations apart."""
+    final = search(Pruning(epochs_per_round=1), at_random, NASBENCH201)
+    first = final.evaluations[0]
+    rows = tuple(replace(row, score=0.9 if row is first else 0.1) for row in final.evaluations)
+    answer_E = Pruning(result="predicted").answer(replace(final, evaluations=rows), NASBENCH201)
+    assert answer_E is not None and tuple(answer_E) == first.alpha_E
+    assert not final.live_EK[np.arange(6), first.alpha_E].all()
+
+
+def test_a_space_that_trains_more_edges_than_it_generates_has_no_predictions() -> None:
+    space = find_space("cell")().space
+    context = Context(space=space, evaluations=99, batch=8, lr=0.1, epochs_per_round=3, keep_per_group=1)
+    with pytest.raises(ConfigError, match="trains all inputs of a node and generates 2"):
+        make(context, PruningConfig(result="predicted"))
 
 
 # A budget beyond Algorithm 1: what is left of it verifies the most probable architectures.
