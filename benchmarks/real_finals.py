@@ -30,9 +30,11 @@ from ddpnas_ray.tabular.table import ScoreTable
 CONFIG = str(ROOT / "configs" / "cifar10_nasbench201_short.yaml")
 CIFAR10 = Path(os.environ.get("DDPNAS_TEST_DATA", ROOT.parent / "shared" / "data")) / "cifar10"
 FINAL = "cifar10_test_e200"
-SEARCH, NETWORKS, FIRST, LAST = 36, 8, 2, 8
+ROUND, NETWORKS, FIRST, LAST = 3, 8, 3, 6
+SEARCH = 12 * ROUND  # training epochs of Algorithm 1: 5, 4 and 3 networks in each epoch of its three rounds
 FINALS = [f"finals.networks={NETWORKS}", f"finals.first_epochs={FIRST}", f"finals.epochs={LAST}"]
 TOTAL = SEARCH + planned_epochs(rungs(NETWORKS, LAST, FIRST, 2))
+assert TOTAL % 12 == 0
 
 
 def search(folder: Path, epochs: int, seed: int) -> nas.Run:
@@ -42,7 +44,7 @@ def search(folder: Path, epochs: int, seed: int) -> nas.Run:
     torch.set_num_threads(1)
     out = folder / f"search-{epochs}-{seed}"
     overrides = [f"data.path={CIFAR10}", "execution.backend=local", f"seed={seed}"]
-    overrides += [f"evaluation.budget={epochs}", f"surrogate.initial={epochs}"]
+    overrides += [f"pruning.epochs_per_round={epochs // 12}"]
     return nas.search(CONFIG, overrides=overrides, out=out, resume=(out / "config.yaml").exists(), progress=False)
 
 
