@@ -28,6 +28,11 @@ class BareLoop:
 
     def __call__(self, network: nn.Module) -> float:
         """Train one epoch with SGD, recompute BatchNorm statistics, and return the validation accuracy."""
+        self.epoch(network)
+        return self.score(network)
+
+    def epoch(self, network: nn.Module) -> None:
+        """Train one epoch."""
         (images, labels), size = self.train, self.batch_size
         network = network.train().to(memory_format=torch.channels_last)
         sgd = torch.optim.SGD(network.parameters(), self.lr, self.momentum, 0.0, self.weight_decay, foreach=True)
@@ -39,6 +44,11 @@ class BareLoop:
             F.cross_entropy(network(_pixels(self._augmented(images[index]))), labels[index]).backward()
             nn.utils.clip_grad_norm_(network.parameters(), self.grad_clip, foreach=True)
             sgd.step()
+
+    def score(self, network: nn.Module) -> float:
+        """Recompute BatchNorm statistics, and return the validation accuracy."""
+        (images, _), size = self.train, self.batch_size
+        norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         for norm in norms:
             norm.track_running_stats, norm.momentum = True, None  # a cumulative average
         with torch.inference_mode():

@@ -6,6 +6,8 @@ pooling, as DARTS evaluates. ``none`` has no module and is not computed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,6 +47,14 @@ class ReLUConvBN(nn.Sequential):
             nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False),
             nn.BatchNorm2d(out_channels, affine=affine),
         )
+
+
+class Concat(nn.Module):
+    """Concatenate feature maps over channels."""
+
+    def forward(self, parts: Sequence[Tensor]) -> Tensor:
+        """A sequence of (B, C_i, H, W) -> (B, sum of C_i, H, W)."""
+        return torch.cat(tuple(parts), dim=1)
 
 
 class FactorizedReduce(nn.Module):

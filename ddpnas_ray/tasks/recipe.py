@@ -81,6 +81,8 @@ class RetrainingConfig:
     """Temperature of both distributions in the teacher's loss"""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     """As training.precision"""
+    kernels: Literal["reference", "fast"] = "fast"
+    """As training.kernels; compiled networks have PyTorch's own modules"""
     channels_last: bool = True
     """As training.channels_last"""
     compile: bool = False

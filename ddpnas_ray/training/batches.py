@@ -50,5 +50,7 @@ def size(value: Any) -> int:
 def _prepare(batch: Batch, device: str, channels_last: bool) -> Batch:
     inputs = batch.inputs
     if channels_last and isinstance(inputs, torch.Tensor) and inputs.ndim == 4:
-        batch = Batch(inputs.contiguous(memory_format=torch.channels_last), batch.targets)
+        # a copy even of one channel, whose strides else say NCHW, which the whole network would follow
+        nhwc = torch.empty_like(inputs, memory_format=torch.channels_last).copy_(inputs)
+        batch = Batch(nhwc, batch.targets)
     return batch if device == "cpu" else each(batch, torch.Tensor.pin_memory)

@@ -38,6 +38,8 @@ class TrainingConfig:
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     """fp32: float32 throughout; tf32: convolutions and matrix products on GPU in TF32, faster with 10 bits of
     mantissa (on CPU as fp32); bf16: forward passes under autocast"""
+    kernels: Literal["reference", "fast"] = "fast"
+    """On CPUs. reference: PyTorch's own modules; fast: the same sums in another order (float32 with channels_last)"""
     channels_last: bool = True
     """Memory format of images: NHWC, faster for depthwise convolutions on CPU and with bf16 on GPU"""
     cpu_isa: Literal["sse41", "avx2"] | None = None

@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ddpnas_ray.core.errors import ConfigError, DataError, DivergedError
 from ddpnas_ray.core.sampling import rng_for
+from ddpnas_ray.nn.kernels.fast import accelerate
 from ddpnas_ray.tasks.base import Batch, Task
 from ddpnas_ray.tasks.recipe import RetrainingConfig
 from ddpnas_ray.training.batches import each, on_device, size
@@ -151,6 +152,8 @@ class _Training:
     ) -> None:
         self._task, self._config, self._teacher, self._on_step = task, config, teacher, on_step
         self._rank, self._world, self._seed, self._device = rank, world, seed, device
+        if config.kernels == "fast" and device == "cpu" and not config.compile:
+            accelerate(network)
         memory = torch.channels_last if config.channels_last else torch.contiguous_format
         self._network = network.to(device, memory_format=memory)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(network, config)

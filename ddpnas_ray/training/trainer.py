@@ -14,6 +14,7 @@ import torch
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.core.requests import EvalRequest, EvalResult
 from ddpnas_ray.core.sampling import rng_for
+from ddpnas_ray.nn.kernels.fast import accelerate
 from ddpnas_ray.nn.weights import Float32Array, Layout, bind
 from ddpnas_ray.spaces.base import SpaceSpec, Supernet
 from ddpnas_ray.tasks.base import Batch, Task
@@ -80,6 +81,8 @@ class Trainer:
         with fixed_threads(self.config.threads), torch.random.fork_rng(devices=self._cuda_devices()):
             torch.manual_seed(int(rng_for(self.seed, request.epoch, request.architecture, _DROPOUT).integers(2**63)))
             network = self.spec.build(request.alpha_E, self.task.inputs)
+            if self.config.kernels == "fast" and self.device == "cpu":
+                accelerate(network)
             buffer = torch.empty(flat.shape, dtype=torch.float32)
             np.copyto(buffer.numpy(), flat)  # a copy: arrays from the object store are read-only
             whole = bind(network, layout, buffer.to(self.device))

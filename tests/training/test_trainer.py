@@ -120,12 +120,30 @@ def test_without_recomputing_the_running_statistics_score() -> None:
     assert evaluate(with_config(bn_images=0))[1:] == evaluate(contract_trainer())[1:], "training is the same"
 
 
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_images_lie_in_memory_as_asked(channels_last: bool) -> None:
+def test_images_lie_in_memory_as_asked_and_the_network_follows(channels_last: bool, channels: int) -> None:
+    """Images of one channel are contiguous in both formats; their strides decide."""
     trainer = with_config(channels_last=channels_last)
-    (batch,) = trainer._ready([Batch(torch.zeros(2, 3, 8, 8), torch.zeros(2))])
+    (batch,) = trainer._ready([Batch(torch.zeros(2, channels, 8, 8), torch.zeros(2))])
     images = batch.inputs
-    assert images.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    wanted, other = torch.channels_last, torch.contiguous_format
+    if not channels_last:
+        wanted, other = other, wanted
+    assert images.is_contiguous(memory_format=wanted)
+    out = torch.nn.Conv2d(channels, 4, 3)(images)
+    assert out.is_contiguous(memory_format=wanted) and not out.is_contiguous(memory_format=other)
+
+
+def test_fast_kernels_compute_what_the_reference_does_in_other_forms() -> None:
+    fast, reference = evaluate(with_config(kernels="fast")), evaluate(with_config(kernels="reference"))
+    assert fast[1] == pytest.approx(reference[1], rel=1e-3)
+    assert fast[2] != reference[2], "the last bits differ"
+    apart = np.frombuffer(fast[2], dtype=np.float32) - np.frombuffer(reference[2], dtype=np.float32)
+    before = slice_of(contract_trainer())[1]
+    learned = np.frombuffer(reference[2], dtype=np.float32) - before
+    assert np.linalg.norm(apart) < 1e-3 * np.linalg.norm(learned)
+    assert contract_trainer().config.kernels == "fast"
 
 
 def test_dropout_depends_on_the_architecture_and_on_nothing_that_ran_before() -> None:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.core.space import IntArray
-from ddpnas_ray.nn.ops import AuxiliaryHead, FactorizedReduce, ReLUConvBN, build_op, drop_path
+from ddpnas_ray.nn.ops import AuxiliaryHead, Concat, FactorizedReduce, ReLUConvBN, build_op, drop_path
 from ddpnas_ray.nn.weights import Piece
 from ddpnas_ray.spaces.cell.costs import CellGeometry, CellNetShape
 
@@ -32,6 +31,7 @@ class Cell(nn.Module):
             stride = 2 if g.reduction and source < 2 else 1
             ops = {name: build_op(name, g.channels, stride, affine=affine) for name in names if name != "none"}
             self.edges.append(nn.ModuleDict(ops))
+        self.concat = Concat()
 
     def forward(
         self, before_previous: Tensor, previous: Tensor, chosen: Sequence[str], dropped: float | Tensor = 0.0
@@ -51,7 +51,8 @@ class Cell(nn.Module):
                     total = out if total is None else total + out
                 edge += 1
             states.append(self._zeros(states[0]) if total is None else total)
-        return torch.cat(states[2:], dim=1)
+        found: Tensor = self.concat(states[2:])
+        return found
 
     def _zeros(self, x: Tensor) -> Tensor:
         stride = 2 if self.reduction else 1

@@ -1,0 +1,149 @@
+"""``training.kernels: fast`` computes what ``reference`` computes, forward and backward, on any size."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from ddpnas_ray.costs.convnet import CELL_OPS
+from ddpnas_ray.nn.kernels.depthwise import DepthwiseConv2d
+from ddpnas_ray.nn.kernels.fast import FastConcat, FastFactorizedReduce, accelerate
+from ddpnas_ray.nn.ops import build_op
+from ddpnas_ray.spaces.base import find_space
+from ddpnas_ray.spaces.target import Inputs
+
+NAMES = [name for name in CELL_OPS if name != "none"]
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+
+
+def nhwc(*shape: int, seed: int = 0) -> Tensor:
+    found = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return found.contiguous(memory_format=torch.channels_last)
+
+
+def passed(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Return the output, and the gradients of input and parameters for a fixed gradient of the output."""
+    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    module.zero_grad()
+    out = module(x)
+    out.backward(torch.linspace(-1.0, 1.0, out.numel()).view(out.shape))
+    assert x.grad is not None
+    return out.detach(), [x.grad, *(p.grad.clone() for p in module.parameters() if p.grad is not None)]
+
+
+def assert_equal(reference: nn.Module, fast: nn.Module, x: Tensor) -> None:
+    (out, gradients), (other, others) = passed(reference, x), passed(fast, x)
+    torch.testing.assert_close(other, out, **CLOSE)
+    assert len(gradients) == len(others)
+    for wanted, found in zip(gradients, others, strict=True):
+        scale = max(1.0, float(wanted.abs().max()))
+        torch.testing.assert_close(found / scale, wanted / scale, **CLOSE)
+
+
+@settings(derandomize=True, deadline=None, max_examples=150)
+@given(
+    kernel=st.sampled_from([1, 3, 5, 7, 9]),
+    stride=st.integers(1, 2),
+    dilation=st.integers(1, 2),
+    height=st.integers(1, 12),
+    width=st.integers(1, 12),
+    channels=st.sampled_from([1, 2, 3, 8, 17]),
+    images=st.integers(1, 3),
+)
+def test_every_depthwise_convolution(
+    kernel: int, stride: int, dilation: int, height: int, width: int, channels: int, images: int
+) -> None:
+    padding = dilation * (kernel - 1) // 2
+    reference = nn.Conv2d(channels, channels, kernel, stride, padding, dilation, channels, bias=False)
+    assert DepthwiseConv2d.fits(reference)
+    fast = DepthwiseConv2d.of(reference)
+    assert_equal(reference, fast, nhwc(images, channels, height, width))
+    with torch.no_grad():
+        x = nhwc(images, channels, height, width, seed=1)
+        torch.testing.assert_close(fast(x), reference(x), **CLOSE)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("size", [4, 7, 8, 15])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_operation(name: str, stride: int, size: int, affine: bool) -> None:
+    reference = nn.Sequential(build_op(name, 6, stride, affine=affine))
+    fast = copy.deepcopy(reference)
+    accelerate(fast)
+    assert_equal(reference, fast, nhwc(5, 6, size, size + 1))
+
+
+def gradients_of(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    network.zero_grad()
+    nn.functional.cross_entropy(network(x), torch.arange(len(x)) % 10).backward()
+    return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(("space", "size"), [("cell", 16), ("cell", 18), ("mobile", 32), ("nasbench201", 16)])
+def test_whole_networks_keep_their_parameters_and_have_the_same_gradients(space: str, size: int) -> None:
+    spec, inputs = find_space(space)(), Inputs(shape=(3, size, size), outputs=10)
+    alpha_E = spec.argmax(spec.space.exists_EK / spec.space.exists_EK.sum(axis=1, keepdims=True), spec.space.exists_EK)
+    reference = spec.build(alpha_E, inputs).to(memory_format=torch.channels_last).train()
+    fast = copy.deepcopy(reference)
+    accelerate(fast)
+    assert [name for name, _ in fast.named_parameters()] == [name for name, _ in reference.named_parameters()]
+    assert fast.state_dict().keys() == reference.state_dict().keys()
+    wanted, found = gradients_of(reference, x := nhwc(8, 3, size, size)), gradients_of(fast, x)
+    whole, other = (torch.cat([g.flatten() for g in grads.values()]) for grads in (wanted, found))
+    assert (whole - other).norm() < 1e-3 * whole.norm()
+    reference.eval(), fast.eval()
+    torch.testing.assert_close(fast(x), reference(x), rtol=1e-3, atol=1e-4)
+
+
+def test_a_network_has_every_fast_form_once_and_other_modules_as_they_were() -> None:
+    spec, inputs = find_space("cell")(cells=3), Inputs(shape=(3, 16, 16), outputs=10)
+    alphas = [[k] * len(spec.space.edges) for k in range(spec.space.shape[1])]
+    networks = [spec.build(alpha, inputs) for alpha in map(torch.tensor, alphas)]  # type: ignore[arg-type]
+    for network in networks:
+        before = [type(m) for m in network.modules()]
+        accelerate(network)
+        after = [type(m) for m in network.modules()]
+        changed = {(old, new) for old, new in zip(before, after, strict=True) if old is not new}
+        assert {new for _, new in changed} <= {DepthwiseConv2d, FastConcat, FastFactorizedReduce}
+        assert not any(DepthwiseConv2d.fits(module) for module in network.modules())
+    kinds = {type(m) for network in networks for m in network.modules()}
+    assert kinds >= {DepthwiseConv2d, FastConcat, FastFactorizedReduce}
+
+
+def test_other_convolutions_are_left_alone() -> None:
+    same = {"padding": 1, "groups": 4}
+    for conv in (
+        nn.Conv2d(4, 4, 3, padding=1),
+        nn.Conv2d(4, 4, 3, **same),  # with a bias
+        nn.Conv2d(4, 8, 3, bias=False, **same),
+        nn.Conv2d(4, 4, 3, bias=False, groups=4),
+        nn.Conv2d(4, 4, 3, 3, bias=False, **same),
+        nn.Conv2d(4, 4, (3, 1), bias=False, **same),
+        nn.Conv2d(4, 4, 3, bias=False, padding_mode="reflect", **same),
+    ):
+        assert not DepthwiseConv2d.fits(conv), conv
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_fast_forms_are_not_for_has_the_bits_of_the_reference(name: str, stride: int) -> None:
+    """NCHW images, other numbers, and autocast."""
+    reference = nn.Sequential(build_op(name, 4, stride, affine=False))
+    fast = copy.deepcopy(reference)
+    accelerate(fast)
+    nchw = torch.randn(3, 4, 8, 8)
+    for module, other, x in (
+        (reference, fast, nchw),
+        (copy.deepcopy(reference).double(), copy.deepcopy(fast).double(), nhwc(3, 4, 8, 8).double()),
+    ):
+        (out, gradients), (same, others) = passed(module, x), passed(other, x)
+        assert torch.equal(out, same)
+        assert all(torch.equal(a, b) for a, b in zip(gradients, others, strict=True))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(reference(nhwc(3, 4, 8, 8)), fast(nhwc(3, 4, 8, 8)))
