@@ -6,8 +6,6 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ddpnas_ray.costs.convnet import CELL_OPS
@@ -16,56 +14,9 @@ from ddpnas_ray.nn.kernels.fast import FastConcat, FastFactorizedReduce, acceler
 from ddpnas_ray.nn.ops import build_op
 from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.spaces.target import Inputs
+from tests.nn.kernels.same import assert_equal, nhwc, passed
 
 NAMES = [name for name in CELL_OPS if name != "none"]
-CLOSE = {"rtol": 1e-4, "atol": 1e-5}
-
-
-def nhwc(*shape: int, seed: int = 0) -> Tensor:
-    found = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    return found.contiguous(memory_format=torch.channels_last)
-
-
-def passed(module: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Return the output, and the gradients of input and parameters for a fixed gradient of the output."""
-    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
-    module.zero_grad()
-    out = module(x)
-    out.backward(torch.linspace(-1.0, 1.0, out.numel()).view(out.shape))
-    assert x.grad is not None
-    return out.detach(), [x.grad, *(p.grad.clone() for p in module.parameters() if p.grad is not None)]
-
-
-def assert_equal(reference: nn.Module, fast: nn.Module, x: Tensor) -> None:
-    (out, gradients), (other, others) = passed(reference, x), passed(fast, x)
-    torch.testing.assert_close(other, out, **CLOSE)
-    assert len(gradients) == len(others)
-    for wanted, found in zip(gradients, others, strict=True):
-        scale = max(1.0, float(wanted.abs().max()))
-        torch.testing.assert_close(found / scale, wanted / scale, **CLOSE)
-
-
-@settings(derandomize=True, deadline=None, max_examples=150)
-@given(
-    kernel=st.sampled_from([1, 3, 5, 7, 9]),
-    stride=st.integers(1, 2),
-    dilation=st.integers(1, 2),
-    height=st.integers(1, 12),
-    width=st.integers(1, 12),
-    channels=st.sampled_from([1, 2, 3, 8, 17]),
-    images=st.integers(1, 3),
-)
-def test_every_depthwise_convolution(
-    kernel: int, stride: int, dilation: int, height: int, width: int, channels: int, images: int
-) -> None:
-    padding = dilation * (kernel - 1) // 2
-    reference = nn.Conv2d(channels, channels, kernel, stride, padding, dilation, channels, bias=False)
-    assert DepthwiseConv2d.fits(reference)
-    fast = DepthwiseConv2d.of(reference)
-    assert_equal(reference, fast, nhwc(images, channels, height, width))
-    with torch.no_grad():
-        x = nhwc(images, channels, height, width, seed=1)
-        torch.testing.assert_close(fast(x), reference(x), **CLOSE)
 
 
 @pytest.mark.parametrize("affine", [False, True])
@@ -114,20 +65,6 @@ def test_a_network_has_every_fast_form_once_and_other_modules_as_they_were() -> 
         assert not any(DepthwiseConv2d.fits(module) for module in network.modules())
     kinds = {type(m) for network in networks for m in network.modules()}
     assert kinds >= {DepthwiseConv2d, FastConcat, FastFactorizedReduce}
-
-
-def test_other_convolutions_are_left_alone() -> None:
-    same = {"padding": 1, "groups": 4}
-    for conv in (
-        nn.Conv2d(4, 4, 3, padding=1),
-        nn.Conv2d(4, 4, 3, **same),  # with a bias
-        nn.Conv2d(4, 8, 3, bias=False, **same),
-        nn.Conv2d(4, 4, 3, bias=False, groups=4),
-        nn.Conv2d(4, 4, 3, 3, bias=False, **same),
-        nn.Conv2d(4, 4, (3, 1), bias=False, **same),
-        nn.Conv2d(4, 4, 3, bias=False, padding_mode="reflect", **same),
-    ):
-        assert not DepthwiseConv2d.fits(conv), conv
 
 
 @pytest.mark.parametrize("stride", [1, 2])
