@@ -6,8 +6,8 @@ gradient here is one of those, or a forward pass, of the same numbers in another
 
 - stride 2 with dilation 2 reads every other pixel only: stride 1 without dilation on those;
 - a gradient of inputs at stride 1 is a convolution with the flipped kernel;
-- dilation 2 is no dilation on four images, each with every other row and column;
-- five columns are three and two;
+- dilation 2 is no dilation on every other row and column;
+- five columns are two and three;
 - of a kernel that is larger than the image, only a part meets pixels.
 
 All tensors are float32 and NHWC in memory. Axes: N images, C channels, H rows, W columns, K kernel size.
@@ -28,23 +28,6 @@ WIDEST = 3  # columns of a kernel whose gradient oneDNN computes fast
 
 class DepthwiseConv2d(nn.Conv2d):
     """``nn.Conv2d`` with one group a channel, no bias, an odd kernel and "same" padding; see the module."""
-
-    @classmethod
-    def of(cls, conv: nn.Conv2d) -> DepthwiseConv2d:
-        """Return a fast one with the parameters of another convolution."""
-        fast = cls(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,  # type: ignore[arg-type]
-            conv.stride,  # type: ignore[arg-type]
-            conv.padding,  # type: ignore[arg-type]
-            conv.dilation,  # type: ignore[arg-type]
-            conv.groups,
-            bias=False,
-            device="meta",
-        )
-        fast.weight = conv.weight
-        return fast
 
     @staticmethod
     def fits(module: nn.Module) -> bool:

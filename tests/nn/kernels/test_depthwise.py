@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from ddpnas_ray.nn.kernels.depthwise import DepthwiseConv2d
+from ddpnas_ray.nn.kernels.fast import accelerate
 from tests.nn.kernels.same import CLOSE, assert_equal, nhwc
 
 
@@ -27,7 +30,9 @@ def test_every_depthwise_convolution(
     padding = dilation * (kernel - 1) // 2
     reference = nn.Conv2d(channels, channels, kernel, stride, padding, dilation, channels, bias=False)
     assert DepthwiseConv2d.fits(reference)
-    fast = DepthwiseConv2d.of(reference)
+    fast = copy.deepcopy(reference)
+    accelerate(fast)
+    assert isinstance(fast, DepthwiseConv2d)
     assert_equal(reference, fast, nhwc(images, channels, height, width))
     with torch.no_grad():
         x = nhwc(images, channels, height, width, seed=1)
