@@ -41,7 +41,7 @@ class BareLoop:
             norm.track_running_stats = False
         for index in torch.randperm(len(images))[: len(images) // size * size].split(size):
             sgd.zero_grad(set_to_none=True)
-            F.cross_entropy(network(_pixels(self._augmented(images[index]))), labels[index]).backward()
+            F.cross_entropy(network(_pixels(self.augmented(images[index]))), labels[index]).backward()
             nn.utils.clip_grad_norm_(network.parameters(), self.grad_clip, foreach=True)
             sgd.step()
 
@@ -58,7 +58,8 @@ class BareLoop:
             batches = zip(*(part.split(size) for part in self.val), strict=True)
             return sum(int((network(_pixels(x)).argmax(1) == y).sum()) for x, y in batches) / len(self.val[0])
 
-    def _augmented(self, images: Tensor) -> Tensor:
+    def augmented(self, images: Tensor) -> Tensor:
+        """Shift and mirror images of shape (N, C, H, W) at random."""
         n, size = len(images), images.shape[-1]
         windows = F.pad(images, (self.crop,) * 4).unfold(2, size, 1).unfold(3, size, 1)
         top, left = torch.randint(2 * self.crop + 1, (2, n))

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import ROOT, facts, say
+from common import ROOT, facts, say, spread
 
 import ddpnas_ray as nas
 from ddpnas_ray.core.generation.problem import Problem, random_alphas
@@ -163,17 +163,14 @@ def show(rows: list[dict[str, Any]]) -> None:
         print(f"| {row['name']} | {row['params']:,} | {row['macs']:,} | {row['mean']:.4f} +- {row['std']:.4f} |")
     means = {row["name"]: row["mean"] for row in rows}
     random = [mean for name, mean in means.items() if name.startswith("random")]
-    print(f"\n- {RANDOM} random cells: {spread(random)} (standard deviation {statistics.stdev(random):.4f}, ", end="")
+    print(
+        f"\n- {RANDOM} random cells: {spread(random, 4)} (standard deviation {statistics.stdev(random):.4f}, ", end=""
+    )
     print(f"best {max(random):.4f})")
     for text, _ in SETTINGS.values():
         answers = [mean for name, mean in means.items() if name.startswith(f"{text}, seed") and "finals" not in name]
         beaten = [sum(answer > mean for mean in random) for answer in answers]
-        print(f"- {text}, {len(answers)} answers: {spread(answers)}; better than {beaten} of the random cells")
-
-
-def spread(values: list[float]) -> str:
-    """Format mean and standard error."""
-    return f"{statistics.fmean(values):.4f} +- {statistics.stdev(values) / len(values) ** 0.5:.4f}"
+        print(f"- {text}, {len(answers)} answers: {spread(answers, 4)}; better than {beaten} of the random cells")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from ddpnas_ray.data.config import DataConfig
@@ -46,6 +48,11 @@ def facts(*more: str) -> str:
         f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC; load average before the start {START_LOAD:.2f}",
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Format mean and standard error."""
+    return f"{statistics.fmean(values):.{digits}f} +- {statistics.stdev(values) / len(values) ** 0.5:.{digits}f}"
 
 
 def say(text: str) -> None:

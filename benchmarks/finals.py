@@ -13,13 +13,12 @@ import os
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")  # each process one core
 
 import argparse
-import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
 import numpy as np
-from common import facts, say
+from common import facts, say, spread
 
 from ddpnas_ray.core.generation.problem import Problem
 from ddpnas_ray.core.generation.solve import solve
@@ -92,11 +91,6 @@ def winner(strategy: Strategy, state: SearchState, finalists: int) -> IntArray:
         rows = sorted(state.evaluations, key=lambda row: -row.score)
         alphas = distant(dict.fromkeys(row.alpha_E for row in rows), finalists, 1)
     return np.array(max(alphas, key=lambda alpha: _table.score(FINALS, np.array(alpha))))
-
-
-def spread(values: Sequence[float]) -> str:
-    """Format mean and standard error."""
-    return f"{statistics.fmean(values):.2f} +- {statistics.stdev(values) / len(values) ** 0.5:.2f}"
 
 
 def main() -> None:

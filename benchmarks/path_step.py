@@ -44,22 +44,17 @@ from ddpnas_ray.training.trainer import Trainer
 NAMES = ("official", "plain", "reference", "fast")
 
 
-def official(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, config: TrainingConfig) -> None:
+def official(network: nn.Module, loop: BareLoop) -> None:
     """Train an epoch as the authors' code does."""
+    (images, labels), size = loop.train, loop.batch_size
     network.train()
     parameters = list(network.parameters())
-    sgd = torch.optim.SGD(parameters, config.lr, config.momentum, weight_decay=config.weight_decay, foreach=False)
-    for index in torch.randperm(len(images))[: len(images) // config.batch_size * config.batch_size].split(
-        config.batch_size
-    ):
-        x = F.pad(images[index], (4,) * 4)
-        top, left = torch.randint(9, (2, len(index)))
-        x = x.unfold(2, 32, 1).unfold(3, 32, 1)[torch.arange(len(index)), :, top, left]
-        x = torch.where((torch.rand(len(index)) < 0.5)[:, None, None, None], x.flip(3), x)
-        x = x.to(torch.float32).div_(127.5).sub_(1.0)
+    sgd = torch.optim.SGD(parameters, loop.lr, loop.momentum, weight_decay=loop.weight_decay, foreach=False)
+    for index in torch.randperm(len(images))[: len(images) // size * size].split(size):
+        x = loop.augmented(images[index]).to(torch.float32).div_(127.5).sub_(1.0)
         sgd.zero_grad(set_to_none=False)
         F.cross_entropy(network(x), labels[index]).backward()
-        nn.utils.clip_grad_norm_(parameters, config.grad_clip, foreach=False)
+        nn.utils.clip_grad_norm_(parameters, loop.grad_clip, foreach=False)
         sgd.step()
 
 
@@ -106,9 +101,7 @@ def main() -> None:
             )
             return count / result.train_s
         network = trainer.spec.build(alpha_E, trainer.task.inputs)
-        run = (
-            (lambda: official(network, images, labels, config)) if name == "official" else (lambda: loop.epoch(network))
-        )
+        run = (lambda: official(network, loop)) if name == "official" else (lambda: loop.epoch(network))
         begun = time.perf_counter()
         run()
         return count / (time.perf_counter() - begun)

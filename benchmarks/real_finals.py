@@ -14,13 +14,12 @@ import os
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")  # each process one core
 
 import argparse
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, facts, say
+from common import ROOT, facts, say, spread
 
 import ddpnas_ray as nas
 from ddpnas_ray.core.halving import planned_epochs, rungs
@@ -57,11 +56,6 @@ def with_finals(folder: Path, seed: int) -> tuple[Mapping[str, Any], Mapping[str
 def without(folder: Path, seed: int) -> Mapping[str, Any]:
     """Return the answer of a search that has all the epochs."""
     return search(folder, TOTAL, seed).genotype
-
-
-def spread(values: Sequence[float]) -> str:
-    """Format mean and standard error."""
-    return f"{statistics.fmean(values):.2f} +- {statistics.stdev(values) / len(values) ** 0.5:.2f}"
 
 
 def main() -> None:

@@ -304,7 +304,7 @@ VARIANTS: dict[str, Variant] = {
         "no sharing, likelihood, twice the validation images", [LIKELIHOOD, "data.val_limit=2000", NONE]
     ),
     "gploss": Variant("training loss, surrogate", GP, keep, by_loss=True),
-    "warm3": Variant("(a) warm-up of 3 epochs", strategy=by(WarmUp)),
+    "warm3": Variant("(a) warm-up of 3 epochs", ["evaluation.budget=51"], by(WarmUp)),  # 3 epochs of 5 more
     "t6": Variant("(a) T = 6", [T(6)], every=6),
     "t12": Variant("(a) T = 12", [T(12)], every=12),
     "t33": Variant("(a) T = 33", [T(33)], every=33),

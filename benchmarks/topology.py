@@ -16,12 +16,11 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS
 
 import argparse
 import statistics
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from common import facts, say
+from common import facts, say, spread
 
 from ddpnas_ray.core.requests import EvalRequest
 from ddpnas_ray.core.sampling import rng_for
@@ -91,11 +90,6 @@ def trial(in_the_loop: bool, seed: int, epochs: int) -> dict[str, float]:
     }
 
 
-def cell(values: Sequence[float]) -> str:
-    """Format mean and standard error."""
-    return f"{statistics.fmean(values):.4f} +- {statistics.stdev(values) / len(values) ** 0.5:.4f}"
-
-
 def main() -> None:
     """Run the benchmark; see the module docstring."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -113,11 +107,11 @@ def main() -> None:
             say(f"in the loop {in_the_loop}: {rows}")
             name = "two inputs per node" if in_the_loop else "all edges, as published"
             keys = ("last epoch", "inherited", "alone")
-            cells = [f"{rows[0]['evaluations']:.0f}", *(cell([row[key] for row in rows]) for key in keys)]
+            cells = [f"{rows[0]['evaluations']:.0f}", *(spread([row[key] for row in rows], 4) for key in keys)]
             print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
     for key in ("inherited", "alone"):
         pairs = zip(found[True], found[False], strict=True)
-        print(f"\nWith two inputs less without, seed by seed, {key}: {cell([a[key] - b[key] for a, b in pairs])}")
+        print(f"\nWith two inputs less without, seed by seed, {key}: {spread([a[key] - b[key] for a, b in pairs], 4)}")
 
 
 if __name__ == "__main__":

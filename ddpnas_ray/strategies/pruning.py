@@ -55,7 +55,7 @@ def make(context: Context, section: PruningConfig) -> Strategy:
     """Create Algorithm 1 from its section.
 
     Raises:
-        ConfigError: The budget is too small for pruning.
+        ConfigError: The budget is too small for pruning, or the space has no predictions.
     """
     budget, T = context.evaluations, section.epochs_per_round
     if section.result == "predicted" and context.space.inputs is not None:
@@ -124,7 +124,9 @@ class Pruning:
         return next_round(state, utility_EK, momentum_EK, theta_EK, live_EK)
 
     def answer(self, state: SearchState, space: SearchSpace) -> IntArray | None:
-        """Return the best verified architecture, the most probable of equals; None if none was verified (Eq. 10)."""
+        """Return the best prediction if that is the result, else the best verified architecture, the most probable of
+        equals; None if none was verified: the result has the largest E[alpha] (Eq. 10).
+        """
         if (ranked_NE := self.ranked(state, space)) is not None:
             return np.asarray(ranked_NE[0])
         verified = [row for row in state.evaluations if not row.trained]

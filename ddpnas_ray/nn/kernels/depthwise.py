@@ -99,14 +99,22 @@ class _EveryOther(torch.autograd.Function):
 
 
 def input_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
-    """Return the gradient of the input, shape (N, C, H, W)."""
+    """Return the gradient of the input, shape (N, C, H, W).
+
+    Args:
+        grad: Gradient of the output, shape (N, C, ceil(H / stride), ceil(W / stride)).
+        x: The input; only its shape matters.
+        weight: Shape (C, 1, rows, columns), both odd.
+        stride: 1 or 2.
+        dilation: 1 or 2; 1 with stride 2.
+    """
     if stride == 1:
         return _convolved(grad, weight.flip(2, 3), 1, dilation)
     return _gradients(grad, x, weight, stride, _padding(weight, dilation), dilation, (True, False))[0]
 
 
 def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, dilation: int) -> Tensor:
-    """Return the gradient of the weights, in their shape."""
+    """Return the gradient of the weights, in their shape; arguments as for ``input_gradient``."""
     if dilation == 2 and stride == 1 and weight[0].numel() > 1:
         x, grad = _parities(x), _parities(grad)
         parts = plain_weight_gradient(grad, x, weight.repeat(2, 1, 1, 1), 1)
@@ -115,7 +123,10 @@ def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, dilati
 
 
 def plain_weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """Return the gradient of the weights of a convolution without dilation, two or three columns at a time."""
+    """Return the gradient of the weights of a convolution without dilation, shape (C, 1, rows, columns).
+
+    More than three columns are computed two or three at a time.
+    """
     rows, columns = weight.shape[2:]
     if columns <= WIDEST:
         return _gradients(grad, x, weight, stride, _padding(weight, 1), 1, (False, True))[1]

@@ -53,13 +53,13 @@ class FastFactorizedReduce(FactorizedReduce):
         return found
 
 
+FASTER: dict[type[nn.Module], type[nn.Module]] = {Concat: FastConcat, FactorizedReduce: FastFactorizedReduce}
+
+
 def accelerate(network: nn.Module) -> None:
-    """Give modules the class of their faster form, in place; all that they hold stays as it is."""
+    """Give modules the class of their faster form, in place; parameters, hooks and shared modules stay as they are."""
     for module in network.modules():
         if DepthwiseConv2d.fits(module):
             module.__class__ = DepthwiseConv2d
         elif type(module) in FASTER:
             module.__class__ = FASTER[type(module)]
-
-
-FASTER: dict[type[nn.Module], type[nn.Module]] = {Concat: FastConcat, FactorizedReduce: FastFactorizedReduce}
