@@ -140,6 +140,7 @@ ELSEWHERE = {
     "experiment.evaluators": ("test_search.py", "score sheets and warnings are read from runs"),
     "experiment.experiment": ("test_search.py", "a configuration becomes a search"),
     "experiment.finished": ("test_generate.py", "a run is read to generate from it"),
+    "experiment.groups": ("experiment/test_config.py", "checked as part of whole configurations"),
     "experiment.progress": ("test_search.py", "what a search shows"),
     "experiment.result": ("test_search.py", "result.json is read from runs"),
     "experiment.run": ("test_search.py", "the whole of a search"),

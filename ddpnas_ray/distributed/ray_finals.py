@@ -6,6 +6,7 @@ results; and a killed command goes on from our own checkpoints, of which none is
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections import deque
@@ -36,7 +37,9 @@ def task_size(finals: Finals) -> PoolSize:
         ResourceError: None fits.
     """
     config = finals.trainings[0].config
-    return fitting_workers(config.execution, config.retraining.threads, len(finals.networks))
+    return fitting_workers(
+        dataclasses.replace(config.execution, group=1), config.retraining.threads, len(finals.networks)
+    )
 
 
 def advance_on_ray(finals: Finals, size: PoolSize) -> Advance:

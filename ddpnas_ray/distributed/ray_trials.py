@@ -59,7 +59,11 @@ def run_trials(
         return []
     tabular = not experiment.config.trains
     config = trials[0].config
-    size = fitting_workers(config.execution, config.training.threads) if not tabular else None
+    size = (
+        fitting_workers(dataclasses.replace(config.execution, group=1), config.training.threads)
+        if not tabular
+        else None
+    )
     per_task = max(1, min(TABLE_TRIALS, len(trials) // 8)) if tabular else 1
     chunks = [list(trials[i : i + per_task]) for i in range(0, len(trials), per_task)]
     shared: Any = ray.put(experiment) if tabular else DataSource.here()

@@ -121,8 +121,9 @@ def pool_size(config: SearchConfig) -> PoolSize:
     if not config.trains:
         return PoolSize(1)
     execution = config.execution
-    one = fitting_workers(dataclasses.replace(execution, workers=None), config.training.threads)
     workers = (execution.workers or 1) if execution.backend == "ray" else 1
+    group = execution.group if workers > 1 else 1  # one worker is the trial's own process
+    one = fitting_workers(dataclasses.replace(execution, workers=None, group=group), config.training.threads)
     return dataclasses.replace(one, workers=workers, elastic=False)
 
 

@@ -29,6 +29,9 @@ class ExecutionConfig:
     else 0. GPU and CPU results differ"""
     cpus_per_worker: Annotated[float, Gt(0.0)] | None = None
     """CPUs that Ray reserves per worker; null: training.threads"""
+    group: Annotated[int, Ge(1)] = 1
+    """Processes of one node that train each architecture together; it must divide training.shards. A worker is then
+    such a group, with group times the CPUs and GPUs. backend local trains alone"""
     elastic: bool = False
     """The cluster autoscales: request workers that do not fit yet, release idle ones"""
     retry_deadline_s: Annotated[float, Gt(0.0)] = 120.0

@@ -13,6 +13,7 @@ from ddpnas_ray.execution.base import ExecutionConfig, OnResult, ignore_result
 from ddpnas_ray.execution.failures import Fault, gpu_fault
 from ddpnas_ray.nn.weights import Float32Array, Layout, Weights, joined, split_shared
 from ddpnas_ray.training.device import find_device, first_line, set_precision, try_device
+from ddpnas_ray.training.group import ALONE, Group
 from ddpnas_ray.training.trainer import Trainer
 
 
@@ -72,7 +73,13 @@ class LocalExecutor:
 
 
 def evaluate_here(
-    trainer: Trainer, request: EvalRequest, layout: Layout, flat: Float32Array, *, gpus: float = 1.0
+    trainer: Trainer,
+    request: EvalRequest,
+    layout: Layout,
+    flat: Float32Array,
+    *,
+    gpus: float = 1.0,
+    group: Group = ALONE,
 ) -> tuple[EvalResult, Float32Array]:
     """Train and score one architecture in this process; retry once if GPU memory ran out.
 
@@ -82,6 +89,7 @@ def evaluate_here(
         layout: Positions of its weights in ``flat``.
         flat: The weights; not modified.
         gpus: This process's share of a GPU.
+        group: Processes that do this together; then nothing is retried here.
 
     Raises:
         ResourceError: The architecture does not fit into GPU memory.
@@ -89,10 +97,10 @@ def evaluate_here(
     """
     set_precision(trainer.config.precision, trainer.device)
     what = f"architecture {request.architecture} of epoch {request.epoch}"
-    again = False
+    again = group.world > 1  # the others cannot repeat what one of them lacked memory for
     while True:
         try:
-            return trainer.train_and_score(request, layout, flat)
+            return trainer.train_and_score(request, layout, flat, group)
         except RuntimeError as error:
             fault = gpu_fault(error)
             if fault is Fault.DEVICE:
@@ -105,7 +113,7 @@ def evaluate_here(
             if again:
                 neighbour = "; another process may fill the shared GPU" if 0 < gpus < 1 else ""
                 raise ResourceError(
-                    f"{what} does not fit into the GPU's memory, twice ({first_line(error)}){neighbour}; "
+                    f"{what} does not fit into the GPU's memory ({first_line(error)}){neighbour}; "
                     f"alpha={[int(k) for k in request.alpha_E]}; lower training.batch_size, or raise "
                     "execution.gpus_per_worker"
                 ) from error

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any
@@ -24,6 +24,7 @@ from ddpnas_ray.execution.failures import backoff_s
 from ddpnas_ray.execution.local import evaluate_here
 from ddpnas_ray.execution.mixed_devices import refuse_mixed
 from ddpnas_ray.execution.ray_errors import INFRASTRUCTURE, own_error
+from ddpnas_ray.execution.ray_group import Peers
 from ddpnas_ray.nn.weights import Float32Array, Layout, joined
 from ddpnas_ray.training.cpu_isa import level_variables
 from ddpnas_ray.training.device import Device, find_device, try_device
@@ -39,18 +40,21 @@ Shared = tuple[Layout, Float32Array]
 
 
 class Worker:
-    """Process that trains architectures; stateless between two of them."""
+    """Process that trains architectures, alone or in a group with peers; stateless between two of them."""
 
-    def __init__(self, name: str, gpus: float) -> None:
+    def __init__(self, name: str, gpus: float, group: int = 1) -> None:
         self._name, self._gpus = name, gpus
+        self._peers = Peers(name, group) if group > 1 else None
 
     def __repr__(self) -> str:
         return self._name
 
     @ray.method(enable_task_events=False)
     def ready(self, trainer: Trainer) -> tuple[str, int, Device]:
-        """Return node id, process id and device, with imports and data fetched and the GPU tested."""
+        """Return node id, process id and device, with imports and data fetched, the GPU tested and peers started."""
         try_device(trainer.device)
+        if self._peers is not None:
+            self._peers.form(trainer.device)
         return ray.get_runtime_context().get_node_id(), os.getpid(), find_device(trainer.device)
 
     def evaluate(
@@ -66,22 +70,49 @@ class Worker:
         layout, flat_shared = shared
         flat = np.concatenate([flat_shared, flat_own])
         result, learned = evaluate_here(trainer, request, joined(layout, own), flat, gpus=self._gpus)
+        return self._signed(result), learned
+
+    def evaluate_together(
+        self, refs: Sequence[Any], request: EvalRequest, own: Layout
+    ) -> tuple[EvalResult, Float32Array]:
+        """As ``evaluate``, in a group: each process gets what ``refs`` refer to from the node's object store.
+
+        Args:
+            refs: References to the trainer, the shared pieces with their layout, and the architecture's own pieces.
+            request: The architecture.
+            own: Layout of its own pieces.
+        """
+        assert self._peers is not None
+        self._peers.form(ray.get(refs[0]).device)
+        result, learned = self._peers.evaluate(refs, request, own, self._gpus)
+        return self._signed(result), learned
+
+    def peer_pids(self) -> list[int]:
+        """Process ids of the peers."""
+        return [] if self._peers is None else self._peers.pids()
+
+    def _signed(self, result: EvalResult) -> EvalResult:
         node = ray.get_runtime_context().get_node_id()
-        return replace(result, worker=f"{self._name}/{os.getpid()}", node=node), learned
+        return replace(result, worker=f"{self._name}/{os.getpid()}", node=node)
 
 
 @dataclass(frozen=True, slots=True)
 class PoolSize:
-    """Number of workers, and the resources that Ray reserves for each; ``elastic``: a maximum, as nodes come and go."""
+    """Number of workers, and the resources that Ray reserves for each; ``elastic``: a maximum, as nodes come and go;
+    ``group``: processes of each, which share its resources."""
 
     workers: int
     cpus_per_worker: float = 1.0
     gpus_per_worker: float = 0.0
     elastic: bool = False
+    group: int = 1
 
     def __str__(self) -> str:
         most = "up to " if self.elastic else ""
-        return f"{most}{self.workers} worker(s) of {self.cpus_per_worker:g} CPU and {self.gpus_per_worker:g} GPU"
+        together = f" and {self.group} processes" if self.group > 1 else ""
+        return (
+            f"{most}{self.workers} worker(s) of {self.cpus_per_worker:g} CPU and {self.gpus_per_worker:g} GPU{together}"
+        )
 
     def fitting(self, nodes: Iterable[Mapping[str, float]]) -> int:
         """Count the workers that fit: each on one node, and a GPU share on a single GPU.
@@ -120,15 +151,15 @@ def fitting_workers(config: ExecutionConfig, threads: int, architectures: int | 
     total = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU")}
     gpus = config.gpus_per_worker if config.gpus_per_worker is not None else float(total["GPU"] > 0)
     cpus = float(threads) if config.cpus_per_worker is None else config.cpus_per_worker
-    one = PoolSize(1, cpus, gpus)
+    one = PoolSize(1, cpus * config.group, gpus * config.group, group=config.group)
     fit = one.fitting(nodes)
     if config.elastic:
         return replace(one, workers=config.workers or architectures or max(fit, 1), elastic=True)
     if fit < 1:
         raise ResourceError(
-            f"execution: one worker needs {cpus:g} CPU and {gpus:g} GPU of one node; the cluster has "
-            f"{_resources(total)} on {len(nodes)} node(s); lower execution.gpus_per_worker or "
-            "execution.cpus_per_worker, or set execution.elastic=true if an autoscaler adds nodes"
+            f"execution: one worker needs {one.cpus_per_worker:g} CPU and {one.gpus_per_worker:g} GPU of one node; the "
+            f"cluster has {_resources(total)} on {len(nodes)} node(s); lower execution.gpus_per_worker, "
+            "execution.cpus_per_worker or execution.group, or set execution.elastic=true if an autoscaler adds nodes"
         )
     size = replace(one, workers=min(config.workers or fit, fit))
     if (config.workers or 0) > fit:
@@ -224,8 +255,9 @@ class Members:
         del self._all[workers:]
         taken = {member.name for member in self._all}
         free = (name for i in count() if (name := f"ddpnas-worker-{i}") not in taken)
+        gpus = self._size.gpus_per_worker / self._size.group
         for name in islice(free, workers - len(taken)):
-            self._all.append(Member(name, self._actor_class.remote(name, self._size.gpus_per_worker)))
+            self._all.append(Member(name, self._actor_class.remote(name, gpus, self._size.group)))
 
     def close(self) -> None:
         """End all workers."""

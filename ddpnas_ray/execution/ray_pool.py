@@ -91,8 +91,13 @@ class RayPool:
                 if member.name in busy or (i := self._next(todo, member, avoid)) is None:
                     continue
                 todo.remove(i)
-                call = member.actor.evaluate.options(name=f"r{requests[i].round} e{requests[i].epoch} arch {i}")
-                ref = call.remote(self._trainer_ref, requests[i], shared_ref, owns[i], own_refs[i])
+                name = f"r{requests[i].round} e{requests[i].epoch} arch {i}"
+                if self._size.group == 1:
+                    call = member.actor.evaluate.options(name=name)
+                    ref = call.remote(self._trainer_ref, requests[i], shared_ref, owns[i], own_refs[i])
+                else:
+                    call = member.actor.evaluate_together.options(name=name)
+                    ref = call.remote([self._trainer_ref, shared_ref, own_refs[i]], requests[i], owns[i])
                 running[ref] = (i, member, time.perf_counter())
             probes = self._members.probes()
             self._members.check_present(working=bool(running))

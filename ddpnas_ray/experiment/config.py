@@ -19,6 +19,7 @@ from ddpnas_ray.core.space import SearchSpace
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.registry import find_reader
 from ddpnas_ray.execution.base import ExecutionConfig
+from ddpnas_ray.experiment.groups import refuse_group
 from ddpnas_ray.experiment.sections import Origin, build_section, checked_values, field_docs, hints_of, validated
 from ddpnas_ray.experiment.yaml_text import parse, plain, read_text, to_yaml, yaml_value
 from ddpnas_ray.spaces.base import find_space
@@ -284,6 +285,7 @@ def check(values: Mapping[str, Any], source: str, overrides: Sequence[str] = ())
             f"{origin.of('training.merge', 'execution.backend')}: training.merge=sequential needs "
             "execution.backend=local, as each architecture inherits the previous one's weights"
         )
+    refuse_group(config.training, config.execution, origin)
     if config.execution.elastic and config.execution.gpus_per_worker is None:
         raise ConfigError(
             f"{origin.of('execution.elastic', 'execution.gpus_per_worker')}: execution.elastic=true needs "

@@ -124,9 +124,8 @@ def _on_ray(
     experiment: Experiment, out: str, display: Display, resumed: Folder | None, until_s: float | None, address: str
 ) -> dict[str, Any] | None:
     config = experiment.config
-    with cluster(
-        address, "train and score architectures", display.lines, workers=config.execution.workers
-    ) as dashboard:
+    processes = config.execution.workers and config.execution.workers * config.execution.group
+    with cluster(address, "train and score architectures", display.lines, workers=processes) as dashboard:
         from ddpnas_ray.distributed import ray_driver
         from ddpnas_ray.execution.ray_members import fitting_workers
 

@@ -14,6 +14,9 @@ class TrainingConfig:
 
     batch_size: Annotated[int, Ge(2)] = 512
     """Examples per step (paper: 512)"""
+    shards: Literal[1, 2, 4, 8, 16, 32, 64] = 1
+    """Equal parts of every batch, each with its own BatchNorm statistics, as on so many GPUs. Up to so many processes
+    can train an architecture together (execution.group); their number does not change the result"""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """sgd: with momentum, as in the paper; adamw: betas 0.9 and 0.999. Both start fresh each architecture-epoch"""
     lr: Annotated[float, Gt(0.0)] = 0.025

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ddpnas_ray.nn.weights import Layout
 from ddpnas_ray.tasks.base import Batch
 from ddpnas_ray.training.config import TrainingConfig
+from ddpnas_ray.training.group import Shards
 
 Loss = Callable[[Tensor, Batch], Tensor]
 
@@ -20,10 +22,11 @@ def train_epoch(
     network: nn.Module,
     whole: nn.Parameter,
     layout: Layout,
-    batches: Iterable[Batch],
+    batches: Iterable[Any],
     loss_of: Loss,
     config: TrainingConfig,
     lr: float,
+    shards: Shards | None = None,
 ) -> float:
     """Train one epoch with SGD or AdamW, starting from a fresh optimiser state.
 
@@ -31,10 +34,11 @@ def train_epoch(
         network: A network whose parameters are views of ``whole`` (``weights.bind``); updated in place.
         whole: All its weights as one tensor: one optimiser step and one norm cover them all.
         layout: Position of each parameter in ``whole``.
-        batches: The epoch's training batches, on the network's device.
+        batches: The epoch's training batches, on the network's device; with ``shards``, tuples of this process's parts.
         loss_of: The task's loss.
         config: Training options.
         lr: Learning rate of the whole epoch.
+        shards: How batches are shared out; None: they are whole.
 
     Returns:
         The mean loss over batches; not finite if training diverged.
@@ -44,15 +48,19 @@ def train_epoch(
     # No need to track statistics that are recomputed before scoring.
     _track_statistics(network, config.bn_images == 0)
     total, count = torch.zeros((), device=whole.device), 0
-    for batch in batches:
+
+    def backward(batch: Batch) -> Tensor:
         whole.grad.zero_()  # type: ignore[union-attr]  # gradients are views of it: see ``bind``
         with autocast(whole.device, config.precision):
             loss = loss_of(network(batch.inputs), batch)
         loss.backward()
+        return loss.detach()
+
+    for batch in batches:
+        total += backward(batch) if shards is None else shards.backward(whole, count, batch, backward)
         if config.grad_clip:
             nn.utils.clip_grad_norm_([whole], config.grad_clip)
         step()
-        total += loss.detach()
         count += 1
     return float(total) / max(count, 1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -23,6 +23,7 @@ from ddpnas_ray.tasks.recipe import RetrainingConfig
 from ddpnas_ray.training.batches import each, on_device, size
 from ddpnas_ray.training.device import find_device, set_precision
 from ddpnas_ray.training.epoch import autocast, fixed_threads, outputs
+from ddpnas_ray.training.group import ALONE, ProcessGroup, gathered
 from ddpnas_ray.training.schedule import learning_rate
 from ddpnas_ray.training.snapshot import Snapshot, put_back, take
 
@@ -124,7 +125,7 @@ def score(network: nn.Module, task: Task, config: RetrainingConfig, rank: int, w
         (out.float(), batch.targets) for out, batch in outputs(network, batches, config.precision, torch.device(device))
     )
     count = -(-task.val_examples // config.batch_size)
-    found = float(task.metric.score(mine if world == 1 else _gathered(mine, count, world)))
+    found = float(task.metric.score(gathered(mine, count, ALONE if world == 1 else ProcessGroup())))
     if not math.isfinite(found):
         raise DivergedError(
             f"task.metric: {task.metric.name} gave {found:g}: start a new training with a lower retraining.lr, or with "
@@ -281,26 +282,6 @@ def _share_buffers(network: nn.Module, average: AveragedModel | None, world: int
     dist.broadcast(flat, 0)
     for buffer, values in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
         buffer.copy_(values.view_as(buffer))
-
-
-def _gathered(mine: Iterator[tuple[Tensor, Any]], count: int, world: int) -> Iterator[tuple[Tensor, Any]]:
-    """Yield the outputs of all processes in the order of the batches; each computes every ``world``-th.
-
-    Raises:
-        DataError: A process cannot read an example; raised in all of them, so that none waits for it.
-    """
-    for _ in range(-(-count // world)):
-        found: Any
-        try:
-            pair = next(mine, None)
-            found = None if pair is None else each(pair, Tensor.cpu)
-        except DataError as error:
-            found = error
-        everyone: list[Any] = [None] * world
-        dist.all_gather_object(everyone, found)
-        if errors := [found for found in everyone if isinstance(found, DataError)]:
-            raise errors[0]
-        yield from (found for found in everyone if found is not None)
 
 
 def _parts(batch: Batch, count: int) -> list[Batch]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from ddpnas_ray.training.config import TrainingConfig
 from ddpnas_ray.training.cpu_isa import require_level
 from ddpnas_ray.training.device import find_device
 from ddpnas_ray.training.epoch import fixed_threads, initial_weights, outputs, recompute_batch_norm, train_epoch
+from ddpnas_ray.training.group import ALONE, Group, Shards, gathered
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,17 +58,18 @@ class Trainer:
         return arrays, cast(Supernet, supernet)
 
     def train_and_score(
-        self, request: EvalRequest, layout: Layout, flat: Float32Array
+        self, request: EvalRequest, layout: Layout, flat: Float32Array, group: Group = ALONE
     ) -> tuple[EvalResult, Float32Array]:
         """Train one architecture for an epoch from the given weights and score it on the validation split.
 
-        On one kind of device the result depends only on the arguments and this object, not on the process, the worker
-        or earlier evaluations.
+        On one kind of device the result depends only on the first three arguments and this object, not on the process,
+        the worker, the size of the group or earlier evaluations.
 
         Args:
             request: The architecture, its epoch and learning rate.
             layout: Positions of the architecture's weights in ``flat``.
             flat: The weights, float32; not modified.
+            group: Processes that do this together, all with the same arguments; each returns the same.
 
         Returns:
             The result, and the new weights in the same layout (the given ones where ``request.train`` is False).
@@ -90,13 +92,13 @@ class Trainer:
             loss, built = 0.0, time.perf_counter()
             if request.train:
                 rate = self.config.lr if self.config.merge == "none" else request.lr  # each training is the first one
-                loss = self.train(network, whole, layout, request.epoch, rate)
+                loss = self.train(network, whole, layout, request.epoch, rate, request.architecture, group)
             weights = whole.detach().cpu().numpy()
             finite, trained = bool(np.isfinite(loss) and np.isfinite(weights).all()), time.perf_counter()
             score = float("nan")
             if finite:
                 self.calibrate(network)
-                score = self.score(network)
+                score = self.score(network, group)
             finite = finite and bool(np.isfinite(score))
         end = time.perf_counter()
         result = EvalResult(
@@ -111,10 +113,30 @@ class Trainer:
         )
         return result, weights
 
-    def train(self, network: nn.Module, whole: nn.Parameter, layout: Layout, epoch: int, lr: float) -> float:
+    def train(
+        self,
+        network: nn.Module,
+        whole: nn.Parameter,
+        layout: Layout,
+        epoch: int,
+        lr: float,
+        architecture: int = 0,
+        group: Group = ALONE,
+    ) -> float:
         """Train one epoch; see ``train_epoch``."""
-        batches = self._ready(self.task.training_batches(epoch, self.seed, self.config.batch_size))
-        return train_epoch(network, whole, layout, batches, self.task.loss, self.config, lr)
+        task, config = self.task, self.config
+        if config.shards == 1:
+            batches: Iterable[Any] = self._ready(task.training_batches(epoch, self.seed, config.batch_size))
+            return train_epoch(network, whole, layout, batches, task.loss, config, lr)
+
+        def seed_of(step: int, shard: int) -> int:
+            draws = rng_for(self.seed, epoch, architecture, _DROPOUT, step, shard)
+            return int(draws.integers(2**63))
+
+        shards = Shards(config.shards, min(config.batch_size, task.train_examples), group, seed_of)
+        parts = [task.training_batches(epoch, self.seed, config.batch_size, v, shards.count) for v in shards.mine]
+        batches = zip(*map(self._ready, parts), strict=True)
+        return train_epoch(network, whole, layout, batches, task.loss, config, lr, shards)
 
     def calibrate(self, network: nn.Module) -> None:
         """Recompute BatchNorm statistics on ``training.bn_images`` training examples; 0 keeps them."""
@@ -122,11 +144,12 @@ class Trainer:
             batches = self.task.calibration_batches(self.config.bn_images, self.seed, self.config.batch_size)
             recompute_batch_norm(network, self._ready(batches), self.config, torch.device(self.device))
 
-    def score(self, network: nn.Module) -> float:
+    def score(self, network: nn.Module, group: Group = ALONE) -> float:
         """Return the task's metric on the whole validation split, in evaluation mode."""
         task, config, device = self.task, self.config, torch.device(self.device)
-        found = outputs(network, self._ready(task.validation_batches(config.batch_size)), config.precision, device)
-        score = float(task.metric.score((out, batch.targets) for out, batch in found))
+        batches = self._ready(task.validation_batches(config.batch_size, group.rank, group.world))
+        mine = ((out, batch.targets) for out, batch in outputs(network, batches, config.precision, device))
+        score = float(task.metric.score(gathered(mine, -(-task.val_examples // config.batch_size), group)))
         if abs(score) > 1:
             raise ConfigError(f"task.metric: {task.metric.name} gave {score:g}; scores must lie in [-1, 1]: rescale it")
         return score
