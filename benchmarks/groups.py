@@ -57,7 +57,7 @@ def main() -> int:
     space = trainer.spec.space
     alphas_NE = disjoint_sample(space.exists_EK / space.exists_EK.sum(1, keepdims=True), space.exists_EK, rng_for(0))
     requests = [EvalRequest(0, 0, i, alphas_NE[i % len(alphas_NE)], lr=0.025) for i in range(args.rounds + 1)]
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     pool = RayPool(trainer, ExecutionConfig(), PoolSize(1, cpus_per_worker=2, group=2))
     tensors, _ = trainer.supernet()
     spawn = multiprocessing.get_context("spawn")

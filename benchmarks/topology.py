@@ -72,7 +72,15 @@ def trial(in_the_loop: bool, seed: int, epochs: int) -> dict[str, float]:
     if in_the_loop:
         strategy = InTheLoop(**{name: getattr(strategy, name) for name in Pruning.__slots__}, space=space)
     executor = experiment.executor()
-    state = run_search(strategy, executor, space, initial_state(space, seed), save=lambda state, tensors: None)
+    most = strategy.evaluations or 0  # rounds that leave operations unvisited prune fewer, and take longer to the end
+    state = run_search(
+        strategy,
+        executor,
+        space,
+        initial_state(space, seed),
+        save=lambda state, tensors: None,
+        should_stop=lambda state: evaluations_left(state, most) == 0,
+    )
     alpha_E = experiment.spec.argmax(state.theta_EK, state.live_EK)
     last = [row.score for row in state.evaluations if row.epoch == state.epoch - 1]
     (inherited,) = executor.evaluate([EvalRequest(state.round, state.epoch, 0, alpha_E, 0.0, train=False)])
