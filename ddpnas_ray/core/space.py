@@ -64,6 +64,8 @@ class SearchSpace:
             visit.
         inputs: Edges of each block that a generated network uses; the others get the one candidate that is not
             selectable (``none``). None: all edges.
+        embedding: Maps alphas_NE to features, shape (N, F), by which architectures that compute alike are close, whose
+            edges need not be: their squared distance is in units of edges that differ. None: edges say it all.
 
     Raises:
         ValueError: An edge without selectable candidates, duplicate names, blocks that do not partition the edges, or
@@ -82,6 +84,7 @@ class SearchSpace:
     blocks: tuple[tuple[int, ...], ...]
     gate: Callable[[IntArray], BoolArray] = every_edge_active
     inputs: int | None = None
+    embedding: Callable[[IntArray], FloatArray] | None = None
 
     def __post_init__(self) -> None:
         names = [edge.name for edge in self.edges]

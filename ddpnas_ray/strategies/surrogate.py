@@ -3,8 +3,8 @@
 The first architectures are disjoint, as in Algorithm 1: every operation of every edge is seen equally often. From then
 on a Gaussian process is fitted to the normal scores of the ranks of all records, and the architecture with the largest
 expected improvement is next. The distance of two architectures is the number of edges that differ, where two operations
-of one group (parameter, non-parameter) count half. Measured: docs/measurements.md,
-"NAS-Bench-201: strategies at equal evaluations".
+of one group (parameter, non-parameter) count half; in a space with an embedding, the mean of that and its distance.
+Measured: docs/measurements.md, "NAS-Bench-201: strategies at equal evaluations".
 
 Axes: N architectures, E edges, C choices of a block, F features.
 """
@@ -265,8 +265,10 @@ def _all_networks(space: SearchSpace, group_distance: float) -> tuple[IntArray, 
 def features(alphas_NE: IntArray, space: SearchSpace, group_distance: float) -> FloatArray:
     """Embed architectures: squared distance 1 per edge whose groups differ, ``group_distance`` within a group.
 
+    With ``SearchSpace.embedding``, half of that and half of the embedding's.
+
     Returns:
-        Shape (N, F): for each edge its candidates, one-hot, and its two groups.
+        Shape (N, F): for each edge its candidates, one-hot, and its two groups; then the embedding.
     """
     edges, columns = np.arange(len(space.edges)), []
     for k in range(space.shape[1]):
@@ -274,7 +276,10 @@ def features(alphas_NE: IntArray, space: SearchSpace, group_distance: float) -> 
     parameter_NE = space.group_EK("parameter")[edges, alphas_NE]
     for side_NE in (parameter_NE, ~parameter_NE):
         columns.append(math.sqrt((1.0 - group_distance) / 2.0) * side_NE)
-    return np.concatenate(columns, axis=1)
+    of_edges_NF: FloatArray = np.concatenate(columns, axis=1)
+    if space.embedding is None:
+        return of_edges_NF
+    return np.concatenate([of_edges_NF, space.embedding(alphas_NE)], axis=1) / math.sqrt(2.0)
 
 
 def posterior(
@@ -291,9 +296,10 @@ def posterior(
     """
     from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
-    edges = 2.0 * float(seen_NF[0] @ seen_NF[0])  # all features have this squared norm: half the number of edges
-    covariance_NN = np.exp((2.0 * seen_NF @ seen_NF.T - edges) / length) + noise * np.eye(len(seen_NF))
-    cross_NM = np.exp((2.0 * seen_NF @ pool_MF.T - edges) / length)
+    seen_N, pool_M = (np.einsum("nf,nf->n", found, found) for found in (seen_NF, pool_MF))  # squared norms
+    covariance_NN = np.exp((2.0 * seen_NF @ seen_NF.T - seen_N[:, None] - seen_N) / length)
+    covariance_NN += noise * np.eye(len(seen_NF))
+    cross_NM = np.exp((2.0 * seen_NF @ pool_MF.T - seen_N[:, None] - pool_M) / length)
     factor = cho_factor(covariance_NN, lower=True)
     explained_NM = solve_triangular(factor[0], cross_NM, lower=True)
     variance_M = 1.0 - np.einsum("nm,nm->m", explained_NM, explained_NM)

@@ -20,6 +20,7 @@ from ddpnas_ray.core.space import CostTable, Edge, IntArray, LongestPath, Op, Se
 from ddpnas_ray.costs.convnet import KINDS, Kind
 from ddpnas_ray.spaces.base import Genotype, Part, SpaceSpec, Supernet, module_of
 from ddpnas_ray.spaces.nasbench201.costs import EDGES, KERNELS, NODES, OPERATIONS, Skeleton, cost_table
+from ddpnas_ray.spaces.nasbench201.paths import embed
 from ddpnas_ray.spaces.nasbench201.plain import network_source
 from ddpnas_ray.spaces.target import Inputs, Target, TargetDefaults
 
@@ -39,7 +40,7 @@ def make(*, cells: Annotated[int, Ge(1), Le(100)] = 5, channels: Annotated[int, 
     edges = tuple(Edge(f"{source}-{node}", OPS) for source, node in EDGES)
     search = {"cells": cells, "channels": channels}
     return SpaceSpec(
-        space=SearchSpace("nasbench201", edges, each_edge_alone(edges)),
+        space=SearchSpace("nasbench201", edges, each_edge_alone(edges), embedding=embed),
         supernet=partial(_supernet, search),
         build=partial(_build, search),
         deploy=_deploy,
