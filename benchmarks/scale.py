@@ -30,6 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -46,7 +47,7 @@ from common import facts, say
 from simulation import Cluster, SimulatedPool
 
 from ddpnas_ray.check import try_out, workload
-from ddpnas_ray.console.command import guarded
+from ddpnas_ray.console.command import Parser, guarded
 from ddpnas_ray.console.options import positive
 from ddpnas_ray.console.progress import duration
 from ddpnas_ray.core.errors import RunDirError, WorkerLostError
@@ -92,7 +93,7 @@ Numbers = dict[str, Any]
 @guarded
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one of the three."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="scale.py", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     p = commands.add_parser("compare", help="predictions against real searches on 1 to 4 workers")
     p.add_argument("--run", metavar="RUN", help="run directory of a search on one worker; default: record one")
@@ -106,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--plot", metavar="DIR", help="write scale.png and scale.svg")
     p = commands.add_parser("driver", help="architectures a second that the driver can feed")
     p.add_argument("--workers", type=positive, nargs="+", default=[1, 10, 100, 1000], help="numbers of workers")
-    p.add_argument("--seconds", type=float, default=1.0, help="how long an architecture takes (default 1)")
+    p.add_argument("--seconds", type=_seconds, default=1.0, help="how long an architecture takes (default 1)")
     p.add_argument("--rounds", type=positive, default=5, help="architectures per worker (default 5)")
     p.add_argument("--processes", type=positive, default=4, help="processes that the workers live in (default 4)")
     p.add_argument("--set", dest="overrides", action="append", metavar="KEY=VALUE", help="whose weights; default: tiny")
@@ -198,14 +199,15 @@ def compare(args: argparse.Namespace) -> Numbers:
     """Predict and measure one search on several numbers of workers."""
     with tempfile.TemporaryDirectory() as scratch:
         run, cores = args.run, os.cpu_count() or 1
+        recording = None if run is None else Recording.read(run)
         ray.init(address="local", num_cpus=max(args.workers), include_dashboard=False, log_to_driver=False)
         try:
-            if run is None:
+            if recording is None:
                 job = Experiment.prepare(load(None, list(args.overrides or SMALL)))
                 say("recording a search on one worker")
                 run = str(Path(scratch, "recorded"))
                 _measure(job, job.evaluator.trainer("cpu"), 1, run)
-            recording = Recording.read(run)
+                recording = Recording.read(run)
             job = Experiment.prepare(load(str(Path(run, "config.yaml")), []))
             say("check: two batches")
             estimate, _ = try_out(job)
@@ -502,6 +504,13 @@ def driver(args: argparse.Namespace) -> Numbers:
             f"{row['per_s'] / row['offered_per_s']:.1%} | {1000 * row['driver_cpu_s'] / row['architectures']:.1f} |"
         )
     return {"rows": rows}
+
+
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= (seconds := float(text)) < float("inf"):
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
 
 
 def _parts(trainer: Trainer) -> Numbers:
