@@ -169,7 +169,10 @@ def test_all_results_that_are_there_are_taken_at_once_and_an_empty_wait_is_no_sp
 
     from ddpnas_ray.execution.ray_members import finished
 
-    sleep = ray.remote(num_cpus=0)(time.sleep)
+    @ray.remote(num_cpus=0)
+    def sleep(seconds: float) -> None:
+        time.sleep(seconds)
+
     there, late = [ray.put(i) for i in range(5)], sleep.remote(30)
     assert set(finished([late, *there], timeout_s=60)) == set(there)
     assert finished([late], timeout_s=0.01) == []
