@@ -338,10 +338,13 @@ def _time_batches(trainer: Trainer, alpha_E: IntArray) -> tuple[float, float]:
     """Time training on all training batches and scoring all validation batches, in seconds."""
     import torch
 
+    from ddpnas_ray.nn.kernels.fast import accelerate
     from ddpnas_ray.nn.weights import Layout, Piece, Weights, bind
     from ddpnas_ray.training.epoch import fixed_threads
 
     network = trainer.spec.build(alpha_E, trainer.task.inputs)
+    if trainer.config.kernels == "fast" and trainer.device == "cpu":
+        accelerate(network)
     tensors = {name: p.detach().numpy() for name, p in network.named_parameters()}
     layout = Layout.of(Piece(name, tensor.shape) for name, tensor in tensors.items())
     with fixed_threads(trainer.config.threads):
