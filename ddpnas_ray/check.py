@@ -7,35 +7,48 @@ import dataclasses
 import json
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ddpnas_ray.console.command import OK, Parser, guarded
-from ddpnas_ray.console.options import add_config_options
+from ddpnas_ray.console.options import add_config_options, positive
 from ddpnas_ray.console.progress import duration
-from ddpnas_ray.core.errors import ConfigError, GenotypeError
 from ddpnas_ray.core.requests import Plan
+from ddpnas_ray.core.scaling import (
+    TEN_GBIT_PER_S,
+    Constants,
+    Prediction,
+    Workload,
+    architecture_seconds,
+    predict,
+    read_constants,
+)
 from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.experiment.config import load
-from ddpnas_ray.experiment.sections import Origin
-from ddpnas_ray.spaces.base import SpaceSpec, find_space
-from ddpnas_ray.spaces.known import known_network, known_networks
-from ddpnas_ray.spaces.target import Inputs, Target, TargetConfig
+from ddpnas_ray.launch.counting import count_genotype, count_network
+from ddpnas_ray.spaces.known import known_networks
 from ddpnas_ray.training.cpu_isa import use_level
 
 if TYPE_CHECKING:
     from ddpnas_ray.experiment.experiment import Experiment
+    from ddpnas_ray.strategies.base import Strategy
     from ddpnas_ray.training.trainer import Trainer
 
 DESCRIPTION = """\
 Dry-run the entire pipeline on two batches of your data (sample, train, score, merge, prune, save, restore, decode) and
 estimate a full search: time on 1, 2, 4 and 8 workers, memory, network traffic and disk. Takes under a minute.
+
+With --gpus: a table of time, GPU-hours and efficiency by number of GPUs, or of CPU workers if this machine has no GPU,
+and how many are useful at most. With --constants: the same for other GPUs, from a JSON object of their times, without
+training anything here. Its keys, all needed ("device", a text, may be added; the model is in core/scaling.py):
+{keys}
 
 With --genotype: print the exact params and macs of an architecture's deploy network, as JSON. The keys of the file tell
 its space: normal and reduce is cell; stages is mobile, with options from --config or --set space.*; arch_str is
@@ -44,6 +57,8 @@ nasbench201. With --network: the same of a published network, by default as publ
 examples:
   python -m ddpnas_ray.check
   python -m ddpnas_ray.check --set data.name=folder --set data.path=photos --set data.image_size=32
+  python -m ddpnas_ray.check --gpus 1,2,4,8
+  python -m ddpnas_ray.check --config cifar10_cell --set data.path=DIR --gpus 1,8,64,1024 --group 8 --constants gpu.json
   python -m ddpnas_ray.check --genotype darts_v2.json --channels 36 --cells 20 --image-size 32 --classes 10 --stem auto
   python -m ddpnas_ray.check --network darts_v2 --channels 48 --cells 14 --image-size 224 --classes 1000
   python -m ddpnas_ray.check --genotype mobile.json --image-size 224 --classes 1000 --set space.search_last=false
@@ -57,29 +72,54 @@ class Estimate:
     """Estimated cost of a full search.
 
     Args:
-        architectures: Architectures in each epoch.
-        architecture_s: Mean time of one architecture-epoch on this machine.
+        work: What the search does.
+        constants: Times of one worker on this machine.
         worker_bytes: Peak memory of one worker.
-        traffic_bytes: Object store traffic of the whole search.
         disk_bytes: Checkpoints and final weights.
     """
 
-    architectures: tuple[int, ...]
-    architecture_s: float
+    work: Workload
+    constants: Constants
     worker_bytes: int
-    traffic_bytes: int
     disk_bytes: int
+
+    @property
+    def architecture_s(self) -> float:
+        """Mean time of one architecture-epoch."""
+        return architecture_seconds(self.work, self.constants)
+
+    @property
+    def traffic_bytes(self) -> int:
+        """Object store traffic of the whole search."""
+        return int(sum(map(self.work.transfer_bytes, self.work.architectures)))
 
     def seconds(self, workers: int) -> float:
         """Wall time of the search; each epoch waits for its last architecture."""
-        return sum(-(-n // workers) for n in self.architectures) * self.architecture_s
+        return predict(self.work, self.constants, workers).seconds
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the estimate as plain JSON."""
+        return {
+            "architectures": self.work.architectures,
+            "architecture_s": self.architecture_s,
+            "worker_bytes": self.worker_bytes,
+            "traffic_bytes": self.traffic_bytes,
+            "disk_bytes": self.disk_bytes,
+            "constants": dataclasses.asdict(self.constants),
+            "seconds": {w: round(self.seconds(w), 1) for w in WORKERS},
+        }
 
 
 def parser() -> argparse.ArgumentParser:
     """Build the argument parser."""
-    p = Parser(prog="ddpnas check", description=DESCRIPTION)
+    keys = textwrap.fill(", ".join(field.name for field in dataclasses.fields(Constants)), 112)
+    p = Parser(prog="ddpnas check", description=DESCRIPTION.format(keys=textwrap.indent(keys, "  ")))
     add_config_options(p)
     p.add_argument("--json", action="store_true", help="print the estimate as one JSON object")
+    g = p.add_argument_group("time and GPU-hours on many GPUs")
+    g.add_argument("--gpus", type=whole_numbers, metavar="G,G,...", help="numbers of GPUs, or of CPU workers")
+    g.add_argument("--group", type=positive, metavar="W", help="GPUs that train one architecture together (default 1)")
+    g.add_argument("--constants", metavar="FILE", help="JSON: times of one GPU; default: measured on this machine")
     g = p.add_argument_group("params and macs of a genotype, or of a published network")
     which = g.add_mutually_exclusive_group()
     which.add_argument(
@@ -105,106 +145,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     p = parser()
     args = p.parse_args(argv)
+    if args.gpus is None and (args.group is not None or args.constants is not None):
+        p.error(f"{'--group' if args.constants is None else '--constants'} needs --gpus, such as --gpus 1,8,64")
     if args.genotype is not None or args.network is not None:
+        if args.gpus is not None:
+            p.error("--gpus estimates a search; --genotype and --network name one network: give one or the other")
         for name in ("channels", "cells", "image_size", "classes", "input_channels"):
             if (value := getattr(args, name)) is not None and value < 1:
                 p.error(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
         print(json.dumps(count_genotype(args) if args.network is None else count_network(args)))
         return OK
+    if args.gpus is not None and min(args.gpus) < (group := args.group or 1):
+        p.error(f"--gpus {min(args.gpus)} makes no --group of {group}; lower --group, or give at least {group} GPUs")
+    from ddpnas_ray.execution.local import local_device
     from ddpnas_ray.experiment.experiment import Experiment
 
+    constants = None if args.constants is None else read_constants(args.constants)
     config = load(args.config, args.overrides)
     use_level(config.training.cpu_isa)
     experiment = Experiment.prepare(config)
-    estimate, notes = try_out(experiment)
-    warnings = experiment.evaluator.warnings()
-    if args.json:
-        values = dataclasses.asdict(estimate) | {"seconds": {w: round(estimate.seconds(w), 1) for w in WORKERS}}
-        print(json.dumps(values | {"warnings": warnings}))
+    values: dict[str, Any] = {}
+    lines: list[str] = []
+    unit = "GPU"
+    if constants is None:
+        estimate, lines = try_out(experiment)
+        values, constants, work = estimate.as_json(), estimate.constants, estimate.work
+        lines += [*report(estimate), *([""] if args.gpus else [])]
+        unit = "worker" if local_device(config.execution) == "cpu" else "GPU"
     else:
-        print("\n".join([*notes, *report(estimate), *(f"warning    {warning}" for warning in warnings)]))
+        work = workload(experiment.evaluator.trainer("cpu"), experiment.strategy())
+    if args.gpus is not None:
+        predictions = [predict(work, constants, gpus, args.group or 1) for gpus in args.gpus]
+        values["gpus"] = [dataclasses.asdict(prediction) for prediction in predictions]
+        lines += table(work, constants, predictions, unit)
+        if args.constants is None:
+            lines.append("assumed    10 Gbit/s between machines, and no time to start them")
+    warnings = experiment.evaluator.warnings()
+    lines += [f"warning    {warning}" for warning in warnings]
+    print(json.dumps(values | {"warnings": warnings}) if args.json else "\n".join(lines))
     return OK
-
-
-def count_genotype(args: argparse.Namespace) -> dict[str, int]:
-    """Count the exact params and macs of a genotype's deploy network.
-
-    Raises:
-        GenotypeError: The file cannot be read, or is not a genotype of the space that its keys name.
-        ConfigError: The space does not have one of the options.
-    """
-    from ddpnas_ray.spaces.cell import space as cell
-    from ddpnas_ray.spaces.nasbench201 import space as nasbench201
-
-    try:
-        genotype = json.loads(Path(args.genotype).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or f"is not valid JSON: {error}"
-        raise GenotypeError(
-            f"{args.genotype}: {reason}; give a JSON file with the keys normal and reduce, or the key stages or "
-            "arch_str"
-        ) from error
-    if isinstance(genotype, dict) and isinstance(genotype.get("genotype"), dict):
-        genotype = genotype["genotype"]  # a file that generate wrote
-    keys = genotype if isinstance(genotype, dict) else {}
-    try:
-        if "stages" in keys:
-            start = [] if args.config else ["space={name: mobile}"]
-            spec = _space(args, "mobile", start, "a genotype with stages")
-            alpha_E = spec.encode(genotype)
-        elif "arch_str" in keys:
-            spec = nasbench201.make()
-            alpha_E = spec.encode(genotype)
-        else:
-            alpha_E = cell.encode(genotype)
-            spec = cell.make(nodes=len(genotype["normal"]) // 2)
-    except GenotypeError as error:
-        raise GenotypeError(f"{args.genotype}: {error}") from error
-    return _costs(args, spec, alpha_E, TargetConfig(image_size=32, classes=10))
-
-
-def count_network(args: argparse.Namespace) -> dict[str, int]:
-    """Count the exact params and macs of a known network; options replace parts of its target and of its space.
-
-    Raises:
-        GenotypeError: There is no such network, or it does not fit the space that ``--set`` makes.
-        ConfigError: The space does not have one of the options.
-    """
-    known = known_network(args.network)
-    start = [f"space={json.dumps({'name': known.space} | known.options)}"]
-    spec = _space(args, known.space, start, f"network {known.name}")
-    try:
-        alpha_E = spec.encode(known.genotype)
-    except GenotypeError as error:
-        raise GenotypeError(f"--network {known.name}: {error}") from error
-    return _costs(args, spec, alpha_E, known.target)
-
-
-def _costs(args: argparse.Namespace, spec: SpaceSpec, alpha_E: IntArray, default: TargetConfig) -> dict[str, int]:
-    given = {key: getattr(args, key) for key in ("cells", "channels", "image_size", "classes", "stem")}
-    config = dataclasses.replace(default, **{key: value for key, value in given.items() if value is not None})
-    assert config.image_size is not None and config.classes is not None
-    inputs = Inputs(shape=(args.input_channels, config.image_size, config.image_size), outputs=config.classes)
-    target = Target.resolve(config, inputs, spec.target)
-    return {name: cost(target)(alpha_E) for name, cost in spec.costs.items()}
-
-
-def _space(args: argparse.Namespace, name: str, start: list[str], subject: str) -> SpaceSpec:
-    """Build a space from --config, the overrides to start with, and --set.
-
-    Raises:
-        ConfigError: It is another space, or does not have one of the options.
-    """
-    config = load(args.config, [*start, *args.overrides])
-    if config.space.name != name:
-        where = Origin(args.config or "--set", tuple(args.overrides)).of("space.name")
-        raise ConfigError(f"{where}: space.name is {config.space.name!r}; {subject} needs space.name={name}")
-    spec = find_space(name)(**config.space.options)
-    applies = {"cells": spec.target.cells, "channels": spec.target.channels, "stem": spec.target.stem}
-    for option in (option for option, known in applies.items() if not known):
-        if getattr(args, option) is not None:
-            raise ConfigError(f"--{option} does not apply to {subject} (space {name}); remove it")
-    return spec
 
 
 def try_out(experiment: Experiment) -> tuple[Estimate, list[str]]:
@@ -217,7 +196,6 @@ def try_out(experiment: Experiment) -> tuple[Estimate, list[str]]:
         ResourceError: GPUs were requested and this machine has none.
     """
     from ddpnas_ray.execution.local import LocalExecutor, local_device
-    from ddpnas_ray.nn.weights import split_shared
     from ddpnas_ray.runs import checkpoint, sealed
     from ddpnas_ray.storage.folder import Folder
 
@@ -239,23 +217,34 @@ def try_out(experiment: Experiment) -> tuple[Estimate, list[str]]:
     tried = Plan(plan.requests[: len(results)])
     state = strategy.tell(state, space, tried, results)
     with tempfile.TemporaryDirectory() as folder:
+        start = time.monotonic()
         checkpoint.save(Folder.open(folder), state, executor.weights())
+        checkpoint_s = time.monotonic() - start
         checkpoint_bytes = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
         assert checkpoint.restore(Folder.open(folder)) is not None
     alpha_E = experiment.spec.argmax(state.theta_EK, state.live_EK)
     costs = ", ".join(f"{value:,} {name}" for name, value in experiment.costs(alpha_E).items())
 
-    tensors, supernet = trainer.supernet()
-    shared, owns = split_shared([supernet.pieces(request.alpha_E) for request in plan.requests])
-    own_bytes = 4 * float(np.mean([own.size for own in owns]))
-    architectures = strategy.epochs(space)
-    traffic = sum((1 + n) * 4 * shared.size + 2 * n * own_bytes for n in architectures)
-    weights_bytes = sum(tensor.nbytes for tensor in tensors.values())
+    weights_bytes = sum(tensor.nbytes for tensor in executor.weights().values())
+    train_step_s, validation_batch_s, host_step_s = _batch_seconds(trainer, tried)
+    constants = Constants(
+        train_step_s=train_step_s,
+        train_step_fixed_s=0.0,
+        validation_batch_s=validation_batch_s,
+        validation_batch_fixed_s=0.0,
+        host_step_s=host_step_s,
+        architecture_s=0.0,
+        allreduce_bytes_per_s=TEN_GBIT_PER_S,
+        allreduce_latency_s=0.0,
+        transfer_bytes_per_s=TEN_GBIT_PER_S,
+        merge_s=executor.work.merge_s / len(results),
+        checkpoint_s=checkpoint_s,
+        start_s=0.0,
+    )
     estimate = Estimate(
-        architectures=architectures,
-        architecture_s=_architecture_seconds(whole, trainer, tried),
+        work=workload(whole, strategy),
+        constants=constants,
         worker_bytes=_peak_bytes(device),
-        traffic_bytes=int(traffic),
         disk_bytes=sealed.KEPT * checkpoint_bytes + weights_bytes,
     )
     notes = [
@@ -271,11 +260,31 @@ def try_out(experiment: Experiment) -> tuple[Estimate, list[str]]:
     return estimate, notes
 
 
+def workload(trainer: Trainer, strategy: Strategy) -> Workload:
+    """Count what a search does in every epoch."""
+    from ddpnas_ray.nn.weights import split_shared
+
+    space = trainer.spec.space
+    plan = strategy.ask(initial_state(space, trainer.seed), space)
+    assert plan is not None  # Experiment.prepare refuses a space with nothing to prune
+    _, supernet = trainer.supernet()
+    shared, owns = split_shared([supernet.pieces(request.alpha_E) for request in plan.requests])
+    steps, batches = _batches(trainer)
+    return Workload(
+        architectures=strategy.epochs(space),
+        steps=steps,
+        validation_batches=batches + trainer.config.bn_images / trainer.config.batch_size,
+        shared_bytes=4 * shared.size,
+        own_bytes=4 * float(np.mean([own.size for own in owns])),
+    )
+
+
 def report(estimate: Estimate) -> list[str]:
     """Format the estimate as lines of text."""
+    architectures = estimate.work.architectures
     times = ", ".join(f"{duration(estimate.seconds(w))} on {w}" for w in WORKERS)
     return [
-        f"search     {sum(estimate.architectures)} architecture-epochs in {len(estimate.architectures)} epochs, "
+        f"search     {sum(architectures)} architecture-epochs in {len(architectures)} epochs, "
         f"{estimate.architecture_s:.1f} s each on this machine",
         f"time       {times} worker(s) like this machine, including the barrier at the end of each epoch",
         f"memory     at most {_bytes(estimate.worker_bytes)} per worker",
@@ -284,34 +293,58 @@ def report(estimate: Estimate) -> list[str]:
     ]
 
 
-def _architecture_seconds(whole: Trainer, two: Trainer, tried: Plan) -> float:
-    """Extrapolate the mean time of an architecture-epoch on all data from single batches."""
+def table(work: Workload, constants: Constants, predictions: Sequence[Prediction], unit: str) -> list[str]:
+    """Format predictions as lines of text."""
+    group, widest = predictions[0].group, max(work.architectures)
+    lines = [f"{unit + 's':>8} {'time':>8} {unit + '-hours':>13} {'efficiency':>11} {'idle':>6}"]
+    lines += [
+        f"{p.gpus:>8} {duration(p.seconds):>8} {p.gpu_hours:>13,.3g} {p.efficiency:>11.1%} {p.idle:>6}"
+        for p in predictions
+    ]
+    together = f"one {unit}" if group == 1 else f"{group} {unit}s"
+    each_s = architecture_seconds(work, constants, group)
+    return [
+        *lines,
+        f"useful     at most {widest * group} {unit}s: an epoch has up to {widest} architectures, each "
+        f"{each_s:.3g} s on {together}",
+        f"hours      as if all {unit}s were held to the end",
+    ]
 
-    def batches(trainer: Trainer) -> tuple[int, int]:
-        task, size = trainer.task, trainer.config.batch_size
-        return task.train_examples // size or 1, -(-task.val_examples // size)
 
-    (all_training, all_validation), (few_training, few_validation) = batches(whole), batches(two)
-    recomputing = whole.config.bn_images / whole.config.batch_size
-    seconds: list[float] = []
+def _batches(trainer: Trainer) -> tuple[int, int]:
+    """Count training steps and validation batches of an architecture-epoch."""
+    task, size = trainer.task, trainer.config.batch_size
+    return task.train_examples // size or 1, -(-task.val_examples // size)
+
+
+def _batch_seconds(trainer: Trainer, tried: Plan) -> tuple[float, float, float]:
+    """Time a training step, a validation batch and the preparation of a training batch, means over architectures."""
+    steps, batches = _batches(trainer)
+    training, validation = [], []
     start = time.monotonic()
     for request in tried.requests[:4]:
-        training_s, validation_s = _time_batches(two, request.alpha_E)
-        training_s, validation_s = training_s / few_training, validation_s / few_validation
-        seconds.append(training_s * all_training + validation_s * (all_validation + recomputing))
+        training_s, validation_s = _time_batches(trainer, request.alpha_E)
+        training.append(training_s / steps)
+        validation.append(validation_s / batches)
         if time.monotonic() - start > BUDGET_S / 2:
             break
-    return float(np.mean(seconds))
+    start = time.perf_counter()
+    prepared = sum(1 for _ in trainer.task.training_batches(0, trainer.seed, trainer.config.batch_size))
+    host_s = (time.perf_counter() - start) / prepared
+    return float(np.mean(training)), float(np.mean(validation)), host_s
 
 
 def _time_batches(trainer: Trainer, alpha_E: IntArray) -> tuple[float, float]:
     """Time training on all training batches and scoring all validation batches, in seconds."""
     import torch
 
+    from ddpnas_ray.nn.kernels.fast import accelerate
     from ddpnas_ray.nn.weights import Layout, Piece, Weights, bind
     from ddpnas_ray.training.epoch import fixed_threads
 
     network = trainer.spec.build(alpha_E, trainer.task.inputs)
+    if trainer.config.kernels == "fast" and trainer.device == "cpu":
+        accelerate(network)
     tensors = {name: p.detach().numpy() for name, p in network.named_parameters()}
     layout = Layout.of(Piece(name, tensor.shape) for name, tensor in tensors.items())
     with fixed_threads(trainer.config.threads):
@@ -333,6 +366,16 @@ def _peak_bytes(device: str) -> int:
         return int(torch.cuda.max_memory_reserved())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def whole_numbers(text: str) -> list[int]:
+    """Parse integers of at least 1, with commas.
+
+    Example:
+        >>> whole_numbers("1,8,64")
+        [1, 8, 64]
+    """
+    return [positive(part.strip()) for part in text.split(",")]
 
 
 def _bytes(count: float) -> str:

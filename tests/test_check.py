@@ -212,3 +212,73 @@ def test_the_quick_start_is_checked(alone: Path) -> None:
     said = run(check.main)
     assert said.code == 0
     assert "99 architecture-epochs in 18 epochs" in said.out
+
+
+GPU = {
+    "device": "a GPU",
+    "train_step_s": 0.02,
+    "train_step_fixed_s": 0.01,
+    "validation_batch_s": 0.01,
+    "validation_batch_fixed_s": 0.0,
+    "host_step_s": 0.0,
+    "architecture_s": 0.1,
+    "allreduce_bytes_per_s": 1e11,
+    "allreduce_latency_s": 1e-5,
+    "transfer_bytes_per_s": 1e9,
+    "merge_s": 0.0,
+    "checkpoint_s": 0.1,
+    "start_s": 30.0,
+}
+
+
+def test_time_on_many_workers_is_in_a_table(alone: Path) -> None:
+    said = run(check.main, *LOCAL, "--gpus", "1,3,1024")
+    assert (said.code, said.err) == (0, "")
+    lines = said.out.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.split()[:2] == ["workers", "time"])
+    rows = [line.split() for line in lines[head + 1 : head + 4]]
+    assert [(row[0], row[-1]) for row in rows] == [("1", "0"), ("3", "0"), ("1024", "1016")]
+    assert rows[0][3] == "100.0%"
+    assert "useful     at most 8 workers: an epoch has up to 8 architectures" in said.out
+    assert "10 Gbit/s between machines" in said.out
+
+
+def test_time_on_other_gpus_comes_from_a_file_without_training(alone: Path, tmp_path: Path) -> None:
+    (tmp_path / "gpu.json").write_text(json.dumps(GPU))
+    words = ["--gpus", "2,16,1000", "--group", "2", "--constants", tmp_path / "gpu.json"]
+    said = run(check.main, *LOCAL, *words, "--json")
+    assert (said.code, said.err) == (0, "")
+    rows = json.loads(said.out)["gpus"]
+    assert [(row["gpus"], row["group"], row["idle"]) for row in rows] == [(2, 2, 0), (16, 2, 0), (1000, 2, 984)]
+    each_s = 2 * (0.01 + 0.01) + (2 + 1) * 0.005 + 0.1  # two steps, two batches and one for BatchNorm
+    slowest, fastest = rows[0]["seconds"], rows[1]["seconds"]
+    assert slowest - fastest == pytest.approx((33 - 6) * each_s, rel=1e-2), "33 architectures on one group, 6 epochs"
+    assert fastest == pytest.approx(30 + 6 * (each_s + 0.1), rel=1e-2)
+    text = run(check.main, *LOCAL, *words)
+    assert "useful     at most 16 GPUs" in text.out
+    assert "trained" not in text.out
+    assert "architecture_s" not in json.loads(said.out)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--gpus", "1,x"], "argument --gpus: 'x' is not an integer of at least 1"),
+        (["--gpus", "0"], "argument --gpus: '0' is not an integer of at least 1"),
+        (["--gpus", ""], "argument --gpus: '' is not an integer of at least 1"),
+        (["--gpus", "1,8", "--group", "4"], "--gpus 1 makes no --group of 4; lower --group, or give at least 4 GPUs"),
+        (["--group", "4"], "--group needs --gpus, such as --gpus 1,8,64"),
+        (["--constants", "gpu.json"], "--constants needs --gpus, such as --gpus 1,8,64"),
+        (["--gpus", "1", "--network", "darts_v2"], "--gpus estimates a search; --genotype and --network"),
+        (["--gpus", "1", "--constants", "none.json"], "ConfigError: none.json: No such file or directory; give a JSON"),
+        (
+            ["--gpus", "1", "--constants", "bad.json"],
+            "ConfigError: bad.json: merge is not a key; did you mean merge_s?",
+        ),
+    ],
+)
+def test_bad_input_of_the_table_is_one_line(alone: Path, words: list[str], message: str) -> None:
+    (alone / "bad.json").write_text(json.dumps(GPU | {"merge": 1}))
+    said = run(check.main, *LOCAL, *words)
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert message in said.err

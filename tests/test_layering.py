@@ -150,6 +150,7 @@ ELSEWHERE = {
     "finals.files": ("test_finals.py", "what the command writes"),
     "finals.finals": ("test_finals.py", TESTED_BY_COMMAND),
     "finals.table": ("test_finals.py", TESTED_BY_COMMAND),
+    "launch.counting": ("test_check.py", TESTED_BY_COMMAND),
     "launch.finals": ("test_finals.py", TESTED_BY_COMMAND),
     "launch.following": ("test_attach.py", TESTED_BY_COMMAND),
     "launch.predicting": ("test_predict.py", TESTED_BY_COMMAND),

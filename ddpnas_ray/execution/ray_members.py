@@ -358,11 +358,17 @@ class Members:
                 log.log(level, "%d of %s started; others will join when there is room", len(self.ready), self._size)
                 return
             probes = self.probes()
-            done, _ = ray.wait(list(probes), num_returns=1, timeout=0.5) if probes else ([], [])
-            for ref in done:
+            for ref in finished(list(probes), timeout_s=0.5):
                 self.probed(probes[ref], starting=True)
-            if not probes:
-                time.sleep(0.05)
+
+
+def finished(refs: list[Any], timeout_s: float) -> list[Any]:
+    """Wait for the first results; returns all that are there: one wait for each would take n^2 time for n workers."""
+    if not refs:
+        time.sleep(0.05)
+        return []
+    done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+    return done or ray.wait(refs, num_returns=1, timeout=timeout_s)[0]
 
 
 def node_alive(node_id: str) -> bool:

@@ -22,7 +22,7 @@ from ddpnas_ray.core.requests import EvalRequest, EvalResult, Work
 from ddpnas_ray.execution.base import ExecutionConfig, OnResult, ignore_result
 from ddpnas_ray.execution.failures import Attempts, Decision, decide
 from ddpnas_ray.execution.ray_errors import INFRASTRUCTURE, WORKER_LOST, own_error
-from ddpnas_ray.execution.ray_members import NODE_DEADLINE_S, Member, Members, PoolSize, node_alive
+from ddpnas_ray.execution.ray_members import NODE_DEADLINE_S, Member, Members, PoolSize, finished, node_alive
 from ddpnas_ray.nn.weights import Float32Array, Layout, Weights, joined, split_shared
 from ddpnas_ray.training.trainer import Trainer
 
@@ -87,8 +87,9 @@ class RayPool:
         while len(evaluated) < len(requests):
             busy = {member.name for _, member, _ in running.values()}
             self._members.leave_draining(busy)
-            for member in self._members.ready:
-                if member.name in busy or (i := self._next(todo, member, avoid)) is None:
+            ready = self._members.ready
+            for member in ready if todo else ():
+                if member.name in busy or (i := _next(todo, member, avoid, alone=len(ready) == 1)) is None:
                     continue
                 todo.remove(i)
                 name = f"r{requests[i].round} e{requests[i].epoch} arch {i}"
@@ -101,8 +102,7 @@ class RayPool:
                 running[ref] = (i, member, time.perf_counter())
             probes = self._members.probes()
             self._members.check_present(working=bool(running))
-            done, _ = ray.wait([*running, *probes], num_returns=1, timeout=0.25)
-            for ref in done:
+            for ref in finished([*running, *probes], timeout_s=0.25):
                 if ref in probes:
                     self._members.probed(probes[ref])
                     continue
@@ -148,11 +148,6 @@ class RayPool:
         self.work.bytes_moved += (value[1] if isinstance(value, tuple) else value).nbytes
         return ray.put(value)
 
-    def _next(self, todo: Sequence[int], member: Member, avoid: Mapping[int, str]) -> int | None:
-        """Next most expensive architecture; skips the one this worker just lost unless no other worker is available."""
-        others = any(m is not member for m in self._members.ready)
-        return next((i for i in todo if not (others and avoid.get(i) == member.name)), None)
-
     def _lost(
         self, request: EvalRequest, shared: Layout, own: Layout, member: Member, error: Exception, before: Attempts
     ) -> Attempts:
@@ -176,3 +171,8 @@ class RayPool:
             ) from error
         log.warning("%s was lost with %s (%s); retrying", what, member.name, why)
         return after
+
+
+def _next(todo: Sequence[int], member: Member, avoid: Mapping[int, str], *, alone: bool) -> int | None:
+    """Next most expensive architecture; skips the one this worker just lost unless no other worker is available."""
+    return next((i for i in todo if alone or avoid.get(i) != member.name), None)

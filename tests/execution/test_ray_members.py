@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -161,3 +162,22 @@ def test_a_gpu_that_is_lost_later_leaves_the_search_to_the_other_workers() -> No
 
 def lost_gpu() -> None:
     raise DeviceError("the GPU has fallen off the bus")
+
+
+def test_all_results_that_are_there_are_taken_at_once_and_an_empty_wait_is_no_spin(ray_cluster: None) -> None:
+    import ray
+
+    from ddpnas_ray.execution.ray_members import finished
+
+    @ray.remote(num_cpus=0)
+    def sleep(seconds: float) -> None:
+        time.sleep(seconds)
+
+    there, late = [ray.put(i) for i in range(5)], sleep.remote(30)
+    assert set(finished([late, *there], timeout_s=60)) == set(there)
+    assert finished([late], timeout_s=0.01) == []
+    assert finished([sleep.remote(0.1), late], timeout_s=60) != []
+    start_s = time.monotonic()
+    assert finished([], timeout_s=60) == []
+    assert 0.04 < time.monotonic() - start_s < 30
+    ray.cancel(late, force=True)
