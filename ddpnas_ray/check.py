@@ -22,7 +22,10 @@ from ddpnas_ray.core.errors import ConfigError, GenotypeError
 from ddpnas_ray.core.requests import Plan
 from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.core.state import initial_state
-from ddpnas_ray.experiment.config import load
+from ddpnas_ray.data.cache import bytes_text, refuse_full_disk
+from ddpnas_ray.data.cached import Forecast, images_per_s
+from ddpnas_ray.data.images import EncodedImages, ImageData, forecast
+from ddpnas_ray.experiment.config import SearchConfig, TaskConfig, load
 from ddpnas_ray.experiment.sections import Origin
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
 from ddpnas_ray.spaces.known import known_network, known_networks
@@ -31,11 +34,13 @@ from ddpnas_ray.training.cpu_isa import use_level
 
 if TYPE_CHECKING:
     from ddpnas_ray.experiment.experiment import Experiment
+    from ddpnas_ray.tasks.base import Task
     from ddpnas_ray.training.trainer import Trainer
 
 DESCRIPTION = """\
 Dry-run the entire pipeline on two batches of your data (sample, train, score, merge, prune, save, restore, decode) and
 estimate a full search: time on 1, 2, 4 and 8 workers, memory, network traffic and disk. Takes under a minute.
+With data.cache: the space and time that the cache takes, without writing it.
 
 With --genotype: print the exact params and macs of an architecture's deploy network, as JSON. The keys of the file tell
 its space: normal and reduce is cell; stages is mobile, with options from --config or --set space.*; arch_str is
@@ -59,6 +64,7 @@ class Estimate:
     Args:
         architectures: Architectures in each epoch.
         architecture_s: Mean time of one architecture-epoch on this machine.
+        decoding_s: How much of it decodes images; 0 if they are kept as pixels.
         worker_bytes: Peak memory of one worker.
         traffic_bytes: Object store traffic of the whole search.
         disk_bytes: Checkpoints and final weights.
@@ -66,6 +72,7 @@ class Estimate:
 
     architectures: tuple[int, ...]
     architecture_s: float
+    decoding_s: float
     worker_bytes: int
     traffic_bytes: int
     disk_bytes: int
@@ -115,14 +122,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     config = load(args.config, args.overrides)
     use_level(config.training.cpu_isa)
-    experiment = Experiment.prepare(config)
-    estimate, notes = try_out(experiment)
+    cache = _forecast(config)
+    uncached = dataclasses.replace(config, data=dataclasses.replace(config.data, cache=None))
+    filled = cache is not None and not cache.missing
+    experiment = Experiment.prepare(config if filled else uncached)  # a check does not wait for a cache
+    estimate, notes = try_out(experiment, decodes=cache is None)
     warnings = experiment.evaluator.warnings()
     if args.json:
         values = dataclasses.asdict(estimate) | {"seconds": {w: round(estimate.seconds(w), 1) for w in WORKERS}}
-        print(json.dumps(values | {"warnings": warnings}))
+        print(json.dumps(values | {"warnings": warnings, "cache": cache and dataclasses.asdict(cache)}))
     else:
-        print("\n".join([*notes, *report(estimate), *(f"warning    {warning}" for warning in warnings)]))
+        said = [*notes, *([] if cache is None else [_cache_line(cache)]), *report(estimate)]
+        print("\n".join([*said, *(f"warning    {warning}" for warning in warnings)]))
     return OK
 
 
@@ -207,8 +218,37 @@ def _space(args: argparse.Namespace, name: str, start: list[str], subject: str) 
     return spec
 
 
-def try_out(experiment: Experiment) -> tuple[Estimate, list[str]]:
+def _forecast(config: SearchConfig) -> Forecast | None:
+    """Say what ``data.cache`` takes; None without it, or if an own task reads the data in its own way.
+
+    Raises:
+        ResourceError: The disk is too small.
+    """
+    if not config.trains or config.data.cache is None or config.task.name != TaskConfig().name:
+        return None
+    cache = forecast(config.data, config.seed)
+    refuse_full_disk(config.data.cache, cache.missing, cache.image_bytes)
+    return cache
+
+
+def _cache_line(cache: Forecast) -> str:
+    size = bytes_text(cache.images * cache.image_bytes)
+    if not cache.missing:
+        return f"cache      all {cache.images:,} images are in {cache.folder} ({size})"
+    free = "" if cache.free_bytes is None else f", {bytes_text(cache.free_bytes)} free"
+    return (
+        f"cache      {cache.missing:,} of {cache.images:,} images ({bytes_text(cache.missing * cache.image_bytes)} of "
+        f"{size}{free}) are decoded into {cache.folder} when the search starts, in {duration(cache.seconds)} at "
+        f"{cache.images_per_s:.0f} a second as by one process here"
+    )
+
+
+def try_out(experiment: Experiment, *, decodes: bool = True) -> tuple[Estimate, list[str]]:
     """Run the pipeline on two training and two validation batches, and extrapolate.
+
+    Args:
+        experiment: The search.
+        decodes: Whether images that are not kept as pixels are decoded at every access; else a cache will have them.
 
     Returns:
         The estimate, and one line for each part that worked.
@@ -251,9 +291,13 @@ def try_out(experiment: Experiment) -> tuple[Estimate, list[str]]:
     architectures = strategy.epochs(space)
     traffic = sum((1 + n) * 4 * shared.size + 2 * n * own_bytes for n in architectures)
     weights_bytes = sum(tensor.nbytes for tensor in tensors.values())
+    rate = _decoding_rate(task) if decodes else None
+    decoded = task.train_examples + task.val_examples + config.training.bn_images
+    decoding_s = decoded / rate if rate else 0.0
     estimate = Estimate(
         architectures=architectures,
-        architecture_s=_architecture_seconds(whole, trainer, tried),
+        architecture_s=_architecture_seconds(whole, trainer, tried) + decoding_s,
+        decoding_s=decoding_s,
         worker_bytes=_peak_bytes(device),
         traffic_bytes=int(traffic),
         disk_bytes=sealed.KEPT * checkpoint_bytes + weights_bytes,
@@ -268,6 +312,15 @@ def try_out(experiment: Experiment) -> tuple[Estimate, list[str]]:
         "(val); merged, saved, restored, decoded",
         f"network    {costs} ({experiment.target})",
     ]
+    if rate:
+        size, once = (
+            bytes_text((decoded - config.training.bn_images) * np.prod(task.inputs.shape)),
+            duration(decoding_s),
+        )
+        hint = (
+            f"; data.cache=FOLDER does it once ({size} on disk)" if decoding_s > 0.1 * estimate.architecture_s else ""
+        )
+        notes.append(f"decoding   {rate:.0f} images a second here, {once} of every architecture-epoch{hint}")
     return estimate, notes
 
 
@@ -302,6 +355,14 @@ def _architecture_seconds(whole: Trainer, two: Trainer, tried: Plan) -> float:
         if time.monotonic() - start > BUDGET_S / 2:
             break
     return float(np.mean(seconds))
+
+
+def _decoding_rate(task: Task) -> float | None:
+    """Return the images decoded in a second; None if they are kept as pixels, or the task is not one of images."""
+    data = getattr(task, "data", None)
+    if not isinstance(data, ImageData) or not isinstance(data.train.images, EncodedImages):
+        return None
+    return images_per_s(data.train.images)
 
 
 def _time_batches(trainer: Trainer, alpha_E: IntArray) -> tuple[float, float]:
