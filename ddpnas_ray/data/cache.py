@@ -127,11 +127,11 @@ class Entry:
         return os.path.join(self.folder, name)
 
     def records(self) -> Records:
-        """Read the records, shape (N,); all zero if there are no files of the right size."""
+        """Map the records into memory, read-only, shape (N,); all zero if there are no files of the right size."""
         sizes = {"pixels": self.images * self.image_bytes, "records": self.images * RECORD.itemsize}
         try:
             if all(os.path.getsize(self.path(name)) == size for name, size in sizes.items()):
-                return np.fromfile(self.path("records"), dtype=RECORD)
+                return np.memmap(self.path("records"), dtype=RECORD, mode="r", shape=(self.images,))
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -402,7 +402,7 @@ def _seals(records: Records) -> npt.NDArray[np.uint32]:
     """Checksum of the fields of each record, never 0: it changes with any of the 16 words."""
     words = np.ascontiguousarray(records).view("<u4").reshape(len(records), -1)[:, 1:]
     odd = np.arange(words.shape[1], dtype=np.uint32) * np.uint32(0x9E3779B2) + np.uint32(0x9E3779B1)
-    return np.asarray((words * odd).sum(axis=1, dtype=np.uint32) | np.uint32(1))
+    return np.asarray((words @ odd) | np.uint32(1))  # modulo 2**32
 
 
 def _stat(path: str) -> tuple[int, int]:

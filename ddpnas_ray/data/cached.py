@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ddpnas_ray.core.errors import ConfigError, DataError
+from ddpnas_ray.core.errors import BadInput, DataError
 from ddpnas_ray.core.space import BoolArray, IntArray
 from ddpnas_ray.data.cache import CORRECT, Entry, Records, fill, free_bytes, intact, lacking, refuse_full_disk
 from ddpnas_ray.data.config import DataConfig
@@ -177,7 +177,7 @@ class CachedImages:
                 refuse_full_disk(self.origin.cache, len(lacking(self.entry, raw, rows)), self.entry.image_bytes)
             fill(self.entry, raw, rows, "missing", problems, recheck=recheck)
             problems.refuse()
-        except (DataError, ConfigError) as error:
+        except BadInput as error:
             raise DataError(f"{self.entry.folder} lacks images on {socket.gethostname()}: {error}") from None
 
 
