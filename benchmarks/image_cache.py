@@ -45,7 +45,7 @@ from PIL import Image
 
 from ddpnas_ray.data.batches import epoch_draws, epoch_order, training_batch
 from ddpnas_ray.data.cache import Entry
-from ddpnas_ray.data.cached import CachedImages, Origin
+from ddpnas_ray.data.cached import OPENED, CachedImages, Origin
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.images import EncodedImages, ImageData, load_data
 from ddpnas_ray.data.paths import Paths
@@ -178,7 +178,9 @@ def epoch_rows(access: ImageData, cached: bytes, images: int, rounds: int, work:
             for name, (data, count) in contenders.items():
                 taken = measured(partial(epoch, data, count, turn, prepare=prepare))
                 found.setdefault(f"{what}, {name}", []).append(taken)
-        contenders["cache"] = pickle.loads(cached), images  # the system keeps files that are open
+        contenders.clear()
+        OPENED.clear()  # the system keeps files that are open
+        contenders |= {"decoded at every access": (access, few), "cache": (pickle.loads(cached), images)}
         for name, (data, count) in contenders.items():
             forget(work)
             taken = measured(partial(epoch, data, count, turn, prepare=False))

@@ -72,7 +72,7 @@ class Estimate:
 
     architectures: tuple[int, ...]
     architecture_s: float
-    decoding_s: float
+    decoding_s: float = 0.0
     worker_bytes: int
     traffic_bytes: int
     disk_bytes: int

@@ -13,7 +13,6 @@ import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -90,8 +89,28 @@ class Part:
     what: str
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """Opened files.
+
+    Args:
+        pixels_NCHW: All images of the entry, mapped into memory.
+        crc_M: Checksums of the chosen images.
+        seen_M: Which of them were compared with their pixels.
+    """
+
+    pixels_NCHW: ByteArray
+    crc_M: npt.NDArray[np.uint32]
+    seen_M: BoolArray
+
+
+OPENED: dict[tuple[str, str], Opened] = {}  # by folder and digest: a worker unpickles its images at every architecture
+MOST_OPENED = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class CachedImages:
-    """Images in a cache; pickled without pixels and paths, and opened where they are first read.
+    """Images in a cache; pickled without pixels and paths, and opened where a process first reads them.
 
     On a machine that lacks the files, the first process to read decodes the images there, and others wait for it. The
     pixels of each image are compared with their checksum when a process reads them for the first time.
@@ -99,33 +118,29 @@ class CachedImages:
     Args:
         entry: The files.
         rows_M: Row of each image in them.
-        digest: SHA-256 of the images' digests.
+        digest: Of the rows and of the stored images, see ``digest_of``.
         origin: Where they come from.
 
     Raises:
         DataError: From ``gather``: the machine has neither the cache nor the same images.
     """
 
-    def __init__(self, entry: Entry, rows_M: IntArray, digest: str, origin: Origin) -> None:
-        self.entry, self.rows_M, self.digest, self.origin = entry, rows_M, digest, origin
-        self._opened: tuple[ByteArray, npt.NDArray[np.uint32], BoolArray] | None = None
+    entry: Entry
+    rows_M: IntArray
+    digest: str
+    origin: Origin
 
     def __len__(self) -> int:
         return len(self.rows_M)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return CachedImages, (self.entry, self.rows_M, self.digest, self.origin)
-
     def gather(self, indices: npt.ArrayLike) -> ByteArray:
         """See :class:`Images`."""
         wanted = np.asarray(indices, dtype=np.int64)
-        if self._opened is None:
-            self._opened = self._open()
         out_NCHW, damaged = self._copied(wanted)
         if damaged:
             logger.warning("%s: damaged images: %d; decoding them again", self.entry.folder, len(damaged))
             self._complete(self.rows_M[damaged], recheck=True)
-            self._opened = self._open()
+            _close(self.entry)
             out_NCHW, damaged = self._copied(wanted)
         if damaged:
             raise DataError(f"{self.entry.folder}: what was just written is damaged; check its disk. {CORRECT}")
@@ -133,8 +148,8 @@ class CachedImages:
 
     def _copied(self, wanted: IntArray) -> tuple[ByteArray, list[int]]:
         """Copy images; returns the damaged ones too."""
-        assert self._opened is not None
-        pixels_NCHW, crc_M, seen_M = self._opened
+        files = self._opened()
+        pixels_NCHW, crc_M, seen_M = files.pixels_NCHW, files.crc_M, files.seen_M
         out_NCHW = np.empty((len(wanted), *self.entry.shape[1:]), dtype=np.uint8)
 
         def copy(start: int, stop: int) -> list[int]:
@@ -150,8 +165,10 @@ class CachedImages:
         parts = in_chunks(copy, len(wanted), chunk=max(1, -(-len(wanted) // thread_count())))
         return out_NCHW, [index for part in parts for index in part]
 
-    def _open(self) -> tuple[ByteArray, npt.NDArray[np.uint32], BoolArray]:
-        """Open the files, completed if need be: pixels, checksums, and which images were compared with them."""
+    def _opened(self) -> Opened:
+        """Return the files that this process has open, or open them, completed if need be."""
+        if (files := OPENED.get((self.entry.folder, self.digest))) is not None:
+            return files
         records = self.entry.records()[self.rows_M]
         if not self._same(records):
             self._complete(self.rows_M)
@@ -161,10 +178,13 @@ class CachedImages:
                 f"{self.entry.folder}: the images that {socket.gethostname()} decoded differ from those that the run "
                 "started with; give all machines the same images, or a data.cache that they share"
             )
-        return self.entry.pixels(), records["crc"].copy(), np.zeros(len(self), dtype=bool)
+        files = Opened(self.entry.pixels(), records["crc"].copy(), np.zeros(len(self), dtype=bool))
+        for oldest in list(OPENED)[: 1 - MOST_OPENED]:
+            OPENED.pop(oldest, None)
+        return OPENED.setdefault((self.entry.folder, self.digest), files)
 
     def _same(self, records: Records) -> bool:
-        return bool(intact(records).all()) and digest_of(records) == self.digest
+        return bool(intact(records).all()) and digest_of(self.rows_M, records) == self.digest
 
     def _complete(self, rows: IntArray, *, recheck: bool = False) -> None:
         """Decode what is missing on this machine."""
@@ -181,9 +201,17 @@ class CachedImages:
             raise DataError(f"{self.entry.folder} lacks images on {socket.gethostname()}: {error}") from None
 
 
-def digest_of(records: Records) -> str:
-    """SHA-256 of the digests of stored images, in hexadecimal."""
-    return hashlib.sha256(records["sha256"].tobytes()).hexdigest()
+def digest_of(rows_M: IntArray, records: Records) -> str:
+    """SHA-256 of rows and of the digests of their stored images, in hexadecimal."""
+    sha = hashlib.sha256(rows_M.astype("<i8").tobytes())
+    sha.update(records["sha256"].tobytes())
+    return sha.hexdigest()
+
+
+def _close(entry: Entry) -> None:
+    """Close what this process has open of an entry: it was written to."""
+    for key in [key for key in list(OPENED) if key[0] == entry.folder]:
+        OPENED.pop(key, None)
 
 
 def open_cached(parts: Sequence[Part], problems: Problems) -> list[tuple[CachedImages, bytes]]:
@@ -214,10 +242,11 @@ def open_cached(parts: Sequence[Part], problems: Problems) -> list[tuple[CachedI
         damaged = Problems()
         if len(rows):
             fill(entry, part.raw, rows, part.what, damaged)
+            _close(entry)
         records = entry.records()[part.rows_M]
         check_shapes(records["native"].astype(np.int64), part.origin.shape, part.what, problems)
         problems.extend(damaged)
-        images = CachedImages(entry, part.rows_M, digest_of(records), part.origin)
+        images = CachedImages(entry, part.rows_M, digest_of(part.rows_M, records), part.origin)
         opened.append((images, records["sha256"].tobytes()))
     return opened
 

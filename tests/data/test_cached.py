@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,8 @@ import pytest
 from PIL import Image
 
 from ddpnas_ray.core.errors import BadInput, ConfigError, DataError, ResourceError
-from ddpnas_ray.data.cache import RECORD
-from ddpnas_ray.data.cached import CachedImages
+from ddpnas_ray.data.cache import RECORD, Entry
+from ddpnas_ray.data.cached import MOST_OPENED, OPENED, CachedImages
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.images import forecast, load_data
 from tests.conftest import ROOT
@@ -39,6 +40,11 @@ def config(tmp_path: Path, **keys: Any) -> DataConfig:
 
 def without(cache: DataConfig) -> DataConfig:
     return replace(cache, cache=None)
+
+
+def as_another_process() -> None:
+    """Forget which files this process has open."""
+    OPENED.clear()
 
 
 def entries(tmp_path: Path) -> list[Path]:
@@ -255,6 +261,7 @@ def test_damaged_files_are_noticed_and_decoded_again(tmp_path: Path, said: Any, 
     plain = load_data(without(config(tmp_path)), seed=0)
     load_data(config(tmp_path), seed=0)
     said()
+    as_another_process()
     path = entries(tmp_path)[0] / file
     size = path.stat().st_size
     if how == "one bit":
@@ -364,6 +371,26 @@ def test_a_pickle_holds_the_path_and_metadata_only(tmp_path: Path) -> None:
     assert np.array_equal(pickle.loads(small, buffers=buffers).gather([2, 0]), images.gather([2, 0]))
 
 
+def test_a_process_opens_the_files_once_however_often_it_unpickles_the_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "photos", COUNTS)
+    stored = pickle.dumps(load_data(config(tmp_path), seed=0).train.images)
+    expected = pickle.loads(stored).gather([2, 0])
+    monkeypatch.setattr(zlib, "crc32", lambda data: pytest.fail("compared twice"))
+    monkeypatch.setattr(Entry, "records", lambda self: pytest.fail("opened twice"))
+    assert np.array_equal(pickle.loads(stored).gather([2, 0]), expected)
+
+
+def test_a_process_keeps_the_files_of_a_few_data_sets_open(tmp_path: Path) -> None:
+    write_folder(tmp_path / "photos", COUNTS)
+    for size in range(2, 12):
+        ours = config(tmp_path, image_size=size, crop=0)
+        data, plain = load_data(ours, seed=0), load_data(without(ours), seed=0)
+        assert same(data, plain)
+        assert len(OPENED) <= MOST_OPENED
+
+
 def test_a_machine_without_the_files_decodes_them_once_for_all_its_processes(tmp_path: Path) -> None:
     write_folder(tmp_path / "photos", {"cat": 20, "dog": 20}, size=(600, 500), suffix=".jpg")
     images = load_data(config(tmp_path), seed=0).train.images
@@ -381,6 +408,7 @@ def test_a_machine_with_other_images_or_none_is_refused_in_one_line(tmp_path: Pa
     shutil.rmtree(tmp_path / "cache")
     for path in (tmp_path / "photos").rglob("*.png"):
         path.write_bytes(encoded(image(99)))
+    as_another_process()
     with pytest.raises(DataError, match=r"decoded differ from those that the run started with; give all machines"):
         pickle.loads(pickle.dumps(images)).gather([0])
     (tmp_path / "photos" / "cat" / "000.png").unlink()
@@ -400,6 +428,7 @@ def test_relative_paths_are_those_of_the_process_that_opened_the_data(
     expected = images.gather([1, 0])
     shutil.rmtree(tmp_path / "cache")
     monkeypatch.chdir("/")
+    as_another_process()
     assert np.array_equal(pickle.loads(pickle.dumps(images)).gather([1, 0]), expected)
     assert entries(tmp_path)
 
