@@ -118,10 +118,10 @@ def on_ray() -> Iterator[Any]:
 
 def forget(folder: Path) -> None:
     """Let the system drop the files below a folder from its memory."""
+    os.sync()
     for path in folder.rglob("*"):
         if path.is_file():
             descriptor = os.open(path, os.O_RDONLY)
-            os.fsync(descriptor)
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             os.close(descriptor)
 
