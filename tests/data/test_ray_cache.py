@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ddpnas_ray.core.errors import DataError
 from ddpnas_ray.data import ray_cache
+from ddpnas_ray.data.cache import intact
+from ddpnas_ray.data.cached import OPENED, CachedImages
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.images import load_data
 from ddpnas_ray.data.paths import Paths
@@ -89,3 +93,36 @@ def test_only_drivers_use_tasks() -> None:
 
     assert ray_cache.usable()
     assert not ray.get(ray.remote(ray_cache.usable).remote())
+
+
+class Reader:
+    """A worker, which gets its images with every call."""
+
+    def read(self, images: CachedImages) -> tuple[int, bytes, int]:
+        pixels_NCHW = images.gather(np.arange(len(images)))
+        return os.getpid(), pixels_NCHW.tobytes(), len(OPENED)
+
+
+def test_workers_of_a_node_without_the_cache_decode_it_there(tmp_path: Path) -> None:
+    import ray
+
+    write_folder(tmp_path / "photos", COUNTS, size=(300, 200), suffix=".jpg")
+    ours = DataConfig(name="folder", path=str(tmp_path / "photos"), image_size=24, cache=str(tmp_path / "cache"))
+    images = load_data(ours, seed=0).train.images
+    assert isinstance(images, CachedImages)
+    expected = images.gather(np.arange(len(images))).tobytes()
+    shutil.rmtree(tmp_path / "cache")
+    workers = [ray.remote(Reader).options(num_cpus=1).remote() for _ in range(3)]
+    reference = ray.put(images)
+    found = ray.get([worker.read.remote(reference) for worker in workers * 2])
+    assert len({pid for pid, _, _ in found}) == 3
+    assert {pixels for _, pixels, _ in found} == {expected}
+    assert {opened for _, _, opened in found} == {1}
+    assert intact(images.entry.records()).sum() == len(images), "validation images were not asked for"
+
+    shutil.rmtree(tmp_path / "cache")
+    shutil.rmtree(tmp_path / "photos")
+    late = ray.remote(Reader).options(num_cpus=1).remote()
+    with pytest.raises(ray.exceptions.RayTaskError, match=r"lacks images on .*photos: no such folder; set data.path"):
+        ray.get(late.read.remote(reference))
+    assert ray.get(workers[0].read.remote(reference))[1] == expected, "it has the files open"
