@@ -144,7 +144,7 @@ class Entry:
 
 
 CORRECT = "correct data.cache, or set it to null to decode images at every access"
-DecodeArguments: TypeAlias = tuple[list[ImageSource], list[str], int, int]
+DecodeArguments: TypeAlias = tuple[list[ImageSource], list[str], int, int, str]
 
 
 def decoder() -> str:
@@ -154,29 +154,29 @@ def decoder() -> str:
         >>> decoder().startswith("decoding 1, pil ")
         True
     """
-    libraries = ("pil", "libjpeg_turbo", "webp", "libtiff")
-    found = [features.version(name) or "-" for name in ("pil", "jpg", "webp", "libtiff")]
-    return ", ".join(
-        [f"decoding {DECODING}", *(f"{name} {version}" for name, version in zip(libraries, found, strict=True))]
-    )
+    libraries = ("pil", "libjpeg_turbo", "jpg", "webp", "libtiff")
+    return ", ".join([f"decoding {DECODING}", *(f"{name} {features.version(name)}" for name in libraries)])
 
 
 def decode_chunk(
-    sources: Sequence[ImageSource], names: Sequence[str], channels: int, image_size: int
+    sources: Sequence[ImageSource], names: Sequence[str], channels: int, image_size: int, by: str
 ) -> tuple[ByteArray, Records, list[str]]:
-    """Decode a few images, in any process.
+    """Decode a few images, in any process of any machine.
 
     Args:
         sources: The images.
         names: Their names in errors.
         channels: 1 or 3.
         image_size: Side in pixels.
+        by: The ``decoder`` to use; a process that has another one decodes nothing.
 
     Returns:
         Pixels, shape (len(sources), C, H, W); records; and what is wrong with the images whose record is zero.
     """
     pixels_NCHW = np.zeros((len(sources), channels, image_size, image_size), dtype=np.uint8)
     records, problems = np.zeros(len(sources), dtype=RECORD), []
+    if decoder() != by:
+        return pixels_NCHW, records, [f"{decoder()} instead of {by}"]
     for i, (source, name) in enumerate(zip(sources, names, strict=True)):
         mtime_ns = _modified_ns(source)  # before it is read: a change in between shows at the next start
         try:
@@ -342,6 +342,7 @@ def _add(entry: Entry, raw: RawSplit, todo: IntArray, what: str, problems: Probl
     """Decode rows into the files."""
     total, size = len(todo), max(1, CHUNK_BYTES // entry.image_bytes)
     chunks = [todo[start : start + size] for start in range(0, total, size)]
+    by = decoder()
     by_tasks = ray_cache.usable()
     logger.info(
         "decoding %s %s images into %s (%s), once, by %s", f"{total:,}", what, entry.folder,
@@ -351,7 +352,7 @@ def _add(entry: Entry, raw: RawSplit, todo: IntArray, what: str, problems: Probl
     def arguments(rows: IntArray) -> DecodeArguments:
         sources = [raw.sources[row] for row in rows.tolist()]
         sources = [os.path.abspath(source) if isinstance(source, str) else source for source in sources]
-        return sources, [raw.name(row) for row in rows.tolist()], entry.channels, entry.image_size
+        return sources, [raw.name(row) for row in rows.tolist()], entry.channels, entry.image_size, by
 
     def here(i: int, _: int = 0) -> tuple[int, list[str]]:
         decoded = decode_chunk(*arguments(chunks[i]))

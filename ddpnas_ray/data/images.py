@@ -196,6 +196,8 @@ def _list(config: DataConfig, reader: Reader, seed: int) -> _Listed:
 def _reader(config: DataConfig) -> Reader:
     """Find the data set's reader and refuse keys that do not apply to it."""
     reader = find_reader(config.name)
+    if config.cache is not None and "://" in config.cache:
+        raise ConfigError(f"data.cache={config.cache}: its files are mapped into memory; set a folder of this machine")
     for key in SOME_KEYS:
         value = getattr(config, key)
         if value is None:

@@ -40,7 +40,7 @@ def decoded(
         Number of a chunk and what was decoded, as they finish; None if its process or node was lost.
     """
     import ray
-    from ray.exceptions import RayError
+    from ray.exceptions import RayError, RayTaskError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = ray.get_runtime_context().get_node_id()
@@ -62,9 +62,12 @@ def decoded(
         (ref,), _ = ray.wait(list(running), num_returns=1)
         i = running.pop(ref)
         try:
-            yield i, ray.get(ref)
+            result = ray.get(ref)
+        except RayTaskError:
+            raise  # of the code, not of a machine
         except RayError:
-            yield i, None
+            result = None
+        yield i, result
 
 
 def _everywhere(paths: Paths) -> bool:

@@ -13,7 +13,17 @@ import pytest
 
 from ddpnas_ray.core.errors import ResourceError
 from ddpnas_ray.data import cache
-from ddpnas_ray.data.cache import RECORD, Entry, bytes_text, decode_chunk, fill, intact, lacking, refuse_full_disk
+from ddpnas_ray.data.cache import (
+    RECORD,
+    Entry,
+    bytes_text,
+    decode_chunk,
+    decoder,
+    fill,
+    intact,
+    lacking,
+    refuse_full_disk,
+)
 from ddpnas_ray.data.problems import Problems
 from ddpnas_ray.data.raw import RawSplit
 from ddpnas_ray.data.scan import Shape
@@ -57,14 +67,20 @@ def test_a_damaged_image_has_no_record_and_the_first_problems_come_first(tmp_pat
     sources = list(raw.sources)
     sources[1] = sources[4] = b"?"
     raw = RawSplit(sources=sources, labels=raw.labels, classes=raw.classes, origin="here")
-    pixels_NCHW, records, bad = decode_chunk(sources, list("abcdef"), 3, 8)
+    pixels_NCHW, records, bad = decode_chunk(sources, list("abcdef"), 3, 8, decoder())
     assert intact(records).tolist() == [True, False, True, True, False, True]
     assert [text[0] for text in bad] == ["b", "e"]
     assert not pixels_NCHW[[1, 4]].any()
 
 
+def test_another_decoder_decodes_nothing() -> None:
+    pixels_NCHW, records, bad = decode_chunk([encoded(image(0))], ["x"], 3, 8, "decoding 1, pil 1.0")
+    assert bad == [f"{decoder()} instead of decoding 1, pil 1.0"]
+    assert not pixels_NCHW.any() and not intact(records).any()
+
+
 def test_seals_hold_for_their_own_record_only() -> None:
-    _, records, _ = decode_chunk([encoded(image(i)) for i in range(20)], ["x"] * 20, 3, 8)
+    _, records, _ = decode_chunk([encoded(image(i)) for i in range(20)], ["x"] * 20, 3, 8, decoder())
     assert intact(records).all()
     assert not intact(np.zeros(3, dtype=RECORD)).any(), "holes"
     for name in RECORD.names or ():

@@ -500,6 +500,11 @@ def test_a_cache_among_the_classes_is_refused(tmp_path: Path, monkeypatch: pytes
         load_data(config(tmp_path, cache=cache), seed=0)
 
 
+def test_a_bucket_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^data.cache=s3://b/c: its files are mapped into memory; set a folder of"):
+        load_data(config(tmp_path, cache="s3://b/c"), seed=0)
+
+
 def test_a_file_in_the_place_of_the_cache_is_refused(tmp_path: Path) -> None:
     write_folder(tmp_path / "photos", COUNTS)
     (tmp_path / "cache").write_text("hello")

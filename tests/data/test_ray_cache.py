@@ -68,6 +68,15 @@ def test_a_chunk_whose_process_keeps_dying_is_told_and_the_others_are_there() ->
     assert found == {0: 0, 1: 10, 2: None, 3: 30, 4: 40}
 
 
+def fail(number: int) -> int:
+    raise ValueError(f"a mistake in chunk {number}")
+
+
+def test_a_mistake_in_the_code_is_not_taken_for_a_lost_process() -> None:
+    with pytest.raises(ValueError, match="a mistake in chunk 0"):
+        list(ray_cache.decoded(fail, [lambda: (0,)], [b"1"]))
+
+
 def test_what_tasks_cannot_decode_is_decoded_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def lost(decode: Any, arguments: Any, sources: Any) -> Any:
         return ((i, None) for i in reversed(range(len(arguments))))
