@@ -31,7 +31,10 @@ from ddpnas_ray.core.scaling import (
 )
 from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.core.state import initial_state
-from ddpnas_ray.experiment.config import load
+from ddpnas_ray.data.cache import bytes_text, refuse_full_disk
+from ddpnas_ray.data.cached import Forecast, images_per_s
+from ddpnas_ray.data.images import EncodedImages, ImageData, forecast
+from ddpnas_ray.experiment.config import SearchConfig, TaskConfig, load
 from ddpnas_ray.launch.counting import count_genotype, count_network
 from ddpnas_ray.spaces.known import known_networks
 from ddpnas_ray.training.cpu_isa import use_level
@@ -39,11 +42,13 @@ from ddpnas_ray.training.cpu_isa import use_level
 if TYPE_CHECKING:
     from ddpnas_ray.experiment.experiment import Experiment
     from ddpnas_ray.strategies.base import Strategy
+    from ddpnas_ray.tasks.base import Task
     from ddpnas_ray.training.trainer import Trainer
 
 DESCRIPTION = """\
 Dry-run the entire pipeline on two batches of your data (sample, train, score, merge, prune, save, restore, decode) and
 estimate a full search: time on 1, 2, 4 and 8 workers, memory, network traffic and disk. Takes under a minute.
+With data.cache: the space and time that the cache takes, without writing it.
 
 With --gpus: a table of time, GPU-hours and efficiency by number of GPUs, or of CPU workers if this machine has no GPU,
 and how many are useful at most. With --constants: the same for other GPUs, from a JSON object of their times, without
@@ -102,6 +107,7 @@ class Estimate:
         return {
             "architectures": self.work.architectures,
             "architecture_s": self.architecture_s,
+            "decoding_s": self.constants.architecture_s,
             "worker_bytes": self.worker_bytes,
             "traffic_bytes": self.traffic_bytes,
             "disk_bytes": self.disk_bytes,
@@ -163,13 +169,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     constants = None if args.constants is None else read_constants(args.constants)
     config = load(args.config, args.overrides)
     use_level(config.training.cpu_isa)
-    experiment = Experiment.prepare(config)
-    values: dict[str, Any] = {}
+    cache = _forecast(config)
+    uncached = dataclasses.replace(config, data=dataclasses.replace(config.data, cache=None))
+    filled = cache is not None and not cache.missing
+    experiment = Experiment.prepare(config if filled else uncached)  # a check does not wait for a cache
+    values: dict[str, Any] = {"cache": cache and dataclasses.asdict(cache)}
     lines: list[str] = []
     unit = "GPU"
     if constants is None:
-        estimate, lines = try_out(experiment)
-        values, constants, work = estimate.as_json(), estimate.constants, estimate.work
+        estimate, lines = try_out(experiment, decodes=cache is None)
+        constants, work = estimate.constants, estimate.work
+        values |= estimate.as_json()
+        lines += [] if cache is None else [_cache_line(cache)]
         lines += [*report(estimate), *([""] if args.gpus else [])]
         unit = "worker" if local_device(config.execution) == "cpu" else "GPU"
     else:
@@ -186,8 +197,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     return OK
 
 
-def try_out(experiment: Experiment) -> tuple[Estimate, list[str]]:
+def _forecast(config: SearchConfig) -> Forecast | None:
+    """Say what ``data.cache`` takes; None without it, or if an own task reads the data in its own way.
+
+    Raises:
+        ResourceError: The disk is too small.
+    """
+    if not config.trains or config.data.cache is None or config.task.name != TaskConfig().name:
+        return None
+    cache = forecast(config.data, config.seed)
+    refuse_full_disk(config.data.cache, cache.missing, cache.image_bytes)
+    return cache
+
+
+def _cache_line(cache: Forecast) -> str:
+    size = bytes_text(cache.images * cache.image_bytes)
+    if not cache.missing:
+        return f"cache      all {cache.images:,} images are in {cache.folder} ({size})"
+    free = "" if cache.free_bytes is None else f", {bytes_text(cache.free_bytes)} free"
+    return (
+        f"cache      {cache.missing:,} of {cache.images:,} images ({bytes_text(cache.missing * cache.image_bytes)} of "
+        f"{size}{free}) are decoded into {cache.folder} when the search starts, in {duration(cache.seconds)} at "
+        f"{cache.images_per_s:.0f} a second as by one process here"
+    )
+
+
+def try_out(experiment: Experiment, *, decodes: bool = True) -> tuple[Estimate, list[str]]:
     """Run the pipeline on two training and two validation batches, and extrapolate.
+
+    Args:
+        experiment: The search.
+        decodes: Whether images that are not kept as pixels are decoded at every access; else a cache will have them.
 
     Returns:
         The estimate, and one line for each part that worked.
@@ -227,13 +267,16 @@ def try_out(experiment: Experiment) -> tuple[Estimate, list[str]]:
 
     weights_bytes = sum(tensor.nbytes for tensor in executor.weights().values())
     train_step_s, validation_batch_s, host_step_s = _batch_seconds(trainer, tried)
+    rate = _decoding_rate(task) if decodes else None
+    decoded = task.train_examples + task.val_examples + config.training.bn_images
+    decoding_s = decoded / rate if rate else 0.0
     constants = Constants(
         train_step_s=train_step_s,
         train_step_fixed_s=0.0,
         validation_batch_s=validation_batch_s,
         validation_batch_fixed_s=0.0,
         host_step_s=host_step_s,
-        architecture_s=0.0,
+        architecture_s=decoding_s,
         allreduce_bytes_per_s=TEN_GBIT_PER_S,
         allreduce_latency_s=0.0,
         transfer_bytes_per_s=TEN_GBIT_PER_S,
@@ -257,6 +300,15 @@ def try_out(experiment: Experiment) -> tuple[Estimate, list[str]]:
         "(val); merged, saved, restored, decoded",
         f"network    {costs} ({experiment.target})",
     ]
+    if rate:
+        size, once = (
+            bytes_text((decoded - config.training.bn_images) * np.prod(task.inputs.shape)),
+            duration(decoding_s),
+        )
+        hint = (
+            f"; data.cache=FOLDER does it once ({size} on disk)" if decoding_s > 0.1 * estimate.architecture_s else ""
+        )
+        notes.append(f"decoding   {rate:.0f} images a second here, {once} of every architecture-epoch{hint}")
     return estimate, notes
 
 
@@ -332,6 +384,14 @@ def _batch_seconds(trainer: Trainer, tried: Plan) -> tuple[float, float, float]:
     prepared = sum(1 for _ in trainer.task.training_batches(0, trainer.seed, trainer.config.batch_size))
     host_s = (time.perf_counter() - start) / prepared
     return float(np.mean(training)), float(np.mean(validation)), host_s
+
+
+def _decoding_rate(task: Task) -> float | None:
+    """Return the images decoded in a second; None if they are kept as pixels, or the task is not one of images."""
+    data = getattr(task, "data", None)
+    if not isinstance(data, ImageData) or not isinstance(data.train.images, EncodedImages):
+        return None
+    return images_per_s(data.train.images)
 
 
 def _time_batches(trainer: Trainer, alpha_E: IntArray) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,13 @@ from typing import Any
 import pytest
 
 from ddpnas_ray import check
+from ddpnas_ray.data import cache
+from ddpnas_ray.data.images import load_data
+from ddpnas_ray.experiment.config import load
 from ddpnas_ray.spaces.known import known_network
 from tests.commands import LOCAL, contents, options, run
+from tests.conftest import TINY
+from tests.data.making import write_folder
 
 CIFAR = "--channels 36 --cells 20 --image-size 32 --classes 10"
 IMAGENET = "--channels 48 --cells 14 --image-size 224 --classes 1000"
@@ -205,6 +211,60 @@ def test_json_is_one_object(alone: Path) -> None:
     assert times == sorted(times, reverse=True)
     assert all(estimate[key] > 0 for key in ("architecture_s", "worker_bytes", "traffic_bytes", "disk_bytes"))
     assert contents(alone) == {}
+
+
+def folder_of_photos(root: Path) -> list[str]:
+    write_folder(root / "photos", {"cat": 70, "dog": 70}, size=(60, 50), suffix=".jpg")
+    return [*LOCAL, *options("data.name=folder", "data.path=photos", "data.image_size=16", "data.channels=3")]
+
+
+def test_a_check_says_what_a_cache_takes_and_does_not_write_it(
+    alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [*folder_of_photos(tmp_path), *options("data.cache=cache")]
+    said = run(check.main, *words)
+    assert (said.code, said.err) == (0, "")
+    assert re.search(
+        r"^cache      128 of 128 images \(98\.3 kB of 98\.3 kB, [\d.]+ GB free\) are decoded into .*cache when the "
+        r"search starts, in \d+s at \d+ a second as by one process here$",
+        said.out,
+        re.MULTILINE,
+    ), said.out
+    assert "decoding " not in said.out
+    assert not (tmp_path / "cache").exists()
+    told = json.loads(run(check.main, *words, "--json").out)
+    assert (told["cache"]["missing"], told["cache"]["image_bytes"], told["decoding_s"]) == (128, 768, 0.0)
+
+    load_data(load(None, [*TINY, *words[1::2]]).data, seed=0)
+    said = run(check.main, *words)
+    assert re.search(r"^cache      all 128 images are in .*cache \(98\.3 kB\)$", said.out, re.MULTILINE), said.out
+
+
+def test_a_check_of_images_that_are_decoded_at_every_access_suggests_a_cache(
+    alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(load_data, "__kwdefaults__", {"decoded_limit_bytes": 0})
+    words = folder_of_photos(tmp_path)
+    told = json.loads(run(check.main, *words, "--json").out)
+    assert 0 < told["decoding_s"] < told["architecture_s"]
+    assert told["cache"] is None
+    said = run(check.main, *words)
+    line = next(line for line in said.out.splitlines() if line.startswith("decoding   "))
+    assert re.fullmatch(
+        r"decoding   \d+ images a second here, \d+s of every architecture-epoch"
+        r"(; data\.cache=FOLDER does it once \(98\.3 kB on disk\))?",
+        line,
+    ), line
+
+
+def test_a_check_refuses_a_disk_that_is_too_small(alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cache, "free_bytes", lambda folder: 1000)
+    said = run(check.main, *folder_of_photos(tmp_path), *options("data.cache=cache"))
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert "128 images of 768 bytes need 107 kB, the disk has 1 kB free" in said.err
 
 
 @pytest.mark.slow  # half a minute: two batches of the quick start, all of its operations

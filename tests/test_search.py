@@ -285,6 +285,34 @@ def test_own_images_of_several_sizes_take_one_command(
     assert "agrees" in run(report.main, "runs/cell-folder-s0", "--verify-fingerprint").out
 
 
+@pytest.mark.ray
+def test_a_cache_of_images_changes_no_fingerprint(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    keys = options(
+        "data.name=folder", "data.path=photos", "data.image_size=32", "data.train_limit=24", "data.channels=3"
+    )
+    on_ray = options(*TINY, "execution.workers=2")
+    cached = options("data.cache=cache")
+    found = {}
+    for name, words in {
+        "plain": LOCAL,
+        "cold": [*on_ray, *cached],
+        "warm": [*LOCAL, *cached],
+    }.items():
+        said = run(search.main, *words, *keys, "--out", name)
+        assert said.code == 0, said.err
+        assert ("once, by Ray tasks" in said.err) == (name == "cold"), said.err
+        result = json.loads((tmp_path / name / "result.json").read_text())
+        environment = json.loads((tmp_path / name / "environment.json").read_text())
+        found[name] = (result["fingerprint"], environment["data_digest"])
+    assert len(set(found.values())) == 1, found
+
+    said = run(search.main, "--resume", *options("data.cache=null"), "--out", "warm")
+    assert said.code == 0, "where images are cached may change"
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 def test_the_command_of_the_readme_searches_on_a_cluster_of_its_own(tmp_path: Path, fingerprint: str) -> None:

@@ -54,6 +54,10 @@ class DataConfig:
     test_path: str | None = None
     """Test data, in the same format as path. A search never reads it."""
 
+    cache: str | None = None
+    """Folder for decoded images, on a fast local disk: each image is decoded once, for all searches and all workers of
+    a machine. null: decode at the start what fits in memory, else at every access."""
+
     train_limit: Annotated[int, Ge(1)] | None = None
     """Train on at most this many images, a stratified draw by seed."""
 

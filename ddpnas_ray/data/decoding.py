@@ -20,6 +20,7 @@ ByteArray: TypeAlias = npt.NDArray[np.uint8]
 ImageSource: TypeAlias = bytes | str | Path | ByteArray
 """Encoded bytes, the path of a file, or pixels of shape (H, W) or (H, W, 3)."""
 
+DECODING = 1  # raised by every change that alters pixels, so that caches of images are not mixed
 GREY_MODES = ("1", "L", "LA", "La")
 DEEP_MODES = ("I", "F")  # and I;16 and the like: more than 8 bits per channel, which Pillow clips instead of scaling
 LONGEST = 32  # times the shorter side; of longer strips only the centre is resized, or they would take gigabytes

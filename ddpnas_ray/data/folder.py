@@ -37,6 +37,9 @@ def read(config: DataConfig, wanted: Sequence[SplitName]) -> dict[SplitName, Raw
     root = Path(os.path.expanduser(config.path))
     if not os.path.isdir(root):  # unlike Path.is_dir it has an answer for unreachable and endless paths too
         raise DataError(f"{root}: {'not a folder' if os.path.exists(root) else 'no such folder'}; set data.path")
+    cache = None if config.cache is None else Path(os.path.expanduser(config.cache)).resolve()
+    if cache is not None and root.resolve() in (cache, *cache.parents):
+        raise ConfigError(f"data.cache={config.cache} is inside data.path, whose folders are classes; set another one")
     beside = _has_split_folders(root)
     own = {"val": config.val_path, "test": config.test_path}
     splits: dict[SplitName, RawSplit] = {}

@@ -10,11 +10,13 @@ import hashlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ddpnas_ray.core.errors import ConfigError, DataError
 from ddpnas_ray.core.space import IntArray
+from ddpnas_ray.data.cached import Forecast, Origin, Part, forecast_of, open_cached
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.pixels import DecodedImages, EncodedImages, Images, Picked
 from ddpnas_ray.data.problems import Problems
@@ -30,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 DECODED_LIMIT_BYTES = 4 * 2**30
 WHAT: dict[SplitName, str] = {"train": "training", "val": "validation", "test": "test"}
+BOTH: tuple[SplitName, SplitName] = ("train", "val")
 
 
 def load_data(config: DataConfig, seed: int, *, decoded_limit_bytes: int = DECODED_LIMIT_BYTES) -> ImageData:
@@ -52,30 +55,28 @@ def load_data(config: DataConfig, seed: int, *, decoded_limit_bytes: int = DECOD
         ((2, 1, 8, 8), 1438)
     """
     reader = _reader(config)
-    raw = reader.read(config, ("train", "val"))
-    train, own_val = raw["train"], raw.get("val")
-    val = train if own_val is None else own_val
-    problems = _problems(raw)
-    classes = class_names(train)
-    rows = np.arange(len(train)), np.arange(0 if own_val is None else len(own_val))
-    labels = rows  # placeholder: after a problem every image is still checked
-    if not problems:  # dropped rows would cause follow-up errors in the classes
-        with problems.collecting():
-            rows, labels = _choose(train, own_val, classes, config, seed)
-    shape = _shape(train, config, problems)
+    listed = _list(config, reader, seed)
+    classes, rows, labels, shape, problems = listed.classes, listed.rows, listed.labels, listed.shape, listed.problems
     mean, std = _per_channel(config.mean, shape, "mean"), _per_channel(config.std, shape, "std")
     augment = _augment(config, reader, shape.image_size)
-    decode = _decoded_bytes(len(rows[0]) + len(rows[1]), shape) <= decoded_limit_bytes
+    decode = config.cache is None and _decoded_bytes(len(rows[0]) + len(rows[1]), shape) <= decoded_limit_bytes
     if not decode:
         problems.refuse()
-    train_images, train_digests = _open(train, rows[0], shape, decode, "train", problems)
-    val_images, val_digests = _open(val, rows[1], shape, decode, "val", problems)
+    opened: Sequence[tuple[Images, bytes]]
+    if config.cache is None:
+        opened = [
+            _open(raw, chosen_N, shape, decode, split, problems)
+            for split, raw, chosen_N in zip(BOTH, listed.raws, rows, strict=True)
+        ]
+    else:
+        opened = open_cached(listed.parts(config), problems)
     problems.refuse()
+    (train_images, train_digests), (val_images, val_digests) = opened
     splits = ((rows[0], labels[0], train_digests), (rows[1], labels[1], val_digests))
     logger.info(
         "%s: %d training and %d validation images of %d classes, %dx%dx%d%s",
         config.name, len(rows[0]), len(rows[1]), len(classes), shape.channels, shape.image_size, shape.image_size,
-        "" if decode else ", decoded on access",
+        "" if decode else ", decoded on access" if config.cache is None else f", in {config.cache}",
     )  # fmt: skip
     return ImageData(
         name=config.name,
@@ -91,8 +92,26 @@ def load_data(config: DataConfig, seed: int, *, decoded_limit_bytes: int = DECOD
     )
 
 
+def forecast(config: DataConfig, seed: int) -> Forecast:
+    """Say what the cache of a data set takes, from a few images; nothing is written.
+
+    Args:
+        config: Names the data set, and the cache or none: then what it would take if it were new.
+        seed: As of ``load_data``.
+
+    Raises:
+        ConfigError: See ``load_data``.
+        DataError: The data are missing or unreadable.
+    """
+    listed = _list(config, _reader(config), seed)
+    listed.problems.refuse()
+    return forecast_of(listed.parts(config))
+
+
 def load_test(config: DataConfig, *, decoded_limit_bytes: int = DECODED_LIMIT_BYTES) -> Split:
     """Open the test images, read once, after retraining; classes and shape come from the training images.
+
+    They are never cached.
 
     Raises:
         ConfigError: A key does not apply to the data set.
@@ -119,9 +138,66 @@ def load_test(config: DataConfig, *, decoded_limit_bytes: int = DECODED_LIMIT_BY
     return Split(images, labels_N)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Listed:
+    """A data set before its images are read; pairs are of training and validation images.
+
+    Args:
+        raws: The splits that hold them; both the training split if validation images are held out.
+        held_out: Whether they are.
+        classes: Class names.
+        rows: Rows of the images in their splits.
+        labels: Their class numbers.
+        shape: Shape of the decoded images.
+        problems: What is wrong so far. If anything is, labels are invalid.
+    """
+
+    raws: tuple[RawSplit, RawSplit]
+    held_out: bool
+    classes: tuple[str, ...]
+    rows: tuple[IntArray, IntArray]
+    labels: tuple[IntArray, IntArray]
+    shape: Shape
+    problems: Problems
+
+    def parts(self, config: DataConfig) -> list[Part]:
+        """Return what is to be in the cache."""
+        splits: tuple[SplitName, SplitName] = ("train", "train" if self.held_out else "val")
+        return [
+            Part(origin=Origin.of(config, split, self.shape), raw=raw, rows_M=rows_N, what=what)
+            for split, raw, rows_N, what in zip(
+                splits, self.raws, self.rows, [WHAT[name] for name in BOTH], strict=True
+            )
+        ]
+
+
+def _list(config: DataConfig, reader: Reader, seed: int) -> _Listed:
+    """List the images, and choose those to train and to score on."""
+    raw = reader.read(config, BOTH)
+    train, own_val = raw["train"], raw.get("val")
+    problems = _problems(raw)
+    classes = class_names(train)
+    rows = np.arange(len(train)), np.arange(0 if own_val is None else len(own_val))
+    labels = rows  # placeholder: after a problem every image is still checked
+    if not problems:  # dropped rows would cause follow-up errors in the classes
+        with problems.collecting():
+            rows, labels = _choose(train, own_val, classes, config, seed)
+    return _Listed(
+        raws=(train, train if own_val is None else own_val),
+        held_out=own_val is None,
+        classes=classes,
+        rows=rows,
+        labels=labels,
+        shape=_shape(train, config, problems),
+        problems=problems,
+    )
+
+
 def _reader(config: DataConfig) -> Reader:
     """Find the data set's reader and refuse keys that do not apply to it."""
     reader = find_reader(config.name)
+    if config.cache is not None and "://" in config.cache:
+        raise ConfigError(f"data.cache={config.cache}: its files are mapped into memory; set a folder of this machine")
     for key in SOME_KEYS:
         value = getattr(config, key)
         if value is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from ddpnas_ray.core.errors import DataError
 from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.data.decoding import ImageSource, source_name
+from ddpnas_ray.data.paths import Paths
 from ddpnas_ray.data.problems import Problems
 
 SplitName = Literal["train", "val", "test"]
@@ -24,7 +26,8 @@ class RawSplit:
     """One split as stored.
 
     Args:
-        sources: The N images: encoded bytes, paths, or uint8 arrays of shape (H, W) or (H, W, 3).
+        sources: The N images: encoded bytes, paths, or uint8 arrays of shape (H, W) or (H, W, 3). A list of paths is
+            packed, see ``Paths``.
         labels: The N labels: integers, or strings.
         classes: Class names that integer labels index, if the data set declares them. None: labels are class names.
         origin: The file or folder, for errors.
@@ -38,6 +41,11 @@ class RawSplit:
     origin: str
     names: Sequence[str] | None = None
     problems: Problems = field(default_factory=Problems)
+
+    def __post_init__(self) -> None:
+        sources = self.sources
+        if isinstance(sources, list) and all(isinstance(source, str | Path) for source in sources):
+            object.__setattr__(self, "sources", Paths.of(sources))
 
     def __len__(self) -> int:
         return len(self.sources)

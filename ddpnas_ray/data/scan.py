@@ -107,14 +107,26 @@ def scan(
         if time.monotonic() - reported > PROGRESS_S:
             reported = time.monotonic()
             logger.info("%s images: %d of %d read in %.0f s", what, done, count, reported - started)
-    readable = natives[natives[:, 0] > 0]
-    for check in (_check_channels, _check_sizes):  # first: there may be many damaged images
-        with problems.collecting():
-            check(readable, shape, what)
+    check_shapes(natives, shape, what, problems)  # first: there may be many damaged images
     problems.extend(damaged)
     if pixels_NCHW is not None:
         return DecodedImages(pixels_NCHW), bytes(digests)
     return EncodedImages(sources, shape.channels, side, names), bytes(digests)
+
+
+def check_shapes(natives: IntArray, shape: Shape, what: str, problems: Problems) -> None:
+    """Add to the problems if images differ in channels or size, and the configuration sets neither.
+
+    Args:
+        natives: Channels, height and width of each image, shape (N, 3); zero for damaged ones.
+        shape: Target shape.
+        what: As for ``scan``.
+        problems: Receives the differences.
+    """
+    readable = natives[natives[:, 0] > 0]
+    for check in (_check_channels, _check_sizes):
+        with problems.collecting():
+            check(readable, shape, what)
 
 
 def _check_channels(natives: IntArray, shape: Shape, what: str) -> None:

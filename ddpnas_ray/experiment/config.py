@@ -32,7 +32,13 @@ from ddpnas_ray.tasks.recipe import FinalsConfig, RetrainingConfig
 from ddpnas_ray.training.config import TrainingConfig
 
 DEFAULT = "the packaged digits quick start"
-PLACES = ("data.path", "data.val_path", "data.test_path", "evaluation.table")  # locations of data, not their content
+PLACES = (
+    "data.path",
+    "data.val_path",
+    "data.test_path",
+    "data.cache",
+    "evaluation.table",
+)  # locations of data, not their content
 FREE = ("execution.", "finals.", "retraining.")  # sections that may change when a search is resumed
 
 

@@ -98,12 +98,15 @@ def search(
     use_level(config.training.cpu_isa)
     from ddpnas_ray.experiment.experiment import Experiment
 
-    experiment = Experiment.prepare(config)
-    if resumed is not None:
-        refuse_other_data(resumed, experiment.digest)
-    if found is None:
-        return _in_process(experiment, out, display, resumed, until_s)
-    return _on_ray(experiment, out, display, resumed, until_s, found)
+    decoding = found is not None and config.data.cache is not None  # by Ray tasks, so the cluster comes first
+    workers = config.execution.workers
+    with cluster(found or "", "decode images", display.lines, workers=workers) if decoding else nullcontext():
+        experiment = Experiment.prepare(config)
+        if resumed is not None:
+            refuse_other_data(resumed, experiment.digest)
+        if found is None:
+            return _in_process(experiment, out, display, resumed, until_s)
+        return _on_ray(experiment, out, display, resumed, until_s, found)
 
 
 def _in_process(

@@ -522,7 +522,8 @@ def test_differing_keys_are_named_with_their_section() -> None:
 
 
 def test_a_resume_may_find_its_data_elsewhere() -> None:
-    elsewhere = load(None, ["data.path=a", "data.val_path=b", "data.test_path=c", "evaluation.table=d"])
+    keys = ["data.path=a", "data.val_path=b", "data.test_path=c", "data.cache=d", "evaluation.table=e"]
+    elsewhere = load(None, keys)
     assert fixed_keys(load(None), elsewhere) == []
     assert fixed_keys(load(None), load(None, ["data.crop=1"])) == ["data.crop"]
 
