@@ -23,6 +23,7 @@ from ddpnas_ray.nn.weights import Float32Array, Layout, Weights, bind
 from ddpnas_ray.spaces.target import Inputs
 from ddpnas_ray.tasks.base import Batch, Metric
 from ddpnas_ray.testing import contract_trainer
+from ddpnas_ray.training.batches import on_device
 from ddpnas_ray.training.config import TrainingConfig
 from ddpnas_ray.training.trainer import Trainer
 
@@ -124,8 +125,8 @@ def test_without_recomputing_the_running_statistics_score() -> None:
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_images_lie_in_memory_as_asked_and_the_network_follows(channels_last: bool, channels: int) -> None:
     """Images of one channel are contiguous in both formats; their strides decide."""
-    trainer = with_config(channels_last=channels_last)
-    (batch,) = trainer._ready([Batch(torch.zeros(2, channels, 8, 8), torch.zeros(2))])
+    given = [Batch(torch.zeros(2, channels, 8, 8), torch.zeros(2))]
+    (batch,) = on_device(given, "cpu", channels_last=channels_last)
     images = batch.inputs
     wanted, other = torch.channels_last, torch.contiguous_format
     if not channels_last:
