@@ -176,8 +176,9 @@ class CudaAccelerator:
         try:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
                 found = function()
-        except RuntimeError:
+        except RuntimeError as error:
             self._pool = self._last = None  # a pool that lost its last graph cannot be joined again
+            self._records = isinstance(error, torch.OutOfMemoryError)  # other networks of the space will fail too
             raise
         self._last = graph
 
