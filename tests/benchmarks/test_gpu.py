@@ -42,6 +42,18 @@ def test_every_block_runs_on_a_cpu_and_its_comparisons_hold(tmp_path: Path) -> N
     assert len(constants) == 6 and all(value > 0 for value in constants.values())
 
 
+@pytest.mark.gpu
+def test_comparisons_hold_on_a_gpu(tmp_path: Path) -> None:
+    """Whether cuDNN repeats its bits is for the figures to say."""
+    file = tmp_path / "gpu.json"
+    done = run("--tiny", "--blocks", "device,correctness", "--json", str(file))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(file.read_text())["blocks"]["correctness"]
+    assert found["gathered_is_numpys"]
+    for name in ("fp32", "bf16", "dropout", "adamw", "reading"):
+        assert found[f"{name}_replayed_is_plain"] or not found[f"{name}_repeated_is_equal"], name
+
+
 def test_without_time_blocks_are_cut_and_the_file_says_so(tmp_path: Path) -> None:
     file = tmp_path / "gpu.json"
     assert run("--device", "cpu", "--tiny", "--seconds", "0", "--json", str(file)).returncode == 0

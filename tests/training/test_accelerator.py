@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from ddpnas_ray.tasks.base import Batch
 from ddpnas_ray.tasks.classification.task import ClassificationTask
 from ddpnas_ray.testing import contract_trainer
 from ddpnas_ray.training import trainer as trainer_module
-from ddpnas_ray.training.accelerator import EAGER_CALLS, CpuAccelerator, Recorded, accelerator_for
+from ddpnas_ray.training.accelerator import EAGER_CALLS, CpuAccelerator, CudaAccelerator, Recorded, accelerator_for
 from ddpnas_ray.training.trainer import Trainer
 
 NAMES = ("sep_conv_3x3", "max_pool_3x3", "skip_connect", "none", "dil_conv_5x5") * 2
@@ -193,3 +195,106 @@ def test_cpus_record_nothing_and_keep_nothing() -> None:
     assert accelerator_for("cpu") is accelerator
     assert accelerator.recorded(doubled) is doubled
     assert accelerator.resident(contract_trainer().task, True) is None
+
+
+# --- the order of calls on a GPU; ``torch.cuda`` is a stand-in, and pytest -m gpu runs the real one ---
+
+
+class Cuda:
+    """What ``CudaAccelerator`` calls, written down; ``fails`` is raised while a graph is recorded."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.pools: list[Any] = []
+        self.fails: RuntimeError | None = None
+
+    def patch(self, patch: pytest.MonkeyPatch) -> None:
+        cuda = self
+
+        class Stream:
+            def __init__(self, name: Any = "own") -> None:
+                self.name = "outer" if name == "outer" else "own"
+
+            def wait_stream(self, other: Any) -> None:
+                cuda.calls.append(f"{self.name} waits for {other.name}")
+
+        class Graph:
+            def replay(self) -> None:
+                cuda.calls.append("replay")
+
+        @contextmanager
+        def graph(made: Any, *, pool: Any, stream: Any) -> Iterator[None]:
+            assert isinstance(made, Graph) and stream.name == "own"
+            cuda.pools.append(pool)
+            cuda.calls.append("record")
+            yield
+            if cuda.fails is not None:
+                raise cuda.fails
+
+        @contextmanager
+        def on(stream: Any) -> Iterator[None]:
+            cuda.calls.append(f"on {stream.name}")
+            yield
+
+        memory = SimpleNamespace(total_memory=2**34)
+        for name, value in {
+            "Stream": Stream,
+            "CUDAGraph": Graph,
+            "graph": graph,
+            "stream": on,
+            "current_stream": lambda device: Stream("outer"),
+            "graph_pool_handle": object,
+            "get_device_properties": lambda device: memory,
+        }.items():
+            patch.setattr(torch.cuda, name, value)
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
+    made = Cuda()
+    made.patch(monkeypatch)
+    return made
+
+
+def test_an_evaluation_runs_on_one_stream_and_its_recordings_share_a_pool(cuda: Cuda) -> None:
+    accelerator = CudaAccelerator("cuda")
+    for _ in range(2):
+        with accelerator.running():
+            for _ in range(2):
+                run = accelerator.recorded(doubled)
+                for i in range(EAGER_CALLS + 3):
+                    run(numbers(i))
+    evaluation = ["own waits for outer", "on own", *["record", "replay", "replay", "replay"] * 2, "outer waits for own"]
+    assert cuda.calls == evaluation * 2
+    first, second, third, fourth = cuda.pools
+    assert first is second and third is fourth and first is not third
+
+
+def test_after_a_recording_that_failed_a_gpu_records_no_more(cuda: Cuda, caplog: pytest.LogCaptureFixture) -> None:
+    accelerator = CudaAccelerator("cuda")
+    cuda.fails = RuntimeError("operation failed due to a previous error during capture")
+    for _ in range(2):
+        with accelerator.running():
+            run = accelerator.recorded(doubled)
+            for i in range(EAGER_CALLS + 2):
+                assert torch.equal(run(numbers(i)), doubled(numbers(i)))
+    assert cuda.calls.count("record") == 1 and "replay" not in cuda.calls
+    assert len(caplog.records) == 1
+
+
+def test_after_memory_ran_out_while_recording_a_gpu_tries_again(cuda: Cuda) -> None:
+    accelerator = CudaAccelerator("cuda")
+    for fails in (torch.OutOfMemoryError("CUDA out of memory"), None):
+        cuda.fails = fails
+        with nullcontext() if fails is None else pytest.raises(torch.OutOfMemoryError), accelerator.running():
+            run = accelerator.recorded(doubled)
+            for i in range(EAGER_CALLS + 1):
+                run(numbers(i))
+    assert cuda.calls[-2:] == ["replay", "outer waits for own"]
+    assert cuda.pools[0] is not cuda.pools[1]
+
+
+def test_without_recordings_a_step_is_itself(cuda: Cuda) -> None:
+    assert CudaAccelerator("cuda", records=False).recorded(doubled) is doubled
+    own: Any = OwnTask(contract_trainer().task.data, contract_trainer().task.metric)  # type: ignore[attr-defined]
+    assert CudaAccelerator("cuda").resident(own, True) is None

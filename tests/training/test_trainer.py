@@ -23,6 +23,7 @@ from ddpnas_ray.nn.weights import Float32Array, Layout, Weights, bind
 from ddpnas_ray.spaces.target import Inputs
 from ddpnas_ray.tasks.base import Batch, Metric
 from ddpnas_ray.testing import contract_trainer
+from ddpnas_ray.training import epoch as epoch_module
 from ddpnas_ray.training.batches import on_device
 from ddpnas_ray.training.config import TrainingConfig
 from ddpnas_ray.training.trainer import Trainer
@@ -196,6 +197,23 @@ def test_bf16_runs_on_cpu() -> None:
     assert learned.dtype == np.float32
     assert result.loss == pytest.approx(evaluate(contract_trainer())[1], rel=0.05)
     assert result.loss != evaluate(contract_trainer())[1]
+
+
+class CastByAutocast:
+    """Stand-in for ``Shadow``: autocast casts the float32 weights one by one."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.cast = self.collect = lambda: None
+
+
+@pytest.mark.parametrize("changes", [{}, {"decay": "weights", "bn_images": 0}, {"channels_last": False}], ids=str)
+def test_one_bf16_copy_of_the_weights_gives_the_bits_of_autocast(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = with_config(precision="bf16", **changes)
+    once = evaluate(trainer)
+    monkeypatch.setattr(epoch_module, "Shadow", CastByAutocast)
+    assert evaluate(trainer) == once
 
 
 def test_first_weights_depend_on_the_seed_alone() -> None:
