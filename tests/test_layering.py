@@ -63,7 +63,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))
 FACADE = PACKAGE / "__init__.py"  # names the Python API for type checkers only; tests/test_api.py shows that
 # Neither torch nor ray comes along with these, but for their networks and timing.
-HEAVY = ("network.py", "timing.py", "ray_connect.py", "augment.py")
+HEAVY = ("network.py", "timing.py", "ray_connect.py", "augment.py", "resident.py")
 LIGHT = (
     "",
     "api",

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ from safetensors.numpy import load_file
 from ddpnas_ray import __version__, check, report, search
 from ddpnas_ray.experiment.config import describe, load
 from ddpnas_ray.runs.files import EVALUATIONS
-from tests.commands import ENVIRONMENT, LOCAL, ONE_EPOCH, contents, options, run
+from ddpnas_ray.runs.sealed import newest_epoch
+from ddpnas_ray.storage.folder import Folder
+from tests.commands import ENVIRONMENT, LOCAL, ONE_EPOCH, SEARCH, contents, options, run
 from tests.conftest import TINY
 
 FIRST_FILES = ("config.yaml", "environment.json", "space.json")
@@ -243,6 +246,27 @@ def test_a_run_without_a_checkpoint_yet_starts_from_epoch_0(run_dir: Path, finge
 def test_only_execution_may_change_when_a_run_goes_on(run_dir: Path, fingerprint: str) -> None:
     (run_dir / "result.json").unlink()
     said = run(search.main, "--out", run_dir, "--resume", *options("execution.workers=3", "execution.max_crashes=1"))
+    assert said.code == 0
+    assert f"fingerprint {fingerprint}" in said.out
+
+
+def test_overlapped_checkpoints_are_at_most_one_epoch_old_when_killed_and_end_with_the_same_bits(
+    tmp_path: Path, fingerprint: str
+) -> None:
+    out, words = tmp_path / "run", [*LOCAL, *options("execution.overlap_checkpoints=true")]
+    process = subprocess.Popen([*SEARCH, *words, "--out", str(out)], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    try:
+        logged, end = 0, time.monotonic() + 120
+        while logged < 3 and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.01)
+            lines = (out / "log.jsonl").read_text().splitlines() if (out / "log.jsonl").exists() else []
+            logged = sum('"epoch_s"' in line for line in lines)
+    finally:
+        process.kill()
+        process.wait()
+    assert logged >= 3
+    assert newest_epoch(Folder.open(str(out / "checkpoints"))) >= logged - 1
+    said = run(search.main, "--out", out, "--resume")  # it may warn of the checkpoint that was being written
     assert said.code == 0
     assert f"fingerprint {fingerprint}" in said.out
 

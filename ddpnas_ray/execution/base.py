@@ -39,6 +39,8 @@ class ExecutionConfig:
     max_crashes: Annotated[int, Ge(1)] = 3
     """Crashes that end the search: of workers on living nodes (or their GPUs) under one architecture, or of the driver
     in one epoch"""
+    overlap_checkpoints: bool = False
+    """Write a checkpoint while the next epoch trains, for epochs of seconds; a kill may then lose one epoch more"""
     mixed_devices: Literal["warn", "refuse"] = "warn"
     """Warn about, or refuse, workers on different kinds of CPU or GPU, whose results differ in the last bits"""
 

@@ -140,4 +140,5 @@ class Experiment:
         if folder is None:
             return NoRecorder()
         keep_per_group = self.config.pruning.keep_per_group
-        return Recorder(folder, self.spec.space, keep_per_group, self.evaluator.save_every_s)
+        overlap = self.config.execution.overlap_checkpoints
+        return Recorder(folder, self.spec.space, keep_per_group, self.evaluator.save_every_s, overlap=overlap)

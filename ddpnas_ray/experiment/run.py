@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ddpnas_ray.execution.mixed_devices import DeviceRecord
 from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.loop import run_search
 from ddpnas_ray.experiment.progress import Progress
+from ddpnas_ray.experiment.recorder import Recorder
 from ddpnas_ray.experiment.result import result_content
 from ddpnas_ray.storage.folder import Folder
 from ddpnas_ray.training.cpu_isa import require_level
@@ -39,14 +41,26 @@ def run_experiment(
 
     Returns:
         The content of ``result.json``; None if stopped early. Every finished epoch is saved; in a tabular search, whose
-        epochs take milliseconds, a kill may lose those of the last second.
+        epochs take milliseconds, a kill may lose those of the last second, and with ``execution.overlap_checkpoints``
+        the last epoch.
 
     Raises:
         ResourceError: ``training.cpu_isa`` is not in effect.
     """
     require_level(experiment.config.training.cpu_isa)
-    clock, space, strategy = _Clock(until_s), experiment.spec.space, experiment.strategy()
-    recorder, evaluator = experiment.recorder(folder), experiment.evaluator
+    with closing(experiment.recorder(folder)) as recorder:
+        return _run(experiment, folder, recorder, executor, progress, _Clock(until_s))
+
+
+def _run(
+    experiment: Experiment,
+    folder: Folder | None,
+    recorder: Recorder,
+    executor: Executor,
+    progress: Progress,
+    clock: _Clock,
+) -> dict[str, Any] | None:
+    space, strategy, evaluator = experiment.spec.space, experiment.strategy(), experiment.evaluator
     state = initial_state(space, experiment.config.seed)
     if (restored := recorder.restore()) is not None:
         state, tensors = restored

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 Float32Array = npt.NDArray[np.float32]
 ALIGN = 16  # float32 elements: 64 bytes
@@ -171,6 +172,40 @@ def bind(network: nn.Module, layout: Layout, flat: torch.Tensor) -> nn.Parameter
         part.grad = whole.grad[offset : offset + piece.size].view(piece.shape)
         network.get_submodule(module_name).register_parameter(name, part)
     return whole
+
+
+class Shadow:
+    """A bfloat16 copy of bound weights with which convolutions and linear layers compute under autocast.
+
+    It is cast as one tensor, once a step; autocast would cast the weights one by one, in every pass, to the same bits.
+
+    Args:
+        network: A network that is bound to ``whole``; gets the copy's views as weights.
+        layout: Where each parameter lies.
+        whole: The flat weights, see ``bind``.
+    """
+
+    def __init__(self, network: nn.Module, layout: Layout, whole: nn.Parameter) -> None:
+        self._whole = whole
+        self._flat = torch.zeros_like(whole, dtype=torch.bfloat16, requires_grad=False)
+        self._grad = torch.zeros_like(self._flat)
+        for piece, offset in zip(layout.pieces, layout.offsets, strict=True):
+            module_name, _, name = piece.name.rpartition(".")
+            module, at = network.get_submodule(module_name), slice(offset, offset + piece.size)
+            if name == "weight" and isinstance(module, _ConvNd | nn.Linear):
+                part = nn.Parameter(self._flat[at].view(piece.shape))
+                part.grad = self._grad[at].view(piece.shape)
+                module.register_parameter(name, part)
+        self.cast()
+
+    def cast(self) -> None:
+        """Copy the weights."""
+        self._flat.copy_(self._whole.detach())
+
+    def collect(self) -> None:
+        """Add the gradients of a backward pass to those of the weights."""
+        self._whole.grad.add_(self._grad)  # type: ignore[union-attr]
+        self._grad.zero_()
 
 
 def _key(piece: Piece) -> tuple[str, tuple[tuple[int | None, int | None, int | None], ...] | None]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from ddpnas_ray.core.plugins import Kind
 from ddpnas_ray.spaces.target import Inputs
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from ddpnas_ray.tasks.recipe import RetrainingConfig
@@ -122,6 +123,47 @@ class Task(Protocol):
 
         Raises:
             DataError: There are no test data, or they cannot be used.
+        """
+        ...
+
+
+class DeviceBatches(Protocol):
+    """A task's batches on the training device, with the memory format that training asked for."""
+
+    def training_batches(self, epoch: int, seed: int, batch_size: int) -> Iterable[Batch]:
+        """See ``Task``; batches that are not to be changed."""
+        ...
+
+    def calibration_batches(self, examples: int, seed: int, batch_size: int) -> Iterable[Batch]:
+        """See ``Task``; batches that are not to be changed."""
+        ...
+
+    def validation_batches(self, batch_size: int) -> Iterable[Batch]:
+        """See ``Task``; batches that are not to be changed."""
+        ...
+
+
+@runtime_checkable
+class PreparesOnDevice(Protocol):
+    """A task that can keep its data in a GPU's memory and prepare batches there: optional, tested with ``isinstance``.
+
+    Batches are bit-equal to those of the task.
+    """
+
+    def on_device(
+        self, device: torch.device, limit_bytes: int, channels_last: bool, latest: DeviceBatches | None
+    ) -> DeviceBatches | None:
+        """Copy the data to a device.
+
+        Args:
+            device: A GPU.
+            limit_bytes: The most memory that data and prepared batches may take there.
+            channels_last: Whether images are NHWC in memory.
+            latest: Batches that an earlier task returned in this process: returned again if they are this one's too, as
+                tasks are sent to workers anew with every architecture.
+
+        Returns:
+            The batches; None if the data cannot be held there, or would take more memory.
         """
         ...
 

@@ -8,7 +8,35 @@ from typing import Any
 
 import torch
 
-from ddpnas_ray.tasks.base import Batch
+from ddpnas_ray.tasks.base import Batch, Task
+
+
+class Streamed:
+    """A task's batches, prepared on the CPU whenever they are asked for and copied to the device.
+
+    Args:
+        task: Any task.
+        device: ``cpu`` or ``cuda``.
+        channels_last: As for ``on_device``.
+    """
+
+    def __init__(self, task: Task, device: str, *, channels_last: bool) -> None:
+        self._task, self._device, self._channels_last = task, device, channels_last
+
+    def training_batches(self, epoch: int, seed: int, batch_size: int) -> Iterator[Batch]:
+        """See ``Task``."""
+        return self._ready(self._task.training_batches(epoch, seed, batch_size))
+
+    def calibration_batches(self, examples: int, seed: int, batch_size: int) -> Iterator[Batch]:
+        """See ``Task``."""
+        return self._ready(self._task.calibration_batches(examples, seed, batch_size))
+
+    def validation_batches(self, batch_size: int) -> Iterator[Batch]:
+        """See ``Task``."""
+        return self._ready(self._task.validation_batches(batch_size))
+
+    def _ready(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        return on_device(batches, self._device, channels_last=self._channels_last)
 
 
 def on_device(batches: Iterable[Batch], device: str, *, channels_last: bool) -> Iterator[Batch]:
@@ -38,6 +66,13 @@ def each(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
         return {key: each(part, change) for key, part in value.items()}
     parts = [each(part, change) for part in value]
     return Batch(*parts) if isinstance(value, Batch) else type(value)(parts)
+
+
+def tensors_of(value: Any) -> list[torch.Tensor]:
+    """Return every tensor of a batch, in order."""
+    found: list[torch.Tensor] = []
+    each(value, lambda tensor: (found.append(tensor), tensor)[1])  # type: ignore[func-returns-value]
+    return found
 
 
 def size(value: Any) -> int:

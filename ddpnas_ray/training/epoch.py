@@ -10,12 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ddpnas_ray.nn.weights import Layout
+from ddpnas_ray.nn.weights import Layout, Shadow
 from ddpnas_ray.tasks.base import Batch
 from ddpnas_ray.training.config import TrainingConfig
 from ddpnas_ray.training.group import Shards
 
 Loss = Callable[[Tensor, Batch], Tensor]
+Step = Callable[[Batch], Any]
+
+
+def unrecorded(step: Step) -> Step:
+    """Return the step itself, to be run batch by batch; ``Accelerator.recorded`` replays it."""
+    return step
 
 
 def train_epoch(
@@ -27,11 +33,13 @@ def train_epoch(
     config: TrainingConfig,
     lr: float,
     shards: Shards | None = None,
+    recorded: Callable[[Step], Step] = unrecorded,
 ) -> float:
     """Train one epoch with SGD or AdamW, starting from a fresh optimiser state.
 
     Args:
-        network: A network whose parameters are views of ``whole`` (``weights.bind``); updated in place.
+        network: A network whose parameters are views of ``whole`` (``weights.bind``); updated in place. With
+            ``bf16`` its convolutions and linear layers hold a bfloat16 copy of their weights from then on.
         whole: All its weights as one tensor: one optimiser step and one norm cover them all.
         layout: Position of each parameter in ``whole``.
         batches: The epoch's training batches, on the network's device; with ``shards``, tuples of this process's parts.
@@ -39,11 +47,13 @@ def train_epoch(
         config: Training options.
         lr: Learning rate of the whole epoch.
         shards: How batches are shared out; None: they are whole.
+        recorded: How steps are run; they read nothing from the device. Not with ``shards``.
 
     Returns:
         The mean loss over batches; not finite if training diverged.
     """
-    step = _optimizer_step(whole, layout, config, lr)
+    update = optimizer_step(whole, layout, config, lr, fused=whole.is_cuda)
+    shadow = Shadow(network, layout, whole) if config.precision == "bf16" else None
     network.train()
     # No need to track statistics that are recomputed before scoring.
     _track_statistics(network, config.bn_images == 0)
@@ -54,13 +64,21 @@ def train_epoch(
         with autocast(whole.device, config.precision):
             loss = loss_of(network(batch.inputs), batch)
         loss.backward()
+        if shadow is not None:
+            shadow.collect()
         return loss.detach()
 
-    for batch in batches:
-        total += backward(batch) if shards is None else shards.backward(whole, count, batch, backward)
+    def step(batch: Any) -> None:
+        total.add_(backward(batch) if shards is None else shards.backward(whole, count, batch, backward))
         if config.grad_clip:
             nn.utils.clip_grad_norm_([whole], config.grad_clip)
-        step()
+        update()
+        if shadow is not None:
+            shadow.cast()
+
+    run = recorded(step)
+    for batch in batches:
+        run(batch)
         count += 1
     return float(total) / max(count, 1)
 
@@ -91,14 +109,22 @@ def recompute_batch_norm(
 
 @torch.no_grad()
 def outputs(
-    network: nn.Module, batches: Iterable[Batch], precision: str, device: torch.device
+    network: nn.Module,
+    batches: Iterable[Batch],
+    precision: str,
+    device: torch.device,
+    recorded: Callable[[Step], Step] = unrecorded,
 ) -> Iterator[tuple[Tensor, Batch]]:
-    """Yield the network's outputs in evaluation mode, batch by batch."""
+    """Yield the network's outputs in evaluation mode, batch by batch; ``recorded`` is how they are computed."""
     network.eval()
-    for batch in batches:
+
+    def forward(batch: Batch) -> Any:
         with autocast(device, precision):
-            found = network(batch.inputs)
-        yield found, batch
+            return network(batch.inputs)
+
+    run = recorded(forward)
+    for batch in batches:
+        yield run(batch), batch
 
 
 @contextmanager
@@ -124,14 +150,25 @@ def initial_weights(make: Callable[[], nn.Module], torch_seed: int) -> tuple[dic
     return {name: p.detach() for name, p in supernet.named_parameters()}, supernet.to("meta")
 
 
-def _optimizer_step(whole: nn.Parameter, layout: Layout, config: TrainingConfig, lr: float) -> Callable[[], object]:
-    """Return the optimiser step on the flat buffer, per ``training.optimizer`` and ``training.decay``."""
+def optimizer_step(
+    whole: nn.Parameter, layout: Layout, config: TrainingConfig, lr: float, *, fused: bool
+) -> Callable[[], object]:
+    """Return the optimiser step on the flat buffer, per ``training.optimizer`` and ``training.decay``.
+
+    Args:
+        whole: The buffer.
+        layout: Position of each parameter in it.
+        config: Training options.
+        lr: Learning rate.
+        fused: One kernel that can be recorded, on GPUs.
+    """
+    only: dict[str, Any] = {"fused": True} if fused else {}
     decay = config.weight_decay if config.decay == "all" else 0.0
     optimizer: torch.optim.Optimizer
     if config.optimizer == "sgd":
-        optimizer = torch.optim.SGD([whole], lr, config.momentum, weight_decay=decay)
+        optimizer = torch.optim.SGD([whole], lr, config.momentum, weight_decay=decay, **only)
     else:
-        optimizer = torch.optim.AdamW([whole], lr, weight_decay=decay)
+        optimizer = torch.optim.AdamW([whole], lr, weight_decay=decay, capturable=fused, **only)
     if config.decay == "all" or not config.weight_decay:
         return optimizer.step
     mask = torch.zeros_like(whole)
@@ -150,8 +187,11 @@ def _optimizer_step(whole: nn.Parameter, layout: Layout, config: TrainingConfig,
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast | nullcontext[None]:
-    """Return the context of forward passes: autocast to bfloat16 with ``bf16``."""
-    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+    """Return the context of forward passes: autocast to bfloat16 with ``bf16``; without its cache, which outlives a
+    recording."""
+    if precision != "bf16":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=device.type == "cpu")
 
 
 def _norms(network: nn.Module) -> list[_BatchNorm]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -17,12 +17,21 @@ from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.nn.kernels.fast import accelerate
 from ddpnas_ray.nn.weights import Float32Array, Layout, bind
 from ddpnas_ray.spaces.base import SpaceSpec, Supernet
-from ddpnas_ray.tasks.base import Batch, Task
-from ddpnas_ray.training.batches import on_device
+from ddpnas_ray.tasks.base import Batch, DeviceBatches, Task
+from ddpnas_ray.training.accelerator import accelerator_for
+from ddpnas_ray.training.batches import Streamed, on_device
 from ddpnas_ray.training.config import TrainingConfig
 from ddpnas_ray.training.cpu_isa import require_level
 from ddpnas_ray.training.device import find_device
-from ddpnas_ray.training.epoch import fixed_threads, initial_weights, outputs, recompute_batch_norm, train_epoch
+from ddpnas_ray.training.epoch import (
+    Step,
+    fixed_threads,
+    initial_weights,
+    outputs,
+    recompute_batch_norm,
+    train_epoch,
+    unrecorded,
+)
 from ddpnas_ray.training.group import ALONE, Group, Shards, gathered
 
 if TYPE_CHECKING:
@@ -80,7 +89,11 @@ class Trainer:
         """
         require_level(self.config.cpu_isa)
         start_s, start = time.time(), time.perf_counter()
-        with fixed_threads(self.config.threads), torch.random.fork_rng(devices=self._cuda_devices()):
+        with (
+            fixed_threads(self.config.threads),
+            torch.random.fork_rng(devices=self._cuda_devices()),
+            accelerator_for(self.device).running(),
+        ):
             torch.manual_seed(int(rng_for(self.seed, request.epoch, request.architecture, _DROPOUT).integers(2**63)))
             network = self.spec.build(request.alpha_E, self.task.inputs)
             if self.config.kernels == "fast" and self.device == "cpu":
@@ -126,8 +139,9 @@ class Trainer:
         """Train one epoch; see ``train_epoch``."""
         task, config = self.task, self.config
         if config.shards == 1:
-            batches: Iterable[Any] = self._ready(task.training_batches(epoch, self.seed, config.batch_size))
-            return train_epoch(network, whole, layout, batches, task.loss, config, lr)
+            source, recorded = self._source()
+            whole_batches = source.training_batches(epoch, self.seed, config.batch_size)
+            return train_epoch(network, whole, layout, whole_batches, task.loss, config, lr, recorded=recorded)
 
         def seed_of(step: int, shard: int) -> int:
             draws = rng_for(self.seed, epoch, architecture, _DROPOUT, step, shard)
@@ -135,26 +149,39 @@ class Trainer:
 
         shards = Shards(config.shards, min(config.batch_size, task.train_examples), group, seed_of)
         parts = [task.training_batches(epoch, self.seed, config.batch_size, v, shards.count) for v in shards.mine]
-        batches = zip(*map(self._ready, parts), strict=True)
+        batches = zip(*map(self._streamed, parts), strict=True)
         return train_epoch(network, whole, layout, batches, task.loss, config, lr, shards)
 
     def calibrate(self, network: nn.Module) -> None:
         """Recompute BatchNorm statistics on ``training.bn_images`` training examples; 0 keeps them."""
         if self.config.bn_images:
-            batches = self.task.calibration_batches(self.config.bn_images, self.seed, self.config.batch_size)
-            recompute_batch_norm(network, self._ready(batches), self.config, torch.device(self.device))
+            source, _ = self._source()
+            batches = source.calibration_batches(self.config.bn_images, self.seed, self.config.batch_size)
+            recompute_batch_norm(network, batches, self.config, torch.device(self.device))
 
     def score(self, network: nn.Module, group: Group = ALONE) -> float:
         """Return the task's metric on the whole validation split, in evaluation mode."""
         task, config, device = self.task, self.config, torch.device(self.device)
-        batches = self._ready(task.validation_batches(config.batch_size, group.rank, group.world))
-        mine = ((out, batch.targets) for out, batch in outputs(network, batches, config.precision, device))
+        if group.world == 1:
+            source, recorded = self._source()
+            batches = source.validation_batches(config.batch_size)
+        else:
+            recorded = unrecorded
+            batches = self._streamed(task.validation_batches(config.batch_size, group.rank, group.world))
+        mine = ((out, batch.targets) for out, batch in outputs(network, batches, config.precision, device, recorded))
         score = float(task.metric.score(gathered(mine, -(-task.val_examples // config.batch_size), group)))
         if abs(score) > 1:
             raise ConfigError(f"task.metric: {task.metric.name} gave {score:g}; scores must lie in [-1, 1]: rescale it")
         return score
 
-    def _ready(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+    def _source(self) -> tuple[DeviceBatches, Callable[[Step], Step]]:
+        """Return where batches come from, and how steps are run on them: no recording while a thread copies batches."""
+        accelerator, channels_last = accelerator_for(self.device), self.config.channels_last
+        if (source := accelerator.resident(self.task, channels_last)) is not None:
+            return source, accelerator.recorded
+        return Streamed(self.task, self.device, channels_last=channels_last), unrecorded
+
+    def _streamed(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         return on_device(batches, self.device, channels_last=self.config.channels_last)
 
     def _cuda_devices(self) -> list[torch.device]:

@@ -160,7 +160,7 @@ def test_bf16_runs_on_cpu_and_keeps_float32_weights() -> None:
     assert whole.dtype == torch.float32
     recompute_batch_norm(module, batches(), config, CPU)
     assert module[1].running_mean.dtype == torch.float32
-    assert [len(out) for out, _ in outputs(module, batches(), config, CPU)] == [8] * 4
+    assert [len(out) for out, _ in outputs(module, batches(), config.precision, CPU)] == [8] * 4
     assert any(not torch.equal(a, b) for a, b in zip(module.parameters(), exact.parameters(), strict=True))
 
 

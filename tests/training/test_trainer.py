@@ -23,6 +23,8 @@ from ddpnas_ray.nn.weights import Float32Array, Layout, Weights, bind
 from ddpnas_ray.spaces.target import Inputs
 from ddpnas_ray.tasks.base import Batch, Metric
 from ddpnas_ray.testing import contract_trainer
+from ddpnas_ray.training import epoch as epoch_module
+from ddpnas_ray.training.batches import on_device
 from ddpnas_ray.training.config import TrainingConfig
 from ddpnas_ray.training.trainer import Trainer
 
@@ -124,8 +126,8 @@ def test_without_recomputing_the_running_statistics_score() -> None:
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_images_lie_in_memory_as_asked_and_the_network_follows(channels_last: bool, channels: int) -> None:
     """Images of one channel are contiguous in both formats; their strides decide."""
-    trainer = with_config(channels_last=channels_last)
-    (batch,) = trainer._ready([Batch(torch.zeros(2, channels, 8, 8), torch.zeros(2))])
+    given = [Batch(torch.zeros(2, channels, 8, 8), torch.zeros(2))]
+    (batch,) = on_device(given, "cpu", channels_last=channels_last)
     images = batch.inputs
     wanted, other = torch.channels_last, torch.contiguous_format
     if not channels_last:
@@ -195,6 +197,23 @@ def test_bf16_runs_on_cpu() -> None:
     assert learned.dtype == np.float32
     assert result.loss == pytest.approx(evaluate(contract_trainer())[1], rel=0.05)
     assert result.loss != evaluate(contract_trainer())[1]
+
+
+class CastByAutocast:
+    """Stand-in for ``Shadow``: autocast casts the float32 weights one by one."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.cast = self.collect = lambda: None
+
+
+@pytest.mark.parametrize("changes", [{}, {"decay": "weights", "bn_images": 0}, {"channels_last": False}], ids=str)
+def test_one_bf16_copy_of_the_weights_gives_the_bits_of_autocast(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = with_config(precision="bf16", **changes)
+    once = evaluate(trainer)
+    monkeypatch.setattr(epoch_module, "Shadow", CastByAutocast)
+    assert evaluate(trainer) == once
 
 
 def test_first_weights_depend_on_the_seed_alone() -> None:

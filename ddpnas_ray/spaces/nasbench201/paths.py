@@ -25,8 +25,8 @@ BASE = int(LETTERS.max()) + 1
 def embed(alphas_NE: IntArray) -> FloatArray:
     """Which sequences of operations the paths of a cell apply, whichever and however many they are.
 
-    A ``skip_connect`` applies nothing, and a path with ``none`` does not exist. A sequence that one of two networks lacks
-    counts as two edges that differ; see ``SearchSpace.embedding``.
+    A ``skip_connect`` applies nothing, and a path with ``none`` does not exist. A sequence that one of two networks
+    lacks counts as two edges that differ; see ``SearchSpace.embedding``.
 
     Returns:
         Shape (N, F): sqrt(2) where a path applies the sequence, else 0.

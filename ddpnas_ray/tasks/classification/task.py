@@ -25,7 +25,10 @@ from ddpnas_ray.tasks.base import Batch, Metric, find_metric
 from ddpnas_ray.tasks.recipe import RetrainingConfig
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+
+    from ddpnas_ray.tasks.base import DeviceBatches
 
 
 def make(data: DataConfig, seed: int, *, metric: str = "accuracy") -> ClassificationTask:
@@ -112,6 +115,16 @@ class ClassificationTask:
         n = len(self.data.val)
         for start in range(rank * batch_size, n, world * batch_size):
             yield self._plain(self.data.val, np.arange(start, min(start + batch_size, n)))
+
+    def on_device(
+        self, device: torch.device, limit_bytes: int, channels_last: bool, latest: DeviceBatches | None
+    ) -> DeviceBatches | None:
+        """See ``PreparesOnDevice``; not for subclasses, whose batches may be others, nor with a retraining's recipe."""
+        if type(self) is not ClassificationTask or self.recipe is not None:
+            return None
+        from ddpnas_ray.tasks.classification.resident import resident
+
+        return resident(self.data, device, limit_bytes, channels_last, latest)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy, with a retraining's label smoothing."""
