@@ -1,7 +1,8 @@
 """Search within budgets on NAS-Bench-201's own accuracies: regret by budget, method and number of evaluations.
 
-Budgets are macs at the deciles of the space, those that are equal once. Searches read the validation accuracy after 12
-epochs (CIFAR-10); regret is in test accuracy after 200 epochs, percentage points below the best network that fits:
+Budgets are macs, or params, at the deciles of the space, those that are equal once. Searches read the validation
+accuracy after 12 epochs (CIFAR-10); regret is in test accuracy after 200 epochs, percentage points below the best
+network that fits:
 
     python benchmarks/budgets.py TABLE.parquet --seeds 0..299
 """
@@ -69,16 +70,16 @@ _limits: Limits
 _best_B: FloatArray
 
 
-def load(path: str) -> None:
+def load(path: str, cost: str) -> None:
     """Read the table and make the budgets, in a worker process."""
     global _table, _limits, _best_B
     _table = ScoreTable.read(path, SPEC.space, SPEC.encode)
-    costs = {name: cost(TARGET) for name, cost in SPEC.costs.items()}
+    costs = {name: count(TARGET) for name, count in SPEC.costs.items()}
     problem = Problem(SPEC.space, np.zeros(SPEC.space.shape), SPEC.space.generable_EK, costs)
     every_NE = np.array(np.meshgrid(*[np.arange(5)] * 6, indexing="ij")).reshape(6, -1).T
-    macs_N = np.sort(costs_of(costs["macs"], every_NE))
-    deciles = dict.fromkeys(int(macs_N[(i + 1) * len(macs_N) // DECILES - 1]) for i in range(DECILES))
-    _limits = Limits(problem, tuple({"macs": Bound(None, limit)} for limit in deciles))
+    cost_N = np.sort(costs_of(costs[cost], every_NE))
+    deciles = dict.fromkeys(int(cost_N[(i + 1) * len(cost_N) // DECILES - 1]) for i in range(DECILES))
+    _limits = Limits(problem, tuple({cost: Bound(None, limit)} for limit in deciles))
     final_N = np.array([_table.score(FINAL, alpha_E) for alpha_E in every_NE])
     _best_B = np.array([final_N[fits_N].max() for fits_N in _limits.fits(every_NE)])
 
@@ -125,16 +126,17 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("table", help="Parquet file with all 15,625 architectures")
     p.add_argument("--seeds", default="0..299", help="A..B")
+    p.add_argument("--cost", choices=("macs", "params"), default="macs")
     p.add_argument("--only", default="", help="methods whose name contains this")
     p.add_argument("--processes", type=int, default=2)
     args = p.parse_args()
     first, last = args.seeds.split("..")
     seeds = range(int(first), int(last) + 1)
     print(facts())
-    load(args.table)
-    limits = " | ".join(f"{budget['macs'].upper / 1e6:.1f}M" for budget in _limits.budgets)
+    load(args.table, args.cost)
+    limits = " | ".join(f"{budget[args.cost].upper / 1e6:.2f}M" for budget in _limits.budgets)
     print(f"| method | evaluations | {limits} | mean |\n| --- | --- |" + " --- |" * (len(_best_B) + 1))
-    with ProcessPoolExecutor(args.processes, initializer=load, initargs=(args.table,)) as pool:
+    with ProcessPoolExecutor(args.processes, initializer=load, initargs=(args.table, args.cost)) as pool:
         for name in (n for n in (GENERATED, *TOGETHER, *PER_BUDGET) if args.only in n):
             found = list(pool.map(trial, [name] * len(seeds), seeds))
             for i, n in enumerate(EVALUATIONS):

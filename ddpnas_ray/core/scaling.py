@@ -180,6 +180,8 @@ def parse_constants(content: Any, source: str) -> Constants:
         ConfigError: A key is missing, unknown or not a number of the right kind.
     """
     names = [field.name for field in fields(Constants)]
+    if isinstance(content, Mapping) and isinstance(content.get("constants"), Mapping):
+        content = content["constants"]  # the whole file that benchmarks/gpu.py writes
     if not isinstance(content, Mapping):
         raise ConfigError(f"{source} is not a JSON object; its keys are {', '.join(names)}")
     values = {key: value for key, value in content.items() if key != "device"}

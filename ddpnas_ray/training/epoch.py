@@ -32,8 +32,8 @@ def train_epoch(
     loss_of: Loss,
     config: TrainingConfig,
     lr: float,
-    shards: Shards | None = None,
     recorded: Callable[[Step], Step] = unrecorded,
+    shards: Shards | None = None,
 ) -> float:
     """Train one epoch with SGD or AdamW, starting from a fresh optimiser state.
 
@@ -46,8 +46,8 @@ def train_epoch(
         loss_of: The task's loss.
         config: Training options.
         lr: Learning rate of the whole epoch.
-        shards: How batches are shared out; None: they are whole.
         recorded: How steps are run; they read nothing from the device. Not with ``shards``.
+        shards: How batches are shared out; None: they are whole.
 
     Returns:
         The mean loss over batches; not finite if training diverged.

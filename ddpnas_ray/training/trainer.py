@@ -141,7 +141,7 @@ class Trainer:
         if config.shards == 1:
             source, recorded = self._source()
             whole_batches = source.training_batches(epoch, self.seed, config.batch_size)
-            return train_epoch(network, whole, layout, whole_batches, task.loss, config, lr, recorded=recorded)
+            return train_epoch(network, whole, layout, whole_batches, task.loss, config, lr, recorded)
 
         def seed_of(step: int, shard: int) -> int:
             draws = rng_for(self.seed, epoch, architecture, _DROPOUT, step, shard)
@@ -150,7 +150,7 @@ class Trainer:
         shards = Shards(config.shards, min(config.batch_size, task.train_examples), group, seed_of)
         parts = [task.training_batches(epoch, self.seed, config.batch_size, v, shards.count) for v in shards.mine]
         batches = zip(*map(self._streamed, parts), strict=True)
-        return train_epoch(network, whole, layout, batches, task.loss, config, lr, shards)
+        return train_epoch(network, whole, layout, batches, task.loss, config, lr, shards=shards)
 
     def calibrate(self, network: nn.Module) -> None:
         """Recompute BatchNorm statistics on ``training.bn_images`` training examples; 0 keeps them."""

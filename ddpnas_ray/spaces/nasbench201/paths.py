@@ -1,5 +1,7 @@
 """Paths through the cell: what a network computes, whichever edges compute it.
 
+After the path encoding of White et al., "BANANAS", 2021.
+
 Axes: N architectures, E edges, F features.
 """
 
