@@ -86,18 +86,19 @@ def _most_probable(run: FinishedRun, budget: Budget, config: FinalsConfig) -> li
 
 def _ranked(run: FinishedRun, rows: tuple[Evaluation, ...]) -> IntArray | None:
     """Return the candidates by prediction, shape (N, E); None if the search's result is not one."""
-    strategy = make_strategy(run.config, run.problem.space)
+    space = run.spec.space  # as searched: the file of a run has no embedding
+    strategy = make_strategy(run.config, space)
     if not hasattr(strategy, "ranked"):
         return None
     result = read_result(run.folder)
     state = replace(
-        initial_state(run.problem.space, result["seed"]),
+        initial_state(space, result["seed"]),
         round=result["rounds"],
         epoch=result["epochs"],
         theta_EK=run.problem.theta_EK,
         evaluations=rows,
     )
-    ranked_NE: IntArray | None = strategy.ranked(state, run.problem.space)
+    ranked_NE: IntArray | None = strategy.ranked(state, space)
     return ranked_NE
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+from dataclasses import fields
 
 import pytest
 
 from ddpnas_ray.check import Estimate
+from ddpnas_ray.core.scaling import Constants, Workload
 from ddpnas_ray.experiment.config import load, make_strategy
 from ddpnas_ray.spaces.base import find_space
 from tests.clusters.files import CLUSTERS, MACHINES, PODS, text
@@ -17,6 +19,7 @@ from tests.conftest import ROOT
 README = text("README.md")
 COPIES = {"my-aws.yaml", "my-gcp.yaml", "my-local.yaml"}
 CONFIGS = {"cell": "cifar10_cell", "mobile": "imagenet_mobile", "NAS-Bench-201": "cifar10_nasbench201"}
+ONE_SECOND = {"architecture_s": 1.0, "allreduce_bytes_per_s": 1.0, "transfer_bytes_per_s": 1.0}
 
 
 def code() -> list[str]:
@@ -85,7 +88,9 @@ def test_times_are_those_of_check(space: str) -> None:
     config = load(str(ROOT / "configs" / f"{CONFIGS[space]}.yaml"), [])
     spec = find_space(config.space.name)(**config.space.options)
     architectures = make_strategy(config, spec.space).epochs(spec.space)
-    estimate = Estimate(architectures=architectures, architecture_s=1.0, worker_bytes=0, traffic_bytes=0, disk_bytes=0)
+    work = Workload(architectures=architectures, steps=0, validation_batches=0, shared_bytes=0, own_bytes=0)
+    constants = Constants(**dict.fromkeys((field.name for field in fields(Constants)), 0.0) | ONE_SECOND)
+    estimate = Estimate(work=work, constants=constants, worker_bytes=0, disk_bytes=0)
     times = [round(estimate.seconds(workers)) for workers in (1, 2, 4, 8)]
     row = f"| {space} | {len(architectures)} | " + " | ".join(f"{time} t" for time in times) + " |"
     assert row in README

@@ -115,6 +115,7 @@ def test_progress_is_told_while_it_takes_long(
 ) -> None:
     monkeypatch.setattr(cache, "PROGRESS_S", 0.0)
     monkeypatch.setattr(cache, "CHUNK_BYTES", 192 * 4)
+    monkeypatch.setattr(cache.ray_cache, "usable", lambda: False)  # other tests of this process may have connected
     raw = stored(8)
     with caplog.at_level(logging.INFO):
         fill(entry_of(tmp_path, raw), raw, np.arange(8), "training", Problems())
