@@ -98,7 +98,10 @@ class Peers:
             ray.get(joining)
         except Exception as error:
             self.end()
-            raise own_error(error) from None
+            found = own_error(error)
+            if isinstance(found, RuntimeError) and not isinstance(found, INFRASTRUCTURE):
+                raise WorkerCrashedError() from error  # a peer was lost while they connected
+            raise found from None
 
     def pids(self) -> list[int]:
         """Process ids of the peers."""

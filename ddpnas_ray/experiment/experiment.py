@@ -16,6 +16,7 @@ from ddpnas_ray.core.space import IntArray
 from ddpnas_ray.execution.base import Executor
 from ddpnas_ray.experiment.config import SearchConfig, make_strategy
 from ddpnas_ray.experiment.evaluators import Evaluator, SupernetEvaluator, TableEvaluator
+from ddpnas_ray.experiment.groups import refuse_small_shards
 from ddpnas_ray.experiment.progress import Progress
 from ddpnas_ray.experiment.recorder import NoRecorder, Recorder
 from ddpnas_ray.runs.environment import environment
@@ -67,6 +68,7 @@ class Experiment:
         if config.trains:
             task = find_task(config.task.name)(config.data, config.seed, **config.task.options)
             inputs = task.inputs
+            refuse_small_shards(config.training, task.train_examples)
         experiment = cls(config, spec, task, benchmark, Target.resolve(config.target, inputs, spec.target))
         experiment.strategy()
         if not config.trains:

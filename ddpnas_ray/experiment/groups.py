@@ -37,3 +37,20 @@ def refuse_group(training: TrainingConfig, execution: ExecutionConfig, origin: O
             f"whole GPU for each process, not execution.gpus_per_worker={execution.gpus_per_worker:g}; set it to 1, 0 "
             "or null"
         )
+
+
+def refuse_small_shards(training: TrainingConfig, examples: int) -> None:
+    """Refuse shards with fewer than two examples of the only batch, where there are fewer than a batch.
+
+    Args:
+        training: Gives the shards.
+        examples: Training examples.
+
+    Raises:
+        ConfigError: There are too few.
+    """
+    if training.shards > 1 and examples < 2 * training.shards:
+        raise ConfigError(
+            f"training.shards is {training.shards}: {examples} training examples give some shard fewer than 2, which "
+            "BatchNorm needs; lower it, or add examples"
+        )

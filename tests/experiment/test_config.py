@@ -559,3 +559,11 @@ def test_a_configuration_cannot_be_changed() -> None:
         config.seed = 1  # type: ignore[misc]
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.training.lr = 1.0  # type: ignore[misc]
+
+
+def test_shards_need_two_examples_each() -> None:
+    from ddpnas_ray.experiment.experiment import Experiment
+
+    config = load(None, ["data.train_limit=15", "training.shards=8"])
+    with pytest.raises(ConfigError, match=r"training\.shards is 8: 15 training examples give some shard fewer than 2"):
+        Experiment.prepare(config)
