@@ -81,9 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     say("starting Ray and the bare processes")
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
-    few = replace(
-        trainer, data=cifar10(train=args.batch_size, val=args.batch_size + args.val % args.batch_size, seed=0)
-    )
+    images = cifar10(train=args.batch_size, val=args.batch_size + args.val % args.batch_size, seed=0)
+    few = replace(trainer, task=classification(images))
     processes = BareProcesses(2, trainer, few, alphas_NE)
     try:
         pools = [RayPool(trainer, ExecutionConfig(), PoolSize(n)) for n in (1, 2)]

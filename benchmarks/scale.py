@@ -75,6 +75,7 @@ from ddpnas_ray.runs.directory import create_run
 from ddpnas_ray.runs.files import read_evaluations
 from ddpnas_ray.storage.folder import Folder
 from ddpnas_ray.training.device import find_device
+from ddpnas_ray.training.group import ALONE, Group
 from ddpnas_ray.training.trainer import Trainer
 
 SMALL = ("space.cells=3", "space.channels=8", "pruning.epochs_per_round=1")
@@ -187,7 +188,7 @@ class SleepingTrainer(Trainer):
     recording: Recording
 
     def train_and_score(
-        self, request: EvalRequest, layout: Layout, flat: Float32Array
+        self, request: EvalRequest, layout: Layout, flat: Float32Array, group: Group = ALONE
     ) -> tuple[EvalResult, Float32Array]:
         """See ``Trainer``."""
         result = self.recording.result(request)
@@ -423,7 +424,7 @@ class IdleTrainer(Trainer):
     seconds: float
 
     def train_and_score(
-        self, request: EvalRequest, layout: Layout, flat: Float32Array
+        self, request: EvalRequest, layout: Layout, flat: Float32Array, group: Group = ALONE
     ) -> tuple[EvalResult, Float32Array]:
         """See ``Trainer``."""
         time.sleep(self.seconds)
