@@ -3,8 +3,8 @@
 The first architectures are disjoint, as in Algorithm 1: every operation of every edge is seen equally often. From then
 on a Gaussian process is fitted to the normal scores of the ranks of all records, and the architecture with the largest
 expected improvement is next. The distance of two architectures is the number of edges that differ, where two operations
-of one group (parameter, non-parameter) count half; in a space with an embedding, the mean of that and its distance.
-Measured: docs/measurements.md, "NAS-Bench-201: strategies at equal evaluations".
+of one group (parameter, non-parameter) count half; in a space with an embedding, and without budgets, the mean of that
+and its distance. Measured: docs/measurements.md, "NAS-Bench-201: strategies at equal evaluations".
 
 Axes: N architectures, E edges, C choices of a block, F features.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -100,6 +100,7 @@ class Surrogate:
         if state.epoch >= len(epochs := self.epochs(space)):
             return None
         rng, n = rng_for(state.seed, state.round, state.epoch), epochs[state.epoch]
+        space = self._compared(space)
         if len(state.evaluations) < self.initial:
             alphas_NE = first_networks(state, space, n, rng, self.limits)
         else:
@@ -119,7 +120,7 @@ class Surrogate:
         """Return the candidates by prediction, best first, shape (N, E); None where the best score is the result."""
         if self.result == "best" or not state.evaluations:
             return None
-        rng = rng_for(state.seed, state.round, state.epoch)
+        rng, space = rng_for(state.seed, state.round, state.epoch), self._compared(space)
         pool_NE, pool_NF = candidates(state, space, rng, self.group_distance, self.limits)
         if self.limits is not None:
             fits_N = self.limits.fits(pool_NE).any(axis=0)
@@ -134,6 +135,10 @@ class Surrogate:
         """See ``Strategy``."""
         first = min(self.initial, self.evaluations)
         return equal_epochs(first, space.shape[1]) + equal_epochs(self.evaluations - first, self.batch)
+
+    def _compared(self, space: SearchSpace) -> SearchSpace:
+        """Return the space without its embedding if there are budgets: regret is higher with it (measurements.md)."""
+        return space if self.limits is None else replace(space, embedding=None)
 
     def _proposals(self, state: SearchState, space: SearchSpace, n: int, rng: np.random.Generator) -> IntArray:
         """Return n candidates, one after the other, each with the largest expected improvement; ties go to the first.

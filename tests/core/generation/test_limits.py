@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -133,9 +132,8 @@ def test_in_a_space_too_large_to_list_too(name: str) -> None:
 
 @pytest.mark.parametrize("text", ["macs=30%", "macs=20%..100%:5"])
 def test_the_surrogate_ends_near_every_limit(text: str) -> None:
-    space = replace(BENCHMARK.space, embedding=None)  # macs are a sum over edges, whatever the paths
-    limits = Limits.parse(replace(PROBLEM, space=space), [text])
-    rows = search(Surrogate(evaluations=60, limits=limits), space, 0, by_macs).states[-1].evaluations
+    limits = Limits.parse(PROBLEM, [text])
+    rows = search(Surrogate(evaluations=60, limits=limits), BENCHMARK.space, 0, by_macs).states[-1].evaluations
     alphas_NE, scores_N = np.array([row.alpha_E for row in rows]), np.array([row.score for row in rows])
     for budget, fits_N in zip(limits.budgets, limits.fits(alphas_NE), strict=True):
         (highest,) = limits.best(budget, np.where(BENCHMARK.space.exists_EK, COSTS_EK, 0.0), 1)
