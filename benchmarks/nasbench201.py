@@ -41,6 +41,7 @@ from ddpnas_ray.experiment.loop import run_search
 from ddpnas_ray.spaces.nasbench201 import space as nasbench201
 from ddpnas_ray.strategies.base import Strategy, best_seen, epoch_plan, evaluations_left
 from ddpnas_ray.strategies.evolution import Evolution
+from ddpnas_ray.strategies.gaussian import posterior
 from ddpnas_ray.strategies.multinomial import Multinomial
 from ddpnas_ray.strategies.optuna import Optuna
 from ddpnas_ray.strategies.pruning import Pruning
@@ -54,7 +55,6 @@ from ddpnas_ray.strategies.surrogate import (
     features,
     log_expected_improvement,
     normal_scores,
-    posterior,
 )
 from ddpnas_ray.tabular.executor import TableExecutor
 from ddpnas_ray.tabular.table import ScoreTable, expected_best

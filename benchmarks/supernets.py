@@ -46,8 +46,9 @@ from ddpnas_ray.experiment.loop import run_search
 from ddpnas_ray.nn.weights import Float32Array, Layout, Weights
 from ddpnas_ray.spaces.nasbench201 import space as nasbench201
 from ddpnas_ray.strategies.base import Strategy, cosine, epoch_plan
+from ddpnas_ray.strategies.gaussian import posterior
 from ddpnas_ray.strategies.pruning import Pruning
-from ddpnas_ray.strategies.surrogate import features, normal_scores, posterior
+from ddpnas_ray.strategies.surrogate import features, normal_scores
 from ddpnas_ray.tabular.probe import Probe
 from ddpnas_ray.tabular.table import ScoreTable, expected_best
 

@@ -31,6 +31,7 @@ from ddpnas_ray.core.state import SearchState
 from ddpnas_ray.core.utility import record
 from ddpnas_ray.strategies.base import Context, Strategy, best_seen, cosine, epoch_plan, equal_epochs, may_be_generated
 from ddpnas_ray.strategies.evolution import mutated, network_choices
+from ddpnas_ray.strategies.gaussian import posterior
 from ddpnas_ray.strategies.random import new_alphas
 
 ALL = 20_000  # up to this many architectures all are candidates; larger spaces are sampled
@@ -264,7 +265,9 @@ def _all_networks(space: SearchSpace, group_distance: float) -> tuple[IntArray, 
     if (count := math.prod(len(alphas_CB) for alphas_CB in blocks)) > ALL:
         return None
     alphas_NE = networks(space, blocks, np.arange(count))
-    return alphas_NE, features(alphas_NE, space, group_distance)
+    everything_NF = features(alphas_NE, space, group_distance)
+    everything_NF.setflags(write=False)  # so that ``posterior`` keeps what it computed of them
+    return alphas_NE, everything_NF
 
 
 def features(alphas_NE: IntArray, space: SearchSpace, group_distance: float) -> FloatArray:
@@ -285,30 +288,6 @@ def features(alphas_NE: IntArray, space: SearchSpace, group_distance: float) -> 
     if space.embedding is None:
         return of_edges_NF
     return np.concatenate([of_edges_NF, space.embedding(alphas_NE)], axis=1) / math.sqrt(2.0)
-
-
-def posterior(
-    seen_NF: FloatArray, target_N: FloatArray, pool_MF: FloatArray, *, length: float, noise: float
-) -> tuple[FloatArray, FloatArray]:
-    """Compute mean and standard deviation of a Gaussian process of unit variance, each of shape (M,).
-
-    Args:
-        seen_NF: Observed points, shape (N, F): rows of ``features``.
-        target_N: Observed values, shape (N,).
-        pool_MF: Points to predict, shape (M, F).
-        length: Squared distance at which the correlation is 1/e.
-        noise: Variance of an observation.
-    """
-    from scipy.linalg import cho_factor, cho_solve, solve_triangular
-
-    seen_N, pool_M = (np.einsum("nf,nf->n", found, found) for found in (seen_NF, pool_MF))  # squared norms
-    covariance_NN = np.exp((2.0 * seen_NF @ seen_NF.T - seen_N[:, None] - seen_N) / length)
-    covariance_NN += noise * np.eye(len(seen_NF))
-    cross_NM = np.exp((2.0 * seen_NF @ pool_MF.T - seen_N[:, None] - pool_M) / length)
-    factor = cho_factor(covariance_NN, lower=True)
-    explained_NM = solve_triangular(factor[0], cross_NM, lower=True)
-    variance_M = 1.0 - np.einsum("nm,nm->m", explained_NM, explained_NM)
-    return cho_solve(factor, target_N) @ cross_NM, np.sqrt(np.maximum(variance_M, 0.0))
 
 
 def _one_thread() -> AbstractContextManager[Any]:

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from ddpnas_ray.core.requests import EvalRequest, EvalResult
@@ -23,6 +21,7 @@ from ddpnas_ray.spaces.nasbench201.space import make as nasbench201
 from ddpnas_ray.strategies import surrogate
 from ddpnas_ray.strategies.base import Strategy, may_be_generated
 from ddpnas_ray.strategies.evolution import network_choices
+from ddpnas_ray.strategies.gaussian import posterior
 from ddpnas_ray.strategies.surrogate import (
     Surrogate,
     SurrogateConfig,
@@ -31,7 +30,6 @@ from ddpnas_ray.strategies.surrogate import (
     features,
     log_expected_improvement,
     normal_scores,
-    posterior,
 )
 from ddpnas_ray.testing import StrategyContract, assert_same_state, counted_space
 from ddpnas_ray.testing.strategy_contract import SPACES, Make, search
@@ -86,20 +84,6 @@ def test_squared_distances_are_those_of_the_definition(name: str, group_distance
 
 
 # --- the process ---
-
-
-@LAW
-@given(length=st.floats(0.3, 20.0), noise=st.floats(1e-3, 1.0), n=st.integers(1, 12), seed=seeds)
-def test_the_posterior_is_scikit_learns(length: float, noise: float, n: int, seed: int) -> None:
-    space, rng = SPACES["benchmark"], np.random.default_rng(seed)
-    seen_NF, pool_MF = (features(drawn(space, size, seed + i), space, 0.5) for i, size in enumerate((n, 20)))
-    target_N = rng.standard_normal(n)
-    mean_M, deviation_M = posterior(seen_NF, target_N, pool_MF, length=length, noise=noise)
-    kernel = RBF(length_scale=np.sqrt(length / 2))  # exp(-d^2 / length)
-    other = GaussianProcessRegressor(kernel, alpha=noise, optimizer=None).fit(seen_NF, target_N)
-    expected_mean_M, expected_deviation_M = other.predict(pool_MF, return_std=True)
-    np.testing.assert_allclose(mean_M, expected_mean_M, atol=1e-8)
-    np.testing.assert_allclose(deviation_M, expected_deviation_M, atol=1e-8)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,8 @@ class Limits:
 
     def fits(self, alphas_NE: IntArray) -> BoolArray:
         """Return which architectures fit which budget, shape (B, N)."""
-        costs = {name: costs_of(self.problem.costs[name], alphas_NE) for budget in self.budgets for name in budget}
+        names = {name for budget in self.budgets for name in budget}
+        costs = {name: costs_of(self.problem.costs[name], alphas_NE) for name in names}
         fits_BN = np.ones((len(self.budgets), len(alphas_NE)), dtype=bool)
         for fits_N, budget in zip(fits_BN, self.budgets, strict=True):
             for name, bound in budget.items():
