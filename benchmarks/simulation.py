@@ -140,7 +140,8 @@ class SimulatedPool:
                 node_gone = kind == "gone" or worker.leaving
                 if running is not None:
                     self._stop(worker)
-                    attempts[running] = self._lost(attempts[running], node_alive=not node_gone)
+                    ran_s = self.now_s - worker.began_s
+                    attempts[running] = self._lost(attempts[running], ran_s, node_alive=not node_gone)
                     todo.insert(0, running)
                 self._leave(worker, node_gone=node_gone)
         self.now_s += self._between_s(len(requests))
@@ -178,8 +179,8 @@ class SimulatedPool:
         worker.life += 1
         self._later(self._cluster.replace_s if node_gone else self._cluster.restart_s, "back", worker)
 
-    def _lost(self, before: Attempts, *, node_alive: bool) -> Attempts:
-        after = before.after(self.now_s, node_alive=node_alive, worker_died=True)
+    def _lost(self, before: Attempts, ran_s: float, *, node_alive: bool) -> Attempts:
+        after = before.after(self.now_s, ran_s=ran_s, node_alive=node_alive, worker_died=True)
         self.work.retries += 1
         if decide(after, self.now_s, self._config) is Decision.FAIL:
             raise WorkerLostError(f"an architecture was lost {after.failures} times, {after.crashes} times by crashes")

@@ -35,7 +35,8 @@ class ExecutionConfig:
     elastic: bool = False
     """The cluster autoscales: request workers that do not fit yet, release idle ones"""
     retry_deadline_s: Annotated[float, Gt(0.0)] = 120.0
-    """How long an architecture is retried after lost workers, nodes or objects"""
+    """How long an architecture is retried after lost workers, nodes or objects; attempts that ran for longer than
+    this are repeated, 20 times"""
     max_crashes: Annotated[int, Ge(1)] = 3
     """Crashes that end the search: of workers on living nodes (or their GPUs) under one architecture, or of the driver
     in one epoch"""

@@ -7,6 +7,8 @@ from enum import Enum
 
 from ddpnas_ray.execution.base import ExecutionConfig
 
+PATIENCE = 20  # losses of one architecture, however long each attempt ran
+
 
 class Decision(Enum):
     """Retry the same pure call, or end the search."""
@@ -23,34 +25,39 @@ class Attempts:
         crashes: Worker deaths on a living node.
         failures: All failures: lost workers, nodes, objects.
         first_failure_s: Monotonic time of the first failure.
+        ran_s: How long the latest attempt ran.
     """
 
     crashes: int = 0
     failures: int = 0
     first_failure_s: float = 0.0
+    ran_s: float = 0.0
 
-    def after(self, now_s: float, *, node_alive: bool, worker_died: bool) -> Attempts:
-        """Return the attempts with one more failure."""
+    def after(self, now_s: float, *, ran_s: float, node_alive: bool, worker_died: bool) -> Attempts:
+        """Return the attempts with one more failure, of an attempt that ran for ``ran_s``."""
         return Attempts(
             crashes=self.crashes + (node_alive and worker_died),
             failures=self.failures + 1,
             first_failure_s=self.first_failure_s if self.failures else now_s,
+            ran_s=ran_s,
         )
 
 
 def decide(attempts: Attempts, now_s: float, config: ExecutionConfig) -> Decision:
     """Retry infrastructure failures until the deadline, but not architectures that keep crashing their worker.
 
-    An architecture is never skipped: that would change the result.
+    An architecture is never skipped: that would change the result. Time counts against architectures that are lost
+    soon; one that trains for longer than the deadline and loses its node each time is not at fault.
 
     Args:
         attempts: Its failures, including the latest; at least one.
         now_s: Monotonic time.
         config: ``retry_deadline_s`` and ``max_crashes``.
     """
-    if attempts.crashes >= config.max_crashes or now_s - attempts.first_failure_s > config.retry_deadline_s:
-        return Decision.FAIL
-    return Decision.RETRY
+    deadline_s = config.retry_deadline_s
+    soon = attempts.ran_s <= deadline_s or attempts.failures >= PATIENCE
+    late = now_s - attempts.first_failure_s > deadline_s
+    return Decision.FAIL if attempts.crashes >= config.max_crashes or (late and soon) else Decision.RETRY
 
 
 class Fault(Enum):

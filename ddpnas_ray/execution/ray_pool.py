@@ -110,7 +110,8 @@ class RayPool:
                 try:
                     result, learned = ray.get(ref)
                 except (*INFRASTRUCTURE, DeviceError) as error:
-                    attempts[i] = self._lost(requests[i], shared, owns[i], member, own_error(error), attempts[i])
+                    ran_s, lost = time.perf_counter() - sent, own_error(error)
+                    attempts[i] = self._lost(requests[i], shared, owns[i], member, lost, attempts[i], ran_s)
                     avoid[i] = member.name
                     todo.insert(0, i)
                     continue
@@ -149,12 +150,19 @@ class RayPool:
         return ray.put(value)
 
     def _lost(
-        self, request: EvalRequest, shared: Layout, own: Layout, member: Member, error: Exception, before: Attempts
+        self,
+        request: EvalRequest,
+        shared: Layout,
+        own: Layout,
+        member: Member,
+        error: Exception,
+        before: Attempts,
+        ran_s: float,
     ) -> Attempts:
         """Record a failure; raise if it is one too many."""
         now_s = time.monotonic()
         worker_died = isinstance(error, (*WORKER_LOST, DeviceError))
-        after = before.after(now_s, node_alive=node_alive(member.node), worker_died=worker_died)
+        after = before.after(now_s, ran_s=ran_s, node_alive=node_alive(member.node), worker_died=worker_died)
         if worker_died:
             self._members.lost(member, error)
         self.work.retries += 1

@@ -16,25 +16,27 @@ LOST_NODE = {"node_alive": False, "worker_died": True}
 LOST_OBJECT = {"node_alive": True, "worker_died": False}
 
 
-def after(*events: dict[str, bool], every_s: float = 1.0, start_s: float = 1000.0) -> Attempts:
+def after(
+    *events: dict[str, bool], every_s: float = 1.0, start_s: float = 1000.0, ran_s: float | None = None
+) -> Attempts:
     attempts = Attempts()
     for i, event in enumerate(events):
-        attempts = attempts.after(start_s + i * every_s, **event)
+        attempts = attempts.after(start_s + i * every_s, ran_s=every_s if ran_s is None else ran_s, **event)
     return attempts
 
 
 @pytest.mark.parametrize(("event", "crashes"), [(CRASH, 1), (LOST_NODE, 0), (LOST_OBJECT, 0)])
 def test_only_a_death_on_a_living_node_is_a_crash(event: dict[str, bool], crashes: int) -> None:
-    assert after(event) == Attempts(crashes=crashes, failures=1, first_failure_s=1000.0)
+    assert after(event) == Attempts(crashes=crashes, failures=1, first_failure_s=1000.0, ran_s=1.0)
 
 
 def test_the_clock_starts_with_the_first_failure() -> None:
-    assert after(LOST_NODE, CRASH, LOST_OBJECT) == Attempts(crashes=1, failures=3, first_failure_s=1000.0)
+    assert after(LOST_NODE, CRASH, LOST_OBJECT) == Attempts(crashes=1, failures=3, first_failure_s=1000.0, ran_s=1.0)
 
 
 def test_a_first_failure_at_time_zero_counts_too() -> None:
-    attempts = Attempts().after(0.0, **CRASH).after(5.0, **CRASH)
-    assert attempts == Attempts(crashes=2, failures=2, first_failure_s=0.0)
+    attempts = Attempts().after(0.0, ran_s=9.0, **CRASH).after(5.0, ran_s=2.0, **CRASH)
+    assert attempts == Attempts(crashes=2, failures=2, first_failure_s=0.0, ran_s=2.0)
 
 
 @pytest.mark.parametrize("event", [CRASH, LOST_NODE, LOST_OBJECT])
@@ -53,6 +55,15 @@ def test_lost_nodes_and_objects_are_repeated_until_the_deadline() -> None:
     assert decide(many, 1058.0, CONFIG) is Decision.RETRY
     assert decide(many, 1060.0, CONFIG) is Decision.RETRY
     assert decide(many, 1060.1, CONFIG) is Decision.FAIL
+
+
+def test_long_architectures_that_lose_their_node_each_time_are_repeated() -> None:
+    """Each attempt of 27 minutes ends with its node: the deadline of one minute is for attempts that end at once."""
+    long = after(*[LOST_NODE] * 19, every_s=1620.0)
+    assert decide(long, 1000.0 + 18 * 1620.0, CONFIG) is Decision.RETRY
+    assert decide(after(*[LOST_NODE] * 20, every_s=1620.0), 1000.0 + 19 * 1620.0, CONFIG) is Decision.FAIL
+    assert decide(after(*[CRASH] * 3, every_s=1620.0), 1000.0 + 2 * 1620.0, CONFIG) is Decision.FAIL
+    assert decide(after(*[LOST_NODE] * 3, every_s=1620.0, ran_s=60.0), 1000.0 + 2 * 1620.0, CONFIG) is Decision.FAIL
 
 
 @pytest.mark.parametrize(
