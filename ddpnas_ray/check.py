@@ -123,7 +123,7 @@ def parser() -> argparse.ArgumentParser:
     add_config_options(p)
     p.add_argument("--json", action="store_true", help="print the estimate as one JSON object")
     g = p.add_argument_group("time and GPU-hours on many GPUs")
-    g.add_argument("--gpus", type=whole_numbers, metavar="G,G,...", help="numbers of GPUs, or of CPU workers")
+    g.add_argument("--gpus", type=_whole_numbers, metavar="G,G,...", help="numbers of GPUs, or of CPU workers")
     g.add_argument("--group", type=positive, metavar="W", help="GPUs that train one architecture together (default 1)")
     g.add_argument("--constants", metavar="FILE", help="JSON: times of one GPU; default: measured on this machine")
     g = p.add_argument_group("params and macs of a genotype, or of a published network")
@@ -428,11 +428,11 @@ def _peak_bytes(device: str) -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def whole_numbers(text: str) -> list[int]:
+def _whole_numbers(text: str) -> list[int]:
     """Parse integers of at least 1, with commas.
 
     Example:
-        >>> whole_numbers("1,8,64")
+        >>> _whole_numbers("1,8,64")
         [1, 8, 64]
     """
     return [positive(part.strip()) for part in text.split(",")]
