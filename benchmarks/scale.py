@@ -46,7 +46,6 @@ import ray
 from common import facts, say
 from simulation import Cluster, SimulatedPool
 
-from ddpnas_ray.check import try_out, workload
 from ddpnas_ray.console.command import Parser, guarded
 from ddpnas_ray.console.options import positive
 from ddpnas_ray.console.progress import duration
@@ -70,6 +69,7 @@ from ddpnas_ray.experiment.config import dump, load
 from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.loop import run_search
 from ddpnas_ray.experiment.run import run_experiment
+from ddpnas_ray.launch.dry_run import try_out, workload
 from ddpnas_ray.nn.weights import Float32Array, Layout
 from ddpnas_ray.runs.directory import create_run
 from ddpnas_ray.runs.files import read_evaluations

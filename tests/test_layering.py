@@ -152,6 +152,7 @@ ELSEWHERE = {
     "finals.table": ("test_finals.py", TESTED_BY_COMMAND),
     "launch.counting": ("test_check.py", TESTED_BY_COMMAND),
     "launch.finals": ("test_finals.py", TESTED_BY_COMMAND),
+    "launch.dry_run": ("test_check.py", TESTED_BY_COMMAND),
     "launch.following": ("test_attach.py", TESTED_BY_COMMAND),
     "launch.predicting": ("test_predict.py", TESTED_BY_COMMAND),
     "reporting.ablation_plots": ("test_ablate.py", "figures are compared as files"),
