@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.conftest import ROOT, TINY
 
 Command = Callable[[Sequence[str] | None], int]
+Refused = Callable[..., str]  # the fixture of that name
 
 
 def options(*keys: str) -> list[str]:

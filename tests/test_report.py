@@ -1,4 +1,4 @@
-"""Reports of a finished run. Errors are in test_bad_input.py."""
+"""Reports of a finished run. Errors are in test_bad_runs.py."""
 
 from __future__ import annotations
 
