@@ -40,7 +40,7 @@ def test_data() -> Path:
     folder = Path(os.environ.get("DDPNAS_TEST_DATA", ROOT / ".." / "shared" / "data")).resolve()
     if folder.is_dir():
         return folder
-    reason = f"no test data at {folder}; set DDPNAS_TEST_DATA"
+    reason = f"no test data at {folder}; set DDPNAS_TEST_DATA to a folder that has them, such as cifar10 in it"
     if os.environ.get("DDPNAS_REQUIRE_DATA") == "1":
         pytest.fail(reason)
     pytest.skip(reason)

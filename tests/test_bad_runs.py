@@ -55,7 +55,7 @@ def test_existing_files_are_not_touched(refused: Refused, tmp_path: Path, name: 
 )
 def test_a_run_directory_that_cannot_be_made(refused: Refused, tmp_path: Path, out: str, fragments: list[str]) -> None:
     if out == "locked/run" and os.geteuid() == 0:
-        pytest.skip("root may write everywhere")
+        pytest.skip("root may write everywhere; run this test as another user")
     (tmp_path / "file").write_text("mine")
     (tmp_path / "locked").mkdir(0o555)
     refused(search.main, [*LOCAL, "--out", out], *fragments)
@@ -396,7 +396,7 @@ def test_a_full_disk_leaves_nothing_or_what_was_saved(tmp_path: Path, fingerprin
     try:
         subprocess.run([*apart, "mount", "-t", "tmpfs", "tmpfs", tmp_path], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no file system of a chosen size can be mounted here: {error}")
+        pytest.skip(f"no small file system can be mounted here; run as root, or allow user namespaces: {error}")
     words = [*apart, sys.executable, "-c", FULL_DISK, str(tmp_path), *LOCAL]
     done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

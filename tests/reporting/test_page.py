@@ -432,7 +432,7 @@ def browser() -> str:
     names = ("chromium", "chromium-browser", "google-chrome", "chrome")
     found = next((path for name in names if (path := shutil.which(name))), None)
     if found is None:
-        pytest.skip(f"no browser on PATH; one of {', '.join(names)} is needed")
+        pytest.skip(f"no browser on PATH; install one of {', '.join(names)}")
     return found
 
 
