@@ -29,9 +29,7 @@ COMMANDS = {
     "report",
     "ablate",
 }
-LAYERS: list[
-    set[str]
-] = [  # from the top; a module imports from its own layer and from those below (STYLE.md, section 1)
+LAYERS: list[set[str]] = [  # from the top; a module imports from its own layer and from those below
     {"testing"},
     COMMANDS,
     {"api"},
