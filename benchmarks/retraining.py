@@ -63,6 +63,7 @@ def retraining(*keys: str, **wish: Any) -> Retraining:
 
 
 def folder_for(job: Retraining, out: str | Path) -> Folder:
+    """Create a run directory with the first files of a retraining."""
     return create_run(str(out), first_files(job))
 
 
@@ -74,6 +75,7 @@ def here(job: Retraining, out: str | Path) -> dict[str, Any]:
 
 @contextmanager
 def ray_here(cpus: int = 4) -> Iterator[None]:
+    """Context of a Ray cluster on this machine."""
     import ray
 
     ray.init(
@@ -195,6 +197,7 @@ def speed() -> None:
 
 
 def on_ray(job: Retraining, out: Path) -> Any:
+    """Start a retraining on Ray and return without waiting for it."""
     from ddpnas_ray.distributed import ray_train
 
     return ray_train.start(job, folder_for(job, out), ray_train.group_size(job))

@@ -46,7 +46,6 @@ import ray
 from common import facts, say
 from simulation import Cluster, SimulatedPool
 
-from ddpnas_ray.check import try_out, workload
 from ddpnas_ray.console.command import Parser, guarded
 from ddpnas_ray.console.options import positive
 from ddpnas_ray.console.progress import duration
@@ -70,6 +69,7 @@ from ddpnas_ray.experiment.config import dump, load
 from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.loop import run_search
 from ddpnas_ray.experiment.run import run_experiment
+from ddpnas_ray.launch.dry_run import try_out, workload
 from ddpnas_ray.nn.weights import Float32Array, Layout
 from ddpnas_ray.runs.directory import create_run
 from ddpnas_ray.runs.files import read_evaluations
@@ -183,15 +183,15 @@ class Recording:
 
 @dataclass(frozen=True, kw_only=True)
 class SleepingTrainer(Trainer):
-    """Trainer that sleeps for the recorded seconds and returns the recorded score and the given weights."""
+    """Trainer that sleeps as long as the outcome took, and returns it with the given weights."""
 
-    recording: Recording
+    outcome: Callable[[EvalRequest], EvalResult]
 
     def train_and_score(
         self, request: EvalRequest, layout: Layout, flat: Float32Array, group: Group = ALONE
     ) -> tuple[EvalResult, Float32Array]:
         """See ``Trainer``."""
-        result = self.recording.result(request)
+        result = self.outcome(request)
         time.sleep(result.seconds)
         return result, flat
 
@@ -214,7 +214,7 @@ def compare(args: argparse.Namespace) -> Numbers:
             estimate, _ = try_out(job)
             work, constants = recording.constants()
             trainer = job.evaluator.trainer("cpu")
-            sleeping = SleepingTrainer(**_parts(trainer), recording=recording)
+            sleeping = SleepingTrainer(**_parts(trainer), outcome=recording.result)
             cases = [("sleeping", n, sleeping) for n in args.workers]
             cases += [("training", n, trainer) for n in args.workers if n <= cores]
             rows = []
@@ -417,19 +417,9 @@ def _plot(
 # --- what the driver can feed ---
 
 
-@dataclass(frozen=True, kw_only=True)
-class IdleTrainer(Trainer):
-    """Trainer that sleeps for a fixed time and returns the given weights."""
-
-    seconds: float
-
-    def train_and_score(
-        self, request: EvalRequest, layout: Layout, flat: Float32Array, group: Group = ALONE
-    ) -> tuple[EvalResult, Float32Array]:
-        """See ``Trainer``."""
-        time.sleep(self.seconds)
-        device = find_device(self.device).kind
-        return EvalResult(score=0.5, loss=1.0, seconds=self.seconds, device=device), flat
+def _idle(seconds: float, device: str, request: EvalRequest) -> EvalResult:
+    """Return the result of an architecture that takes a fixed time, whatever it is."""
+    return EvalResult(score=0.5, loss=1.0, seconds=seconds, device=find_device(device).kind)
 
 
 class Hosted:
@@ -463,7 +453,7 @@ def driver(args: argparse.Namespace) -> Numbers:
     tiny = ("space.cells=2", "space.nodes=2", "space.channels=4")
     job = Experiment.prepare(load(None, list(args.overrides or tiny)))
     trainer, space = job.evaluator.trainer("cpu"), job.spec.space
-    idle = IdleTrainer(**_parts(trainer), seconds=args.seconds)
+    idle = SleepingTrainer(**_parts(trainer), outcome=partial(_idle, args.seconds, trainer.device))
     state = initial_state(space, 0)
     ray.init(address="local", num_cpus=args.processes, include_dashboard=False, log_to_driver=False)
     rows = []

@@ -58,6 +58,64 @@ def parser() -> argparse.ArgumentParser:
     """Build the argument parser."""
     p = Parser(prog="ddpnas generate", description=DESCRIPTION)
     p.add_argument("run", metavar="RUN", help="run directory of a finished search, local or a URI")
+    _add_budget_options(p)
+    _add_scoring_options(p)
+    g = p.add_argument_group("execution")
+    g.add_argument(
+        "--backend",
+        choices=("auto", "local", "ray"),
+        default="auto",
+        help="auto: Ray if --address is given, else this process (a budget takes milliseconds), and for --finals "
+        "execution.backend",
+    )
+    add_address_option(
+        g,
+        "none; with --backend ray, --device-label or --finals on Ray: RAY_ADDRESS, else start one on this machine",
+    )
+    p.add_argument("--json", action="store_true", help="print the networks as one JSON list; the table goes to stderr")
+    p.epilog = "exit codes: 0 done; 1 failure; 2 bad input, or no network meets a budget (the others are written)"
+    return p
+
+
+@guarded
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    p = parser()
+    args = p.parse_args(argv)
+    _refuse_conflicts(p, args)
+    from ddpnas_ray.core.generation.budgets import parse_budgets, quantity
+    from ddpnas_ray.experiment.finished import FinishedRun, Generated
+
+    run = FinishedRun.load(args.run, target=args.target, include_pruned=args.include_pruned)
+    if args.finals:
+        return _finals(run, args)
+    run.refuse_without_theta()
+    timing = None
+    if args.latency:
+        cost, timing = _latency(args.latency, run)
+        run = run.with_cost("latency", cost)
+    _, unbounded = run.unbounded()
+    if args.costs:
+        print("\n".join(f"{name:<24} {quantity(name, value)}" for name, value in unbounded.items()))
+        return OK
+    budgets = [budget for text in args.budget for budget in parse_budgets(text, unbounded)] or [{}]
+    experiment = run.experiment(args.overrides) if args.verify else None
+
+    start = time.perf_counter()
+    on_ray = args.backend == "ray" or (args.backend == "auto" and bool(args.address))
+    with _cluster(run, args, on_ray):
+        solutions = _solve(run, budgets, args, on_ray)
+        seconds = time.perf_counter() - start
+        networks = [Generated(budget, tuple(found)) for budget, found in zip(budgets, solutions, strict=True)]
+        if experiment is not None:
+            networks = _verify(run, experiment, networks, on_ray)
+        if timing is not None and args.device_label:
+            networks = _measure(run, networks, args.device_label, timing)
+    return _write_and_print(run, networks, seconds, args)
+
+
+def _add_budget_options(p: argparse.ArgumentParser) -> None:
+    """Add what says which networks are generated."""
     p.add_argument("--budget", metavar="BUDGET", action="append", default=[], help="budget, as above; repeat for more")
     p.add_argument(
         "--sweep",
@@ -95,6 +153,10 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="list the costs that a budget can bound, with the best network's values, and exit",
     )
+
+
+def _add_scoring_options(p: argparse.ArgumentParser) -> None:
+    """Add what measures, scores or trains the networks."""
     g = p.add_argument_group("latency")
     g.add_argument("--latency", metavar="TABLE", help="a table from `ddpnas latency build`, or a published one (CSV)")
     g.add_argument("--device-label", metavar="LABEL", help="also measure the networks, on nodes with this label")
@@ -110,28 +172,10 @@ def parser() -> argparse.ArgumentParser:
     )
     g = p.add_argument_group("verification and finals")
     add_set_option(g, "override data.path or execution.*; with --finals also finals.* and retraining.*")
-    g = p.add_argument_group("execution")
-    g.add_argument(
-        "--backend",
-        choices=("auto", "local", "ray"),
-        default="auto",
-        help="auto: Ray if --address is given, else this process (a budget takes milliseconds), and for --finals "
-        "execution.backend",
-    )
-    add_address_option(
-        g,
-        "none; with --backend ray, --device-label or --finals on Ray: RAY_ADDRESS, else start one on this machine",
-    )
-    p.add_argument("--json", action="store_true", help="print the networks as one JSON list; the table goes to stderr")
-    p.epilog = "exit codes: 0 done; 1 failure; 2 bad input, or no network meets a budget (the others are written)"
-    return p
 
 
-@guarded
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code."""
-    p = parser()
-    args = p.parse_args(argv)
+def _refuse_conflicts(p: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Exit if options contradict each other."""
     if args.overrides and not (args.verify or args.finals):
         p.error("--set needs --verify or --finals: nothing else reads data")
     if args.finals and (args.verify or args.latency or args.target or args.best > 1 or args.costs):
@@ -140,34 +184,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         p.error("--method is for budgets; --finals chooses its networks with auto: omit it")
     if args.device_label and not args.latency:
         p.error("--device-label needs --latency: networks are timed with the table's settings")
-    from ddpnas_ray.core.generation.budgets import parse_budgets, quantity
-    from ddpnas_ray.experiment.finished import FinishedRun, Generated, genotype_json, infeasible_text, write
 
-    run = FinishedRun.load(args.run, target=args.target, include_pruned=args.include_pruned)
-    if args.finals:
-        return _finals(run, args)
-    run.refuse_without_theta()
-    timing = None
-    if args.latency:
-        cost, timing = _latency(args.latency, run)
-        run = run.with_cost("latency", cost)
-    _, unbounded = run.unbounded()
-    if args.costs:
-        print("\n".join(f"{name:<24} {quantity(name, value)}" for name, value in unbounded.items()))
-        return OK
-    budgets = [budget for text in args.budget for budget in parse_budgets(text, unbounded)] or [{}]
-    experiment = run.experiment(args.overrides) if args.verify else None
 
-    start = time.perf_counter()
-    on_ray = args.backend == "ray" or (args.backend == "auto" and bool(args.address))
-    with _cluster(run, args, on_ray):
-        solutions = _solve(run, budgets, args, on_ray)
-        seconds = time.perf_counter() - start
-        networks = [Generated(budget, tuple(found)) for budget, found in zip(budgets, solutions, strict=True)]
-        if experiment is not None:
-            networks = _verify(run, experiment, networks, on_ray)
-        if timing is not None and args.device_label:
-            networks = _measure(run, networks, args.device_label, timing)
+def _write_and_print(run: FinishedRun, networks: Sequence[Generated], seconds: float, args: argparse.Namespace) -> int:
+    """Write and print the networks, then one line per budget that none meets; returns the exit code."""
+    from ddpnas_ray.experiment.finished import genotype_json, infeasible_text, write
+
     out = sys.stderr if args.json else sys.stdout
     if any(network.solutions for network in networks):
         write(run, networks, _figure(run, networks))

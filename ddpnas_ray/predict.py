@@ -41,16 +41,17 @@ schema's metadata), with --labelled also expected. --benchmark --json prints one
 MOST_CLASSES = 10  # shown by --labelled
 
 
-class Intermixed(Parser):
+class _Intermixed(Parser):
     """Parser that takes options between MODEL and IMAGES."""
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """See ``ArgumentParser.parse_intermixed_args``."""
         return self.parse_intermixed_args(args, namespace)
 
 
 def parser() -> argparse.ArgumentParser:
     """Build the argument parser."""
-    p = Intermixed(prog="ddpnas predict", description=DESCRIPTION)
+    p = _Intermixed(prog="ddpnas predict", description=DESCRIPTION)
     p.add_argument("model", metavar="MODEL", help="run directory, model folder, or a file of one")
     p.add_argument("images", metavar="IMAGES", nargs="*", help="image files, folders, or patterns such as '*.png'")
     p.add_argument("--top", metavar="K", type=positive, default=3, help="classes shown per image (default 3)")

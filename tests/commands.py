@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -13,6 +14,7 @@ from pathlib import Path
 from tests.conftest import ROOT, TINY
 
 Command = Callable[[Sequence[str] | None], int]
+Refused = Callable[..., str]  # the fixture of that name
 
 
 def options(*keys: str) -> list[str]:
@@ -50,6 +52,14 @@ def run(command: Command, *words: str | Path) -> Said:
         except SystemExit as end:  # argparse
             code = end.code if isinstance(end.code, int) else 0
     return Said(code, out.getvalue(), err.getvalue())
+
+
+def needs_neither_torch_nor_ray(calls: str, *words: str | Path) -> None:
+    """Run Python that sets ``code`` in a fresh interpreter; it must succeed without importing torch or Ray."""
+    code = f"import sys; {calls}; sys.exit(code or ' '.join({{'torch', 'ray'}} & set(sys.modules)) or 0)"
+    command = [sys.executable, "-c", code, *map(str, words)]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:

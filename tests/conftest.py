@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,7 +40,7 @@ def test_data() -> Path:
     folder = Path(os.environ.get("DDPNAS_TEST_DATA", ROOT / ".." / "shared" / "data")).resolve()
     if folder.is_dir():
         return folder
-    reason = f"no test data at {folder}; set DDPNAS_TEST_DATA"
+    reason = f"no test data at {folder}; set DDPNAS_TEST_DATA to a folder that has them, such as cifar10 in it"
     if os.environ.get("DDPNAS_REQUIRE_DATA") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
@@ -67,3 +67,25 @@ def ray_cluster() -> Iterator[None]:
     yield
     ray.shutdown()
     cluster.shutdown()
+
+
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Run a command in ``tmp_path`` that must fail with one line and leave every file unchanged."""
+    from tests.commands import Command, contents, run
+
+    monkeypatch.chdir(tmp_path)
+
+    def command_refused(command: Command, words: list[str | Path], *fragments: str, code: int = 2) -> str:
+        before = contents(tmp_path)
+        said = run(command, *words)
+        printed = [line for line in said.out.splitlines() if not line.startswith("starting Ray on this machine ")]
+        assert (said.code, printed) == (code, []), said.err
+        assert said.err.count("\n") == 1
+        assert said.err.endswith("\n")
+        for fragment in fragments:
+            assert fragment in said.err
+        assert contents(tmp_path) == before
+        return said.err.removesuffix("\n")
+
+    return command_refused

@@ -15,13 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ddpnas_ray import ablate, generate, search
-from ddpnas_ray.ablations.operation import fit, networks_with
-from ddpnas_ray.ablations.outcomes import Outcome, Spread
-from ddpnas_ray.ablations.study import plan
 from ddpnas_ray.ablations.topology import shapes
 from ddpnas_ray.core.errors import BudgetError, ConfigError
 from ddpnas_ray.distributed import ray_trials
-from ddpnas_ray.experiment.config import load
 from ddpnas_ray.experiment.finished import FinishedRun
 from ddpnas_ray.spaces.cell.space import make as make_cell
 from ddpnas_ray.spaces.nasbench201.space import make
@@ -149,16 +145,6 @@ def test_every_strategy_spends_each_budget(by_table: Words, tmp_path: Path) -> N
     assert [(row["label"], row["value"], row["evaluations"]) for row in rows] == expected
     random = "test: random search with 40 evaluations (expected), made_test_e200"
     assert len({row[random] for row in rows if row["value"] == 40}) == 1
-
-
-def test_strategies_are_configured_as_they_are_called(by_table: Words) -> None:
-    arguments = {"budgets": "36", "only": "noprune,multinomial+prune,reinforce", "seeds": "1"}
-    config = load(None, [word for word in by_table if word != "--set"])
-    found = [variant.config for variant in plan("strategies", config, arguments).variants]
-    prunes = [[c.strategies[name].prune for name in ("pruning", "multinomial", "reinforce")] for c in found]
-    assert [(c.strategy, *prune) for c, prune in zip(found, prunes, strict=True)] == [
-        ("pruning", False, False, False), ("multinomial", True, True, False), ("reinforce", True, False, False)
-    ]  # fmt: skip
 
 
 def test_correlation_has_a_tau_an_epoch_and_way_to_merge(by_supernet: Words, tmp_path: Path) -> None:
@@ -357,21 +343,6 @@ def test_networks_of_the_cell_space_use_the_edge(searched: Path, tmp_path: Path)
     assert summary(tmp_path / "o")[0]["score"] == "val: inherited weights"
 
 
-def test_the_tests_know_a_normal_distribution_and_another() -> None:
-    rng = np.random.default_rng(0)
-    assert fit(rng.normal(0.9, 0.01, 100))["shapiro_p"] > 0.05
-    assert fit(0.9 - rng.exponential(0.01, 100))["dagostino_p"] < 0.001
-    equal = fit(np.full(30, 0.5))
-    assert (equal["mean"], equal["deviation"], np.isnan(equal["shapiro_w"])) == (0.5, 0.0, True)
-    assert fit(np.array([0.1, np.nan, 0.3]))["networks"] == 2
-
-
-def test_more_networks_than_there_are_are_refused() -> None:
-    space = make_cell(nodes=1).space
-    with pytest.raises(ConfigError, match=r"--networks 5000: found only [0-9]+ distinct networks with "):
-        networks_with(space, 0, 4, 5000, seed=0)
-
-
 # --- from a finished run ---
 
 
@@ -507,17 +478,6 @@ def test_a_space_whose_networks_have_no_height_is_refused(searched: Path) -> Non
         BudgetError, match=r"^topology: space 'cell' has no cost height; \{N, H\} describes cells: give a"
     ):
         shapes(replace(whole, problem=problem), [1], [2])
-
-
-def test_what_is_no_line_of_a_trial_is_skipped() -> None:
-    for line in (b"", b"{", b"null", b"[]", b"{}", b'{"label": "a"}'):
-        assert Outcome.from_line(line) is None
-
-
-def test_a_spread_of_what_is_known() -> None:
-    assert Spread.of([0.5, None, 0.7]).text(100.0) == "60.00 ± 14.14"
-    assert Spread.of([None]).text() == "not defined"
-    assert Spread.of([0.5]).text() == "0.50"
 
 
 def test_a_table_that_lacks_a_final_score_still_sums_up(table: Path, by_table: Words, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from ddpnas_ray.runs.files import read_costs, read_space
 from ddpnas_ray.spaces.cell.space import make
 from ddpnas_ray.spaces.target import Target
 from ddpnas_ray.testing import count_bn_relu, count_macs
-from tests.commands import ENVIRONMENT, LOCAL, Said, contents, options, run
+from tests.commands import ENVIRONMENT, LOCAL, Said, contents, needs_neither_torch_nor_ray, options, run
 
 
 @pytest.fixture(scope="module")
@@ -217,13 +217,8 @@ def test_other_data_than_the_searched_ones_are_refused(finished: Path) -> None:
 
 
 def test_it_needs_neither_torch_nor_ray_unless_it_verifies(finished: Path) -> None:
-    code = (
-        "import sys; from ddpnas_ray.generate import main; code = main(sys.argv[1:]); "
-        "sys.exit(code or ' '.join({'torch', 'ray'} & set(sys.modules)) or 0)"
-    )
-    words = [sys.executable, "-c", code, str(finished), "--sweep", "macs=70%..100%:3", "--budget", "height=1..2"]
-    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    words = [finished, "--sweep", "macs=70%..100%:3", "--budget", "height=1..2"]
+    needs_neither_torch_nor_ray("from ddpnas_ray.generate import main; code = main(sys.argv[1:])", *words)
 
 
 # --- errors ---

@@ -29,9 +29,7 @@ COMMANDS = {
     "report",
     "ablate",
 }
-LAYERS: list[
-    set[str]
-] = [  # from the top; a module imports from its own layer and from those below (STYLE.md, section 1)
+LAYERS: list[set[str]] = [  # from the top; a module imports from its own layer and from those below
     {"testing"},
     COMMANDS,
     {"api"},
@@ -106,8 +104,6 @@ ELSEWHERE = {
     "ablations.grid_report": ("test_sweep.py", TESTED_BY_COMMAND),
     "ablations.interval": ("test_ablate.py", TESTED_BY_COMMAND),
     "ablations.noprune": ("test_ablate.py", TESTED_BY_COMMAND),
-    "ablations.operation": ("test_ablate.py", TESTED_BY_COMMAND),
-    "ablations.outcomes": ("test_ablate.py", "what every ablation prints and keeps"),
     "ablations.report": ("test_ablate.py", "what every ablation prints and keeps"),
     "ablations.strategies": ("test_ablate.py", TESTED_BY_COMMAND),
     "ablations.theta": ("test_ablate.py", TESTED_BY_COMMAND),
@@ -152,6 +148,7 @@ ELSEWHERE = {
     "finals.table": ("test_finals.py", TESTED_BY_COMMAND),
     "launch.counting": ("test_check.py", TESTED_BY_COMMAND),
     "launch.finals": ("test_finals.py", TESTED_BY_COMMAND),
+    "launch.dry_run": ("test_check.py", TESTED_BY_COMMAND),
     "launch.following": ("test_attach.py", TESTED_BY_COMMAND),
     "launch.predicting": ("test_predict.py", TESTED_BY_COMMAND),
     "reporting.ablation_plots": ("test_ablate.py", "figures are compared as files"),
@@ -163,7 +160,6 @@ ELSEWHERE = {
     "reporting.explain": ("reporting/test_page.py", "--explain and the page tell one story"),
     "reporting.figures": ("test_ablate.py", "figures are compared as files"),
     "reporting.finals": ("test_finals.py", "what the command prints and draws"),
-    "reporting.networks": ("reporting/test_page.py", "its drawings are read from the page"),
     "reporting.plots": ("test_generate.py", "the figure of generated networks"),
     "reporting.retrained_compare": ("reporting/test_retrained_page.py", "the other page"),
     "reporting.retrained_files": ("reporting/test_retrained.py", "retrainings are read to be reported"),
@@ -172,7 +168,6 @@ ELSEWHERE = {
     "reporting.svg": ("reporting/test_page.py", "its elements are read from the page"),
     "runs.environment": ("test_search.py", "environment.json is read from runs"),
     "runs.files": ("runs/test_directory.py", "files and back"),
-    "runs.fingerprint": ("runs/test_directory.py", "recomputed from the files"),
     "launch.exporting": ("test_export.py", TESTED_BY_COMMAND),
     "launch.retraining": ("test_retrain.py", TESTED_BY_COMMAND),
     "reporting.exported": ("test_export.py", "what the command prints"),
@@ -183,7 +178,6 @@ ELSEWHERE = {
     "tasks.recipe": ("training/test_fit.py", "values that a training takes"),
     "training.batches": ("training/test_trainer.py", "batches of every training"),
     "training.snapshot": ("training/test_fit.py", "what a resume carries"),
-    "runs.lock": ("runs/test_directory.py", "one writer"),
     "runs.log": ("runs/test_directory.py", "its lines are added"),
     "spaces.base": ("spaces/test_own_space.py", "what a space of one's own is made of"),
     "spaces.cell.plain": ("deploy/forms/test_torch.py", "sources of all spaces are run"),

@@ -1,16 +1,14 @@
-"""Reports of a finished run. Errors are in test_bad_input.py."""
+"""Reports of a finished run. Errors are in test_bad_runs.py."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ddpnas_ray import report, search
-from tests.commands import ENVIRONMENT, LOCAL, contents, run
+from tests.commands import LOCAL, contents, needs_neither_torch_nor_ray, run
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +44,9 @@ def test_the_fingerprint_of_untouched_files_agrees(finished: Path) -> None:
 
 
 def test_it_needs_neither_torch_nor_ray(finished: Path) -> None:
-    code = (
-        "import sys; from ddpnas_ray.report import main; code = main(sys.argv[1:]) or main(sys.argv[1:2]) or "
-        "main([sys.argv[1], '--html', sys.argv[1] + '.html']); "
-        "sys.exit(code or ' '.join({'torch', 'ray'} & set(sys.modules)) or 0)"
+    needs_neither_torch_nor_ray(
+        "from ddpnas_ray.report import main; code = main(sys.argv[1:]) or main(sys.argv[1:2]) or "
+        "main([sys.argv[1], '--html', sys.argv[1] + '.html'])",
+        finished,
+        "--verify-fingerprint",
     )
-    words = [sys.executable, "-c", code, str(finished), "--verify-fingerprint"]
-    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")

@@ -48,7 +48,7 @@ cluster.shutdown()
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Mapping[str, str]]:
     """An empty bucket named ``bucket``; yields the environment variables for processes that use it."""
-    pytest.importorskip("moto", reason="comes with the extra 'dev'")
+    pytest.importorskip("moto", reason="moto is not installed; pip install -e '.[dev]' has it")
     import boto3
 
     with pytest.MonkeyPatch.context() as patch, process(SERVER) as port:

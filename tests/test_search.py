@@ -1,4 +1,4 @@
-"""A search from the command to the files, in this process; errors are in test_bad_input.py."""
+"""A search from the command to the files, in this process; errors are in test_bad_input.py and test_bad_runs.py."""
 
 from __future__ import annotations
 

@@ -82,17 +82,17 @@ def first_files(
     """Return the initial files of a directory; with a report, all files."""
     ablation = content(what, config, arguments, digest, report.summary if report else None)
     files = {"config.yaml": dump(config).encode()}
-    return (report_files(report) if report else {}) | files | {"ablation.json": json_file(ablation)}
+    return (_report_files(report) if report else {}) | files | {"ablation.json": json_file(ablation)}
 
 
-def report_files(report: Report) -> dict[str, bytes]:
+def _report_files(report: Report) -> dict[str, bytes]:
     """Return the files of the results."""
     return {"trials.parquet": report.trials, "table.md": report.table.encode(), **report.figures}
 
 
 def finish(folder: Folder, started: Mapping[str, Any], report: Report) -> dict[str, Any]:
     """Write the results, ``ablation.json`` last; returns its content."""
-    for name, data in report_files(report).items():
+    for name, data in _report_files(report).items():
         folder.write(name, data)
     done = {**started, "finished": True, "summary": report.summary}
     folder.write("ablation.json", json_file(done))

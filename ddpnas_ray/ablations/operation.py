@@ -83,7 +83,7 @@ def look(args: argparse.Namespace, desk: Desk) -> Finding:
             )
     desk.begin(config)
     spec = run.spec if run is not None else Experiment.prepare(config).spec
-    e, k = find_choice(spec.space, args.edge, args.operation)
+    e, k = _find_choice(spec.space, args.edge, args.operation)
     alphas = networks_with(spec.space, e, k, args.networks, config.seed)
     experiment = run.experiment(args.overrides) if run is not None else Experiment.prepare(config)
     scores: dict[str, list[float]] = {}
@@ -96,7 +96,7 @@ def look(args: argparse.Namespace, desk: Desk) -> Finding:
     return Finding(config, arguments, experiment.digest, report(spec, e, k, alphas, scores, source, config.seed))
 
 
-def find_choice(space: SearchSpace, edge: str, operation: str) -> tuple[int, int]:
+def _find_choice(space: SearchSpace, edge: str, operation: str) -> tuple[int, int]:
     """Return the indices of an edge and of its operation.
 
     Raises:

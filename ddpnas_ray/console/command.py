@@ -22,6 +22,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
+        """Print one line, without the usage, and exit with ``BAD_INPUT``."""
         self.exit(BAD_INPUT, f"{self.prog}: {message}; see --help\n")
 
 

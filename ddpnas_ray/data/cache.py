@@ -133,7 +133,7 @@ class Entry:
             if all(os.path.getsize(self.path(name)) == size for name, size in sizes.items()):
                 return np.memmap(self.path("records"), dtype=RECORD, mode="r", shape=(self.images,))
         except FileNotFoundError:
-            pass
+            pass  # no entry yet
         except OSError as error:
             raise DataError(f"{self.folder}: cannot be read ({error.strerror or error}); {CORRECT}") from None
         return np.zeros(self.images, dtype=RECORD)

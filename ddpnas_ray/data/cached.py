@@ -90,7 +90,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Opened:
+class _Opened:
     """Opened files.
 
     Args:
@@ -104,7 +104,7 @@ class Opened:
     seen_M: BoolArray
 
 
-OPENED: dict[tuple[str, str], Opened] = {}  # by folder and digest: a worker unpickles its images at every architecture
+OPENED: dict[tuple[str, str], _Opened] = {}  # by folder and digest: a worker unpickles its images at every architecture
 MOST_OPENED = 8
 
 
@@ -118,7 +118,7 @@ class CachedImages:
     Args:
         entry: The files.
         rows_M: Row of each image in them.
-        digest: Of the rows and of the stored images, see ``digest_of``.
+        digest: Of the rows and of the stored images, see ``_digest_of``.
         origin: Where they come from.
 
     Raises:
@@ -165,7 +165,7 @@ class CachedImages:
         parts = in_chunks(copy, len(wanted), chunk=max(1, -(-len(wanted) // thread_count())))
         return out_NCHW, [index for part in parts for index in part]
 
-    def _opened(self) -> Opened:
+    def _opened(self) -> _Opened:
         """Return the files that this process has open, or open them, completed if need be."""
         if (files := OPENED.get((self.entry.folder, self.digest))) is not None:
             return files
@@ -178,13 +178,13 @@ class CachedImages:
                 f"{self.entry.folder}: the images that {socket.gethostname()} decoded differ from those that the run "
                 "started with; give all machines the same images, or a data.cache that they share"
             )
-        files = Opened(self.entry.pixels(), records["crc"].copy(), np.zeros(len(self), dtype=bool))
+        files = _Opened(self.entry.pixels(), records["crc"].copy(), np.zeros(len(self), dtype=bool))
         for oldest in list(OPENED)[: 1 - MOST_OPENED]:
             OPENED.pop(oldest, None)
         return OPENED.setdefault((self.entry.folder, self.digest), files)
 
     def _same(self, records: Records) -> bool:
-        return bool(intact(records).all()) and digest_of(self.rows_M, records) == self.digest
+        return bool(intact(records).all()) and _digest_of(self.rows_M, records) == self.digest
 
     def _complete(self, rows: IntArray, *, recheck: bool = False) -> None:
         """Decode what is missing on this machine."""
@@ -201,7 +201,7 @@ class CachedImages:
             raise DataError(f"{self.entry.folder} lacks images on {socket.gethostname()}: {error}") from None
 
 
-def digest_of(rows_M: IntArray, records: Records) -> str:
+def _digest_of(rows_M: IntArray, records: Records) -> str:
     """SHA-256 of rows and of the digests of their stored images, in hexadecimal."""
     sha = hashlib.sha256(rows_M.astype("<i8").tobytes())
     sha.update(records["sha256"].tobytes())
@@ -246,7 +246,7 @@ def open_cached(parts: Sequence[Part], problems: Problems) -> list[tuple[CachedI
         records = entry.records()[part.rows_M]
         check_shapes(records["native"].astype(np.int64), part.origin.shape, part.what, problems)
         problems.extend(damaged)
-        images = CachedImages(entry, part.rows_M, digest_of(part.rows_M, records), part.origin)
+        images = CachedImages(entry, part.rows_M, _digest_of(part.rows_M, records), part.origin)
         opened.append((images, records["sha256"].tobytes()))
     return opened
 

@@ -40,7 +40,7 @@ def load_data(config: DataConfig, seed: int, *, decoded_limit_bytes: int = DECOD
 
     Args:
         config: Names the data set.
-        seed: Keys the split (reading 8 of the design) and the limits.
+        seed: Keys the split (docs/deviations.md, row 9) and the limits.
         decoded_limit_bytes: Larger sets are decoded on access. Only their headers are checked here, so a damaged image
             may surface later.
 

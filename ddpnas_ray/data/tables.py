@@ -95,7 +95,7 @@ def features_of(schema: Any) -> Features:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ArrowBytes(Sequence[bytes]):
+class _ArrowBytes(Sequence[bytes]):
     """Column of encoded images as a sequence; its buffers pickle without a copy, so workers on a node share them."""
 
     column: Any
@@ -220,6 +220,6 @@ def _sources(column: Any, base: Path) -> Sequence[ImageSource]:
     stored = pc.struct_field(column, "bytes") if struct else column
     stored = stored.cast(pa.large_binary())  # 32-bit offsets overflow at 2 GiB
     if not stored.null_count:
-        return ArrowBytes(stored)
+        return _ArrowBytes(stored)
     paths = pc.struct_field(column, "path").to_pylist()
     return [base / path if data is None else data for data, path in zip(stored.to_pylist(), paths, strict=True)]

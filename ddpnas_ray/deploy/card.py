@@ -36,7 +36,7 @@ def model_card(network: TrainedNetwork, forms: Sequence[Form], rows: Sequence[Ro
     colours = "grey" if data.channels == 1 else "RGB"
     origin = "that a neural architecture search found in" if facts.get("search") else "with an architecture of"
     parts = [
-        f"---\n{yaml.safe_dump(front_matter(network, forms), sort_keys=False, allow_unicode=True)}---",
+        f"---\n{yaml.safe_dump(_front_matter(network, forms), sort_keys=False, allow_unicode=True)}---",
         f"# {_text(network.name)}",
         f"An image classifier ({len(data.classes)} classes, {colours} images of {data.image_size} x {data.image_size} "
         f"pixels) {origin} the space `{network.spec.space.name}`. "
@@ -59,7 +59,7 @@ def model_card(network: TrainedNetwork, forms: Sequence[Form], rows: Sequence[Ro
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def front_matter(network: TrainedNetwork, forms: Sequence[Form]) -> dict[str, Any]:
+def _front_matter(network: TrainedNetwork, forms: Sequence[Form]) -> dict[str, Any]:
     """Return the card's metadata, as the Hugging Face Hub reads them."""
     names = [form.name for form in forms]
     scores = [score for score in network.facts.get("scores") or () if score.get("value") is not None]

@@ -27,7 +27,7 @@ def inherited_scores(
 
     Args:
         run: Gives the weights.
-        experiment: ``run.job()``: gives the data.
+        experiment: ``run.experiment()``: gives the data.
         alphas: The architectures.
         on_ray: Score on the connected cluster.
         on_done: Called with 1 for every scored architecture.

@@ -147,7 +147,7 @@ class SupernetEvaluator:
             sheet.append(_row("result architecture with inherited weights", "val", score))
         if self.benchmark is not None:
             epochs = sum(row.trained for row in state.evaluations)
-            sheet += known_scores(self.benchmark, alpha_E, self.benchmark.for_epochs(epochs))
+            sheet += _known_scores(self.benchmark, alpha_E, self.benchmark.for_epochs(epochs))
         if probe is not None and self.benchmark is not None:
             what = (
                 f"Kendall's tau of inherited scores (val) with {self.benchmark.final}, {len(probe.alphas_NE)} networks"
@@ -195,10 +195,10 @@ class TableEvaluator:
         self, executor: Executor, state: SearchState, alpha_E: IntArray, probe: Probe | None
     ) -> list[dict[str, Any]]:
         """See ``Evaluator``."""
-        return known_scores(self.benchmark, alpha_E, RandomSearch(len(state.evaluations)))
+        return _known_scores(self.benchmark, alpha_E, RandomSearch(len(state.evaluations)))
 
 
-def known_scores(benchmark: Benchmark, alpha_E: IntArray, random: RandomSearch) -> list[dict[str, Any]]:
+def _known_scores(benchmark: Benchmark, alpha_E: IntArray, random: RandomSearch) -> list[dict[str, Any]]:
     """Return score sheet rows: the benchmark's scores of an architecture, and random search at equal cost."""
     rows = []
     for name, (score,) in benchmark.known([alpha_E]).items():

@@ -69,7 +69,7 @@ class FinishedRun:
         spec = find_space(config.space.name)(**config.space.options)
         space = parsed(folder, "space.json", read_space)
         theta_EK, live_EK, own_target = parsed(folder, "result.json", _decision)
-        network = own_target if target is None else other_target(own_target, target)
+        network = own_target if target is None else _other_target(own_target, target)
         counted = parsed(folder, "space.json", read_costs)
         known = {} if target else counted
         costs = {name: cost(network) for name, cost in spec.costs.items() if name not in known}
@@ -197,7 +197,7 @@ class Generated:
         )
 
 
-def other_target(target: Target, text: str) -> Target:
+def _other_target(target: Target, text: str) -> Target:
     """Apply changes such as ``image_size=224,classes=1000`` to a target.
 
     Raises:

@@ -53,11 +53,17 @@ def build_section(cls: Any, values: Any, origin: Origin, prefix: str) -> Any:
 
 
 def hints_of(cls: Any) -> dict[str, Any]:
+    """Return the type of each key of a section, with the range that it carries."""
     hints = typing.get_type_hints(cls, include_extras=True)
     return {key.name: hints[key.name] for key in dataclasses.fields(cls)}
 
 
 def checked_values(hints: Mapping[str, Any], values: Mapping[str, Any], origin: Origin, prefix: str) -> dict[str, Any]:
+    """Check keys and values against their types; sections among them are built.
+
+    Raises:
+        ConfigError: A key is unknown, or a value is of another type or out of range.
+    """
     for key in values:
         if key not in hints:
             hint = did_you_mean(str(key), hints, prefix)
@@ -72,6 +78,11 @@ def checked_values(hints: Mapping[str, Any], values: Mapping[str, Any], origin: 
 
 
 def validated(hint: Any, value: Any, origin: Origin, key: str) -> Any:
+    """Return a value of the right type and range; lists become tuples, and integers floats where the type says so.
+
+    Raises:
+        ConfigError: It is not; infinity and NaN never are.
+    """
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
     try:

@@ -76,6 +76,7 @@ def to_yaml(values: Mapping[str, Any]) -> str:
 
 
 def plain(value: Any) -> Any:
+    """Turn nested mappings and tuples into the dictionaries and lists that YAML has."""
     if isinstance(value, Mapping):
         return {key: plain(v) for key, v in value.items()}
     return [plain(v) for v in value] if isinstance(value, (tuple, list)) else value
@@ -85,6 +86,7 @@ class Loader(yaml.SafeLoader):
     """Loader with YAML 1.2 numbers (``3e-4`` is a float) that refuses duplicate keys."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """See PyYAML's ``SafeConstructor``; refuses a key that is there twice."""
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:

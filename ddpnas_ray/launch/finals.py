@@ -35,7 +35,7 @@ from ddpnas_ray.training.cpu_isa import use_level
 
 # may change when finals go on: where networks are trained, not how; and what follows from finals.epochs, or is not read
 FREE = ("execution.", *PLACES, *(f"retraining.{key}" for key in ("epochs", "max_failures", "budgets")))
-FIXED = {"epochs", "train_on", "seeds", "workers", "min_workers"}  # of section retraining, see `of_training`
+FIXED = {"epochs", "train_on", "seeds", "workers", "min_workers"}  # of section retraining, see `_of_training`
 
 
 def finals_config(run: FinishedRun, overrides: Sequence[str] = ()) -> SearchConfig:
@@ -67,7 +67,7 @@ def finals_config(run: FinishedRun, overrides: Sequence[str] = ()) -> SearchConf
     return config
 
 
-def of_training(config: SearchConfig) -> SearchConfig:
+def _of_training(config: SearchConfig) -> SearchConfig:
     """Return a configuration whose section ``retraining`` is the training of finals: on the search's training images,
     once, in one process."""
     recipe = dataclasses.replace(
@@ -133,7 +133,7 @@ def planned(run: FinishedRun, budgets: Sequence[Budget], config: SearchConfig, l
         with redirected(1, to=2):  # HiGHS may print
             alphas = candidates(run, budget, config.finals)
         networks = of_alphas(run, budget, alphas, search_scores(run, alphas))
-        plan = Planned(folder_of(run, budget), of_training(config), tuple(networks))
+        plan = Planned(folder_of(run, budget), _of_training(config), tuple(networks))
         _refuse_other(plan)
         found.append(plan)
     for plan in found:

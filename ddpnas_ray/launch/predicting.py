@@ -122,7 +122,7 @@ def generated_estimate(folder: Path) -> Estimate | None:
     return None
 
 
-def table_estimate(table: LatencyTable, path: str, folder: Path, preprocessing: Preprocessing) -> Estimate:
+def _table_estimate(table: LatencyTable, path: str, folder: Path, preprocessing: Preprocessing) -> Estimate:
     """Sum a latency table's entries for a model.
 
     Args:
@@ -199,7 +199,7 @@ def benchmark(
         estimate = generated_estimate(folder)
     else:
         read = read_table(table)
-        estimate = table_estimate(read, table, folder, preprocessing)
+        estimate = _table_estimate(read, table, folder, preprocessing)
         threads = threads or TimingOptions(**read.timing).threads
     threads = threads or 1
     speeds, untimed = [], []

@@ -36,7 +36,7 @@ def retrained_list(retrainings: Sequence[RetrainedFiles]) -> list[str]:
     for files in retrainings:
         costs = files.network["costs"]
         size = ", ".join(f"{costs[name]:,} {name}" for name in ("params", "macs") if name in costs)
-        state = f"not finished, {files.saved_text}" if files.result is None else finished_text(files.result)
+        state = f"not finished, {files.saved_text}" if files.result is None else _finished_text(files.result)
         lines.append(f"  {files.label} ({size}): {state}")
     return ["retrained networks", *lines] if lines else []
 
@@ -77,7 +77,7 @@ def value_text(score: Mapping[str, Any]) -> str:
     return f"{score['value']:.4f}" + ("" if score["std"] is None else f" \u00b1 {score['std']:.4f}")
 
 
-def finished_text(result: Mapping[str, Any]) -> str:
+def _finished_text(result: Mapping[str, Any]) -> str:
     """Describe scores and epochs of a finished retraining."""
     scores = ", ".join(map(score_text, result["scores"])) or "no score"
     return f"{scores}, {result['epochs']} epochs"

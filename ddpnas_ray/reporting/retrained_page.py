@@ -43,7 +43,7 @@ def retrained_page(files: RetrainedFiles) -> bytes:
     network, result = files.network, files.result
     assert result is not None
     colours = {name: i % COLOURS for i, name in enumerate(networks.operations(network["genotype"]))}
-    recipe = recipe_rows(files.config["retraining"])
+    recipe = _recipe_rows(files.config["retraining"])
     return render(
         "retrained.html.j2",
         {},
@@ -74,7 +74,7 @@ def retrained_page(files: RetrainedFiles) -> bytes:
     )
 
 
-def recipe_rows(recipe: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _recipe_rows(recipe: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return key, value and default (empty if unknown) of a recipe."""
     defaults = {field.name: value_text(_plain(field.default)) for field in dataclasses.fields(RetrainingConfig)}
     return [(key, value_text(_plain(value)), defaults.get(key, "")) for key, value in flat(recipe).items()]

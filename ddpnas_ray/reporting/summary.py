@@ -56,14 +56,14 @@ def _budgets(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     found = ["best network within each budget"]
     for row in rows:
-        costs = ", ".join(quantity(name, row["costs"][name]) + f" {name}" for name in budgeted(row))
+        costs = ", ".join(quantity(name, row["costs"][name]) + f" {name}" for name in _budgeted(row))
         scores = [f"{row['score']['value']:.4f} ({row['score']['split']})"]
         scores += [f"{value:.4f} ({name})" for name, value in row.get("known", {}).items() if name[:4] == "test"]
         found.append(f"  {row['budget']}: {costs}; {', '.join(scores)}")
     return found
 
 
-def budgeted(row: Mapping[str, Any]) -> list[str]:
+def _budgeted(row: Mapping[str, Any]) -> list[str]:
     """Return the costs that a budget bounds."""
     families = [bound.partition("=")[0] for bound in row["budget"].split(",")]
     return [name for name in row["costs"] if name in families or name.partition(".")[0] in families]

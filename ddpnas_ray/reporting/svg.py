@@ -65,7 +65,7 @@ def whole_ticks(low: int, high: int, count: int) -> list[float]:
     return [t for t in ticks(low, high, count) if t == int(t)] or [float(low)]
 
 
-def tick_text(value: float) -> str:
+def _tick_text(value: float) -> str:
     """Format the label of a tick."""
     if value == 0 or 1e-4 <= abs(value) < 1e5:
         return f"{value:.6g}"
@@ -126,11 +126,11 @@ class Frame:
         for y in ys:
             at = self.py(y)
             parts.append(tag("line", class_="grid", x1=self.left, x2=right, y1=at, y2=at))
-            parts.append(tag("text", tick_text(y), x=self.left - 6, y=at + 4, text_anchor="end"))
+            parts.append(tag("text", _tick_text(y), x=self.left - 6, y=at + 4, text_anchor="end"))
         for x in xs:
             at = self.px(x)
             parts.append(tag("line", class_="tick", x1=at, x2=at, y1=bottom, y2=bottom + 4))
-            parts.append(tag("text", tick_text(x), x=at, y=bottom + 18, text_anchor="middle"))
+            parts.append(tag("text", _tick_text(x), x=at, y=bottom + 18, text_anchor="middle"))
         parts.append(tag("line", class_="axis", x1=self.left, x2=right, y1=bottom, y2=bottom))
         if x_label:
             middle = (self.left + right) / 2

@@ -141,7 +141,7 @@ def result_content(retraining: Retraining, trainings: Sequence[Mapping[str, Any]
                 }
             )
     every = [row for training in trainings for row in training["history"]]
-    best = best_training(trainings)
+    best = _best_training(trainings)
     return {
         "schema_version": SCHEMA_VERSION,
         "label": chosen.label,
@@ -168,7 +168,7 @@ def result_content(retraining: Retraining, trainings: Sequence[Mapping[str, Any]
     }
 
 
-def best_training(trainings: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+def _best_training(trainings: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """Return the training to export: of the best validation score, else of the first seed; never chosen by test."""
     return max(trainings, key=lambda row: _last(row["history"])["val"] or 0.0)
 

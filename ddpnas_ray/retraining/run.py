@@ -107,14 +107,14 @@ def retrain(
         (folder / f"seed-{seed}").write("weights.safetensors", tensors_file(tensors))
         trainings.append({"seed": seed, "fingerprint": fingerprint(tensors), "history": snapshot.history})
     last = trainings[-1]["history"][-1]
-    note = "" if last["test"] is not None else last.get("test_error") or read_note(folder)
+    note = "" if last["test"] is not None else last.get("test_error") or _read_note(folder)
     result = result_content(retraining, trainings, note)
     folder.write("result.json", json_file(result))
     append_log(folder, "done", fingerprint=result["fingerprint"])
     return result
 
 
-def read_note(folder: Folder) -> str:
+def _read_note(folder: Folder) -> str:
     """Return why there is no test score, from the log."""
     from ddpnas_ray.runs.log import read_log
 

@@ -62,7 +62,9 @@ class Supernet(Protocol):
 
     def __call__(self, x: Any, alpha_E: IntArray) -> Any: ...
 
-    def named_parameters(self) -> Any: ...
+    def named_parameters(self) -> Any:
+        """See ``nn.Module``: the shared weights, by the names that ``pieces`` gives them."""
+        ...
 
     def pieces(self, alpha_E: IntArray) -> list[Piece]:
         """Return the weights that an architecture uses, in the order of its stand-alone network's parameters."""

@@ -80,7 +80,7 @@ class Recorded:
         if self._inputs is None:
             self._inputs = each(batch, torch.clone)
             self._replay = self._recording(self._inputs)
-        if self._replay is None or not copied(batch, self._inputs):
+        if self._replay is None or not _copied(batch, self._inputs):
             return self._step(batch)
         found = self._replay()
         return None if found is None else each(found, torch.clone)
@@ -106,7 +106,7 @@ class CpuAccelerator:
     device = torch.device("cpu")
 
     def __init__(self, *, records: bool = False, kept_bytes: int = 0) -> None:
-        self._records, self._residents = records, Residents(self.device, kept_bytes)
+        self._records, self._residents = records, _Residents(self.device, kept_bytes)
 
     def running(self) -> AbstractContextManager[None]:
         """See ``Accelerator``."""
@@ -117,10 +117,10 @@ class CpuAccelerator:
         kept: list[Any] = []
 
         def replay() -> Any:
-            with RefusesReading():
+            with _RefusesReading():
                 found = function()
             if kept and found is not None:
-                copied(found, kept[0])
+                _copied(found, kept[0])
             elif not kept:
                 kept.append(found)
             return kept[0]
@@ -151,7 +151,7 @@ class CudaAccelerator:
         self.device, self._records = torch.device(device), records
         if kept_bytes is None:
             kept_bytes = torch.cuda.get_device_properties(self.device).total_memory // KEPT_SHARE
-        self._residents = Residents(self.device, kept_bytes)
+        self._residents = _Residents(self.device, kept_bytes)
         self._stream = torch.cuda.Stream(self.device)
         self._pool: Any = None
         self._last: torch.cuda.CUDAGraph | None = None  # keeps the pool until the next recording joins it
@@ -197,7 +197,7 @@ class CudaAccelerator:
         return self._residents.of(task, channels_last)
 
 
-class Residents:
+class _Residents:
     """The data of the latest task in a device's memory; processes outlive the tasks that are sent to them.
 
     Args:
@@ -217,7 +217,7 @@ class Residents:
         return self._latest
 
 
-class RefusesReading(TorchDispatchMode):
+class _RefusesReading(TorchDispatchMode):
     """Raises where a value would be read from the device, as a GPU does while it records."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -238,7 +238,7 @@ def accelerator_for(device: str) -> Accelerator:
     return CudaAccelerator(device) if device.startswith("cuda") else CpuAccelerator()
 
 
-def copied(source: Any, target: Any) -> bool:
+def _copied(source: Any, target: Any) -> bool:
     """Copy the tensors of a batch into those of another; return False, and copy nothing, if shapes or types differ."""
     pairs = list(zip(tensors_of(source), tensors_of(target), strict=True))
     if any(a.shape != b.shape or a.dtype != b.dtype for a, b in pairs):

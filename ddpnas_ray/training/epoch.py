@@ -87,7 +87,7 @@ def train_epoch(
 def recompute_batch_norm(
     network: nn.Module, batches: Iterable[Batch], config: TrainingConfig, device: torch.device
 ) -> None:
-    """Reset BatchNorm's running statistics and average them over training examples (design row 15).
+    """Reset BatchNorm's running statistics and average them over training examples (docs/deviations.md, row 12).
 
     Args:
         network: The network; left in training mode.

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from ddpnas_ray import ablate, ablations
-from ddpnas_ray.ablations.study import ABLATIONS, Look, find
+from ddpnas_ray.ablations.study import ABLATIONS, Look, find, plan
+from ddpnas_ray.experiment.config import load
 from tests.commands import options, run
 from tests.score_tables import write_table
 
@@ -96,3 +97,13 @@ def test_an_ablation_of_ones_own_is_named_by_module_and_function(
     refused = run(ablate.main, "tournament:ablatoin")
     assert (refused.code, refused.out) == (2, "")
     assert "has no attribute 'ablatoin'" in refused.err
+
+
+def test_strategies_are_configured_as_they_are_called(tmp_path: Path) -> None:
+    arguments = {"budgets": "36", "only": "noprune,multinomial+prune,reinforce", "seeds": "1"}
+    config = load(None, [word for word in by_table(tmp_path) if word != "--set"])
+    found = [variant.config for variant in plan("strategies", config, arguments).variants]
+    prunes = [[c.strategies[name].prune for name in ("pruning", "multinomial", "reinforce")] for c in found]
+    assert [(c.strategy, *prune) for c, prune in zip(found, prunes, strict=True)] == [
+        ("pruning", False, False, False), ("multinomial", True, True, False), ("reinforce", True, False, False)
+    ]  # fmt: skip

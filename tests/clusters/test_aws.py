@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationW
 @pytest.fixture
 def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """An account of nobody: no request leaves this process."""
-    moto = pytest.importorskip("moto", reason="comes with the extra 'dev'")
+    moto = pytest.importorskip("moto", reason="moto is not installed; pip install -e '.[dev]' has it")
     monkeypatch.setenv("HOME", str(tmp_path))  # Ray writes a key to ~/.ssh
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):

@@ -116,7 +116,10 @@ def test_an_own_machine_stays_in_the_cluster() -> None:
 
 
 def test_google_cloud_machines_are_what_its_api_describes() -> None:
-    documents = pytest.importorskip("googleapiclient.discovery_cache", reason="comes with the extra 'dev'")
+    documents = pytest.importorskip(
+        "googleapiclient.discovery_cache",
+        reason="google-api-python-client is not installed; pip install -e '.[dev]' has it",
+    )
     import json
     from pathlib import Path
 

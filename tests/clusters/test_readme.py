@@ -9,9 +9,9 @@ from dataclasses import fields
 
 import pytest
 
-from ddpnas_ray.check import Estimate
 from ddpnas_ray.core.scaling import Constants, Workload
 from ddpnas_ray.experiment.config import load, make_strategy
+from ddpnas_ray.launch.dry_run import Estimate
 from ddpnas_ray.spaces.base import find_space
 from tests.clusters.files import CLUSTERS, MACHINES, PODS, text
 from tests.conftest import ROOT

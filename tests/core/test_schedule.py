@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddpnas_ray.core.schedule import architectures_by_round, complexity, planned_architecture_epochs, planned_epochs
-from ddpnas_ray.core.space import Edge, Op, SearchSpace, each_edge_alone
+from ddpnas_ray.core.space import SearchSpace
+from ddpnas_ray.testing import counted_space
 
 LAW = settings(derandomize=True, deadline=None, max_examples=100)
 edge_kinds = st.tuples(st.integers(0, 5), st.integers(0, 4), st.integers(0, 2)).filter(
     lambda kind: kind[0] + kind[1] > 0
 )
-
-
-def space_of(*kinds: tuple[int, int, int]) -> SearchSpace:
-    """A space with an edge for each (parameter, non-parameter, non-selectable non-parameter) count."""
-    edges = []
-    for e, (parameter, other, lost) in enumerate(kinds):
-        ops = [Op(f"p{i}", "parameter") for i in range(parameter)]
-        ops += [Op(f"n{i}", "non_parameter") for i in range(other)]
-        ops += [Op(f"x{i}", "non_parameter", generable=False) for i in range(lost)]
-        edges.append(Edge(f"e{e}", tuple(ops)))
-    return SearchSpace("counted", tuple(edges), each_edge_alone(edges))
-
+space_of = partial(counted_space, "counted")
 
 CELL = space_of(*[(4, 3, 1)] * 28)
 MOBILE = space_of(*[(6, 1, 0)] * 15, *[(6, 0, 0)] * 6)

@@ -86,7 +86,7 @@ def test_a_space_without_source_has_the_other_forms(tmp_path: Path, test_data: P
     assert load_model(written.folder).form == "pt2"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("executorch") is None, reason="executorch is not installed")
+@pytest.mark.skipif(importlib.util.find_spec("executorch") is None, reason="not installed: pip install executorch")
 def test_the_program_can_be_lowered_for_executorch(tmp_path: Path, test_data: Path) -> None:
     import torch
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner

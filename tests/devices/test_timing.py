@@ -96,7 +96,7 @@ def test_what_cannot_run_is_refused_in_one_line() -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU; CUDA_VISIBLE_DEVICES= hides it")
 def test_without_a_gpu_cuda_is_refused() -> None:
     with pytest.raises(ResourceError, match=r"--device cuda: PyTorch finds no GPU"):
         Timed(nn.Identity, SHAPE, TimingOptions(device="cuda"))

@@ -85,7 +85,7 @@ def test_gpu_faults_are_distinguished_from_other_errors(error: Exception, fault:
     assert gpu_fault(error) is fault
 
 
-@pytest.mark.skipif(not hasattr(torch, "AcceleratorError"), reason="an older PyTorch")
+@pytest.mark.skipif(not hasattr(torch, "AcceleratorError"), reason="this PyTorch has no AcceleratorError; update it")
 def test_an_accelerators_own_error_is_a_fault_whatever_it_says() -> None:
     assert gpu_fault(torch.AcceleratorError("unspecified launch failure")) is Fault.DEVICE
     assert gpu_fault(torch.AcceleratorError("CUDA error: out of memory")) is Fault.MEMORY

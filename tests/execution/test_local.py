@@ -146,7 +146,7 @@ def test_other_errors_of_a_network_are_left_alone() -> None:
         LocalExecutor(failing(RuntimeError("shapes"))).evaluate(requests())
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine's GPU works")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU; CUDA_VISIBLE_DEVICES= hides it")
 def test_an_unusable_gpu_is_reported_before_training() -> None:
     assert local_device(ExecutionConfig()) == local_device(ExecutionConfig(gpus_per_worker=0.0)) == "cpu"
     where = local_device(ExecutionConfig(gpus_per_worker=1.0))

@@ -39,7 +39,7 @@ NAMES = [(file, module, name) for file, uses in PRIVATE.items() for module, name
 @pytest.mark.parametrize(("file", "module", "name"), NAMES, ids=[f"{module}.{name}" for _, module, name in NAMES])
 def test_this_ray_has_what_is_used_of_its_internals(file: str, module: str, name: str) -> None:
     if "aws" in module:
-        pytest.importorskip("boto3", reason="boto3 comes with '.[dev]'")
+        pytest.importorskip("boto3", reason="boto3 is not installed; pip install -e '.[dev]' has it")
     try:
         reduce(getattr, name.split("."), importlib.import_module(module))
     except (ImportError, AttributeError) as error:

@@ -132,7 +132,7 @@ def test_ray_starts_as_many_workers_on_shared_gpus_as_were_counted() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine's GPU works")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU; CUDA_VISIBLE_DEVICES= hides it")
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_worker_that_cannot_use_its_gpu_ends_the_start_with_one_line() -> None:
     from ddpnas_ray.execution.ray_pool import RayPool

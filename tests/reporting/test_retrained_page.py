@@ -15,8 +15,8 @@ from ddpnas_ray.reporting.retrained_page import interruptions
 from ddpnas_ray.runs.log import append_log
 from ddpnas_ray.storage.folder import Folder
 from tests.commands import run
+from tests.reporting.pages import Element, page_of, shown
 from tests.reporting.retrainings import retrained, searched, stopped
-from tests.reporting.test_page import Element, page_of, shown
 
 HOSTILE = "</script><img src=x onerror=alert(1)>{{ 7 * 7 }}"
 

@@ -6,6 +6,7 @@ import math
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from itertools import pairwise, product
 
 import numpy as np
@@ -24,7 +25,7 @@ from ddpnas_ray.core.state import SearchState, initial_state
 from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.strategies.base import Context, Strategy
 from ddpnas_ray.strategies.pruning import Pruning, PruningConfig, cosine, make
-from ddpnas_ray.testing import StrategyContract
+from ddpnas_ray.testing import StrategyContract, counted_space
 from ddpnas_ray.testing.strategy_contract import Make
 
 LAW = settings(derandomize=True, deadline=None, max_examples=40)
@@ -88,15 +89,7 @@ def assert_same_state(first: SearchState, second: SearchState) -> None:
             assert getattr(a, name).tobytes() == getattr(b, name).tobytes(), name
 
 
-def space_of(*kinds: tuple[int, int, int]) -> SearchSpace:
-    """A space with an edge for each (parameter, non-parameter, non-selectable non-parameter) count."""
-    edges = []
-    for e, (parameter, other, lost) in enumerate(kinds):
-        ops = [Op(f"p{i}", "parameter") for i in range(parameter)]
-        ops += [Op(f"n{i}", "non_parameter") for i in range(other)]
-        ops += [Op(f"x{i}", "non_parameter", generable=False) for i in range(lost)]
-        edges.append(Edge(f"e{e}", tuple(ops)))
-    return SearchSpace("counted", tuple(edges), each_edge_alone(edges))
+space_of = partial(counted_space, "counted")
 
 
 @st.composite

@@ -25,6 +25,10 @@ from tests.conftest import ROOT
 OLD_CPU = {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}
 LEVELS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_CBWR", "NPY_DISABLE_CPU_FEATURES")
 AMD = {"vendor_id": "AuthenticAMD", "cpu family": "23", "model": "1", "stepping": "2"}
+has_a_level_below = pytest.mark.skipif(
+    find_device("cpu").details["aten"] == "default",
+    reason="needs a CPU with AVX2: there is no level below this one",
+)
 
 
 def searched(out: Path, levels: dict[str, str], *keys: str) -> dict[str, Any]:
@@ -41,7 +45,7 @@ def searched(out: Path, levels: dict[str, str], *keys: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_device("cpu").details["aten"] == "default", reason="this CPU has no level below it to emulate")
+@has_a_level_below
 def test_an_emulated_older_cpu_gives_another_result_and_is_recorded_as_another_device(tmp_path: Path) -> None:
     here, old = searched(tmp_path / "here", {}), searched(tmp_path / "old", OLD_CPU)
     assert here["fingerprint"] != old["fingerprint"]
@@ -88,7 +92,7 @@ def test_a_command_in_a_process_with_torch_refuses_a_level_in_one_line(tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_device("cpu").details["aten"] == "default", reason="this CPU has no level below it to emulate")
+@has_a_level_below
 def test_at_a_level_hosts_that_choose_otherwise_give_one_result_in_process_and_on_ray(tmp_path: Path) -> None:
     here = searched(tmp_path / "here", {}, "training.cpu_isa=sse41")
     old = searched(tmp_path / "old", OLD_CPU | {"MKL_CBWR": "AVX2"}, "training.cpu_isa=sse41")

@@ -136,7 +136,7 @@ def test_killed_after_any_epoch_it_ends_with_the_same_bits(name: str, kills: int
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler; install g++")
 def test_compiled_it_learns_the_same_and_resumes_to_the_same_bits() -> None:
     """More epochs than Dynamo compiles a function for: the probability of drop-path must not make it compile again."""
     recipe = replace(RECIPES["everything"], compile=True, epochs=10)

@@ -143,7 +143,7 @@ def cost_table(kind: Kind, backbone: Backbone, *, image_size: int, input_channel
     entries_EK = np.zeros((backbone.searched, max(map(len, candidates))), dtype=np.int64)
     for e, (block, names, size) in enumerate(zip(backbone.blocks(), candidates, sizes, strict=False)):
         for k, name in enumerate(names):
-            cost = block_cost(name, block, size=size)
+            cost = _block_cost(name, block, size=size)
             if e < backbone.searched:
                 entries_EK[e, k] = getattr(cost, kind)
             else:
@@ -151,7 +151,7 @@ def cost_table(kind: Kind, backbone: Backbone, *, image_size: int, input_channel
     return CostTable(getattr(base, kind), entries_EK)
 
 
-def block_cost(name: str, block: Block, *, size: int) -> Cost:
+def _block_cost(name: str, block: Block, *, size: int) -> Cost:
     """Cost of one candidate of a block; ``size`` is that of its input."""
     if name == ZERO:
         return Cost()

@@ -13,7 +13,7 @@ from ddpnas_ray.deploy.verify import logits_of
 from tests.data.making import image
 from tests.deploy.making import AWKWARD, elsewhere, tiny
 
-pytest.importorskip("transformers")
+pytest.importorskip("transformers", reason="transformers is not installed; pip install -e '.[deploy]' has it")
 
 CLASSIFY = """
 import json, pathlib, sys, warnings

@@ -15,9 +15,10 @@ from ddpnas_ray.deploy.verify import compare, logits_of
 from ddpnas_ray.spaces.base import find_space
 from tests.deploy.making import AWKWARD, noise, tiny, trained
 
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxscript")
-pytest.importorskip("onnxruntime")
+MISSING = "ONNX is not installed; pip install -e '.[deploy]' has onnx, onnxscript and onnxruntime"
+onnx = pytest.importorskip("onnx", reason=MISSING)
+pytest.importorskip("onnxscript", reason=MISSING)
+pytest.importorskip("onnxruntime", reason=MISSING)
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ class TestImagenetStemOnOddImages(SpaceContract):
     random_alphas = 1
 
 
-# --- counts of known networks (design, section 7) ---
+# --- counts of known networks ---
 
 DARTS_V1, DARTS_V2 = (known_network(name).genotype for name in ("darts_v1", "darts_v2"))
 CIFAR = Target(cells=20, channels=36, image_size=32, classes=10, stem="cifar")

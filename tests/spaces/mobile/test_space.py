@@ -67,7 +67,7 @@ class TestStagesOfOneBlock(SpaceContract):
     )
 
 
-# --- counts of known networks (design, section 7) ---
+# --- counts of known networks ---
 
 IMAGENET = Target(image_size=224, classes=1000)
 PROXYLESS_GPU, PROXYLESS_CPU, MOBILENET_V2 = (
