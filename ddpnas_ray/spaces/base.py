@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from ddpnas_ray.core.errors import GenotypeError, did_you_mean
 from ddpnas_ray.core.generation.solve import most_likely
 from ddpnas_ray.core.plugins import Kind
-from ddpnas_ray.core.space import BoolArray, CostFunction, Edge, FloatArray, IntArray, SearchSpace
+from ddpnas_ray.core.space import BoolArray, CostFunction, Edge, FloatArray, Gate, IntArray, SearchSpace
 from ddpnas_ray.spaces.target import Inputs, Target, TargetDefaults
 
 if TYPE_CHECKING:
@@ -120,10 +121,10 @@ class SpaceSpec:
         encode: Genotype -> alpha_E; raises ``GenotypeError``.
         decode: alpha_E -> genotype, plain JSON.
         costs: Name -> (target -> that cost as a function of alpha_E). Names with a dot are a family: a budget for
-            ``height`` bounds ``height.normal`` and ``height.reduce``, each.
+            ``height`` bounds ``height.normal`` and ``height.reduce``, each. They get the space's gate: entries of
+            inactive edges count nothing, those of the gate's edge are the base of each mode.
         target: The options of section ``target`` that apply, with defaults.
         parts: Target -> the parts to time for a latency table; times add up. None: no latency table.
-        most_likely: (theta_EK, live_EK) -> the alpha_E with the largest expectation, of spaces with conditional edges.
         effort: (alpha_E, inputs) -> relative time of one architecture-epoch; orders work, never results.
         inherit: (parameter of the deploy network, target, inputs) -> the parameter of the search network whose value it
             may start from; ``""``: none. Used where shapes are equal (``spaces.inherit``).
@@ -141,16 +142,22 @@ class SpaceSpec:
     costs: Mapping[str, Callable[[Target], CostFunction]] = field(default_factory=dict)
     target: TargetDefaults = TargetDefaults()
     parts: Callable[[Target], list[Part]] | None = None
-    most_likely: Callable[[FloatArray, BoolArray], IntArray] | None = None
     effort: Callable[[IntArray, Inputs], float] = equal_effort
     inherit: Callable[[str, Target, Inputs], str] = same_name
     source: Callable[[IntArray, Target], str] | None = None
 
+    def __post_init__(self) -> None:
+        if (gate := self.space.gate) is not None:
+            costs = {name: partial(_gated, cost, gate) for name, cost in self.costs.items()}
+            object.__setattr__(self, "costs", costs)
+
     def argmax(self, theta_EK: FloatArray, live_EK: BoolArray) -> IntArray:
         """Return the architecture with the largest expectation among live, selectable operations, shape (E,)."""
-        if self.most_likely is not None:
-            return self.most_likely(theta_EK, live_EK)
         return most_likely(self.space, theta_EK, live_EK)
+
+
+def _gated(cost: Callable[[Target], CostFunction], gate: Gate, target: Target) -> CostFunction:
+    return replace(cost(target), gate=gate)
 
 
 def decode_edges(edges: Sequence[Edge], alpha_E: IntArray) -> Genotype:

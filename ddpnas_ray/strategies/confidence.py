@@ -79,7 +79,7 @@ def confidence(
         "median_distance": distance,
         "edges": [_edge(space, e, int(k), float(stays_E[e])) for e, k in enumerate(alpha_E)],
     }
-    networks = [] if space.conditional else _next(state, space, alpha_E, held.theta_BEK)
+    networks = _next(state, space, alpha_E, held.theta_BEK)
     if networks:
         found["lead"] = {"networks": networks, "close": sum(map(_is_close, networks))}
     return found | {"stands_out": same >= 0.5 and not any(map(_is_close, networks))}
@@ -110,7 +110,7 @@ def _next(
     others = [s.alpha_E for s in solve(problem, {}, k=NEXT + 1) if s.alpha_E != own][:NEXT]
     if not others:
         return []
-    lead_N, error_N = leads(alpha_E, np.array(others), state.theta_EK, theta_BEK, space)
+    lead_N, error_N = leads(alpha_E, np.array(others), state.theta_EK, theta_BEK, space, state.live_EK)
     return [
         {"lead": float(lead), "standard_errors": None if math.isnan(error) else float(lead / error)}
         for lead, error in zip(lead_N, error_N, strict=True)

@@ -17,7 +17,7 @@ import pytest
 from ddpnas_ray import report, search
 from ddpnas_ray.core.errors import ConfigError, GenotypeError
 from ddpnas_ray.core.schedule import planned_architecture_epochs
-from ddpnas_ray.core.space import BoolArray, CostTable, Edge, IntArray, Op, SearchSpace, each_edge_alone
+from ddpnas_ray.core.space import CostTable, Edge, Gate, IntArray, Op, SearchSpace, each_edge_alone
 from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.costs.convnet import batch_norm, cell_op, conv, linear
 from ddpnas_ray.data.config import DataConfig
@@ -139,17 +139,13 @@ def make_elastic() -> SpaceSpec:
         Edge("width2", widths),
     )
     return SpaceSpec(
-        SearchSpace("elastic", edges, ((0, 2), (1,)), gate=_second_layer_only_at_depth_2),
+        SearchSpace("elastic", edges, ((0, 2), (1,)), Gate(0, inactive=((2,), ()))),
         supernet=_elastic_supernet,
         build=_elastic_of,
         deploy=_elastic_deploy,
         encode=partial(encode_edges, edges),
         decode=partial(decode_edges, edges),
     )
-
-
-def _second_layer_only_at_depth_2(alpha_E: IntArray) -> BoolArray:
-    return np.array([True, True, DEPTHS[alpha_E[0]] == 2])
 
 
 def _widths_of(alpha_E: IntArray) -> list[int]:
