@@ -160,8 +160,13 @@ def _gated(cost: Callable[[Target], CostFunction], gate: Gate, target: Target) -
     return replace(cost(target), gate=gate)
 
 
-def decode_edges(edges: Sequence[Edge], alpha_E: IntArray) -> Genotype:
-    """alpha_E -> the operation of every edge, by name: the default genotype.
+def decode_edges(edges: Sequence[Edge], alpha_E: IntArray, gate: Gate | None = None) -> Genotype:
+    """alpha_E -> the operation of every active edge, by name: the default genotype.
+
+    Args:
+        edges: The edges.
+        alpha_E: The architecture, shape (E,).
+        gate: That of the space, if it has one.
 
     Example:
         >>> from ddpnas_ray.core.space import Op
@@ -169,25 +174,36 @@ def decode_edges(edges: Sequence[Edge], alpha_E: IntArray) -> Genotype:
         >>> decode_edges((layer,), np.array([1]))
         {'layer0': 'skip'}
     """
-    return {edge.name: edge.candidates[k].name for edge, k in zip(edges, alpha_E, strict=True)}
+    active_E = np.ones(len(edges), dtype=bool) if gate is None else gate.active(np.asarray(alpha_E))
+    chosen = zip(edges, alpha_E, active_E, strict=True)
+    return {edge.name: edge.candidates[k].name for edge, k, active in chosen if active}
 
 
-def encode_edges(edges: Sequence[Edge], genotype: Genotype) -> IntArray:
-    """Genotype from ``decode_edges`` -> alpha_E.
+def encode_edges(edges: Sequence[Edge], genotype: Genotype, gate: Gate | None = None) -> IntArray:
+    """Genotype from ``decode_edges`` -> alpha_E, the canonical one.
 
     Raises:
         GenotypeError: An edge is missing or unknown, or has no such operation.
     """
-    if not isinstance(genotype, dict) or genotype.keys() != {edge.name for edge in edges}:
-        raise GenotypeError(f"genotype: an operation for each of {', '.join(edge.name for edge in edges)} is needed")
+    inactive: tuple[int, ...] = ()
+    if gate is not None and isinstance(genotype, dict) and edges[gate.edge].name in genotype:
+        inactive = gate.inactive[_chosen(edges[gate.edge], genotype)]
+    active = [edge for e, edge in enumerate(edges) if e not in inactive]
+    if not isinstance(genotype, dict) or genotype.keys() != {edge.name for edge in active}:
+        raise GenotypeError(f"genotype: an operation for each of {', '.join(edge.name for edge in active)} is needed")
     alpha = []
-    for edge in edges:
-        names, name = [op.name for op in edge.candidates], genotype[edge.name]
-        if name not in names:
-            hint = did_you_mean(str(name), names)
-            raise GenotypeError(f"genotype: {edge.name}: {name!r} is not an operation of this edge{hint}")
-        alpha.append(names.index(name))
+    for e, edge in enumerate(edges):
+        selectable = (k for k, op in enumerate(edge.candidates) if op.generable)
+        alpha.append(next(selectable) if e in inactive else _chosen(edge, genotype))
     return np.array(alpha, dtype=np.int64)
+
+
+def _chosen(edge: Edge, genotype: Genotype) -> int:
+    names, name = [op.name for op in edge.candidates], genotype[edge.name]
+    if name not in names:
+        hint = did_you_mean(str(name), names)
+        raise GenotypeError(f"genotype: {edge.name}: {name!r} is not an operation of this edge{hint}")
+    return names.index(name)
 
 
 def find_space(name: str) -> Callable[..., SpaceSpec]:

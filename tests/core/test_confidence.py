@@ -81,7 +81,7 @@ def test_equal_records_in_all_epochs_leave_nothing_open(seed: int, epochs: int) 
     stays_E, same, distance = agreement(alphas_BE, alpha_E, SMALL)
     assert (stays_E == 1).all() and same == 1 and distance == 0
     other_E = np.array([int(np.flatnonzero(SMALL.exists_EK[e])[-1]) for e in range(3)])
-    _, errors_N = leads(alpha_E, other_E[None], base.theta_BEK[0], again.theta_BEK, SMALL)
+    _, errors_N = leads(alpha_E, other_E[None], base.theta_BEK[0], again.theta_BEK, SMALL, base.live_BEK[0])
     assert np.isnan(errors_N).all(), "no noise, no standard errors"
 
 
