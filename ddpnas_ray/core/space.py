@@ -286,7 +286,8 @@ def expectation(alpha_E: IntArray, theta_EK: FloatArray, space: SearchSpace, liv
         live_EK: Operations not pruned, shape (E, K).
     """
     chosen = [float(theta_EK[e, k]) if space.op(e, int(k)).generable else 0.0 for e, k in enumerate(alpha_E)]
-    for e in np.flatnonzero(~space.active(alpha_E)):
+    inactive = () if space.gate is None else np.flatnonzero(~space.gate.active(alpha_E))
+    for e in inactive:
         live_K = theta_EK[e, live_EK[e] & space.generable_EK[e]]
         chosen[e] = math.fsum(live_K) / max(1, len(live_K))
     return math.fsum(chosen) / len(chosen)
