@@ -1,9 +1,11 @@
 """Exact generation against random search and regularised evolution, on the same theta: regret and time.
 
     python benchmarks/generation.py            about two minutes on one core
+    python benchmarks/generation.py bert       the conditional instance alone, seconds
 
 Instances: 20 edges x 7 operations with random integer costs, and the mobile space at 224 pixels, both un-pruned, theta
 drawn from a Dirichlet distribution with concentration 1 (edges undecided) and 0.1 (edges decided, as after a search).
+The conditional one has the choices and the exact sizes of BERT base: its depth, and each layer's heads and width.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")  # one core
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,8 +26,8 @@ import numpy as np
 from ddpnas_ray.core.errors import TooLargeError
 from ddpnas_ray.core.generation.budgets import Bound, Budget
 from ddpnas_ray.core.generation.problem import Problem, evaluate
-from ddpnas_ray.core.generation.solve import Solution, most_likely, solve, solve_many
-from ddpnas_ray.core.space import CostTable, Edge, IntArray, Op, SearchSpace, each_edge_alone
+from ddpnas_ray.core.generation.solve import Solution, most_likely, nearest, solve, solve_many
+from ddpnas_ray.core.space import CostTable, Edge, Gate, IntArray, Op, SearchSpace, each_edge_alone
 from ddpnas_ray.spaces.cell import space as cell
 from ddpnas_ray.spaces.mobile import space as mobile
 from ddpnas_ray.spaces.target import Target
@@ -64,6 +67,74 @@ def cell_instance(concentration: float) -> Problem:
     target = Target(cells=20, channels=36, image_size=32, classes=10, stem="cifar")
     costs = {name: cost(target) for name, cost in spec.costs.items()}
     return Problem(spec.space, theta_EK, spec.space.generable_EK, costs)
+
+
+DEPTHS, WIDTHS, HEADS, LAYERS, HIDDEN, TOKENS = (6, 8, 10, 12), (512, 768, 1024, 3072), (4, 8, 12), 12, 768, 128
+
+
+def bert_instance(concentration: float) -> Problem:
+    """Make a problem of BERT base: depth, and width and heads of 12 layers, of which the dropped ones are inactive."""
+    names = ["depth", *(f"width{i}" for i in range(LAYERS)), *(f"heads{i}" for i in range(LAYERS))]
+    values = [DEPTHS, *[WIDTHS] * LAYERS, *[HEADS] * LAYERS]
+    edges = tuple(Edge(n, tuple(Op(str(v), "parameter") for v in vs)) for n, vs in zip(names, values, strict=True))
+    dropped = [sorted(set(range(LAYERS)) - set(np.rint(np.linspace(0, LAYERS - 1, d)).astype(int))) for d in DEPTHS]
+    gate = Gate(
+        0, tuple(tuple(1 + layer for layer in of) + tuple(1 + LAYERS + layer for layer in of) for of in dropped)
+    )
+    space = SearchSpace("bert", edges, each_edge_alone(edges), gate)
+    params_EK, macs_EK = np.zeros(space.shape, dtype=np.int64), np.zeros(space.shape, dtype=np.int64)
+    params_EK[0] = [d * 6 * HIDDEN for d in DEPTHS]  # of each layer: two norms, biases of the two outputs
+    for layer in range(1, 1 + LAYERS):
+        params_EK[layer] = [2 * HIDDEN * k + k for k in WIDTHS]
+        macs_EK[layer] = [TOKENS * 2 * HIDDEN * k for k in WIDTHS]
+        rows = [64 * h for h in HEADS]
+        params_EK[layer + LAYERS, :3] = [4 * HIDDEN * a + 3 * a for a in rows]
+        macs_EK[layer + LAYERS, :3] = [TOKENS * 4 * HIDDEN * a + 2 * TOKENS**2 * a for a in rows]
+    embeddings, pooler = 23_837_184, 590_592
+    costs = {"params": CostTable(embeddings + pooler, params_EK, gate), "macs": CostTable(HIDDEN**2, macs_EK, gate)}
+    theta_EK, rng = np.zeros(space.shape), np.random.default_rng(0)
+    for e, edge in enumerate(edges):
+        theta_EK[e, : len(edge.candidates)] = rng.dirichlet(np.full(len(edge.candidates), concentration))
+    return Problem(space, theta_EK, space.exists_EK, costs)
+
+
+def conditional() -> None:
+    """Print the seconds of budgets in a conditional space, after a check of its sizes."""
+    problem = bert_instance(1.0)
+    for depth, heads, width, params in (
+        (3, 2, 3, 109_482_240),
+        (0, 2, 3, 66_955_008),
+        (3, 2, 1, 66_987_264),
+        (3, 2, 0, 62_265_600),
+        (2, 2, 1, 59_894_016),
+        (0, 0, 0, 33_900_288),
+    ):
+        alpha_E = np.array([depth, *[width] * LAYERS, *[heads] * LAYERS])
+        assert problem.costs["params"](alpha_E) == params, params
+    print("\n### BERT base, 12 layers, conditional: seconds\n")
+    print("| theta | budgets | programme | mip | equal |\n| --- | --- | --- | --- | --- |")
+    for concentration in (1.0, 0.1):
+        problem = bert_instance(concentration)
+        above: list[Budget] = [{"params": Bound(None, int(limit * 1e6))} for limit in np.linspace(40, 100, 10)]
+        windows: list[Budget] = [{"params": Bound(low * 10**6, (low + 8) * 10**6)} for low in range(34, 94, 6)]
+        two: list[Budget] = [{**budget, "macs": Bound(None, 5 * 10**9)} for budget in above]
+        paper: list[Budget] = [{"params": Bound(59 * 10**6, 67 * 10**6)}]
+        for title, budgets, k in (
+            ("10 at most", above, 1),
+            ("10 at most, k 10", above, 10),
+            ("10 windows of 8M", windows, 1),
+            ("10 at most, and macs", two, 1),
+            ("59M..67M, k 10", paper, 10),
+        ):
+            seconds, found = timed(partial(solve_many, problem, budgets, k=k, method="programme"))
+            start = time.perf_counter()
+            by_mip = solve_many(problem, budgets, k=k, method="mip")
+            of_mip = time.perf_counter() - start
+            values = [[[round(s.expectation, 12) for s in each] for each in both] for both in (found, by_mip)]
+            equal = "yes" if values[0] == values[1] else "NO"
+            print(f"| {concentration} | {title} | {seconds:.4f} | {of_mip:.2f} | {equal} |")
+        seconds, values = timed(partial(nearest, problem, {"params": Bound(None, 30 * 10**6)}))
+        print(f"| {concentration} | nearest to 30M: {values['params'][1]:,} | {seconds:.4f} | | |")
 
 
 def random_search(problem: Problem, name: str, limits: Sequence[int], rng: np.random.Generator) -> list[float]:
@@ -208,4 +279,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:] != ["bert"]:
+        main()
+    conditional()

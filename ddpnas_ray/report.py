@@ -126,11 +126,9 @@ def _explain(run: str, args: argparse.Namespace) -> int:
             f"{run}: is a retrained network, and --explain {args.explain} shows an edge of a search; give the run "
             "directory of a search"
         )
-    folder, config, space, notes = searched(run)
+    folder, config, space = searched(run)
     history, evaluations = read_records(folder, space)
     stories = edge_story(args.explain, history, evaluations, space, keep_per_group(config))
-    for note in notes:
-        print(note, file=sys.stderr)
     if args.json:
         print(json.dumps([without_nan(dataclasses.asdict(story)) for story in stories]))
     else:

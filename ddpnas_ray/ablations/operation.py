@@ -124,7 +124,8 @@ def networks_with(space: SearchSpace, e: int, k: int, count: int, seed: int) -> 
     problem = Problem(space, initial_state(space, 0).theta_EK, choosable_EK)
     rng, found = rng_for(seed, _OPERATION), dict[tuple[int, ...], None]()
     for _ in range(DRAWS):
-        found |= dict.fromkeys(alpha for alpha in random_alphas(problem, count, rng) if alpha[e] == k)
+        drawn = random_alphas(problem, count, rng)
+        found |= dict.fromkeys(alpha for alpha in drawn if alpha[e] == k and space.active(np.array(alpha))[e])
         if len(found) >= count:
             return list(found)[:count]
     name = f"{space.op(e, k).name} on {space.edges[e].name}"

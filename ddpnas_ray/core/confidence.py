@@ -25,7 +25,7 @@ import numpy as np
 
 from ddpnas_ray.core.pruning import prune
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.space import BoolArray, FloatArray, IntArray, SearchSpace
+from ddpnas_ray.core.space import BoolArray, FloatArray, IntArray, SearchSpace, inactive_theta
 from ddpnas_ray.core.state import Evaluation, RoundRecord, initial_state
 from ddpnas_ray.core.update import distribution, momentum
 from ddpnas_ray.core.utility import utility
@@ -147,7 +147,12 @@ def replay(
 
 
 def leads(
-    alpha_E: IntArray, others_NE: IntArray, theta_EK: FloatArray, theta_BEK: FloatArray, space: SearchSpace
+    alpha_E: IntArray,
+    others_NE: IntArray,
+    theta_EK: FloatArray,
+    theta_BEK: FloatArray,
+    space: SearchSpace,
+    live_EK: BoolArray,
 ) -> tuple[FloatArray, FloatArray]:
     """Compute a network's leads in E[alpha] (Eq. 9) over others, and their standard errors.
 
@@ -160,6 +165,7 @@ def leads(
         theta_EK: The final distribution of the search, shape (E, K).
         theta_BEK: Those of the replays with the recorded pruning, shape (B, E, K).
         space: The space.
+        live_EK: Operations that the search has not pruned, shape (E, K).
 
     Returns:
         Leads and standard errors, each of shape (N,). An error is NaN where the resamples do not differ.
@@ -167,7 +173,9 @@ def leads(
 
     def expectation_N(theta_XEK: FloatArray, alphas_NE: IntArray) -> FloatArray:
         valued_XEK = np.where(space.generable_EK, theta_XEK, 0.0)
-        mean_XN: FloatArray = valued_XEK[..., np.arange(alphas_NE.shape[1]), alphas_NE].mean(axis=-1)
+        chosen_XNE = valued_XEK[..., np.arange(alphas_NE.shape[1]), alphas_NE]
+        inactive_XE = inactive_theta(theta_XEK, space, live_EK)
+        mean_XN: FloatArray = np.where(space.active(alphas_NE), chosen_XNE, inactive_XE[..., None, :]).mean(axis=-1)
         return mean_XN
 
     lead_N = expectation_N(theta_EK, alpha_E[None]) - expectation_N(theta_EK, others_NE)

@@ -20,7 +20,7 @@ def record(state: SearchState, plan: Plan, results: Sequence[EvalResult], space:
     """Credit each architecture's score to the operations it used (Eq. 2) and count the epoch.
 
     P in R^{E x K x T} is kept as its sum over the round and the number of visits, all that Eq. 3 needs.
-    An inactive edge records no visit.
+    An inactive edge records no visit, and the record has the canonical alpha: one for each network.
 
     Args:
         state: The state before the epoch.
@@ -38,15 +38,16 @@ def record(state: SearchState, plan: Plan, results: Sequence[EvalResult], space:
     score_sum_EK, visits_EK = state.score_sum_EK.copy(), state.visits_EK.copy()
     evaluations = list(state.evaluations)
     for request, result, score in zip(plan.requests, results, scores_to_record(results), strict=True):
-        edges = np.flatnonzero(space.active(request.alpha_E))
-        score_sum_EK[edges, request.alpha_E[edges]] += score
-        visits_EK[edges, request.alpha_E[edges]] += 1
+        alpha_E = space.canonical(request.alpha_E)
+        edges = np.flatnonzero(space.active(alpha_E))
+        score_sum_EK[edges, alpha_E[edges]] += score
+        visits_EK[edges, alpha_E[edges]] += 1
         evaluations.append(
             Evaluation(
                 round=request.round,
                 epoch=request.epoch,
                 architecture=request.architecture,
-                alpha_E=tuple(int(k) for k in request.alpha_E),
+                alpha_E=tuple(int(k) for k in alpha_E),
                 split="val",
                 score=score,
                 loss=result.loss,

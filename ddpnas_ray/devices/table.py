@@ -151,7 +151,7 @@ class LatencyTable:
                 base += time_ns
             else:
                 entries_EK[index[row.edge, row.operation or ""]] += time_ns
-        return CostTable(base, entries_EK)
+        return CostTable(base, entries_EK, space.gate)
 
     def require_target(self, target: Mapping[str, Any]) -> None:
         """Raise if the table is for another target.

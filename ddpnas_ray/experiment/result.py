@@ -34,7 +34,7 @@ def result_content(
     spec, strategy, evaluator = experiment.spec, experiment.strategy(), experiment.evaluator
     space = spec.space
     answer_E = strategy.answer(state, space)
-    alpha_E = spec.argmax(state.theta_EK, state.live_EK) if answer_E is None else answer_E
+    alpha_E = spec.argmax(state.theta_EK, state.live_EK) if answer_E is None else space.canonical(answer_E)
     last = [row.score for row in state.evaluations if row.epoch == state.epoch - 1]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -43,7 +43,7 @@ def result_content(
         "seed": state.seed,
         "genotype": spec.decode(alpha_E),
         "alpha": [int(k) for k in alpha_E],
-        "expectation": expectation(alpha_E, state.theta_EK, space),
+        "expectation": expectation(alpha_E, state.theta_EK, space, state.live_EK),
         "target": dataclasses.asdict(experiment.target),
         "costs": experiment.costs(alpha_E),
         **({} if experiment.limits is None else {"budgets": _by_budget(experiment, experiment.limits, state)}),

@@ -171,11 +171,6 @@ def _check_finals(stages: Sequence[str], config: SearchConfig) -> None:
             "--then finals,retrain,export"
         )
     spec = find_space(config.space.name)(**config.space.options)
-    if spec.space.conditional and make_strategy(config, spec.space).by_rounds:
-        raise ConfigError(
-            f"--then finals: space {config.space.name} has conditional edges, whose most probable networks cannot be "
-            "listed; leave out finals, or search with a strategy without theta, such as strategy=surrogate"
-        )
     if config.evaluation.table is not None and not config.trains:
         score, final = config.evaluation.score, config.evaluation.final
         columns(Benchmark.read(config.evaluation.table, spec.space, spec.encode, score, final))

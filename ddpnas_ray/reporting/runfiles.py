@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ddpnas_ray.core.errors import ConfigError, RunDirError
+from ddpnas_ray.core.errors import RunDirError
 from ddpnas_ray.core.ledger import LedgerRow, ledger
-from ddpnas_ray.core.space import SearchSpace, every_edge_active
+from ddpnas_ray.core.space import SearchSpace
 from ddpnas_ray.core.state import Evaluation, RoundRecord
 from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.reporting.retrained_files import RetrainedFiles, read_retrainings
 from ddpnas_ray.runs.directory import existing_run, parsed, read_result
 from ddpnas_ray.runs.files import read_evaluations, read_history, read_space
 from ddpnas_ray.runs.log import read_log
-from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.storage.folder import Folder
 from ddpnas_ray.tabular.probe import Rows, read_probe
 
@@ -84,36 +82,20 @@ def keep_per_group(config: Mapping[str, Any]) -> int:
     return value if isinstance(value, int) else 1
 
 
-def searched(run: str) -> tuple[Folder, dict[str, Any], SearchSpace, list[str]]:
-    """Read folder, configuration, space and notes of a run; needs neither the space's code nor known keys."""
+def searched(run: str) -> tuple[Folder, dict[str, Any], SearchSpace]:
+    """Read folder, configuration and space of a run; needs neither the space's code nor known keys."""
     folder = existing_run(run)
     config = parsed(folder, "config.yaml", lambda data: parse(data.decode(), f"{run}/config.yaml"))
-    space, notes = parsed(folder, "space.json", read_space), []
-    if space.conditional:
-        space, note = _with_gate(space, config.get("space"))
-        notes += [note] if note else []
-    return folder, config, space, notes
+    return folder, config, parsed(folder, "space.json", read_space)
 
 
-def _with_gate(space: SearchSpace, options: Any) -> tuple[SearchSpace, str]:
-    """Return the space with the gate of the code that made it, which space.json does not hold, and a note."""
-    options = dict(options) if isinstance(options, dict) else {}
-    try:
-        made = find_space(str(options.pop("name", "cell")))(**options).space
-    except (ConfigError, TypeError) as error:
-        note = f"active edges are unknown ({error}): every edge is counted as active"
-        return dataclasses.replace(space, gate=every_edge_active), note
-    return dataclasses.replace(space, gate=made.gate), ""
-
-
-def read_run(folder: Folder, config: Mapping[str, Any], space: SearchSpace, notes: Sequence[str]) -> RunFiles:
+def read_run(folder: Folder, config: Mapping[str, Any], space: SearchSpace) -> RunFiles:
     """Read everything the page shows. Optional files may be missing; those that cannot be read are noted.
 
     Args:
         folder: The run directory.
         config: Its configuration as dictionaries.
-        space: Its space, with a callable gate.
-        notes: Notes so far.
+        space: Its space.
 
     Raises:
         RunDirError: It has not finished, or a required file is missing or damaged.
@@ -122,7 +104,7 @@ def read_run(folder: Folder, config: Mapping[str, Any], space: SearchSpace, note
     if missing := [key for key in RESULT_KEYS if key not in result]:
         raise RunDirError(f"{folder.uri}: result.json has no {missing[0]!r}; run the search again with this version")
     retrained, errors = read_retrainings(folder)
-    found = [*result.get("warnings", ()), *notes, *errors]
+    found = [*result.get("warnings", ()), *errors]
 
     def optional(name: str, parse: Any, otherwise: Any) -> Any:
         try:

@@ -15,21 +15,11 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from ddpnas_ray.core.ledger import LedgerRow
-from ddpnas_ray.core.space import (
-    BoolArray,
-    CostFunction,
-    CostTable,
-    Edge,
-    IntArray,
-    LongestPath,
-    Op,
-    SearchSpace,
-    every_edge_active,
-)
+from ddpnas_ray.core.space import CostFunction, CostTable, Edge, Gate, LongestPath, Op, SearchSpace
 from ddpnas_ray.core.state import Evaluation, RoundRecord
 from ddpnas_ray.storage.parquet import parquet_bytes, read_parquet
 
-SCHEMA_VERSION = 2  # 2: space.json has inputs, conditional, and non-additive costs
+SCHEMA_VERSION = 3  # 2: space.json has inputs and non-additive costs; 3: its gate
 EVALUATIONS = pa.schema(
     [
         ("round", pa.int32()),
@@ -134,7 +124,7 @@ def space_json(space: SearchSpace, costs: Mapping[str, CostFunction], target: Ma
             ],
             "blocks": [list(block) for block in space.blocks],
             "inputs": space.inputs,
-            "conditional": space.conditional,
+            "gate": None if space.gate is None else dataclasses.asdict(space.gate),
             "target": dict(target),
             "costs": {name: _cost_json(cost) for name, cost in costs.items()},
         }
@@ -150,29 +140,36 @@ def _cost_json(cost: CostFunction) -> dict[str, Any]:
 def read_costs(data: bytes) -> dict[str, CostFunction]:
     """Read the costs of ``space.json``."""
     content, costs = json.loads(data), dict[str, CostFunction]()
+    gate = _gate(content)
     for name, cost in content["costs"].items():
         if "arcs" in cost:
             arcs = tuple((edge, source, node) for edge, source, node in cost["arcs"])
-            costs[name] = LongestPath(arcs, np.array(cost["counts"], dtype=bool))
+            costs[name] = LongestPath(arcs, np.array(cost["counts"], dtype=bool), gate)
         else:
-            costs[name] = CostTable(cost["base"], np.array(cost["entries"], dtype=np.int64))
+            costs[name] = CostTable(cost["base"], np.array(cost["entries"], dtype=np.int64), gate)
     return costs
 
 
 def read_space(data: bytes) -> SearchSpace:
-    """Read the space of ``space.json``; its gate is not stored, only whether it has one."""
+    """Read the space of ``space.json``.
+
+    Raises:
+        ValueError: It has conditional edges and was written by a version that did not store its gate.
+    """
     content = json.loads(data)
     edges = tuple(
         Edge(edge["name"], tuple(Op(op["name"], op["group"], op["generable"]) for op in edge["candidates"]))
         for edge in content["edges"]
     )
     blocks = tuple(tuple(block) for block in content["blocks"])
-    gate = _unknown_gate if content["conditional"] else every_edge_active
-    return SearchSpace(content["name"], edges, blocks, gate, content["inputs"])
+    return SearchSpace(content["name"], edges, blocks, _gate(content), content["inputs"])
 
 
-def _unknown_gate(alpha_E: IntArray) -> BoolArray:
-    raise NotImplementedError("space.json does not store the gate of a space")
+def _gate(content: Mapping[str, Any]) -> Gate | None:
+    if content.get("conditional"):  # of version 2
+        raise ValueError("its space has conditional edges, which only schema version 3 and later describes")
+    gate = content.get("gate")
+    return None if gate is None else Gate(gate["edge"], tuple(map(tuple, gate["inactive"])))
 
 
 def weights_file(tensors: Mapping[str, npt.NDArray[Any]]) -> bytes:

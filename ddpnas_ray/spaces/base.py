@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from ddpnas_ray.core.errors import GenotypeError, did_you_mean
 from ddpnas_ray.core.generation.solve import most_likely
 from ddpnas_ray.core.plugins import Kind
-from ddpnas_ray.core.space import BoolArray, CostFunction, Edge, FloatArray, IntArray, SearchSpace
+from ddpnas_ray.core.space import BoolArray, CostFunction, Edge, FloatArray, Gate, IntArray, SearchSpace
 from ddpnas_ray.spaces.target import Inputs, Target, TargetDefaults
 
 if TYPE_CHECKING:
@@ -122,10 +123,10 @@ class SpaceSpec:
         encode: Genotype -> alpha_E; raises ``GenotypeError``.
         decode: alpha_E -> genotype, plain JSON.
         costs: Name -> (target -> that cost as a function of alpha_E). Names with a dot are a family: a budget for
-            ``height`` bounds ``height.normal`` and ``height.reduce``, each.
+            ``height`` bounds ``height.normal`` and ``height.reduce``, each. They get the space's gate: entries of
+            inactive edges count nothing, those of the gate's edge are the base of each mode.
         target: The options of section ``target`` that apply, with defaults.
         parts: Target -> the parts to time for a latency table; times add up. None: no latency table.
-        most_likely: (theta_EK, live_EK) -> the alpha_E with the largest expectation, of spaces with conditional edges.
         effort: (alpha_E, inputs) -> relative time of one architecture-epoch; orders work, never results.
         inherit: (parameter of the deploy network, target, inputs) -> the parameter of the search network whose value it
             may start from; ``""``: none. Used where shapes are equal (``spaces.inherit``).
@@ -143,20 +144,31 @@ class SpaceSpec:
     costs: Mapping[str, Callable[[Target], CostFunction]] = field(default_factory=dict)
     target: TargetDefaults = TargetDefaults()
     parts: Callable[[Target], list[Part]] | None = None
-    most_likely: Callable[[FloatArray, BoolArray], IntArray] | None = None
     effort: Callable[[IntArray, Inputs], float] = equal_effort
     inherit: Callable[[str, Target, Inputs], str] = same_name
     source: Callable[[IntArray, Target], str] | None = None
 
+    def __post_init__(self) -> None:
+        if (gate := self.space.gate) is not None:
+            costs = {name: partial(_gated, cost, gate) for name, cost in self.costs.items()}
+            object.__setattr__(self, "costs", costs)
+
     def argmax(self, theta_EK: FloatArray, live_EK: BoolArray) -> IntArray:
         """Return the architecture with the largest expectation among live, selectable operations, shape (E,)."""
-        if self.most_likely is not None:
-            return self.most_likely(theta_EK, live_EK)
         return most_likely(self.space, theta_EK, live_EK)
 
 
-def decode_edges(edges: Sequence[Edge], alpha_E: IntArray) -> Genotype:
-    """alpha_E -> the operation of every edge, by name: the default genotype.
+def _gated(cost: Callable[[Target], CostFunction], gate: Gate, target: Target) -> CostFunction:
+    return replace(cost(target), gate=gate)
+
+
+def decode_edges(edges: Sequence[Edge], alpha_E: IntArray, gate: Gate | None = None) -> Genotype:
+    """alpha_E -> the operation of every active edge, by name: the default genotype.
+
+    Args:
+        edges: The edges.
+        alpha_E: The architecture, shape (E,).
+        gate: That of the space, if it has one.
 
     Example:
         >>> from ddpnas_ray.core.space import Op
@@ -164,25 +176,36 @@ def decode_edges(edges: Sequence[Edge], alpha_E: IntArray) -> Genotype:
         >>> decode_edges((layer,), np.array([1]))
         {'layer0': 'skip'}
     """
-    return {edge.name: edge.candidates[k].name for edge, k in zip(edges, alpha_E, strict=True)}
+    active_E = np.ones(len(edges), dtype=bool) if gate is None else gate.active(np.asarray(alpha_E))
+    chosen = zip(edges, alpha_E, active_E, strict=True)
+    return {edge.name: edge.candidates[k].name for edge, k, active in chosen if active}
 
 
-def encode_edges(edges: Sequence[Edge], genotype: Genotype) -> IntArray:
-    """Genotype from ``decode_edges`` -> alpha_E.
+def encode_edges(edges: Sequence[Edge], genotype: Genotype, gate: Gate | None = None) -> IntArray:
+    """Genotype from ``decode_edges`` -> alpha_E, the canonical one.
 
     Raises:
         GenotypeError: An edge is missing or unknown, or has no such operation.
     """
-    if not isinstance(genotype, dict) or genotype.keys() != {edge.name for edge in edges}:
-        raise GenotypeError(f"genotype: an operation for each of {', '.join(edge.name for edge in edges)} is needed")
+    inactive: tuple[int, ...] = ()
+    if gate is not None and isinstance(genotype, dict) and edges[gate.edge].name in genotype:
+        inactive = gate.inactive[_chosen(edges[gate.edge], genotype)]
+    active = [edge for e, edge in enumerate(edges) if e not in inactive]
+    if not isinstance(genotype, dict) or genotype.keys() != {edge.name for edge in active}:
+        raise GenotypeError(f"genotype: an operation for each of {', '.join(edge.name for edge in active)} is needed")
     alpha = []
-    for edge in edges:
-        names, name = [op.name for op in edge.candidates], genotype[edge.name]
-        if name not in names:
-            hint = did_you_mean(str(name), names)
-            raise GenotypeError(f"genotype: {edge.name}: {name!r} is not an operation of this edge{hint}")
-        alpha.append(names.index(name))
+    for e, edge in enumerate(edges):
+        selectable = (k for k, op in enumerate(edge.candidates) if op.generable)
+        alpha.append(next(selectable) if e in inactive else _chosen(edge, genotype))
     return np.array(alpha, dtype=np.int64)
+
+
+def _chosen(edge: Edge, genotype: Genotype) -> int:
+    names, name = [op.name for op in edge.candidates], genotype[edge.name]
+    if name not in names:
+        hint = did_you_mean(str(name), names)
+        raise GenotypeError(f"genotype: {edge.name}: {name!r} is not an operation of this edge{hint}")
+    return names.index(name)
 
 
 def find_space(name: str) -> Callable[..., SpaceSpec]:

@@ -77,9 +77,9 @@ def confidence(
         "resamples": RESAMPLES,
         "same_network": same,
         "median_distance": distance,
-        "edges": [_edge(space, e, int(k), float(stays_E[e])) for e, k in enumerate(alpha_E)],
+        "edges": [_edge(space, alpha_E, e, float(stays_E[e])) for e in range(len(alpha_E))],
     }
-    networks = [] if space.conditional else _next(state, space, alpha_E, held.theta_BEK)
+    networks = _next(state, space, alpha_E, held.theta_BEK)
     if networks:
         found["lead"] = {"networks": networks, "close": sum(map(_is_close, networks))}
     return found | {"stands_out": same >= 0.5 and not any(map(_is_close, networks))}
@@ -110,7 +110,7 @@ def _next(
     others = [s.alpha_E for s in solve(problem, {}, k=NEXT + 1) if s.alpha_E != own][:NEXT]
     if not others:
         return []
-    lead_N, error_N = leads(alpha_E, np.array(others), state.theta_EK, theta_BEK, space)
+    lead_N, error_N = leads(alpha_E, np.array(others), state.theta_EK, theta_BEK, space, state.live_EK)
     return [
         {"lead": float(lead), "standard_errors": None if math.isnan(error) else float(lead / error)}
         for lead, error in zip(lead_N, error_N, strict=True)
@@ -123,6 +123,7 @@ def _is_close(network: dict[str, float | None]) -> bool:
     return network["lead"] == 0.0 if errors is None else errors < CLOSE
 
 
-def _edge(space: SearchSpace, e: int, k: int, stays: float) -> dict[str, Any]:
-    op = space.op(e, k)
-    return {"edge": space.edges[e].name, "operation": op.name if op.generable else None, "stays": stays}
+def _edge(space: SearchSpace, alpha_E: IntArray, e: int, stays: float) -> dict[str, Any]:
+    op = space.op(e, int(alpha_E[e]))
+    used = op.generable and space.active(alpha_E)[e]
+    return {"edge": space.edges[e].name, "operation": op.name if used else None, "stays": stays}

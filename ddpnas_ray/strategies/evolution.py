@@ -20,7 +20,7 @@ from ddpnas_ray.core.utility import record
 from ddpnas_ray.strategies.base import Context, Strategy, best_seen, cosine, epoch_plan, equal_epochs, evaluations_left
 from ddpnas_ray.strategies.random import new_alphas
 
-TRIES = 100  # of a child that fits a budget
+TRIES = 100  # of a child that fits a budget, and of one that is another network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,14 +104,24 @@ class Evolution:
 
 
 def mutated(alpha_E: IntArray, space: SearchSpace, rng: np.random.Generator) -> IntArray:
-    """Return a child: one block, drawn uniformly among those with an alternative, makes another choice."""
+    """Return a child, another network: one block, drawn uniformly among those with an alternative, chooses again."""
     choices = network_choices(space)
+    for _ in range(TRIES):
+        child_E = _chosen_again(alpha_E, space, choices, rng)
+        if not np.array_equal(child_E, alpha_E):  # else it changed inactive edges alone
+            break
+    return child_E
+
+
+def _chosen_again(
+    alpha_E: IntArray, space: SearchSpace, choices: Sequence[IntArray], rng: np.random.Generator
+) -> IntArray:
     b = int(rng.choice([b for b, alphas_CB in enumerate(choices) if len(alphas_CB) > 1]))
     edges = list(space.blocks[b])
     others_CB = choices[b][(choices[b] != alpha_E[edges]).any(axis=1)]
     child_E: IntArray = alpha_E.copy()
     child_E[edges] = others_CB[rng.integers(len(others_CB))]
-    return child_E
+    return space.canonical(child_E)
 
 
 @lru_cache(maxsize=4)

@@ -5,7 +5,6 @@ Axes: N architectures, E edges, K candidates.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, ClassVar, Literal
@@ -14,8 +13,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Lt
 
 from ddpnas_ray.core.errors import ConfigError
-from ddpnas_ray.core.generation.blocks import block_choices
-from ddpnas_ray.core.generation.problem import Problem
+from ddpnas_ray.core.generation.problem import Problem, count_networks
 from ddpnas_ray.core.generation.solve import solve
 from ddpnas_ray.core.pruning import prune
 from ddpnas_ray.core.requests import EvalResult, Plan
@@ -87,7 +85,7 @@ class Pruning:
         noise: Noise variance of a score, of the prediction.
         evaluations: The budget. What Algorithm 1 leaves of it goes to verification: the architectures with the largest
             E[alpha] are scored without training, up to all that the kept operations allow, and the best is the result.
-            None: no verification; nor is there any in spaces with conditional edges, which generation does not support.
+            None: no verification.
             Without pruning, the search ends when the budget is spent, even within a round.
         lr: Initial learning rate, annealed to zero by a cosine over the planned epochs; all architectures of an epoch
             train at the same rate.
@@ -141,11 +139,11 @@ class Pruning:
     def epochs(self, space: SearchSpace) -> tuple[int, ...]:
         """See ``Strategy``."""
         trained = self._trained_epochs(space)
-        left = 0 if self.evaluations is None or space.conditional else self.evaluations - sum(trained)
+        left = 0 if self.evaluations is None else self.evaluations - sum(trained)
         if left <= 0:
             return trained
-        kept_EK = kept(space, self.keep_per_group)
-        return (*trained, min(left, math.prod(len(block_choices(space, kept_EK, block)) for block in space.blocks)))
+        kept_EK = kept(space, self.keep_per_group) & space.generable_EK
+        return (*trained, min(left, count_networks(Problem(space, np.zeros(space.shape), kept_EK))))
 
     def sample(self, state: SearchState) -> IntArray:
         """Draw an epoch's architectures, shape (N, E)."""
@@ -166,7 +164,7 @@ class Pruning:
     def _verification(self, state: SearchState, space: SearchSpace) -> Plan | None:
         """Plan one final epoch that scores the most probable live architectures without training (Eq. 10)."""
         left = 0 if self.evaluations is None else evaluations_left(state, self.evaluations)
-        if not left or space.conditional or not all(row.trained for row in state.evaluations[-1:]):
+        if not left or not all(row.trained for row in state.evaluations[-1:]):
             return None
         best = solve(Problem(space, state.theta_EK, state.live_EK & space.generable_EK), {}, k=left)
         return epoch_plan(state, np.array([solution.alpha_E for solution in best]), lr=0.0, train=False)

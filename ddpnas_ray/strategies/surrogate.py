@@ -194,7 +194,7 @@ def disjoint_networks(space: SearchSpace, n: int, rng: np.random.Generator) -> I
     for block, alphas_CB in zip(space.blocks, network_choices(space), strict=True):
         order = np.concatenate([rng.permutation(len(alphas_CB)) for _ in range(-(-n // len(alphas_CB)))])[:n]
         alphas_NE[:, list(block)] = alphas_CB[order]
-    return alphas_NE
+    return space.canonical(alphas_NE)
 
 
 def first_networks(
@@ -249,7 +249,8 @@ def main_effects(state: SearchState, space: SearchSpace) -> FloatArray:
     """Return the effect of every choice on the score by ridge regression on all records, scaled to [0, 1], (E, K)."""
     alphas_NE = np.array([row.alpha_E for row in state.evaluations])
     target_N = normal_scores(np.array([row.score for row in state.evaluations]))
-    onehot_NF = (alphas_NE[:, :, None] == np.arange(space.shape[1])).reshape(len(alphas_NE), -1).astype(float)
+    chosen_NEK = (alphas_NE[:, :, None] == np.arange(space.shape[1])) & space.active(alphas_NE)[:, :, None]
+    onehot_NF = chosen_NEK.reshape(len(alphas_NE), -1).astype(float)
     with _one_thread():
         gram_FF = onehot_NF.T @ onehot_NF + np.eye(onehot_NF.shape[1])
         effects_EK: FloatArray = np.linalg.solve(gram_FF, onehot_NF.T @ target_N).reshape(space.shape)
@@ -265,25 +266,31 @@ def _all_networks(space: SearchSpace, group_distance: float) -> tuple[IntArray, 
     if (count := math.prod(len(alphas_CB) for alphas_CB in blocks)) > ALL:
         return None
     alphas_NE = networks(space, blocks, np.arange(count))
+    if space.gate is not None:
+        alphas_NE = np.unique(space.canonical(alphas_NE), axis=0)
     everything_NF = features(alphas_NE, space, group_distance)
     everything_NF.setflags(write=False)  # so that ``posterior`` keeps what it computed of them
     return alphas_NE, everything_NF
 
 
 def features(alphas_NE: IntArray, space: SearchSpace, group_distance: float) -> FloatArray:
-    """Embed architectures: squared distance 1 per edge whose groups differ, ``group_distance`` within a group.
+    """Embed architectures: squared distance 1 per edge whose groups differ or that is active in one of the two,
+    ``group_distance`` within a group.
 
     With ``SearchSpace.embedding``, half of that and half of the embedding's.
 
     Returns:
-        Shape (N, F): for each edge its candidates, one-hot, and its two groups; then the embedding.
+        Shape (N, F): for each edge its candidates, one-hot, its two groups, and whether it is inactive; then the
+        embedding.
     """
-    edges, columns = np.arange(len(space.edges)), []
+    edges, columns, active_NE = np.arange(len(space.edges)), [], space.active(alphas_NE)
     for k in range(space.shape[1]):
-        columns.append(math.sqrt(group_distance / 2.0) * (alphas_NE == k))
+        columns.append(math.sqrt(group_distance / 2.0) * ((alphas_NE == k) & active_NE))
     parameter_NE = space.group_EK("parameter")[edges, alphas_NE]
     for side_NE in (parameter_NE, ~parameter_NE):
-        columns.append(math.sqrt((1.0 - group_distance) / 2.0) * side_NE)
+        columns.append(math.sqrt((1.0 - group_distance) / 2.0) * (side_NE & active_NE))
+    if space.gate is not None:
+        columns.append(math.sqrt(0.5) * ~active_NE)
     of_edges_NF: FloatArray = np.concatenate(columns, axis=1)
     if space.embedding is None:
         return of_edges_NF

@@ -20,7 +20,7 @@ from ddpnas_ray.core.errors import DivergedError
 from ddpnas_ray.core.requests import EvalRequest, EvalResult, Plan
 from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.core.schedule import planned_architecture_epochs
-from ddpnas_ray.core.space import BoolArray, Edge, IntArray, Op, SearchSpace, each_edge_alone
+from ddpnas_ray.core.space import Edge, Gate, IntArray, Op, SearchSpace, each_edge_alone
 from ddpnas_ray.core.state import SearchState, initial_state
 from ddpnas_ray.runs import checkpoint
 from ddpnas_ray.spaces.cell import space as cell
@@ -44,14 +44,10 @@ def counted_space(name: str, *counts: tuple[int, int, int]) -> SearchSpace:
     return SearchSpace(name, tuple(edges), each_edge_alone(edges))
 
 
-def _layer_only_in_deep(alpha_E: IntArray) -> BoolArray:
-    return np.array([True, alpha_E[0] == 0])
-
-
 def _conditional() -> SearchSpace:
     depth = Edge("depth", (Op("deep", "parameter"), Op("shallow", "parameter")))
     layer = Edge("layer", tuple(Op(name, "parameter") for name in "abc"))
-    return SearchSpace("conditional", (depth, layer), ((0, 1),), gate=_layer_only_in_deep)
+    return SearchSpace("conditional", (depth, layer), ((0, 1),), Gate(0, inactive=((), (1,))))
 
 
 SPACES: dict[str, SearchSpace] = {
@@ -125,7 +121,7 @@ class StrategyContract:
         sizes = tuple(len(plan.requests) for plan in searched.plans)
         assert all(sizes)
         assert len(searched.states[-1].evaluations) == sum(sizes)
-        if not space.conditional:  # there, a round may have nothing to prune
+        if space.gate is None:  # else a round may have nothing to prune
             assert strategy.epochs(space) == sizes
             assert not self.has_budget or sum(sizes) == evaluations
         assert not self.has_budget or sum(sizes) <= evaluations
@@ -146,7 +142,8 @@ class StrategyContract:
                 for e, k in enumerate(request.alpha_E):
                     assert 0 <= k < len(space.edges[e].candidates)
                     named = f"{space.edges[e].name}: {space.op(e, int(k)).name}"
-                    assert state.live_EK[e, k] or (whole and not space.op(e, int(k)).generable), f"{named} is pruned"
+                    unused = not space.active(request.alpha_E)[e] or (whole and not space.op(e, int(k)).generable)
+                    assert state.live_EK[e, k] or unused, f"{named} is pruned"
 
     def test_asking_and_telling_change_nothing_and_depend_on_the_state_alone(
         self, make: Make, space: SearchSpace
@@ -178,7 +175,8 @@ class StrategyContract:
         requests = [request for plan in searched.plans for request in plan.requests]
         for row, request in zip(searched.states[-1].evaluations, requests, strict=True):
             assert (row.round, row.epoch, row.architecture) == (request.round, request.epoch, request.architecture)
-            assert (row.alpha_E, row.trained) == (tuple(request.alpha_E.tolist()), request.train)
+            assert row.alpha_E == tuple(space.canonical(request.alpha_E).tolist())
+            assert row.trained == request.train
             assert (row.score, row.split, row.ok) == (by_architecture(request).score, "val", True)
 
     def test_theta_stays_a_distribution_and_every_edge_keeps_a_choice(self, make: Make, space: SearchSpace) -> None:

@@ -8,6 +8,7 @@ import pytest
 from ddpnas_ray.ablations.operation import fit, networks_with
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.spaces.cell.space import make as make_cell
+from ddpnas_ray.testing.strategy_contract import SPACES
 
 
 def test_the_tests_know_a_normal_distribution_and_another() -> None:
@@ -23,3 +24,10 @@ def test_more_networks_than_there_are_are_refused() -> None:
     space = make_cell(nodes=1).space
     with pytest.raises(ConfigError, match=r"--networks 5000: found only [0-9]+ distinct networks with "):
         networks_with(space, 0, 4, 5000, seed=0)
+
+
+def test_networks_with_an_operation_on_a_conditional_edge_have_that_edge() -> None:
+    space = SPACES["conditional"]  # where the layer is inactive, its operation is that of index 0, too
+    assert networks_with(space, 1, 0, 1, seed=0) == [(0, 0)]
+    with pytest.raises(ConfigError):
+        networks_with(space, 1, 0, 2, seed=0)

@@ -13,7 +13,7 @@ from ddpnas_ray.core.confidence import Replayed, agreement, leads, replay, resam
 from ddpnas_ray.core.generation.solve import most_likely
 from ddpnas_ray.core.requests import EvalRequest, EvalResult
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.space import SearchSpace
+from ddpnas_ray.core.space import SearchSpace, expectation
 from ddpnas_ray.core.state import Evaluation, RoundRecord, SearchState
 from ddpnas_ray.spaces.cell import space as cell
 from ddpnas_ray.strategies.pruning import Pruning
@@ -81,7 +81,7 @@ def test_equal_records_in_all_epochs_leave_nothing_open(seed: int, epochs: int) 
     stays_E, same, distance = agreement(alphas_BE, alpha_E, SMALL)
     assert (stays_E == 1).all() and same == 1 and distance == 0
     other_E = np.array([int(np.flatnonzero(SMALL.exists_EK[e])[-1]) for e in range(3)])
-    _, errors_N = leads(alpha_E, other_E[None], base.theta_BEK[0], again.theta_BEK, SMALL)
+    _, errors_N = leads(alpha_E, other_E[None], base.theta_BEK[0], again.theta_BEK, SMALL, base.live_BEK[0])
     assert np.isnan(errors_N).all(), "no noise, no standard errors"
 
 
@@ -148,7 +148,7 @@ def test_a_standard_error_is_the_spread_of_the_lead_over_searches() -> None:
     for seed in range(150):
         state = searched(space, seed, prune=False)
         held = replayed(state, space, seed=seed, reprune=False)
-        found.append(leads(alpha_E, other_NE, state.theta_EK, held.theta_BEK, space))
+        found.append(leads(alpha_E, other_NE, state.theta_EK, held.theta_BEK, space, state.live_EK))
     lead_S, error_S = np.array(found)[:, :, 0].T
     assert np.sqrt((error_S**2).mean()) == pytest.approx(lead_S.std(), rel=0.12)
 
@@ -159,12 +159,25 @@ def test_a_lead_is_the_difference_of_expectations() -> None:
     held = replayed(state, space, reprune=False)
     alpha_E = most_likely(space, state.theta_EK, state.live_EK)
     none_E = np.zeros_like(alpha_E)
-    lead_N, error_N = leads(alpha_E, np.stack([alpha_E, none_E]), state.theta_EK, held.theta_BEK, space)
+    others_NE = np.stack([alpha_E, none_E])
+    lead_N, error_N = leads(alpha_E, others_NE, state.theta_EK, held.theta_BEK, space, state.live_EK)
     used = [e for e, k in enumerate(alpha_E) if space.op(e, int(k)).generable]
     assert lead_N[0] == 0 and np.isnan(error_N[0])
     assert lead_N[1] == pytest.approx(sum(state.theta_EK[e, alpha_E[e]] for e in used) / 10)
     expected_B = [sum(theta_EK[e, alpha_E[e]] for e in used) / 10 for theta_EK in held.theta_BEK]
     assert error_N[1] == pytest.approx(np.std(expected_B, ddof=1))
+
+
+def test_a_lead_over_another_mode_counts_inactive_edges_by_their_mean() -> None:
+    space = SPACES["conditional"]
+    theta_EK = np.array([[0.6, 0.4, 0.0], [0.2, 0.5, 0.3]])
+    live_EK = space.exists_EK.copy()
+    live_EK[1, 0] = False
+    deep_E, shallow_E = np.array([0, 1]), np.array([1, 0])
+    lead_N, _ = leads(deep_E, shallow_E[None], theta_EK, np.stack([theta_EK, theta_EK]), space, live_EK)
+    expected = (expectation(alpha_E, theta_EK, space, live_EK) for alpha_E in (deep_E, shallow_E))
+    assert lead_N[0] == pytest.approx((0.6 + 0.5 - 0.4 - (0.5 + 0.3) / 2) / 2)
+    assert lead_N[0] == pytest.approx(next(expected) - next(expected))
 
 
 def test_an_edge_inactive_in_both_agrees() -> None:

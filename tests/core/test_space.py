@@ -15,12 +15,13 @@ from ddpnas_ray.core.space import (
     BoolArray,
     CostTable,
     Edge,
-    IntArray,
+    Gate,
     LongestPath,
     Op,
     SearchSpace,
     each_edge_alone,
     expectation,
+    inactive_theta,
 )
 from ddpnas_ray.core.state import initial_state
 
@@ -30,10 +31,7 @@ CONV, WIDE = Op("conv", "parameter"), Op("wide", "parameter")
 SKIP, NONE = Op("skip", "non_parameter"), Op("none", "non_parameter", generable=False)
 EDGES = (Edge("a", (CONV, WIDE, NONE, SKIP)), Edge("b", (WIDE, SKIP)), Edge("c", (CONV,)))
 SPACE = SearchSpace("ragged", EDGES, ((0, 2), (1,)))
-
-
-def only_first(alpha_E: IntArray) -> BoolArray:
-    return np.array([e == 0 for e in range(len(alpha_E))])
+ONLY_FIRST = Gate(0, inactive=((1, 2), (), (), (2,)))  # where it is a conv
 
 
 def test_masks_of_a_ragged_space() -> None:
@@ -67,7 +65,42 @@ def test_op_is_what_an_index_of_alpha_chooses() -> None:
 def test_every_edge_is_active_unless_a_gate_says_otherwise() -> None:
     alpha_E = np.array([0, 1, 0])
     assert SPACE.active(alpha_E).tolist() == [True, True, True]
-    assert replace(SPACE, gate=only_first).active(alpha_E).tolist() == [True, False, False]
+    assert replace(SPACE, gate=ONLY_FIRST).active(alpha_E).tolist() == [True, False, False]
+    alphas_NE = np.array([[0, 1, 0], [1, 1, 0], [3, 0, 0]])
+    active_NE = replace(SPACE, gate=ONLY_FIRST).active(alphas_NE)
+    assert active_NE.tolist() == [[True, False, False], [True, True, True], [True, True, False]]
+    assert SPACE.active(alphas_NE).all()
+
+
+def test_a_network_has_one_canonical_alpha() -> None:
+    space = replace(SPACE, gate=Gate(1, inactive=((0, 2), ())))  # "none" is the last but one of edge 0's candidates
+    alphas_NE = np.array([[3, 0, 0], [3, 1, 0], [1, 0, 0]])
+    assert space.canonical(alphas_NE).tolist() == [[0, 0, 0], [3, 1, 0], [0, 0, 0]]
+    assert space.canonical(alphas_NE[0]).tolist() == [0, 0, 0]
+    assert SPACE.canonical(alphas_NE) is alphas_NE
+    not_first = (Op("none", "non_parameter", generable=False), *EDGES[0].candidates[:2])
+    late = SearchSpace("late", (Edge("a", not_first), Edge("b", (CONV, SKIP))), ((0, 1),), Gate(1, ((0,), ())))
+    assert late.canonical(np.array([2, 0])).tolist() == [1, 0], "the first one is not selectable"
+
+
+@pytest.mark.parametrize(
+    ("gate", "fragment"),
+    [
+        (Gate(3, ((),)), "names edges that do not exist, or makes its own edge inactive; edges are 0 to 2"),
+        (Gate(1, ((), (3,))), "names edges that do not exist"),
+        (Gate(1, ((), (0, 1))), "makes its own edge inactive"),
+        (Gate(1, ((0,),)), "edge 'b' of the gate has 2 candidates, so it needs .* got 1"),
+    ],
+)
+def test_a_gate_that_does_not_fit_the_edges_is_refused(gate: Gate, fragment: str) -> None:
+    with pytest.raises(ValueError, match=rf"^space 'ragged': .*{fragment}"):
+        replace(SPACE, gate=gate)
+
+
+def test_a_gate_and_inputs_are_refused() -> None:
+    edges = (cell_edge("a"), cell_edge("b"))
+    with pytest.raises(ValueError, match="space 'bad': a gate and inputs exclude each other"):
+        SearchSpace("bad", edges, ((0, 1),), Gate(0, ((), (1,), ())), inputs=1)
 
 
 def test_each_edge_alone_is_a_block_an_edge() -> None:
@@ -125,11 +158,6 @@ def test_an_edge_that_may_be_left_out_has_one_way_to_say_so(candidates: tuple[Op
     assert SearchSpace("good", edges, ((0, 1),)).inputs is None
 
 
-def test_a_space_is_conditional_when_it_has_a_gate_of_its_own() -> None:
-    assert not SPACE.conditional
-    assert replace(SPACE, gate=only_first).conditional
-
-
 def test_spaces_are_values() -> None:
     assert SearchSpace("ragged", EDGES, ((0, 2), (1,))) == SPACE
     with pytest.raises(FrozenInstanceError):
@@ -137,7 +165,7 @@ def test_spaces_are_values() -> None:
 
 
 def test_a_space_travels_to_workers() -> None:
-    space = replace(SPACE, gate=only_first)
+    space = replace(SPACE, gate=ONLY_FIRST)
     assert space.exists_EK.any()  # a cached mask travels along
     arrived = pickle.loads(pickle.dumps(space))
     assert arrived == space
@@ -148,6 +176,17 @@ def test_an_additive_cost_is_its_base_and_the_entry_of_every_choice() -> None:
     # 1000 + 30 (edge 0, candidate 2) + 5 (edge 1, candidate 0) = 1035.
     cost = CostTable(1000, np.array([[10, 20, 30], [5, 7, 0]]))
     assert cost(np.array([2, 0])) == 1035
+
+
+def test_inactive_edges_cost_nothing_and_no_path_leads_through_them() -> None:
+    gate = Gate(0, inactive=((1,), ()))
+    cost = CostTable(1000, np.array([[10, 20], [5, 7]]), gate)
+    assert [cost(np.array(alpha)) for alpha in ((0, 0), (0, 1), (1, 0), (1, 1))] == [1010, 1010, 1025, 1027]
+    path = LongestPath(((0, 0, 1), (1, 1, 2)), np.ones((2, 2), dtype=bool), gate)
+    assert [path(np.array(alpha)) for alpha in ((0, 1), (1, 1))] == [1, 2]
+    for k, active_E in enumerate(([True, False], [True, True])):
+        for each in (cost, path):
+            assert each.in_mode(np.array(active_E))(np.array([k, 1])) == each(np.array([k, 1]))
 
 
 def test_an_additive_cost_is_exact_beyond_what_floats_hold() -> None:
@@ -232,13 +271,30 @@ def test_a_round_is_full_after_its_epochs(round_: int, epoch: int, full: bool) -
 def test_expectation_is_the_mean_theta_of_the_chosen_ops() -> None:
     # (wide, skip, conv): (0.4 + 0.3 + 1.0) / 3 = 1.7 / 3.
     theta_EK = np.array([[0.1, 0.4, 0.3, 0.2], [0.7, 0.3, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
-    assert expectation(np.array([1, 1, 0]), theta_EK, SPACE) == pytest.approx(1.7 / 3, rel=1e-15)
+    assert expectation(np.array([1, 1, 0]), theta_EK, SPACE, SPACE.exists_EK) == pytest.approx(1.7 / 3, rel=1e-15)
 
 
 def test_an_op_that_is_not_selectable_adds_nothing_but_its_edge_counts() -> None:
     # (none, wide, conv): (0 + 0.7 + 1.0) / 3; the 0.3 of none is not added, and the divisor stays 3.
     theta_EK = np.array([[0.1, 0.4, 0.3, 0.2], [0.7, 0.3, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
-    assert expectation(np.array([2, 0, 0]), theta_EK, SPACE) == pytest.approx(1.7 / 3, rel=1e-15)
+    assert expectation(np.array([2, 0, 0]), theta_EK, SPACE, SPACE.exists_EK) == pytest.approx(1.7 / 3, rel=1e-15)
+
+
+def test_an_inactive_edge_adds_the_mean_of_its_live_selectable_ops() -> None:
+    # Edge 0 is inactive: of its conv, wide, none and skip, wide is pruned and none not selectable, so it adds
+    # (0.1 + 0.2) / 2; the others 0.7 and 1.
+    theta_EK = np.array([[0.1, 0.4, 0.3, 0.2], [0.7, 0.3, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
+    space = replace(SPACE, gate=Gate(1, inactive=((0,), ())))
+    live_EK = space.exists_EK.copy()
+    live_EK[0, 1] = False
+    assert [op.generable for op in EDGES[0].candidates] == [True, True, False, True]
+    for k in range(4):
+        value = expectation(np.array([k, 0, 0]), theta_EK, space, live_EK)
+        assert value == pytest.approx((0.15 + 0.7 + 1.0) / 3, rel=1e-15)
+    assert expectation(np.array([3, 1, 0]), theta_EK, space, live_EK) == pytest.approx(1.5 / 3, rel=1e-15)
+    two_XEK = np.stack([theta_EK, theta_EK[:, ::-1]])
+    assert inactive_theta(two_XEK, space, live_EK)[:, 0] == pytest.approx([0.15, 0.15])
+    assert inactive_theta(theta_EK, space, live_EK) == pytest.approx([0.15, 0.5, 1.0])
 
 
 def test_expectation_is_summed_exactly() -> None:
@@ -246,7 +302,7 @@ def test_expectation_is_summed_exactly() -> None:
     edges = tuple(Edge(f"e{e}", (CONV,)) for e in range(10))
     space = SearchSpace("ten", edges, each_edge_alone(edges))
     assert sum([0.1] * 10) != 1.0
-    assert expectation(np.zeros(10, dtype=np.int64), np.full((10, 1), 0.1), space) == 0.1
+    assert expectation(np.zeros(10, dtype=np.int64), np.full((10, 1), 0.1), space, space.exists_EK) == 0.1
 
 
 @LAW
@@ -259,6 +315,6 @@ def test_expectation_is_the_one_hot_product_of_equation_9(seed: int, edges: int,
     theta_EK = rng.dirichlet(np.ones(ops), size=edges)
     alpha_E = rng.integers(ops, size=edges)
     one_hot_EK = np.eye(ops)[alpha_E]
-    value = expectation(alpha_E, theta_EK, space)
+    value = expectation(alpha_E, theta_EK, space, space.exists_EK)
     assert value == pytest.approx(float((one_hot_EK * theta_EK).sum()) / edges, rel=1e-12)
     assert value <= float(theta_EK.max(axis=1).mean()) + 1e-12

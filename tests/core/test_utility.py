@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ddpnas_ray.core.errors import DivergedError
 from ddpnas_ray.core.requests import EvalRequest, EvalResult, Plan
-from ddpnas_ray.core.space import BoolArray, Edge, IntArray, Op, SearchSpace
+from ddpnas_ray.core.space import Edge, Gate, Op, SearchSpace
 from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.core.utility import record, scores_to_record, utility
 
@@ -24,11 +24,7 @@ SPACE = SearchSpace("two", (Edge("first", (A, B)), Edge("second", (A, B))), ((0,
 RAGGED = SearchSpace("ragged", (Edge("wide", (A, B, C)), Edge("narrow", (A, B))), ((0,), (1,)))
 
 
-def second_needs_b_on_first(alpha_E: IntArray) -> BoolArray:
-    return np.array([True, alpha_E[0] == 1])
-
-
-GATED = SearchSpace("gated", SPACE.edges, SPACE.blocks, gate=second_needs_b_on_first)
+GATED = SearchSpace("gated", SPACE.edges, SPACE.blocks, Gate(0, inactive=((1,), ())))
 
 
 def plan_of(*alphas: tuple[int, ...], epoch: int = 0) -> Plan:

@@ -383,15 +383,14 @@ def test_words_that_do_not_go_together_are_refused(cell: Path, tmp_path: Path) -
     assert contents(tmp_path) == {}
 
 
-def test_a_gate_that_cannot_be_found_is_said(cell: Path, tmp_path: Path) -> None:
+def test_a_run_whose_file_does_not_say_which_edges_are_active_is_refused(cell: Path, tmp_path: Path) -> None:
     out = shutil.copytree(cell, tmp_path / "run")
     space = json.loads((out / "space.json").read_text())
-    (out / "space.json").write_text(json.dumps(space | {"conditional": True}))
-    (out / "config.yaml").write_text("space: {name: no_such_lab}\n")
-    page = page_of(out)
-    assert "active edges are unknown" in page.all("header")[0].text
-    assert run(report.main, out, "--explain", "normal.1").err.startswith("active edges are unknown")
-    assert page.find("trainings").rows() == page_of(cell).find("trainings").rows()
+    (out / "space.json").write_text(json.dumps(space | {"schema_version": 2, "conditional": True}))
+    for words in (["--html"], ["--explain", "normal.1"]):
+        said = run(report.main, out, *words)
+        assert (said.code, said.err.count("\n")) == (2, 1)
+        assert "conditional edges, which only schema version 3 and later describes" in said.err
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections.abc import ItemsView, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from ddpnas_ray.core.errors import RunDirError, WorkerLostError
-from ddpnas_ray.core.space import CostTable
+from ddpnas_ray.core.space import CostFunction, CostTable, Gate, LongestPath
 from ddpnas_ray.core.state import Evaluation
 from ddpnas_ray.runs.directory import create_run, existing_run, parsed
 from ddpnas_ray.runs.files import (
     SCHEMA_VERSION,
     evaluations_table,
+    read_costs,
     read_evaluations,
     read_space,
     space_json,
@@ -204,6 +205,30 @@ def test_the_space_comes_back_with_the_costs_of_its_target() -> None:
     assert content["costs"] == {"macs": {"base": 7, "entries": [[0, 1, 2], [3, 4, 5]]}}
     assert content["target"] == {"cells": 20}
     assert content["schema_version"] == SCHEMA_VERSION
+
+
+def test_a_conditional_space_comes_back_with_its_gate() -> None:
+    space = replace(SPACE, gate=Gate(0, inactive=((1,), (), ())))
+    costs: dict[str, CostFunction] = {
+        "macs": CostTable(7, np.arange(6).reshape(2, 3), space.gate),
+        "height": LongestPath(((0, 0, 1), (1, 1, 2)), space.generable_EK, space.gate),
+    }
+    data = space_json(space, costs, {})
+    assert read_space(data) == space
+    for alpha in ((0, 1), (1, 0), (2, 1)):
+        read = {name: cost(np.array(alpha)) for name, cost in read_costs(data).items()}
+        assert read == {name: cost(np.array(alpha)) for name, cost in costs.items()}
+
+
+def test_files_of_version_2_are_read_unless_edges_are_conditional() -> None:
+    content = json.loads(space_json(SPACE, {"macs": CostTable(7, np.arange(6).reshape(2, 3))}, {}))
+    del content["gate"]
+    old = content | {"schema_version": 2, "conditional": False}
+    assert read_space(json.dumps(old).encode()) == SPACE
+    assert read_costs(json.dumps(old).encode())["macs"](np.array([0, 1])) == 7 + 4
+    for read in (read_space, read_costs):
+        with pytest.raises(ValueError, match="its space has conditional edges, which only schema version 3 and"):
+            read(json.dumps(old | {"conditional": True}).encode())
 
 
 @pytest.mark.parametrize("remote", [False, True])

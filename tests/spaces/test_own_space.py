@@ -5,24 +5,30 @@ Axes: E edges, K candidates.
 
 from __future__ import annotations
 
+import json
 import logging
+import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from ddpnas_ray import report, search
+from ddpnas_ray import generate, report, search
 from ddpnas_ray.core.errors import ConfigError, GenotypeError
 from ddpnas_ray.core.schedule import planned_architecture_epochs
-from ddpnas_ray.core.space import BoolArray, CostTable, Edge, IntArray, Op, SearchSpace, each_edge_alone
+from ddpnas_ray.core.space import CostTable, Edge, Gate, IntArray, Op, SearchSpace, each_edge_alone
 from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.costs.convnet import batch_norm, cell_op, conv, linear
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.execution.local import LocalExecutor
+from ddpnas_ray.experiment.finished import FinishedRun
 from ddpnas_ray.experiment.loop import run_search
+from ddpnas_ray.runs.files import read_evaluations
 from ddpnas_ray.spaces.base import SpaceSpec, decode_edges, encode_edges, find_space
 from ddpnas_ray.spaces.cell.space import make as make_cell
 from ddpnas_ray.spaces.target import Inputs, Target
@@ -138,18 +144,21 @@ def make_elastic() -> SpaceSpec:
         Edge("width1", widths),
         Edge("width2", widths),
     )
+    gate = Gate(0, inactive=((2,), ()))
     return SpaceSpec(
-        SearchSpace("elastic", edges, ((0, 2), (1,)), gate=_second_layer_only_at_depth_2),
+        SearchSpace("elastic", edges, ((0, 2), (1,)), gate),
         supernet=_elastic_supernet,
         build=_elastic_of,
         deploy=_elastic_deploy,
-        encode=partial(encode_edges, edges),
-        decode=partial(decode_edges, edges),
+        encode=partial(encode_edges, edges, gate=gate),
+        decode=partial(decode_edges, edges, gate=gate),
+        costs={"units": _units},
     )
 
 
-def _second_layer_only_at_depth_2(alpha_E: IntArray) -> BoolArray:
-    return np.array([True, True, DEPTHS[alpha_E[0]] == 2])
+def _units(target: Target) -> CostTable:
+    """Hidden units; the first layer's are counted with its edge, those of the second only where there is one."""
+    return CostTable(target.classes, np.array([[0, 0, 0], WIDTHS, WIDTHS]))
 
 
 def _widths_of(alpha_E: IntArray) -> list[int]:
@@ -244,6 +253,29 @@ def test_a_genotype_by_edges_that_does_not_fit_is_refused(genotype: Any, message
         make().encode(genotype)
 
 
+def test_a_genotype_names_active_edges_alone() -> None:
+    spec = make_elastic()
+    assert spec.decode(np.array([0, 2, 1])) == {"depth": "1", "width1": "16"}
+    assert spec.encode({"depth": "1", "width1": "16"}).tolist() == [0, 2, 0]
+    assert spec.encode({"depth": "2", "width1": "16", "width2": "24"}).tolist() == [1, 2, 1]
+    for genotype, message in (
+        ({"depth": "1", "width1": "16", "width2": "24"}, "an operation for each of depth, width1 is needed"),
+        ({"depth": "2", "width1": "16"}, "an operation for each of depth, width1, width2 is needed"),
+        ({"width1": "16"}, "an operation for each of depth, width1, width2 is needed"),
+        ({"depth": "3", "width1": "16"}, "depth: '3' is not an operation of this edge"),
+    ):
+        with pytest.raises(GenotypeError, match=message):
+            spec.encode(genotype)
+
+
+def test_its_costs_have_the_gate_of_the_space() -> None:
+    spec = make_elastic()
+    copied = replace(spec, costs={**spec.costs, "more": _units})
+    for name, cost in pickle.loads(pickle.dumps(copied)).costs.items():
+        units = cost(Target(image_size=8, classes=10))
+        assert [units(np.array(alpha)) for alpha in ((0, 2, 1), (1, 2, 1))] == [10 + 16, 10 + 16 + 24], name
+
+
 @pytest.mark.parametrize("function", [make, make_elastic])
 def test_a_space_is_found_as_module_and_function(function: Callable[..., SpaceSpec]) -> None:
     assert find_space(f"{__name__}:{function.__name__}") is function
@@ -312,16 +344,64 @@ def test_the_command_searches_a_space_of_ones_own(
 ) -> None:
     monkeypatch.setattr(logging.root, "handlers", [])  # the commands replace them
     out = str(tmp_path / "run")
-    options = [
-        "target={}",
-        f"space={{name: '{__name__}:make', channels: 4}}",
-        "data.train_limit=64",
-        "data.val_limit=64",
-        "training.batch_size=32",
-        "pruning.epochs_per_round=1",
-        "execution.backend=local",
-        "execution.gpus_per_worker=0",
-    ]
-    assert search.main([*(word for option in options for word in ("--set", option)), "--out", out]) == 0
+    words = _words(f"space={{name: '{__name__}:make', channels: 4}}", "pruning.epochs_per_round=1")
+    assert search.main([*words, "--out", out]) == 0
     assert report.main([out, "--verify-fingerprint"]) == 0
     assert "agrees" in capsys.readouterr().out
+
+
+def test_networks_of_every_depth_are_generated_verified_and_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands on a conditional space, whose description they read from the run directory."""
+    monkeypatch.setattr(logging.root, "handlers", [])
+    out = tmp_path / "run"
+    keys = [f"space={{name: '{__name__}:make_elastic'}}", "pruning.epochs_per_round=2", "training.bn_images=0"]
+    finals = ["finals.networks=3", "finals.first_epochs=1", "finals.epochs=2"]
+    words = _words(*keys, "pruning.keep_per_group=2", *finals)
+    assert search.main([*words, "--out", str(out), "--then", "finals"]) == 0
+    assert json.loads((out / "finals/unbounded/result.json").read_text())["networks"]
+    assert report.main([str(out), "--html"]) == 0
+    run = FinishedRun.load(str(out))
+    live_EK = run.problem.choosable_EK
+    assert live_EK.sum(axis=1).tolist() == [2, 2, 2]
+    units = sorted({run.problem.costs["units"](np.array(alpha)) for alpha in product(*map(np.flatnonzero, live_EK))})
+    assert (
+        generate.main(
+            [str(out), "--budget", f"units=..{units[0]}", "--budget", f"units={units[-1]}..", "--verify", "2"]
+        )
+        == 0
+    )
+    networks = [json.loads(path.read_text()) for path in sorted(out.glob("generated/*/genotype.json"))]
+    assert sorted(len(network["genotype"]) for network in networks) == [2, 3]
+    for network in networks:
+        assert all("score" in candidate for candidate in network["candidates"])
+    capsys.readouterr()
+    assert generate.main([str(out), "--budget", f"units={units[0] + 1}..{units[0] + 1}"]) == 2
+    assert f"nearest feasible: units {units[0]} or {units[1]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("strategy", ["random", "evolution", "surrogate"])
+def test_a_search_within_budgets_has_networks_of_the_depths_that_fit(
+    strategy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])
+    out, keys = tmp_path / "run", [f"space={{name: '{__name__}:make_elastic'}}", "training.bn_images=0"]
+    words = _words(
+        *keys, f"strategy={strategy}", "evaluation.budget=7", "surrogate.initial=2", "evolution.population=2"
+    )
+    assert search.main([*words, "--budget", "units=26", "--budget", "units=34..", "--out", str(out)]) == 0
+    rows = json.loads((out / "result.json").read_text())["budgets"]
+    assert [row["costs"]["units"] <= 26 for row in rows] == [True, False]
+    space = make_elastic().space
+    alphas = [row.alpha_E for row in read_evaluations((out / "evaluations.parquet").read_bytes())]
+    assert len(alphas) == 7
+    assert strategy == "evolution" or len(set(alphas)) == 7, "of twelve networks"
+    assert all(tuple(space.canonical(np.array(alpha)).tolist()) == alpha for alpha in alphas)
+
+
+def _words(*options: str) -> list[str]:
+    """The command line of a short search on the digits."""
+    short = ["target={}", "data.train_limit=64", "data.val_limit=64", "training.batch_size=32"]
+    short += ["execution.backend=local", "execution.gpus_per_worker=0"]
+    return [word for option in (*short, *options) for word in ("--set", option)]

@@ -12,7 +12,7 @@ import pytest
 from ddpnas_ray.core.generation.solve import most_likely
 from ddpnas_ray.core.requests import EvalRequest, EvalResult
 from ddpnas_ray.core.sampling import rng_for
-from ddpnas_ray.core.space import BoolArray, FloatArray, IntArray, SearchSpace
+from ddpnas_ray.core.space import BoolArray, FloatArray, IntArray, SearchSpace, expectation
 from ddpnas_ray.core.state import SearchState
 from ddpnas_ray.spaces.cell import space as cell
 from ddpnas_ray.strategies.base import Strategy
@@ -121,7 +121,12 @@ def test_strategies_without_a_theta_say_nothing(strategy: Strategy) -> None:
     assert said == {"edges": 4, "left_out": 0}
 
 
-def test_conditional_spaces_have_no_lead_but_stability() -> None:
-    said, _ = found(Pruning(), SPACES["conditional"], noise)
-    assert "lead" not in said
+def test_in_conditional_spaces_the_lead_is_over_other_networks() -> None:
+    space = SPACES["conditional"]
+    unpruned = Pruning(prune=False, evaluations=30)  # three deep networks and a shallow one
+    said, state = found(unpruned, space, noise)
+    leads = [network["lead"] for network in said["lead"]["networks"]]
+    networks = [(0, 0), (0, 1), (0, 2), (1, 0)]
+    values = sorted(expectation(np.array(alpha), state.theta_EK, space, state.live_EK) for alpha in networks)
+    assert leads == pytest.approx([values[-1] - value for value in values[-2::-1]])
     assert len(said["resampling"]["edges"]) == 2

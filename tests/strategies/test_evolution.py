@@ -15,7 +15,7 @@ from ddpnas_ray.spaces.cell.space import make as cell
 from ddpnas_ray.strategies.base import Strategy, may_be_generated
 from ddpnas_ray.strategies.evolution import Evolution, EvolutionConfig, mutated
 from ddpnas_ray.testing import StrategyContract, counted_space
-from ddpnas_ray.testing.strategy_contract import Make, search
+from ddpnas_ray.testing.strategy_contract import SPACES, Make, search
 
 WIDE = counted_space("wide", *[(3, 2, 1)] * 8)
 CELL = cell(nodes=2).space
@@ -34,6 +34,15 @@ class TestEvolution(StrategyContract):
 
 def blocks_that_differ(space: SearchSpace, one: tuple[int, ...], other: tuple[int, ...]) -> int:
     return sum(any(one[e] != other[e] for e in block) for block in space.blocks)
+
+
+def test_in_a_conditional_space_a_child_is_another_network() -> None:
+    space, found = SPACES["conditional"], set()
+    for parent in ((0, 0), (0, 1), (0, 2), (1, 0)):  # the last one has no layer, so no operation of it
+        children = {tuple(mutated(np.array(parent), space, rng_for(seed)).tolist()) for seed in range(50)}
+        assert parent not in children
+        found |= children
+    assert found == {(0, 0), (0, 1), (0, 2), (1, 0)}
 
 
 @pytest.mark.parametrize("space", [WIDE, CELL], ids=["wide", "cell"])

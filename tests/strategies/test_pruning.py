@@ -20,7 +20,7 @@ from ddpnas_ray.core.pruning import prunable
 from ddpnas_ray.core.requests import EvalRequest, EvalResult, Plan
 from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.core.schedule import planned_architecture_epochs, planned_epochs
-from ddpnas_ray.core.space import GROUPS, BoolArray, Edge, IntArray, Op, SearchSpace, each_edge_alone, expectation
+from ddpnas_ray.core.space import GROUPS, Edge, Gate, IntArray, Op, SearchSpace, each_edge_alone, expectation
 from ddpnas_ray.core.state import SearchState, initial_state
 from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.strategies.base import Context, Strategy
@@ -499,10 +499,9 @@ def test_the_rest_of_a_budget_verifies_the_most_probable_without_training(
     verified = [tuple(request.alpha_E.tolist()) for request in executor.asked[needed:]]
     assert len(set(verified)) == len(verified)
     if math.prod(map(len, choices)) <= 3000:
-        everything = sorted(
-            (expectation(np.array(alpha), final.theta_EK, space) for alpha in product(*choices)), reverse=True
-        )
-        found = [expectation(np.array(alpha), final.theta_EK, space) for alpha in verified]
+        of = final.theta_EK, space, final.live_EK
+        everything = sorted((expectation(np.array(alpha), *of) for alpha in product(*choices)), reverse=True)
+        found = [expectation(np.array(alpha), *of) for alpha in verified]
         np.testing.assert_allclose(found, everything[: len(found)], atol=1e-12)
     best = max(at_random(request).score for request in executor.asked[needed:])
     answer_E = strategy.answer(final, space)
@@ -594,12 +593,8 @@ DEEP, SHALLOW = Op("deep", "parameter"), Op("shallow", "parameter")
 LAYER_OPS = (Op("a", "parameter"), Op("b", "parameter"), Op("c", "parameter"))
 
 
-def layer_only_in_deep(alpha_E: IntArray) -> BoolArray:
-    return np.array([True, alpha_E[0] == 0])
-
-
 DEPTH_EDGES = (Edge("depth", (DEEP, SHALLOW)), Edge("layer", LAYER_OPS))
-DEPTH = SearchSpace("depth", DEPTH_EDGES, ((0, 1),), gate=layer_only_in_deep)
+DEPTH = SearchSpace("depth", DEPTH_EDGES, ((0, 1),), Gate(0, inactive=((), (1,))))
 
 
 def test_an_inactive_edge_records_no_visit_in_a_search() -> None:
@@ -630,8 +625,13 @@ def test_a_search_ends_when_a_layer_can_no_longer_be_active() -> None:
     assert prunable(final.theta_EK, final.live_EK, DEPTH, 1).any(), "it ended although something was prunable"
 
 
-def test_where_generation_does_not_reach_nothing_is_verified() -> None:
-    strategy = Pruning(epochs_per_round=1, evaluations=50)
-    final = search(strategy, at_random, DEPTH)
-    assert all(row.trained for row in final.evaluations)
-    assert sum(strategy.epochs(DEPTH)) == planned_architecture_epochs(DEPTH, 1, 1)
+def test_in_conditional_spaces_each_live_network_is_verified_once() -> None:
+    # Two operations of the layer stay where "deep" stays, none matters where "shallow" does: so many are left.
+    for seed in range(20):
+        strategy = Pruning(epochs_per_round=1, evaluations=50)
+        final = search(strategy, at_random, DEPTH, seed)
+        verified = [row.alpha_E for row in final.evaluations if not row.trained]
+        deep, shallow = final.live_EK[0, :2]
+        expected = [(0, k) for k in range(3) if final.live_EK[1, k]] * bool(deep) + [(1, 0)] * bool(shallow)
+        assert sorted(verified) == sorted(expected)
+        assert sum(strategy.epochs(DEPTH)) >= planned_architecture_epochs(DEPTH, 1, 1) + 1

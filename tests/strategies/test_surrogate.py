@@ -63,10 +63,13 @@ def drawn(space: SearchSpace, n: int, seed: int) -> IntArray:
 
 
 def distance(one: IntArray, other: IntArray, space: SearchSpace, group_distance: float) -> float:
-    """By definition: 1 per edge of different groups, ``group_distance`` where two operations of one group differ."""
+    """By definition: 1 per edge of different groups or active in one, ``group_distance`` where a group's ops differ."""
     apart = 0.0
     for e, (a, b) in enumerate(zip(one, other, strict=True)):
-        if a != b:
+        active = {bool(space.active(alpha_E)[e]) for alpha_E in (one, other)}
+        if len(active) == 2:
+            apart += 1.0
+        elif a != b and True in active:
             apart += group_distance if space.op(e, int(a)).group == space.op(e, int(b)).group else 1.0
     return apart
 

@@ -67,16 +67,20 @@ def _tuple(alpha_E: IntArray) -> tuple[int, ...]:
 
 
 def _totals(table: CostTable, alphas_NE: IntArray) -> IntArray:
-    totals: IntArray = table.base + table.entries_EK[np.arange(alphas_NE.shape[1]), alphas_NE].sum(axis=1)
+    entries_NE = table.entries_EK[np.arange(alphas_NE.shape[1]), alphas_NE]
+    if table.gate is not None:
+        entries_NE = np.where(table.gate.active(alphas_NE), entries_NE, 0)
+    totals: IntArray = table.base + entries_NE.sum(axis=1)
     return totals
 
 
 def _heights(path: LongestPath, alphas_NE: IntArray) -> IntArray:
     height = {v: np.zeros(len(alphas_NE), dtype=np.int64) for v in path.sources}
     unreached = np.full(len(alphas_NE), UNREACHED)
+    active_NE = np.ones(alphas_NE.shape, dtype=bool) if path.gate is None else path.gate.active(alphas_NE)
     for edge, source, node in path.arcs:
         from_N, to_N = height.get(source, unreached), height.get(node, unreached)
-        through_N = path.counts_EK[edge, alphas_NE[:, edge]] & (from_N != UNREACHED)
+        through_N = path.counts_EK[edge, alphas_NE[:, edge]] & active_NE[:, edge] & (from_N != UNREACHED)
         height[node] = np.where(through_N, np.maximum(to_N, from_N + 1), to_N)
     highest: IntArray = np.max(list(height.values()), axis=0)
     return highest

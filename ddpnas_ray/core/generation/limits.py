@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ddpnas_ray.core.errors import BudgetError, ResourceError
+from ddpnas_ray.core.errors import BudgetError
 from ddpnas_ray.core.generation.budgets import Budget, budget_text, parse_budgets, quantity
 from ddpnas_ray.core.generation.enumeration import costs_of
 from ddpnas_ray.core.generation.problem import Problem, random_alphas
@@ -41,10 +41,7 @@ class Limits:
 
         Raises:
             BudgetError: A text that cannot be parsed, or a budget that no architecture fits.
-            ResourceError: The space has conditional edges.
         """
-        if problem.space.conditional:
-            raise ResourceError(f"space {problem.space.name!r} has conditional edges; its searches take no budgets")
         largest = largest_costs(problem)
         budgets = tuple(budget for text in texts for budget in parse_budgets(text, largest))
         for budget in budgets:

@@ -1,7 +1,10 @@
 """Generation as a mixed-integer program (MIP), solved by HiGHS to a gap of 0 and checked in integers.
 
-One binary per edge and operation. HiGHS satisfies rows to 1e-6, so a solution may violate a bound by that much: it is
-then cut off and the MIP solved again. For the k best, each solution found is cut off in turn.
+One binary per edge and operation. An edge that is inactive in some modes chooses as many operations as the gate's edge
+chooses modes in which it is active: one or none.
+
+HiGHS satisfies rows to 1e-6, so a solution may violate a bound by that much: it is then cut off and the MIP solved
+again. For the k best, each solution found is cut off in turn.
 
 Axes: E edges, K candidates.
 """
@@ -16,8 +19,8 @@ import numpy as np
 from ddpnas_ray.core.errors import TooLargeError
 from ddpnas_ray.core.generation.blocks import left_out
 from ddpnas_ray.core.generation.budgets import Bound, Budget
-from ddpnas_ray.core.generation.problem import Problem
-from ddpnas_ray.core.space import CostFunction, IntArray, LongestPath
+from ddpnas_ray.core.generation.problem import Objective, Problem
+from ddpnas_ray.core.space import CostFunction, IntArray, LongestPath, SearchSpace
 
 MAX_CUTS = 200  # solutions that violate a bound
 MAX_NODES = 100_000  # about a minute; two bounds that are 3e-5 apart take up to 2,000
@@ -38,12 +41,12 @@ class _Variables:
         return len(self.limits) - 1
 
 
-def solve_mip(problem: Problem, value_EK: IntArray, budget: Budget, k: int) -> tuple[list[tuple[int, ...]], int]:
+def solve_mip(problem: Problem, objective: Objective, budget: Budget, k: int) -> tuple[list[tuple[int, ...]], int]:
     """Return the k best alphas within a budget, ties in any order, and the number of nodes HiGHS visited.
 
     Args:
         problem: The generation problem.
-        value_EK: Objective of each choice, shape (E, K).
+        objective: What to maximise.
         budget: Bounds by cost.
         k: Number of alphas.
 
@@ -58,16 +61,21 @@ def solve_mip(problem: Problem, value_EK: IntArray, budget: Budget, k: int) -> t
         return [], 0
     choices = [(e, op, column) for e in edges for op, column in variables.of_edge[e].items()]
     absent = [left_out(space, e) if space.inputs is not None else -1 for e in edges]
+    if space.gate is not None:
+        absent = space.generable_EK.argmax(axis=1).tolist()  # of inactive edges
 
-    def gain(entries_EK: IntArray, edge: int, op: int) -> int:
-        """Return an operation's entry minus that of leaving the edge out."""
-        return int(entries_EK[edge, op]) - (int(entries_EK[edge, absent[edge]]) if absent[edge] >= 0 else 0)
+    def unused(entries_EK: IntArray) -> list[int]:
+        """Return what each edge costs that chooses no operation: left out, or (nothing) inactive."""
+        if space.inputs is None:
+            return [0 for _ in edges]
+        return [int(entries_EK[e, absent[e]]) for e in edges]
 
     rows: list[Row] = []
     for block in space.blocks:
-        at_least = 1.0 if space.inputs is None else 0.0
-        rows += [(dict.fromkeys(variables.of_edge[e].values(), 1.0), at_least, 1.0) for e in block]
-        if space.inputs is not None:
+        if space.inputs is None:
+            rows += [_edge_row(space, variables, e) for e in block]
+        else:
+            rows += [(dict.fromkeys(variables.of_edge[e].values(), 1.0), 0.0, 1.0) for e in block]
             columns = [column for e in block for column in variables.of_edge[e].values()]
             rows.append((dict.fromkeys(columns, 1.0), space.inputs, space.inputs))
     for name, bound in budget.items():
@@ -76,18 +84,20 @@ def solve_mip(problem: Problem, value_EK: IntArray, budget: Budget, k: int) -> t
             rows += _path_rows(cost, bound, variables)
             continue
         scale = float(max(abs(bound.upper or 0), abs(bound.lower or 0), 1))
-        fixed = cost.base + sum(int(cost.entries_EK[e, absent[e]]) for e in edges if absent[e] >= 0)
-        weights = {column: gain(cost.entries_EK, e, op) / scale for e, op, column in choices}
-        rows.append((weights, *_interval(bound, fixed, scale)))
-    objective = np.zeros(len(variables.limits))
+        none_E = unused(cost.entries_EK)
+        weights = {column: (int(cost.entries_EK[e, op]) - none_E[e]) / scale for e, op, column in choices}
+        rows.append((weights, *_interval(bound, cost.base + sum(none_E), scale)))
+    weight = np.zeros(len(variables.limits))
+    value_EK = objective.value_EK
+    none_E = unused(value_EK) if space.gate is None else objective.inactive_E.tolist()
     largest = float(max(1, np.abs(value_EK).max()))
     for e, op, column in choices:
-        objective[column] = -OBJECTIVE_SCALE * gain(value_EK, e, op) / largest
+        weight[column] = -OBJECTIVE_SCALE * (int(value_EK[e, op]) - none_E[e]) / largest
 
     found: list[tuple[int, ...]] = []
     nodes = 0
     for _ in range(MAX_CUTS + k):
-        solution, visited = _optimum(objective, variables.limits, rows)
+        solution, visited = _optimum(weight, variables.limits, rows)
         nodes += visited
         if solution is None:
             return found, nodes
@@ -100,6 +110,15 @@ def solve_mip(problem: Problem, value_EK: IntArray, budget: Budget, k: int) -> t
                 return found, nodes
         rows.append((dict.fromkeys((column for *_, column in chosen), 1.0), -np.inf, len(chosen) - 1.0))
     raise TooLargeError(f"the MIP solver found {MAX_CUTS} solutions that violate a bound by less than 1e-6")
+
+
+def _edge_row(space: SearchSpace, variables: _Variables, edge: int) -> Row:
+    """Return the row by which an edge chooses one operation, or none where it is inactive."""
+    weights, gate = dict.fromkeys(variables.of_edge[edge].values(), 1.0), space.gate
+    if gate is None or not any(edge in edges for edges in gate.inactive):
+        return weights, 1.0, 1.0
+    active = {column: -1.0 for k, column in variables.of_edge[gate.edge].items() if edge not in gate.inactive[k]}
+    return weights | active, 0.0, 0.0
 
 
 def _is_negative(cost: CostFunction, bound: Bound) -> bool:

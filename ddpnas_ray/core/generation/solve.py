@@ -5,6 +5,9 @@ All maximise a sum of integers: theta in units of 1e-13, so that sums are exact 
 expectation is off by more than 5e-14. Ties in these units: dynamic programming and enumeration take the smaller first
 cost of the budget, then the lexicographically smallest alpha (block by block).
 
+In a space with conditional edges the first two solve for each choice on the gate's edge and merge the results; the MIP
+has rows for the gate. Solutions are canonical alphas, so no network is listed twice.
+
 Axes: E edges, K candidates.
 """
 
@@ -16,14 +19,14 @@ from typing import Literal
 
 import numpy as np
 
-from ddpnas_ray.core.errors import ResourceError, TooLargeError
+from ddpnas_ray.core.errors import TooLargeError
 from ddpnas_ray.core.generation.blocks import block_choices
 from ddpnas_ray.core.generation.budgets import Bound, Budget
 from ddpnas_ray.core.generation.dynamic_programming import run_dynamic_programming, shares_a_pass
 from ddpnas_ray.core.generation.enumeration import enumerate_all
 from ddpnas_ray.core.generation.mip import solve_mip
-from ddpnas_ray.core.generation.problem import Problem, evaluate
-from ddpnas_ray.core.space import BoolArray, FloatArray, IntArray, LongestPath, SearchSpace
+from ddpnas_ray.core.generation.problem import Objective, Problem, evaluate, modes
+from ddpnas_ray.core.space import BoolArray, FloatArray, IntArray, LongestPath, SearchSpace, inactive_theta
 
 Method = Literal["auto", "programme", "mip", "enumeration"]
 GRID = 1e13  # E is compared in units of 1e-13, so that equal decimals have equal sums
@@ -66,7 +69,7 @@ class Solution:
 
 
 def most_likely(space: SearchSpace, theta_EK: FloatArray, live_EK: BoolArray) -> IntArray:
-    """Return the alpha with the largest expectation without a budget: each block's best choice.
+    """Return the alpha with the largest expectation without a budget: each block's best choice, in the best mode.
 
     Args:
         space: The space.
@@ -76,13 +79,16 @@ def most_likely(space: SearchSpace, theta_EK: FloatArray, live_EK: BoolArray) ->
     Returns:
         alpha_E; ties go to the lexicographically smallest.
     """
-    alpha_E = np.zeros(len(space.edges), dtype=np.int64)
-    value_EK = _objective(space, theta_EK)
-    for block in space.blocks:
-        alphas_CB = block_choices(space, live_EK & space.generable_EK, block)
-        value_C = value_EK[np.array(block)[None, :], alphas_CB].sum(axis=1)
-        alpha_E[list(block)] = alphas_CB[value_C.argmax()]
-    return alpha_E
+    problem = Problem(space, theta_EK, live_EK & space.generable_EK)
+    objective, found = _objective(problem), []
+    for mode, value_EK in modes(problem, objective):
+        alpha_E = np.zeros(len(space.edges), dtype=np.int64)
+        for block in space.blocks:
+            alphas_CB = block_choices(mode.space, mode.choosable_EK, block)
+            value_C = value_EK[np.array(block)[None, :], alphas_CB].sum(axis=1)
+            alpha_E[list(block)] = alphas_CB[value_C.argmax()]
+        found.append(tuple(alpha_E.tolist()))
+    return np.array(_best(problem, objective, {}, found, 1)[0], dtype=np.int64)
 
 
 def groups_that_share(problem: Problem, budgets: Sequence[Budget]) -> list[list[Budget]]:
@@ -115,11 +121,9 @@ def solve_many(
     problem: Problem, budgets: Sequence[Budget], *, k: int = 1, method: Method = "auto"
 ) -> list[list[Solution]]:
     """Solve for many budgets; upper bounds on the same additive costs share one pass of dynamic programming."""
-    if problem.space.conditional:
-        raise ResourceError(f"space {problem.space.name!r} has conditional edges; generation does not support them")
-    value_EK = _objective(problem.space, problem.theta_EK)
+    objective = _objective(problem)
     groups = groups_that_share(problem, budgets)
-    return [solutions for group in groups for solutions in _solve(problem, value_EK, group, k, method)]
+    return [solutions for group in groups for solutions in _solve(problem, objective, group, k, method)]
 
 
 def nearest(problem: Problem, budget: Budget) -> dict[str, tuple[int | None, int | None]]:
@@ -153,34 +157,55 @@ def largest_costs(problem: Problem) -> dict[str, int]:
     return found
 
 
-def _objective(space: SearchSpace, theta_EK: FloatArray) -> IntArray:
-    """Round theta to the grid; an edge that is left out adds nothing (Eq. 9)."""
-    return np.rint(np.where(space.generable_EK, theta_EK, 0.0) * GRID).astype(np.int64)
+def _objective(problem: Problem) -> Objective:
+    """Round theta to the grid; an edge that is left out adds nothing, an inactive one its mean (``expectation``)."""
+    valued_EK = np.where(problem.space.generable_EK, problem.theta_EK, 0.0)
+    inactive_E = inactive_theta(problem.theta_EK, problem.space, problem.choosable_EK)
+    return Objective(*(np.rint(values * GRID).astype(np.int64) for values in (valued_EK, inactive_E)))
+
+
+def _best(
+    problem: Problem, objective: Objective, budget: Budget, alphas: Sequence[tuple[int, ...]], k: int
+) -> list[tuple[int, ...]]:
+    """Return the k best of the modes' k best; ties as everywhere (see the module)."""
+    if problem.space.gate is None:
+        return list(alphas)
+    first = problem.costs[next(iter(budget))] if budget else None
+    in_block_order = [e for block in problem.space.blocks for e in block]
+
+    def preference(alpha_E: tuple[int, ...]) -> tuple[int, int, list[int]]:
+        cost = first(np.array(alpha_E)) if first else 0
+        return -objective(alpha_E, problem.space), cost, [alpha_E[e] for e in in_block_order]
+
+    return sorted(alphas, key=preference)[:k]
 
 
 def _solve(
-    problem: Problem, value_EK: IntArray, budgets: Sequence[Budget], k: int, method: Method
+    problem: Problem, objective: Objective, budgets: Sequence[Budget], k: int, method: Method
 ) -> list[list[Solution]]:
     """Solve all budgets in one pass, or one by one with another method."""
     if method in ("auto", "programme"):
         try:
-            alphas, front = run_dynamic_programming(problem, value_EK, budgets, k)
-            return [
-                _solutions(problem, budget, found, "programme", front, "states in the largest front")
-                for budget, found in zip(budgets, alphas, strict=True)
-            ]
+            by_mode = [run_dynamic_programming(*mode, budgets, k) for mode in modes(problem, objective)]
+            front, solutions = max((front for _, front in by_mode), default=0), []
+            for b, budget in enumerate(budgets):
+                found = _best(problem, objective, budget, [alpha for alphas, _ in by_mode for alpha in alphas[b]], k)
+                solutions.append(_solutions(problem, budget, found, "programme", front, "states in the largest front"))
+            return solutions
         except TooLargeError:
             if len(budgets) > 1:  # the front of one budget is smaller
-                return [found for budget in budgets for found in _solve(problem, value_EK, [budget], k, method)]
+                return [found for budget in budgets for found in _solve(problem, objective, [budget], k, method)]
             if method == "programme":
                 raise
     solutions = []
     for budget in budgets:
         if method == "enumeration":
-            found, count = enumerate_all(problem, value_EK, budget, k)
+            enumerated = [enumerate_all(*mode, budget, k) for mode in modes(problem, objective)]
+            found = _best(problem, objective, budget, [alpha for alphas, _ in enumerated for alpha in alphas], k)
+            count = sum(count for _, count in enumerated)
             solutions.append(_solutions(problem, budget, found, "enumeration", count, "architectures"))
         else:
-            found, count = solve_mip(problem, value_EK, budget, k)
+            found, count = solve_mip(problem, objective, budget, k)
             solutions.append(_solutions(problem, budget, found, "mip", count, "nodes"))
     return solutions
 
@@ -210,9 +235,10 @@ def _extreme(problem: Problem, budget: Budget, name: str, bound: Bound, sign: in
         values = sorted(range(low, high + 1), reverse=sign > 0)
         feasible = (v for v in values if solve(problem, {**others, name: Bound(v, v)}))
         return next(feasible, None)
+    objective = Objective(sign * cost.entries_EK, np.zeros(len(cost.entries_EK), dtype=np.int64))
     # Without the bound first: its optimum nearly always meets the bound, and fronts stay small.
     for budget_tried in (others, {name: bound, **others}):
-        solutions = _solve(problem, sign * cost.entries_EK, [budget_tried], 1, "auto")[0]
+        solutions = _solve(problem, objective, [budget_tried], 1, "auto")[0]
         if not solutions or bound.allows(solutions[0].costs[name]):
             return solutions[0].costs[name] if solutions else None
     return None

@@ -15,7 +15,7 @@ import numpy as np
 from ddpnas_ray.core.generation.budgets import Bound, Budget
 from ddpnas_ray.core.generation.problem import Problem
 from ddpnas_ray.core.generation.solve import Solution
-from ddpnas_ray.core.space import CostFunction, CostTable, Edge, LongestPath, Op, SearchSpace
+from ddpnas_ray.core.space import CostFunction, CostTable, Edge, Gate, LongestPath, Op, SearchSpace
 
 NONE = Op("none", "non_parameter", generable=False)
 
@@ -58,6 +58,18 @@ def every_architecture(problem: Problem) -> list[Architecture]:
     return architectures
 
 
+def every_network(problem: Problem) -> list[Architecture]:
+    """All networks of a conditional space, at any cost: inactive edges have their first selectable candidate."""
+    space, found = problem.space, []
+    for alpha_E in itertools.product(*(range(len(edge.candidates)) for edge in space.edges)):
+        inactive = _inactive(problem, alpha_E)
+        if all(problem.choosable_EK[e, op] for e, op in enumerate(alpha_E) if e not in inactive) and all(
+            alpha_E[e] == next(k for k, op in enumerate(space.edges[e].candidates) if op.generable) for e in inactive
+        ):
+            found.append(Architecture(alpha_E, expectation_of(problem, alpha_E), costs_of(problem, alpha_E)))
+    return found
+
+
 def best(problem: Problem, architectures: Iterable[Architecture], budget: Budget, k: int) -> list[Architecture]:
     """Return the k best within a budget. Ties: the smaller first cost, then the smaller alpha, block by block."""
     order = [e for block in problem.space.blocks for e in block]
@@ -87,14 +99,21 @@ def nearest_values(architectures: Sequence[Architecture], budget: Budget) -> dic
 
 
 def expectation_of(problem: Problem, alpha_E: Sequence[int]) -> float:
-    """Eq. 9, summed exactly in edge order."""
-    chosen = zip(problem.space.edges, alpha_E, problem.theta_EK.tolist(), strict=True)
-    return math.fsum(theta_K[op] for edge, op, theta_K in chosen if edge.candidates[op].generable) / len(alpha_E)
+    """Eq. 9, summed exactly in edge order; an inactive edge counts as the mean of what it may choose."""
+    terms, inactive = [], _inactive(problem, alpha_E)
+    for e, (edge, op, theta_K) in enumerate(zip(problem.space.edges, alpha_E, problem.theta_EK.tolist(), strict=True)):
+        if e in inactive:
+            may = [theta for theta, choosable in zip(theta_K, problem.choosable_EK[e], strict=True) if choosable]
+            terms.append(math.fsum(may) / len(may) if may else 0.0)
+        elif edge.candidates[op].generable:
+            terms.append(theta_K[op])
+    return math.fsum(terms) / len(alpha_E)
 
 
 def costs_of(problem: Problem, alpha_E: Sequence[int]) -> dict[str, int]:
     """All costs, in Python's integers."""
-    return {name: _cost_of(cost, alpha_E) for name, cost in problem.costs.items()}
+    inactive = _inactive(problem, alpha_E)
+    return {name: _cost_of(cost, alpha_E, inactive) for name, cost in problem.costs.items()}
 
 
 def assert_proved(
@@ -105,7 +124,9 @@ def assert_proved(
     assert len({solution.alpha_E for solution in solutions}) == len(solutions)
     for solution, best_one in zip(solutions, expected, strict=True):
         assert abs(solution.expectation - best_one.expectation) <= 1e-12
-        assert all(_is_generated(problem, solution.alpha_E, block) for block in problem.space.blocks)
+        inactive = _inactive(problem, solution.alpha_E)
+        active = [[e for e in block if e not in inactive] for block in problem.space.blocks]
+        assert all(_is_generated(problem, solution.alpha_E, block) for block in active)
         assert solution.expectation == expectation_of(problem, solution.alpha_E)
         assert solution.costs == costs_of(problem, solution.alpha_E)
         assert all(_allowed(solution.costs[name], bound) for name, bound in budget.items())
@@ -135,6 +156,35 @@ def instance(seed: int) -> Instance:
     return Instance(problem, architectures, _budget(problem, architectures, rng), int(rng.integers(1, 6)))
 
 
+def conditional_instance(seed: int) -> Instance:
+    """A random small problem in which one edge decides which others are active: costs per mode, ties, pruning."""
+    rng = np.random.default_rng(seed)
+    space, arcs = _chain(rng)
+    gate = int(rng.integers(len(space.edges)))
+    others = [e for e in range(len(space.edges)) if e != gate]
+    off = [tuple(e for e in others if rng.random() < 0.5) for _ in space.edges[gate].candidates]
+    if rng.random() < 0.5:  # a depth: of ever more edges
+        off = [tuple(others[k:]) for k in range(len(off))]
+    edges = tuple(_with_unselectable(edge, rng) for edge in space.edges)
+    space = SearchSpace("conditional", edges, space.blocks, Gate(gate, tuple(off)))
+    theta_EK = rng.dirichlet(np.ones(space.shape[1]), size=space.shape[0]) * space.exists_EK
+    if rng.random() < 0.6:
+        theta_EK = np.round(theta_EK, 1)  # ties
+    costs: dict[str, CostFunction] = {
+        name: CostTable(
+            int(rng.integers(0, 5)),
+            rng.integers(0, rng.choice([3, 20, 10**8]), space.shape) * space.exists_EK,
+            space.gate,
+        )
+        for name in ("a", "b")
+    }
+    costs["height"] = LongestPath(arcs, space.generable_EK & (rng.random(space.shape) < 0.8), space.gate)
+    live_EK = space.exists_EK & (rng.random(space.shape) < rng.choice([1.0, 0.8]))
+    problem = Problem(space, theta_EK, live_EK & space.generable_EK, costs)
+    networks = every_network(problem)
+    return Instance(problem, networks, _budget(problem, networks, rng), int(rng.integers(1, 8)))
+
+
 def chain(*sizes: int) -> SearchSpace:
     """A space of edges with the given numbers of candidates, each chosen alone."""
     edges = tuple(Edge(f"e{e}", tuple(Op(f"o{k}", "parameter") for k in range(n))) for e, n in enumerate(sizes))
@@ -159,6 +209,13 @@ def _chain(rng: np.random.Generator) -> tuple[SearchSpace, tuple[tuple[int, int,
     blocks = tuple(tuple(shuffled[i:j]) for i, j in itertools.pairwise(cuts))
     arcs = tuple((e, int(rng.integers(b + 1)), b + 1) for b, block in enumerate(blocks) for e in block)
     return SearchSpace("blocks", space.edges, blocks), arcs
+
+
+def _with_unselectable(edge: Edge, rng: np.random.Generator) -> Edge:
+    """Now and then, put a candidate that is not selectable first; the gate's number of candidates stays."""
+    if len(edge.candidates) == 1 or rng.random() < 0.8:
+        return edge
+    return Edge(edge.name, (NONE, *edge.candidates[1:]))
 
 
 def _cell(rng: np.random.Generator) -> tuple[SearchSpace, tuple[tuple[int, int, int], ...]]:
@@ -188,19 +245,24 @@ def _is_generated(problem: Problem, alpha_E: Sequence[int] | Mapping[int, int], 
     return len(used) == needed and all(problem.choosable_EK[e, alpha_E[e]] for e in used)
 
 
-def _cost_of(cost: CostFunction, alpha_E: Sequence[int]) -> int:
+def _inactive(problem: Problem, alpha_E: Sequence[int]) -> tuple[int, ...]:
+    gate = problem.space.gate
+    return () if gate is None else gate.inactive[alpha_E[gate.edge]]
+
+
+def _cost_of(cost: CostFunction, alpha_E: Sequence[int], inactive: Sequence[int]) -> int:
     if isinstance(cost, CostTable):
-        return cost.base + sum(int(cost.entries_EK[e, op]) for e, op in enumerate(alpha_E))
-    return _longest_path(cost, alpha_E)
+        return cost.base + sum(int(cost.entries_EK[e, op]) for e, op in enumerate(alpha_E) if e not in inactive)
+    return _longest_path(cost, alpha_E, inactive)
 
 
-def _longest_path(path: LongestPath, alpha_E: Sequence[int]) -> int:
+def _longest_path(path: LongestPath, alpha_E: Sequence[int], inactive: Sequence[int]) -> int:
     inputs = {source for _, source, _ in path.arcs} - {node for _, _, node in path.arcs}
 
     def longest_to(node: int) -> float:
         if node in inputs:
             return 0
-        into = ((e, source) for e, source, to in path.arcs if to == node)
+        into = ((e, source) for e, source, to in path.arcs if to == node and e not in inactive)
         return max((longest_to(source) + 1 for e, source in into if path.counts_EK[e, alpha_E[e]]), default=-math.inf)
 
     return int(max(0, *(longest_to(node) for _, _, node in path.arcs)))

@@ -24,7 +24,7 @@ from ddpnas_ray.strategies.surrogate import Surrogate
 from ddpnas_ray.testing import assert_same_state
 from ddpnas_ray.testing.strategy_contract import search
 
-from .brute_force import best, instance, within
+from .brute_force import Instance, best, conditional_instance, instance, within
 
 LAW = settings(derandomize=True, deadline=None, max_examples=60)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -43,9 +43,9 @@ MAKE: dict[str, Callable[[Limits, int], Strategy]] = {
 
 
 @LAW
-@given(seed=SEEDS)
-def test_what_fits_and_what_is_best_is_that_of_brute_force(seed: int) -> None:
-    drawn = instance(seed)
+@given(seed=SEEDS, of=st.sampled_from([instance, conditional_instance]))
+def test_what_fits_and_what_is_best_is_that_of_brute_force(seed: int, of: Callable[[int], Instance]) -> None:
+    drawn = of(seed)
     feasible = within(drawn.architectures, drawn.budget)
     assume(feasible)
     limits = Limits(drawn.problem, (drawn.budget, {}))
@@ -57,6 +57,17 @@ def test_what_fits_and_what_is_best_is_that_of_brute_force(seed: int) -> None:
     expected = best(drawn.problem, drawn.architectures, drawn.budget, drawn.k)
     known = {a.alpha_E: a.expectation for a in drawn.architectures}
     assert [known[alpha_E] for alpha_E in found] == pytest.approx([a.expectation for a in expected], abs=1e-12)
+
+
+@LAW
+@given(seed=SEEDS)
+def test_in_conditional_spaces_each_network_is_drawn_once_and_fits(seed: int) -> None:
+    drawn = conditional_instance(seed)
+    feasible = {a.alpha_E for a in within(drawn.architectures, drawn.budget)}
+    assume(feasible and drawn.problem.choosable_EK.any(axis=1).all())
+    alphas = Limits(drawn.problem, (drawn.budget,)).draw(4, np.random.default_rng(seed))
+    assert len(set(alphas)) == len(alphas)
+    assert set(alphas) <= feasible
 
 
 @LAW

@@ -12,19 +12,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpnas_ray.core.errors import ResourceError, TooLargeError
+from ddpnas_ray.core.errors import TooLargeError
 from ddpnas_ray.core.generation import dynamic_programming, enumeration
 from ddpnas_ray.core.generation.budgets import Bound, Budget
-from ddpnas_ray.core.generation.problem import Problem, evaluate, random_alphas
+from ddpnas_ray.core.generation.enumeration import costs_of
+from ddpnas_ray.core.generation.problem import Problem, count_networks, evaluate, random_alphas
 from ddpnas_ray.core.generation.solve import (
     Method,
     groups_that_share,
+    largest_costs,
     most_likely,
     nearest,
     solve,
     solve_many,
 )
-from ddpnas_ray.core.space import BoolArray, CostFunction, CostTable, IntArray, LongestPath
+from ddpnas_ray.core.space import CostFunction, CostTable, Gate, LongestPath
 
 from .brute_force import (
     Instance,
@@ -32,6 +34,7 @@ from .brute_force import (
     best,
     cell,
     chain,
+    conditional_instance,
     every_architecture,
     instance,
     nearest_values,
@@ -225,11 +228,109 @@ def test_a_random_architecture_is_one_that_can_be_generated() -> None:
     assert len(drawn) > 40
 
 
-def test_conditional_spaces_are_refused() -> None:
-    problem = two_edges([[0.5, 0.5]])
-    conditional = replace(problem, space=replace(problem.space, gate=_first_only))
-    with pytest.raises(ResourceError, match="space 'chain' has conditional edges; generation does not support"):
-        solve(conditional, {})
+# --- conditional spaces ---
+
+
+@settings(max_examples=500)
+@given(SEEDS)
+def test_in_conditional_spaces_all_methods_find_what_brute_force_finds(seed: int) -> None:
+    drawn = conditional_instance(seed)
+    expected = best(drawn.problem, drawn.architectures, drawn.budget, drawn.k)
+    for method in METHODS:
+        solutions = solve(drawn.problem, drawn.budget, k=drawn.k, method=method)
+        assert_proved(drawn.problem, drawn.budget, solutions, expected)
+        assert {solution.certificate.method for solution in solutions} <= {method}
+        if method in IN_ORDER:
+            assert [solution.alpha_E for solution in solutions] == [a.alpha_E for a in expected]
+
+
+@given(SEEDS)
+def test_in_conditional_spaces_infeasible_budgets_have_the_nearest_values_of_brute_force(seed: int) -> None:
+    drawn = conditional_instance(seed)
+    if within(drawn.architectures, drawn.budget):
+        drawn = replace(drawn, budget={**drawn.budget, "a": Bound(10**10, None)})
+    assert solve(drawn.problem, drawn.budget) == []
+    assert nearest(drawn.problem, drawn.budget) == nearest_values(drawn.architectures, drawn.budget)
+
+
+@given(SEEDS)
+def test_in_conditional_spaces_everything_else_is_as_the_list_of_networks_says(seed: int) -> None:
+    drawn = conditional_instance(seed)
+    problem, networks = drawn.problem, {a.alpha_E: a for a in drawn.architectures}
+    assert count_networks(problem) == len(networks)
+    if not networks:
+        return
+    assert largest_costs(problem) == {name: max(a.costs[name] for a in networks.values()) for name in problem.costs}
+    if problem.choosable_EK.any(axis=1).all():  # as in a search
+        (expected,) = best(problem, drawn.architectures, {}, k=1)
+        assert tuple(most_likely(problem.space, problem.theta_EK, problem.choosable_EK)) == expected.alpha_E
+        assert set(random_alphas(problem, 50, np.random.default_rng(seed))) <= networks.keys()
+    alphas_NE = np.array(list(networks))
+    for name, cost in problem.costs.items():
+        assert costs_of(cost, alphas_NE).tolist() == [a.costs[name] for a in networks.values()]
+
+
+@settings(max_examples=200)
+@given(SEEDS)
+def test_in_conditional_spaces_one_pass_solves_many_budgets(seed: int) -> None:
+    drawn = conditional_instance(seed)
+    limits = sorted({a.costs["a"] for a in drawn.architectures})[-5:]
+    budgets: list[Budget] = [{"a": Bound(None, limit)} for limit in limits]
+    for budget, found in zip(budgets, solve_many(drawn.problem, budgets, k=drawn.k), strict=True):
+        expected = best(drawn.problem, drawn.architectures, budget, drawn.k)
+        assert [solution.alpha_E for solution in found] == [a.alpha_E for a in expected]
+
+
+def test_the_conditional_instances_of_the_laws_are_of_all_kinds() -> None:
+    drawn = [conditional_instance(seed) for seed in range(200)]
+    bounds = [bound for i in drawn for bound in i.budget.values()]
+    assert sum(i.problem.space.generable_EK.argmax(axis=1).any() for i in drawn) >= 20
+    assert sum(len({bool(a) for a in i.problem.space.gate.inactive}) == 2 for i in drawn if i.problem.space.gate) >= 80
+    assert sum(not within(i.architectures, i.budget) for i in drawn) >= 10  # infeasible
+    assert sum(len(i.budget) == 3 for i in drawn) >= 30
+    assert sum(None not in (bound.lower, bound.upper) for bound in bounds) >= 60
+    with_ties = [len({round(a.expectation, 12) for a in i.architectures}) < len(i.architectures) for i in drawn]
+    assert 40 <= sum(with_ties) <= 160
+
+
+def deep_or_shallow() -> Problem:
+    """One layer, or with "deep" a second one of three operations; the first operation of it is pruned."""
+    space = replace(chain(2, 2, 3), gate=Gate(0, inactive=((), (2,))))
+    theta_EK = np.array([[0.6, 0.4, 0.0], [0.3, 0.7, 0.0], [0.2, 0.5, 0.3]])
+    choosable_EK = space.exists_EK.copy()
+    choosable_EK[2, 0] = False
+    cost = CostTable(100, np.array([[10, 20, 0], [1, 2, 0], [0, 4, 8]]), space.gate)
+    return Problem(space, theta_EK, choosable_EK, {"a": cost})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_inactive_edge_costs_nothing_adds_its_mean_and_has_one_alpha(method: Method) -> None:
+    solutions = solve(deep_or_shallow(), {}, k=9, method=method)
+    assert [(s.alpha_E, s.costs["a"], pytest.approx(3 * s.expectation)) for s in solutions] == [
+        ((0, 1, 1), 116, 0.6 + 0.7 + 0.5),
+        ((0, 1, 2), 120, 0.6 + 0.7 + 0.3),
+        ((1, 1, 0), 122, 0.4 + 0.7 + (0.5 + 0.3) / 2),
+        ((0, 0, 1), 115, 0.6 + 0.3 + 0.5),
+        ((0, 0, 2), 119, 0.6 + 0.3 + 0.3),
+        ((1, 0, 0), 121, 0.4 + 0.3 + (0.5 + 0.3) / 2),
+    ]
+    assert [s.alpha_E for s in solve(deep_or_shallow(), {"a": Bound(121, 121)}, k=9, method=method)] == [(1, 0, 0)]
+    assert nearest(deep_or_shallow(), {"a": Bound(117, 118)}) == {"a": (116, 119)}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_mode_that_was_pruned_is_not_chosen(method: Method) -> None:
+    problem = deep_or_shallow()
+    choosable_EK = problem.choosable_EK.copy()
+    choosable_EK[0] = [False, True, False]
+    found = solve(replace(problem, choosable_EK=choosable_EK), {}, k=9, method=method)
+    assert [s.alpha_E for s in found] == [(1, 1, 0), (1, 0, 0)]
+
+
+def test_a_cost_with_another_gate_than_the_space_is_refused() -> None:
+    problem = deep_or_shallow()
+    with pytest.raises(ValueError, match="cost 'a' has gate None, space 'chain' Gate"):
+        replace(problem, costs={"a": CostTable(0, problem.costs["a"].entries_EK)})  # type: ignore[union-attr]
 
 
 # --- ties ---
@@ -338,7 +439,3 @@ def test_a_solution_that_violates_a_bound_raises(monkeypatch: pytest.MonkeyPatch
 
 def _nothing_choosable(problem: Problem) -> Problem:
     return replace(problem, choosable_EK=np.zeros_like(problem.choosable_EK))
-
-
-def _first_only(alpha_E: IntArray) -> BoolArray:
-    return np.arange(len(alpha_E)) == 0

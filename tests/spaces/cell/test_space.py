@@ -248,8 +248,8 @@ def test_argmax_equals_brute_force_over_all_generated_architectures() -> None:
         generated = [
             np.array(ks) for ks in product(GENERABLE, repeat=4) if all(live_EK[e, k] for e, k in enumerate(ks))
         ]
-        best = max(expectation(alpha_E, theta_EK, spec.space) for alpha_E in generated)
-        assert expectation(spec.argmax(theta_EK, live_EK), theta_EK, spec.space) == best
+        best = max(expectation(alpha_E, theta_EK, spec.space, live_EK) for alpha_E in generated)
+        assert expectation(spec.argmax(theta_EK, live_EK), theta_EK, spec.space, live_EK) == best
 
 
 def test_every_node_of_the_most_probable_architecture_has_its_two_best_edges() -> None:
