@@ -292,7 +292,7 @@ def try_out(experiment: Experiment, *, decodes: bool = True) -> tuple[Estimate, 
     )
     notes = [
         f"data       {task.name}: {task.train_examples:,} training and {task.val_examples:,} validation examples of "
-        f"{'x'.join(map(str, task.inputs.shape))}, {task.inputs.outputs} outputs",
+        f"{task.inputs}",
         f"space      {space.name}: {space.shape[0]} edges, up to {space.shape[1]} candidates; supernet "
         f"{weights_bytes / 4:,.0f} weights ({_bytes(weights_bytes)})",
         f"trained    {len(results)} of {len(plan.requests)} architectures of an epoch on 2 batches of {batch} "
