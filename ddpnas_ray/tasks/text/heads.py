@@ -24,6 +24,7 @@ class Head:
     Args:
         name: The task.
         classes: Class names; empty: a number is predicted.
+        declared: Whether integer labels are class numbers, not names.
         metrics: Its score is the mean of these.
         first: Its first output.
         parts: Names of its parts, each scored on its own; its score is their mean.
@@ -34,6 +35,7 @@ class Head:
     metrics: tuple[Metric, ...]
     first: int
     parts: tuple[str, ...]
+    declared: bool = False
 
     @property
     def outputs(self) -> int:

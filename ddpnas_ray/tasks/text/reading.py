@@ -145,7 +145,8 @@ def class_numbers(rows: Rows, classes: Sequence[str], *, declared: bool) -> IntA
     number = {name: i for i, name in enumerate(classes)}
     if declared:
         number |= {str(i): i for i in range(len(classes)) if str(i) not in number}
-    labels = [str(label) for label in _labels(rows)]
+    own = rows.classes if rows.classes is not None and set(rows.classes) <= set(classes) else ()  # of another order?
+    labels = [str(own[i] if isinstance(i, int) and 0 <= i < len(own) else i) for i in _labels(rows)]
     found_N = np.fromiter((number.get(label, -1) for label in labels), dtype=np.int64, count=len(labels))
     if (found_N < 0).any():
         first, others = int((found_N < 0).argmax()), int((found_N < 0).sum()) - 1

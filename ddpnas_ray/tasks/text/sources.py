@@ -182,7 +182,7 @@ class OwnSource:
     @property
     def name(self) -> str:
         """See ``Source``."""
-        return Path(str(self.data.path)).stem
+        return Path(str(self.data.path)).expanduser().resolve().stem
 
     @property
     def classes(self) -> tuple[str, ...] | None:

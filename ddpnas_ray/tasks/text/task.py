@@ -77,10 +77,13 @@ def make(
     heads: list[Head] = []
     train, val = [], []
     for source in sources:
-        classes, of_train, of_val = _split(source, data, seed)
+        classes, declared, of_train, of_val = _split(source, data, seed)
         first = sum(head.outputs for head in heads)
         metrics = tuple(map(find_metric, source.metrics)) if chosen_metric is None else (chosen_metric,)
-        heads.append(Head(name=source.name, classes=classes, metrics=metrics, first=first, parts=tuple(of_val)))
+        parts = tuple(of_val)
+        heads.append(
+            Head(name=source.name, classes=classes, declared=declared, metrics=metrics, first=first, parts=parts)
+        )
         train.append(of_train)
         val.append(list(of_val.values()))
     found = loaded or Tokenizer.trained(
@@ -231,7 +234,7 @@ class TextTask:
             heads.append(dataclasses.replace(head, parts=tuple(splits)))
             for rows in splits.values():
                 _refuse_empty(rows)
-                labels_N = _labels(rows, head.classes, declared=source.classes is not None or rows.classes is not None)
+                labels_N = _labels(rows, head.classes, declared=head.declared)
                 one = (rows, np.arange(len(rows)), labels_N)
                 found.append(_encoded(one, len(found), self.tokenizer, self.max_length))
         train = dataclasses.replace(self.train, parts_N=np.array(first_part)[self._heads_of(self.train)])
@@ -256,8 +259,8 @@ class TextTask:
         return np.array([head for _, head in self.heads.parts])[examples.parts_N]
 
 
-def _split(source: Source, data: DataConfig, seed: int) -> tuple[tuple[str, ...], Chosen, dict[str, Chosen]]:
-    """Read a task's training and validation examples: its classes, and what is used of both splits by part."""
+def _split(source: Source, data: DataConfig, seed: int) -> tuple[tuple[str, ...], bool, Chosen, dict[str, Chosen]]:
+    """Read a task's training and validation examples: its classes, whether they are declared, and what is used."""
     (train,) = source.read("train").values()
     vals = source.read("val")
     for rows in (train, *vals.values()):
@@ -279,11 +282,8 @@ def _split(source: Source, data: DataConfig, seed: int) -> tuple[tuple[str, ...]
         )
         val = _limited(train, held_out_N, labels_N[held_out_N], bool(classes), data.val_limit, "val_limit", seed)
         chosen = {source.name: val}
-    return (
-        classes,
-        _limited(train, rows_N, labels_N[rows_N], bool(classes), data.train_limit, "train_limit", seed),
-        chosen,
-    )
+    used = _limited(train, rows_N, labels_N[rows_N], bool(classes), data.train_limit, "train_limit", seed)
+    return classes, declared, used, chosen
 
 
 def _limited(
@@ -311,7 +311,7 @@ def _encoded(chosen: Chosen, part: int, tokenizer: Tokenizer, max_length: int) -
 
 
 def _digest(heads: Sequence[Head], splits: Sequence[Examples], tokenizer: Tokenizer) -> str:
-    shown = [(head.name, head.classes, head.parts) for head in heads]
+    shown = [(head.classes, len(head.parts)) for head in heads]  # names of own data are those of files
     sha = hashlib.sha256(repr((shown, tokenizer.vocabulary, tokenizer.pad_id)).encode())
     sha.update(tokenizer.state.tobytes())
     for split in splits:

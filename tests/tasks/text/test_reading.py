@@ -138,6 +138,8 @@ def test_labels_are_matched_by_name_or_by_number_where_classes_are_declared() ->
     assert class_numbers(rows_with([1, 0]), ("no", "yes"), declared=True).tolist() == [1, 0]
     assert class_numbers(rows_with(["1", "no"]), ("no", "yes"), declared=True).tolist() == [1, 0]
     assert class_numbers(rows_with([7]), ("3", "7"), declared=False).tolist() == [1]
+    other_order = rows_with([0, 1], ("yes", "no"))
+    assert class_numbers(other_order, ("no", "yes"), declared=True).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,14 @@ def test_the_vocabulary_comes_from_the_training_texts_alone(tmp_path: Path) -> N
     assert not {"z", "zzzz", "##z"} & set(task.tokenizer.backend().get_vocab())
 
 
+def test_the_digest_is_of_the_examples_wherever_they_are(tmp_path: Path) -> None:
+    def digest(name: str, sentences: int = 20) -> str:
+        path = write(tmp_path / name, reviews(sentences))
+        return make(DataConfig(path=str(path)), 0, columns=("sentence",)).digest
+
+    assert digest("a.tsv") == digest("moved/b.csv") != digest("c.tsv", 21)
+
+
 def test_limits_are_each_task_s_own() -> None:
     task = glue("cola", "rte", data={"train_limit": 10, "val_limit": 6})
     assert np.bincount(task.train.parts_N).tolist() == [10, 10] and np.bincount(task.val.parts_N).tolist() == [6, 6]
