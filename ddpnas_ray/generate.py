@@ -281,7 +281,7 @@ def _latency(path: str, run: FinishedRun) -> tuple[CostTable, TimingOptions]:
         if published.note != EXACT:
             say(f"{path}: {published.note}")
         shape = backbone(**run.config.space.options)
-        cost = published.cost(shape, image_size=run.target.image_size, classes=run.target.classes)
+        cost = published.cost(shape, image_size=run.target.inputs.image_size, classes=run.target.classes)
         return cost, TimingOptions()
     from ddpnas_ray.devices.table import read_table
 

@@ -75,7 +75,7 @@ def test_an_unknown_key_names_file_key_and_likely_meaning(refused: Refused, tmp_
         ),
         ("data.mean=[0.1,0.2]", ["data.mean has 2 numbers", "give 1"]),
         ("data.crop=8", ["data.crop=8 could blank whole images of 8 pixels"]),
-        ("data.train_limit=3", ["data.train_limit=3 is less than one image per class (10 classes)", "raise it"]),
+        ("data.train_limit=3", ["data.train_limit=3 is less than one example per class (10 classes)", "raise it"]),
         (
             "strategy=greedy",
             ["strategy: 'greedy' is not a built-in strategy", "allowed: evolution, multinomial, optuna, pruning"],
@@ -290,7 +290,10 @@ def a_file(root: Path) -> Path:
         (folder_with("text"), ["photos/dog/001.png: not an image that Pillow can read (4 bytes)"]),
         (folder_with(b""), ["photos/dog/001.png: not an image that Pillow can read (0 bytes)"]),
         (lambda root: write_folder(root / "photos", {"cat": 4}), ["only one class ('cat'); a search needs at least 2"]),
-        (lambda root: write_folder(root / "photos", {"cat": 4, "dog": 1}), ["class 'dog' has 1 image", "add images"]),
+        (
+            lambda root: write_folder(root / "photos", {"cat": 4, "dog": 1}),
+            ["class 'dog' has 1 example", "add"],
+        ),
         (grey_and_colour, ["images mix", "set data.channels=1 or data.channels=3"]),
         (mixed_sizes, ["images have several sizes: ", "set data.image_size="]),
         (not_square, ["images are 12x9, not square", "set data.image_size=9 to resize them"]),

@@ -36,6 +36,7 @@ from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.images import load_data
 from ddpnas_ray.experiment import config
 from ddpnas_ray.spaces.base import SPACES, find_space
+from ddpnas_ray.tasks.base import TASKS, find_task
 from ddpnas_ray.testing import SpaceContract, StrategyContract, TaskContract
 from ddpnas_ray.testing.strategy_contract import Make
 from tests.commands import ENVIRONMENT, options, run
@@ -153,6 +154,8 @@ def known_keys() -> frozenset[str]:
     keys = {key for key, _, _ in config.describe()}
     built_in = [inspect.signature(find_space(name)).parameters for name in SPACES.names()]
     options = {f"space.{option}" for parameters in built_in for option in parameters}
+    tasks = [list(inspect.signature(find_task(name)).parameters)[2:] for name in TASKS.names()]
+    options |= {f"task.{option}" for parameters in tasks for option in parameters}
     own = {f"space.{option}" for option in inspect.signature(mixer.make).parameters}
     own |= {f"task.{option}" for option in list(inspect.signature(reading.make).parameters)[2:]} | {"task.metric"}
     own |= {f"climbing.{option}" for option in inspect.signature(climbing.ClimbingConfig).parameters}

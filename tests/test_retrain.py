@@ -286,8 +286,8 @@ def test_a_folder_without_test_images_gives_no_test_score(tmp_path: Path) -> Non
         (("--network", "darts_v2", *options("retraining.auxiliary=0.4")), "images of 8 px have 2x2 pixels"),
         (("--network", "darts_v2", *options("retraining.cutout=8")), "retraining.cutout=8 could blank whole images"),
         (("--network", "darts_v2", *options("retraining.init=inherited")), "needs the run of a search"),
-        (("--network", "darts_v2", *options("target.image_size=32")), "but the data have shape (1, 8, 8)"),
-        (("--network", "darts_v2", *options("target.classes=7")), "and 7 outputs, but the data have shape"),
+        (("--network", "darts_v2", *options("target.image_size=32")), "but the data have 1x8x8, 10 outputs"),
+        (("--network", "darts_v2", *options("target.classes=7")), "7 outputs, but the data have 1x8x8"),
         (
             ("--network", "mobilenet_v2", *options("retraining.auxiliary=0.4", "target={}")),
             "no auxiliary head: set it to 0",

@@ -33,12 +33,12 @@ def read(config: DataConfig, wanted: Sequence[SplitName]) -> dict[SplitName, Raw
     own = {"val": config.val_path, "test": config.test_path}
     for name, path in own.items():
         if path is not None:
-            _refuse_absent(path, f"data.{name}_path")
-    loaded = _load(config.path, "data.path")
+            refuse_absent(path, f"data.{name}_path")
+    loaded = load_splits(config.path, "data.path")
     splits: dict[SplitName, RawSplit] = {}
     for name in wanted:
         if name != "train" and (path := own[name]) is not None:
-            mine = _load(path, f"data.{name}_path")
+            mine = load_splits(path, f"data.{name}_path")
             only = next(iter(mine)) if len(mine) == 1 else None
             found = next((key for key in SPLITS[name] if key in mine), only)
             if found is None:
@@ -51,13 +51,22 @@ def read(config: DataConfig, wanted: Sequence[SplitName]) -> dict[SplitName, Raw
     return splits
 
 
-def _load(path: str, key: str) -> dict[str, Any]:
-    """Load all splits of a data set by name, memory-mapped; a data set without splits is ``train``."""
+def load_splits(path: str, key: str, subset: str | None = None) -> dict[str, Any]:
+    """Load all splits of a data set by name, memory-mapped; a data set without splits is ``train``.
+
+    Args:
+        path: Name on the hub, or a local folder.
+        key: The configuration key that holds it, for messages.
+        subset: Name of one of the data sets below that name on the hub.
+
+    Raises:
+        DataError: It does not exist, is damaged, or the hub cannot be reached.
+    """
     try:
         import datasets
     except ImportError as error:
-        raise DataError(f"data.name=huggingface needs the package datasets ({error}); pip install datasets") from None
-    _refuse_absent(path, key)
+        raise DataError(f"{key}={path} needs the package datasets ({error}); pip install datasets") from None
+    refuse_absent(path, key)
     local = Path(path).expanduser()
     try:
         if (local / "dataset_dict.json").is_file() or (local / "state.json").is_file():
@@ -65,8 +74,9 @@ def _load(path: str, key: str) -> dict[str, Any]:
         elif local.exists():
             loaded = datasets.load_dataset(str(local))
         else:
-            with _offline_where_unreachable(path, key):
-                loaded = datasets.load_dataset(path)
+            given = repr(path) if subset is None else f"{path!r}, {subset!r}"
+            with offline_where_unreachable(path, key, f"run load_dataset({given}).save_to_disk(FOLDER)"):
+                loaded = datasets.load_dataset(path, subset)
     except DataError:
         raise
     except Exception as error:  # FileNotFoundError, ValueError, DatasetNotFoundError, ArrowInvalid, ...
@@ -75,16 +85,29 @@ def _load(path: str, key: str) -> dict[str, Any]:
     return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
 
 
-def _refuse_absent(path: str, key: str) -> None:
-    """Raise if a path that cannot be a name on the hub does not exist."""
+def refuse_absent(path: str, key: str) -> None:
+    """Refuse a path that does not exist and cannot be a name on the hub.
+
+    Raises:
+        DataError: It is one.
+    """
     local = Path(path).expanduser()
     if not local.exists() and (local.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1):
         raise DataError(f"{path}: no such folder; set {key}")
 
 
 @contextmanager
-def _offline_where_unreachable(name: str, key: str) -> Iterator[None]:
-    """Use only the local cache if the hub is unreachable: the library would retry for half a minute first."""
+def offline_where_unreachable(name: str, key: str, remedy: str) -> Iterator[None]:
+    """Use only the local cache if the hub is unreachable: the library would retry for half a minute first.
+
+    Args:
+        name: Name on the hub.
+        key: The configuration key that holds it, for messages.
+        remedy: How to save a copy elsewhere, for messages.
+
+    Raises:
+        DataError: The hub is unreachable and the block fails.
+    """
     import datasets.config
     import huggingface_hub.constants
 
@@ -101,8 +124,7 @@ def _offline_where_unreachable(name: str, key: str) -> Iterator[None]:
     except Exception:  # ConnectionError, OfflineModeIsEnabled, DatasetNotFoundError, ...
         raise DataError(
             f"{name}: not a local folder, not in the local cache, and {huggingface_hub.constants.ENDPOINT} cannot be "
-            f"reached ({reason}); run load_dataset({name!r}).save_to_disk(FOLDER) on a machine with network access, "
-            f"then set {key} to a copy of that folder"
+            f"reached ({reason}); {remedy} on a machine with network access, then set {key} to a copy of that folder"
         ) from None
     finally:
         for module, value in zip(modules, before, strict=True):

@@ -44,10 +44,10 @@ def stratified_split(
         (2, 2)
     """
     counts_C = np.bincount(labels_N, minlength=len(classes))
-    if few := [f"class {name!r} has {_images(n)}" for name, n in zip(classes, counts_C, strict=True) if n < 2]:
+    if few := [f"class {name!r} has {_examples(n)}" for name, n in zip(classes, counts_C, strict=True) if n < 2]:
         listed = ", ".join(few[:10]) + (f" and {len(few) - 10} more such classes" if len(few) > 10 else "")
         raise DataError(
-            f"{origin}: {listed}; holding out validation images takes at least 2 per class: add images, drop the "
+            f"{origin}: {listed}; holding out validation examples takes at least 2 per class: add examples, drop the "
             "class, or set data.val_path"
         )
     train, val = [], []
@@ -56,8 +56,8 @@ def stratified_split(
         held_out = max(1, round(len(members) * val_fraction))
         if held_out == len(members):
             raise DataError(
-                f"{origin}: data.val_fraction={val_fraction:g} leaves no training image of class {name!r} "
-                f"({_images(len(members))}); set at most {(len(members) - 1) / len(members):.2g}, or add images"
+                f"{origin}: data.val_fraction={val_fraction:g} leaves no training example of class {name!r} "
+                f"({_examples(len(members))}); set at most {(len(members) - 1) / len(members):.2g}, or add examples"
             )
         order = rng_for(seed, SPLIT_KEY, number).permutation(members)
         val.append(order[:held_out])
@@ -88,7 +88,7 @@ def stratified_subset(labels_N: IntArray, limit: int | None, *, seed: int, key: 
         return np.arange(len(labels_N))
     present, counts_C = np.unique(labels_N, return_counts=True)
     if limit < len(present):
-        raise DataError(f"{key}={limit} is less than one image per class ({len(present)} classes); raise it")
+        raise DataError(f"{key}={limit} is less than one example per class ({len(present)} classes); raise it")
     share_C = limit * counts_C / len(labels_N)
     taken_C = np.maximum(1, np.floor(share_C).astype(np.int64))
     while taken_C.sum() < limit:
@@ -134,5 +134,5 @@ def stratified_batches(labels_N: IntArray, images: int, batch_size: int, *, seed
     return [np.sort(drawn[i::batches]) for i in range(batches)]
 
 
-def _images(count: int) -> str:
-    return f"{count} image" if count == 1 else f"{count} images"
+def _examples(count: int) -> str:
+    return f"{count} example" if count == 1 else f"{count} examples"

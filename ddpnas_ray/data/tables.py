@@ -137,6 +137,7 @@ class RowNames(Sequence[str]):
     def __getitem__(self, index: int | slice) -> str | Sequence[str]:
         if isinstance(index, slice):
             return Picked(self, np.arange(len(self))[index])
+        index = range(self.total)[index]  # IndexError ends an iteration
         file = bisect_right(self.starts, index) - 1
         return f"{self.files[file]}, row {index - self.starts[file]}"
 

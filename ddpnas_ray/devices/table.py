@@ -162,7 +162,7 @@ class LatencyTable:
         Raises:
             DataError: The table is for another target.
         """
-        if dict(self.target) != dict(target):
+        if _set(self.target) != _set(target):
             raise DataError(
                 f"latency table: it is for the target {_text(self.target)}, not {_text(target)}; "
                 "build a table for that one with `ddpnas latency build`"
@@ -246,5 +246,11 @@ def _row(row: Mapping[str, Any]) -> LatencyRow:
     return LatencyRow(row["edge"], row["operation"], row["key"], row["count"], latency)
 
 
+def _set(target: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a target sets; tables of earlier versions lack some options."""
+    return {key: value for key, value in target.items() if value is not None}
+
+
 def _text(target: Mapping[str, Any]) -> str:
-    return f"'{target_text(target)}, {target['input_channels']} input channels'"
+    channels = target["input_channels"]
+    return f"'{target_text(target)}" + ("'" if channels is None else f", {channels} input channels'")

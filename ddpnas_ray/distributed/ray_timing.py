@@ -212,7 +212,8 @@ def measure_networks(
 
 def network(spec: SpaceSpec, target: Target, alpha_E: Sequence[int] | IntArray) -> Part:
     """Return a whole deploy network as a part to time."""
-    shape = (target.input_channels, target.image_size, target.image_size)
+    inputs = target.inputs
+    shape = (inputs.channels, inputs.image_size, inputs.image_size)
     build = partial(spec.deploy, np.asarray(alpha_E), target)
     return Part(edge=None, key="network", input_shape=shape, build=build)
 

@@ -212,7 +212,7 @@ def _notes(experiment: Experiment, task: Task, device: str, trial: _Trial) -> li
     costs = ", ".join(f"{value:,} {name}" for name, value in experiment.costs(trial.alpha_E).items())
     return [
         f"data       {task.name}: {task.train_examples:,} training and {task.val_examples:,} validation examples of "
-        f"{'x'.join(map(str, task.inputs.shape))}, {task.inputs.outputs} outputs",
+        f"{task.inputs}",
         f"space      {space.name}: {space.shape[0]} edges, up to {space.shape[1]} candidates; supernet "
         f"{trial.weights_bytes / 4:,.0f} weights ({size_text(trial.weights_bytes)})",
         f"trained    {len(trial.results)} of {trial.planned} architectures of an epoch on 2 batches of {batch} "

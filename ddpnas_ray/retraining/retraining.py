@@ -154,11 +154,10 @@ def check_fits(chosen: Chosen, task: Task) -> None:
         ConfigError: It does not.
     """
     wanted, given = chosen.target.inputs, task.inputs
-    if (wanted.shape, wanted.outputs) != (given.shape, given.outputs):
+    if not wanted.takes(given):
         raise ConfigError(
-            f"network {chosen.label} is for inputs of shape {wanted.shape} and {wanted.outputs} outputs, but the data "
-            f"have shape {given.shape} and {given.outputs}; set target.image_size and target.classes to null, or "
-            "data.image_size to the network's"
+            f"network {chosen.label} is for inputs of {wanted}, but the data have {given}; set target.image_size, "
+            "target.sequence_length and target.classes to null, or change the size of the data to the network's"
         )
 
 

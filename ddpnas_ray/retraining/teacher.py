@@ -78,7 +78,7 @@ def recorded_teacher(saved: Folder, record: Mapping[str, Any] | None, retrained:
 
 
 def tried(teacher: Teacher, chosen: Chosen) -> Teacher:
-    """Run a teacher on a batch of zeros, and return it with its fingerprint.
+    """Run a teacher on a random batch, and return it with its fingerprint.
 
     Args:
         teacher: The teacher.
@@ -90,14 +90,14 @@ def tried(teacher: Teacher, chosen: Chosen) -> Teacher:
     import torch
 
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        inputs = torch.zeros(2, *chosen.target.inputs.shape)
+        inputs = chosen.target.inputs.random(2)
         wanted = tuple(deploy_network(chosen).eval()(inputs).shape)
         module, where = teacher.module(), f"retraining.teacher: {teacher.name}"
         try:
             found = tuple(module(inputs).shape)
         except Exception as error:  # of a network that may be the user's
             raise ConfigError(
-                f"{where}: fails on inputs of shape {tuple(inputs.shape)}: {type(error).__name__}: {error}; give a "
+                f"{where}: fails on inputs of {chosen.target.inputs}: {type(error).__name__}: {error}; give a "
                 "network for these data"
             ) from error
     if found != wanted:

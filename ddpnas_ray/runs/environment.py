@@ -21,7 +21,7 @@ def machine() -> dict[str, Any]:
     """Return versions, hardware and commit of this machine."""
     import psutil
 
-    packages = ("numpy", "torch", "torchvision", "ray", "pyarrow", "datasets", "safetensors")
+    packages = ("numpy", "torch", "torchvision", "ray", "pyarrow", "datasets", "safetensors", "tokenizers")
     return {
         "ddpnas_ray": __version__,
         "python": platform.python_version(),

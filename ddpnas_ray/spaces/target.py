@@ -16,13 +16,18 @@ from ddpnas_ray.core.errors import ConfigError
 class Inputs:
     """Shapes of a network's input and output.
 
+    A network of images takes a tensor. One of texts takes a dictionary of int64 tensors, shape (examples, tokens):
+    ``input_ids``, ``attention_mask`` (1, and 0 for padding) and ``token_type_ids`` (0 or 1: the first or second text).
+
     Args:
-        shape: Shape of one example, such as (channels, height, width).
-        outputs: Number of outputs per example, such as one per class.
+        shape: Shape of one example, such as (channels, height, width); of texts (most tokens,), padding included.
+        outputs: Number of outputs per example, such as one per class; of several tasks at once, of all together.
+        vocabulary: Number of token ids; None: the examples are not texts.
     """
 
     shape: tuple[int, ...]
     outputs: int
+    vocabulary: int | None = None
 
     @property
     def channels(self) -> int:
@@ -37,6 +42,30 @@ class Inputs:
             raise ValueError(f"images must be square, got {height}x{width}")
         return width
 
+    def takes(self, other: Inputs) -> bool:
+        """Return whether a network for these inputs can be trained on others: shorter texts, or the same."""
+        longest = self.shape if self.vocabulary is None else (max(self.shape[0], other.shape[0]),)
+        return dataclasses.replace(other, shape=longest) == self
+
+    def random(self, examples: int) -> Any:
+        """Return a batch of random examples, always the same, to try a network on; imports torch."""
+        import torch
+
+        generator = torch.Generator().manual_seed(examples)
+        if self.vocabulary is None:
+            return torch.randn(examples, *self.shape, generator=generator)
+        ids, types = (
+            torch.randint(high, (examples, *self.shape), generator=generator) for high in (self.vocabulary, 2)
+        )
+        mask = torch.ones_like(ids)
+        mask[1:, -(self.shape[0] // 3) :] = 0  # all but the first example are shorter
+        return {"input_ids": ids * mask, "attention_mask": mask, "token_type_ids": types * mask}
+
+    def __str__(self) -> str:
+        shape = "x".join(map(str, self.shape))
+        of = shape if self.vocabulary is None else f"up to {shape} tokens of a vocabulary of {self.vocabulary:,}"
+        return f"{of}, {self.outputs} outputs"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetConfig:
@@ -49,6 +78,8 @@ class TargetConfig:
     """Initial channels of the deploy network; null: the space's default (cell: 36; nasbench201: 16)"""
     image_size: Annotated[int, Ge(1)] | None = None
     """Side in pixels; null: that of the data"""
+    sequence_length: Annotated[int, Ge(1)] | None = None
+    """Tokens of a text; null: task.max_length"""
     classes: Annotated[int, Ge(1)] | None = None
     """Number of classes; null: that of the data"""
     stem: Literal["auto", "cifar", "imagenet"] = "auto"
@@ -60,14 +91,16 @@ class TargetConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetDefaults:
-    """Options of a space's deploy networks beside image size and classes, with defaults.
+    """Options of a space's deploy networks beside size and classes, with defaults.
 
     Args:
+        text: Whether networks take texts, not images.
         cells: Default number of cells; None: not an option.
         channels: Default width; None: the space defines the widths.
         stem: Whether there is a choice of stems.
     """
 
+    text: bool = False
     cells: int | None = None
     channels: int | None = None
     stem: bool = False
@@ -75,22 +108,33 @@ class TargetDefaults:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A deploy network in full. Every printed cost names it."""
+    """A deploy network in full, of images or of texts. Every printed cost names it."""
 
-    image_size: int
+    image_size: int | None = None
     classes: int
-    input_channels: int = 3
+    input_channels: int | None = 3
     cells: int | None = None
     channels: int | None = None
     stem: Literal["cifar", "imagenet"] | None = None
+    sequence_length: int | None = None
+    vocabulary: int | None = None
 
     @classmethod
     def resolve(cls, config: TargetConfig, inputs: Inputs, defaults: TargetDefaults) -> Target:
         """Fill unset options from the data and the space.
 
         Raises:
-            ConfigError: An option does not apply to the space.
+            ConfigError: An option does not apply to the space, or the data do not.
         """
+        if defaults.text != (inputs.vocabulary is not None):
+            kind, given = ("texts", "images") if defaults.text else ("images", "texts")
+            raise ConfigError(
+                f"networks of this space take {kind}, but the task's examples are {given} ({inputs}); choose another "
+                "space.name or task.name"
+            )
+        wrong = "image_size" if defaults.text else "sequence_length"
+        if (value := getattr(config, wrong)) is not None:
+            raise ConfigError(f"target.{wrong} is {value}; networks of this space take no such inputs: set it to null")
         for key in ("cells", "channels"):
             if (value := getattr(config, key)) is not None and getattr(defaults, key) is None:
                 raise ConfigError(
@@ -98,6 +142,15 @@ class Target:
                 )
         if config.stem != "auto" and not defaults.stem:
             raise ConfigError(f"target.stem is {config.stem}; networks of this space have one stem: set it to auto")
+        if inputs.vocabulary is not None:
+            return cls(
+                cells=config.cells or defaults.cells,
+                channels=config.channels or defaults.channels,
+                sequence_length=config.sequence_length or inputs.shape[0],
+                vocabulary=inputs.vocabulary,
+                classes=config.classes or inputs.outputs,
+                input_channels=None,
+            )
         image_size = config.image_size or inputs.image_size
         return cls(
             cells=config.cells or defaults.cells,
@@ -110,7 +163,11 @@ class Target:
 
     @property
     def inputs(self) -> Inputs:
-        """Its inputs, for spaces that deploy the network they search with."""
+        """Its inputs."""
+        if self.vocabulary is not None:
+            assert self.sequence_length is not None  # see ``resolve``
+            return Inputs(shape=(self.sequence_length,), outputs=self.classes, vocabulary=self.vocabulary)
+        assert self.image_size is not None and self.input_channels is not None
         return Inputs(shape=(self.input_channels, self.image_size, self.image_size), outputs=self.classes)
 
     def __str__(self) -> str:
@@ -127,5 +184,7 @@ def resolve_stem(stem: str, image_size: int) -> Literal["cifar", "imagenet"]:
 def target_text(target: Mapping[str, Any]) -> str:
     """Describe the deploy network of a cost, as all printed costs do."""
     parts = [f"{target[key]} {key}" for key in ("cells", "channels") if target.get(key) is not None]
-    parts += [f"{target['image_size']} px", f"{target['classes']} classes"]
+    text = target.get("sequence_length") is not None
+    parts += [f"{target['sequence_length']} tokens" if text else f"{target['image_size']} px"]
+    parts += [f"{target['classes']} classes"]
     return ", ".join(parts + ([f"{target['stem']} stem"] if target.get("stem") else []))

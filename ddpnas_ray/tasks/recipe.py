@@ -33,16 +33,16 @@ class RetrainingConfig:
     """sgd: with momentum; adamw: betas 0.9 and 0.999"""
     lr: Annotated[float, Gt(0.0)] = 0.025
     """Learning rate after the warm-up"""
-    schedule: Literal["cosine", "step"] = "cosine"
-    """cosine: to zero at the end; step: times lr_factor every lr_epochs"""
+    schedule: Literal["cosine", "linear", "step"] = "cosine"
+    """cosine, linear: to zero at the end; step: times lr_factor every lr_epochs"""
     lr_factor: Annotated[float, Gt(0.0), Le(1.0)] = 0.97
     """Factor of schedule step"""
     lr_epochs: Annotated[int, Ge(1)] = 1
     """Epochs between two steps of schedule step"""
     lr_per: Literal["epoch", "step"] = "epoch"
     """Whether the rate changes with every epoch, as in DARTS, or with every step"""
-    warmup_epochs: Annotated[int, Ge(0)] = 0
-    """Epochs of linear warm-up, step by step"""
+    warmup_epochs: Annotated[float, Ge(0.0)] = 0.0
+    """Epochs of linear warm-up, step by step; less than one too, such as 0.3 of 3 (BERT: a tenth)"""
     momentum: Annotated[float, Ge(0.0), Lt(1.0)] = 0.9
     """SGD momentum"""
     nesterov: bool = False

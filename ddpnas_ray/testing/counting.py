@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from ddpnas_ray.training.batches import size
 
-def count_macs(network: nn.Module, x: Tensor) -> int:
+
+def count_macs(network: nn.Module, x: Any) -> int:
     """Count multiply-adds of convolutions and matrix products for one example, without biases.
 
     Args:
@@ -21,7 +23,7 @@ def count_macs(network: nn.Module, x: Tensor) -> int:
         >>> count_macs(nn.Conv2d(3, 8, 3, padding=1), torch.zeros(1, 3, 4, 4))
         3456
     """
-    assert len(x) == 1
+    assert size(x) == 1
     with torch.no_grad(), FlopCounterMode(display=False) as mode:
         network(x)
     return mode.get_total_flops() // 2

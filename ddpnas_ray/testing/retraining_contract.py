@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.core.space import IntArray
@@ -22,8 +22,8 @@ class RetrainingContract:
     target: Target
     inputs: ClassVar[Inputs]
 
-    def batch(self, n: int, channels: int, image_size: int) -> Tensor:
-        """Return a batch of ``n`` random images."""
+    def batch(self, n: int, inputs: Inputs) -> Any:
+        """Return a batch of ``n`` random examples."""
         raise NotImplementedError
 
     @pytest.fixture
@@ -55,7 +55,7 @@ class RetrainingContract:
         if not isinstance(deployed, DropsPaths):
             return
         assert deployed.drop_path == 0
-        x = self.batch(4, self.target.input_channels, self.target.image_size)
+        x = self.batch(4, self.target.inputs)
         with torch.no_grad():
             before = deployed.eval()(x)
             deployed.drop_path = 0.5
@@ -67,7 +67,7 @@ class RetrainingContract:
     def test_an_auxiliary_head_changes_training_alone(self, deployed: nn.Module) -> None:
         if not isinstance(deployed, TakesAuxiliaryHead):
             return
-        x, plain = self.batch(4, self.target.input_channels, self.target.image_size), list(deployed.state_dict())
+        x, plain = self.batch(4, self.target.inputs), list(deployed.state_dict())
         with torch.no_grad():
             before = deployed.eval()(x)
             try:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ddpnas_ray.core.errors import GenotypeError
@@ -60,11 +60,11 @@ class SpaceContract(RetrainingContract):
         """Return the space under test."""
         raise NotImplementedError
 
-    def batch(self, n: int, channels: int, image_size: int) -> Tensor:
-        """Return a batch of ``n`` random images; override for networks with other inputs."""
-        return torch.randn(n, channels, image_size, image_size, generator=torch.Generator().manual_seed(n))
+    def batch(self, n: int, inputs: Inputs) -> Any:
+        """Return a batch of ``n`` random examples; override for networks with other inputs."""
+        return inputs.random(n)
 
-    def macs(self, network: nn.Module, x: Tensor) -> int:
+    def macs(self, network: nn.Module, x: Any) -> int:
         """Count multiply-adds of one forward pass, independently of the space's table."""
         return count_macs(network, x)
 
@@ -129,7 +129,7 @@ class SpaceContract(RetrainingContract):
     def test_a_slice_of_the_supernet_computes_what_the_supernet_does(self, spec: SpaceSpec) -> None:
         supernet: Any = self._supernet(spec)
         weights = Weights(_tensors(supernet))
-        x = self.batch(3, self.inputs.channels, self.inputs.image_size)
+        x = self.batch(3, self.inputs)
         for alpha_E in self._alphas(spec):
             network = spec.build(alpha_E, self.inputs)
             _load_slice(network, Layout.of(supernet.pieces(alpha_E)), weights)
@@ -146,7 +146,7 @@ class SpaceContract(RetrainingContract):
 
     def test_a_forward_pass_runs_the_sampled_modules_and_nothing_else(self, spec: SpaceSpec) -> None:
         supernet: Any = self._supernet(spec)
-        x = self.batch(3, self.inputs.channels, self.inputs.image_size)
+        x = self.batch(3, self.inputs)
         for alpha_E in self._alphas(spec):
             sampled = {piece.name for piece in supernet.pieces(alpha_E)}
             with torch.no_grad(), _watched(supernet) as ran:
@@ -161,7 +161,7 @@ class SpaceContract(RetrainingContract):
 
     def test_gradients_reach_nothing_that_was_not_sampled(self, spec: SpaceSpec) -> None:
         supernet: Any = self._supernet(spec)
-        x = self.batch(3, self.inputs.channels, self.inputs.image_size)
+        x = self.batch(3, self.inputs)
         for alpha_E in self._alphas(spec):
             supernet.zero_grad(set_to_none=True)
             supernet(x, alpha_E).square().sum().backward()
@@ -269,7 +269,7 @@ class SpaceContract(RetrainingContract):
         for theta_EK, live_EK in self._thetas(spec.space):
             alpha_E = spec.argmax(theta_EK, live_EK)
             network = spec.deploy(alpha_E, self.target).eval()
-            x = self.batch(1, self.target.input_channels, self.target.image_size)
+            x = self.batch(1, self.target.inputs)
             if "params" in tables:
                 assert tables["params"](alpha_E) == sum(p.numel() for p in network.parameters()), alpha_E.tolist()
             if "macs" in tables:

@@ -97,6 +97,8 @@ def recompute_batch_norm(
     """
     _track_statistics(network, True)
     norms = _norms(network)
+    if not norms:
+        return
     for norm in norms:
         norm.reset_running_stats()
     network.train()

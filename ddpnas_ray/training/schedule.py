@@ -21,11 +21,16 @@ def learning_rate(config: RetrainingConfig, epoch: int, step: int, steps: int) -
         >>> [round(learning_rate(recipe, epoch, 0, 2), 2) for epoch in range(4)]
         [0.5, 1.0, 0.75, 0.25]
     """
-    if epoch < config.warmup_epochs:
-        return config.lr * (epoch * steps + step + 1) / (config.warmup_epochs * steps)
-    at = float(epoch - config.warmup_epochs)
+    warmup_steps = config.warmup_epochs * steps
+    if epoch * steps + step < warmup_steps:
+        return config.lr * min(epoch * steps + step + 1, warmup_steps) / warmup_steps
+    at = epoch - config.warmup_epochs
     if config.lr_per == "step":
         at += step / steps
+    at = max(0.0, at)  # a warm-up may end within an epoch
     if config.schedule == "step":
         return config.lr * config.lr_factor ** (at // config.lr_epochs)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * at / max(1, config.epochs - config.warmup_epochs)))
+    left = config.epochs - config.warmup_epochs
+    if config.schedule == "linear":
+        return config.lr * (1 - at / left)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * at / left))

@@ -158,7 +158,7 @@ def test_large_sets_stream_from_their_files(tmp_path: Path) -> None:
         (lambda root: root, r"no class folders \(0 images directly in it\); expected images at .*CLASS"),
         (lambda root: write_folder(root, {"cat": 3}), r"only one class \('cat'\); a search needs at least 2"),
         (lambda root: write_folder(root, {"cat": 3, "dog": 0}), "dog: no images in this class folder"),
-        (lambda root: write_folder(root, {"cat": 3, "dog": 1}), "class 'dog' has 1 image; .* at least 2"),
+        (lambda root: write_folder(root, {"cat": 3, "dog": 1}), "class 'dog' has 1 example; .* at least 2"),
         (lambda root: write_folder(root / "val", {"cat": 1}).parent, "has val but no folder 'train'"),
         (lambda root: write_folder(root, {"train": 3}), r"train: no class folders \(3 images directly"),
         (lambda root: write_folder(root, {"cat": 1}) / "cat" / "000.png", "000.png: not a folder; set data.path"),

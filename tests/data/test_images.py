@@ -36,7 +36,7 @@ def test_limits_draw_stratified_subsets_of_each_split_by_seed() -> None:
         assert {one.tobytes() for one in pixels(part)} <= {one.tobytes() for one in pixels(of)}
     assert same(some, load(train_limit=100, val_limit=40))
     assert load(1, train_limit=100).digest != load(0, train_limit=100).digest
-    with pytest.raises(DataError, match=r"data.train_limit=9 is less than one image per class \(10 classes\)"):
+    with pytest.raises(DataError, match=r"data.train_limit=9 is less than one example per class \(10 classes\)"):
         load(train_limit=9)
 
 

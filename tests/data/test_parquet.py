@@ -180,7 +180,7 @@ def test_a_damaged_image_names_its_file_and_row(tmp_path: Path) -> None:
         ),
         (lambda root: write_parquet(root / "a.parquet", np.empty(0, np.int64)), "a.parquet: no images"),
         (lambda root: write_parquet(root / "a.parquet", [3, 3, 3]), "a.parquet: only one class"),
-        (lambda root: write_parquet(root / "a.parquet", [0, 0, 1]), "class '1' has 1 image"),
+        (lambda root: write_parquet(root / "a.parquet", [0, 0, 1]), "class '1' has 1 example"),
     ],
 )
 def test_unusable_files_say_what_is_expected(tmp_path: Path, make: Callable[[Path], Path], message: str) -> None:

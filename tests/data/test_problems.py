@@ -86,7 +86,7 @@ def test_every_class_that_is_too_small_is_named(tmp_path: Path) -> None:
     (tmp_path / "dog" / "000.png").write_bytes(b"")
     said = refused(tmp_path)
     assert said.startswith("2 problems: ")
-    assert "class 'cat' has 1 image" in said and "class 'emu' has 1 image" in said and "dog/000.png" in said
+    assert "class 'cat' has 1 example" in said and "class 'emu' has 1 example" in said and "dog/000.png" in said
 
 
 def test_validation_data_that_do_not_fit_are_named_beside_damaged_images(tmp_path: Path) -> None:

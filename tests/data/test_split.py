@@ -46,18 +46,19 @@ def test_the_draw_of_a_class_does_not_depend_on_another_class() -> None:
 
 
 def test_a_class_of_one_image_cannot_be_split() -> None:
-    with pytest.raises(DataError, match=r"here: class 'c1' has 1 image; .* at least 2.*data.val_path"):
+    with pytest.raises(DataError, match=r"here: class 'c1' has 1 example; .* at least 2.*data.val_path"):
         split(np.array([0, 0, 1]), 2, 0)
 
 
 def test_a_declared_class_without_images_cannot_be_split() -> None:
-    with pytest.raises(DataError, match="class 'c2' has 0 images"):
+    with pytest.raises(DataError, match="class 'c2' has 0 examples"):
         split(np.array([0, 0, 1, 1]), 3, 0)
 
 
 def test_a_fraction_that_takes_every_training_image_of_a_class_is_an_error() -> None:
     with pytest.raises(
-        DataError, match=r"data.val_fraction=0.9 leaves no training image of class 'c1' \(3 images\); set at most 0.67"
+        DataError,
+        match=r"data.val_fraction=0.9 leaves no training example of class 'c1' \(3 examples\); set at most 0.67",
     ):
         split(np.repeat([0, 1], [30, 3]), 2, 0, 0.9)
 
@@ -85,7 +86,7 @@ def test_no_limit_or_a_large_one_takes_everything(limit: int | None) -> None:
 
 
 def test_a_limit_below_the_number_of_classes_is_an_error() -> None:
-    with pytest.raises(DataError, match=r"data.val_limit=2 is less than one image per class \(3 classes\)"):
+    with pytest.raises(DataError, match=r"data.val_limit=2 is less than one example per class \(3 classes\)"):
         stratified_subset(np.array([0, 1, 2, 2]), 2, seed=0, key="data.val_limit")
 
 

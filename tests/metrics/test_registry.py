@@ -37,7 +37,15 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_the_built_in_metrics_are_the_files_that_define_score() -> None:
-    assert METRICS.names() == ("accuracy", "balanced_accuracy", "likelihood")
+    assert METRICS.names() == (
+        "accuracy",
+        "balanced_accuracy",
+        "f1",
+        "likelihood",
+        "matthews",
+        "pearson",
+        "spearman",
+    )
 
 
 def test_a_new_file_is_a_new_metric_and_nothing_else_changes(
@@ -55,7 +63,7 @@ def test_one_of_ones_own_is_found_by_module_and_function(lab: Path) -> None:
     assert metric.name == "top_two"
 
 
-@pytest.mark.parametrize("name", ["f1", "top_two:nothing", "json:dumps:x"])
+@pytest.mark.parametrize("name", ["f2", "top_two:nothing", "json:dumps:x"])
 def test_what_is_no_metric_is_refused_in_one_line(lab: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=r"^task\.metric: "):
         find_metric(name)

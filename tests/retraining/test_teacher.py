@@ -90,7 +90,7 @@ def test_teachers_are_functions_or_retrained_networks() -> None:
         (":f", ":f: ValueError: Empty module name; give module:function"),
         ("torch.nn:Linear", "torch.nn:Linear: TypeError: "),
         (f"{__name__}:broken", "broken: OSError: no such file: teacher.pt; give module:function"),
-        (f"{__name__}:of_colour_images", r"fails on inputs of shape \(2, 1, 8, 8\): RuntimeError: "),
+        (f"{__name__}:of_colour_images", r"fails on inputs of 1x8x8, 10 outputs: RuntimeError: "),
         (f"{__name__}:of_eleven_classes", r"its outputs have shape \(2, 11\), those of network darts_v2 \(2, 10\)"),
         ("result", "no retrained network of the run has this name; the run has no retrained network yet"),
     ],

@@ -37,21 +37,29 @@ def test_it_is_torchs_own_schedule(schedule: str) -> None:
 
 @given(
     epochs=st.integers(1, 30),
-    warmup=st.integers(0, 30),
+    warmup=st.integers(0, 30) | st.integers(0, 300).map(lambda tenths: tenths / 10),
     steps=st.integers(1, 9),
     per=st.sampled_from(["epoch", "step"]),
-    schedule=st.sampled_from(["cosine", "step"]),
+    schedule=st.sampled_from(["cosine", "linear", "step"]),
 )
 def test_it_rises_to_lr_then_falls_and_is_never_negative(
-    epochs: int, warmup: int, steps: int, per: str, schedule: str
+    epochs: int, warmup: float, steps: int, per: str, schedule: str
 ) -> None:
     config = replace(DARTS, epochs=epochs, warmup_epochs=warmup, lr_per=per, schedule=schedule, lr_factor=0.5)
     found = rates(config, steps)
     assert all(0 <= rate <= config.lr * (1 + 1e-12) for rate in found)
-    up, down = found[: warmup * steps], found[warmup * steps :]
+    rising = math.ceil(warmup * steps)
+    up, down = found[:rising], found[rising:]
     assert up == sorted(up) and down == sorted(down, reverse=True)
     if warmup and warmup <= epochs:
         assert up[-1] == pytest.approx(config.lr)
+
+
+def test_berts_schedule_rises_for_a_tenth_of_the_steps_then_falls_in_a_line_to_zero() -> None:
+    """As ``get_linear_schedule_with_warmup`` of transformers, one step on: the first step there has rate 0."""
+    bert = replace(DARTS, epochs=3, lr=1.0, warmup_epochs=0.3, schedule="linear", lr_per="step")
+    wanted = [(i + 1) / 30 if i < 30 else (300 - i) / 270 for i in range(300)]
+    assert rates(bert, 100) == pytest.approx(wanted)
 
 
 def test_a_cosine_by_steps_ends_near_zero() -> None:

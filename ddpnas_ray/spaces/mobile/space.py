@@ -173,8 +173,8 @@ def _cost(kind: Kind, backbone: Backbone, target: Target) -> CostTable:
     return cost_table(
         kind,
         backbone,
-        image_size=target.image_size,
-        input_channels=target.input_channels,
+        image_size=target.inputs.image_size,
+        input_channels=target.inputs.channels,
         classes=target.classes,
     )
 
@@ -190,12 +190,13 @@ def _count_blocks(backbone: Backbone, target: Target, *, left_out: bool) -> Cost
 
 def _parts(backbone: Backbone, target: Target) -> list[Part]:
     """Return all timed parts of the network; blocks include their residual addition, and ``zero`` has none."""
-    widths, sizes, kernel = backbone.widths, backbone.sizes(target.image_size), backbone.first_kernel
-    image, stem_stride = (target.input_channels, target.image_size, target.image_size), backbone.stem_stride
+    widths, sizes, kernel = backbone.widths, backbone.sizes(target.inputs.image_size), backbone.first_kernel
+    inputs, stem_stride = target.inputs, backbone.stem_stride
+    image = (inputs.channels, inputs.image_size, inputs.image_size)
     parts = [
         _part(
             f"conv_3x3 stride {stem_stride} to {widths[0]}", image, "conv_bn_relu",
-            target.input_channels, widths[0], kernel=3, stride=stem_stride,
+            inputs.channels, widths[0], kernel=3, stride=stem_stride,
         ),
         _part(
             f"mbconv_k{kernel}_e1 stride 1 to {widths[1]}", (widths[0], sizes[0], sizes[0]), "MBConv",
@@ -238,7 +239,7 @@ def _build(backbone: Backbone, alpha_E: IntArray, inputs: Inputs) -> MobileNetwo
 
 
 def _deploy(backbone: Backbone, alpha_E: IntArray, target: Target) -> MobileNetwork:
-    return _network(backbone, alpha_E, target.input_channels, target.classes)
+    return _network(backbone, alpha_E, target.inputs.channels, target.classes)
 
 
 def _network(backbone: Backbone, alpha_E: IntArray, input_channels: int, classes: int) -> MobileNetwork:

@@ -203,8 +203,8 @@ def _deploy_skeleton(target: Target) -> Skeleton:
     return Skeleton(
         cells=target.cells,
         channels=target.channels,
-        image_size=target.image_size,
-        input_channels=target.input_channels,
+        image_size=target.inputs.image_size,
+        input_channels=target.inputs.channels,
         classes=target.classes,
     )
 

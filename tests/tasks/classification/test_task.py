@@ -55,8 +55,8 @@ def test_networks_are_built_for_its_images_and_classes(task: ClassificationTask)
 
 
 def test_an_unknown_metric_is_refused_before_data_are_read() -> None:
-    with pytest.raises(ConfigError, match=r"task.metric: 'f1' is not a built-in metric"):
-        make(DataConfig(name="folder", path="nowhere"), 0, metric="f1")
+    with pytest.raises(ConfigError, match=r"task.metric: 'f2' is not a built-in metric"):
+        make(DataConfig(name="folder", path="nowhere"), 0, metric="f2")
 
 
 def test_calibration_sees_every_class_of_data_that_are_sorted_by_class(task: ClassificationTask) -> None:

@@ -1,0 +1,33 @@
+"""Matthews' correlation coefficient: labels and found classes as two variables, of two or more classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def score(outputs: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Return the coefficient, in [-1, 1]; 0 if all labels, or all found classes, are one class.
+
+    Args:
+        outputs: Per batch, the logits, shape (B, C), and the class numbers, shape (B,).
+
+    Raises:
+        ValueError: There are no batches.
+    """
+    count = None
+    for logits, labels in outputs:
+        classes = logits.shape[1]
+        pairs_CC = (labels * classes + logits.argmax(dim=1)).bincount(minlength=classes**2).reshape(classes, classes)
+        count = pairs_CC if count is None else count + pairs_CC
+    if count is None:
+        raise ValueError("Matthews' correlation needs at least one batch")
+    true_C, found_C = (count.sum(dim=axis).tolist() for axis in (1, 0))  # Python's integers do not overflow
+    n = sum(true_C)
+    together = n * sum(count.diag().tolist()) - sum(t * f for t, f in zip(true_C, found_C, strict=True))
+    spread = (n * n - sum(t * t for t in true_C)) * (n * n - sum(f * f for f in found_C))
+    return max(-1.0, min(1.0, together / math.sqrt(spread))) if spread else 0.0
