@@ -166,6 +166,7 @@ def test_costs_of_another_target(finished: Path) -> None:
     network = json.loads(run(generate.main, finished, "--budget", "params=90%", *words).out)[0]
     assert network["target"] == {
         "cells": 5, "channels": 6, "image_size": 16, "classes": 3, "input_channels": 1, "stem": "cifar",
+        "sequence_length": None, "vocabulary": None,
     }  # fmt: skip
     assert_counted(network)
 

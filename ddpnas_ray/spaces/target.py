@@ -44,8 +44,9 @@ class Inputs:
 
     def takes(self, other: Inputs) -> bool:
         """Return whether a network for these inputs can be trained on others: shorter texts, or the same."""
-        longest = self.shape if self.vocabulary is None else (max(self.shape[0], other.shape[0]),)
-        return dataclasses.replace(other, shape=longest) == self
+        if self.vocabulary is None or other.vocabulary is None:
+            return other == self
+        return other.shape[0] <= self.shape[0] and dataclasses.replace(other, shape=self.shape) == self
 
     def random(self, examples: int) -> Any:
         """Return a batch of random examples, always the same, to try a network on; imports torch."""

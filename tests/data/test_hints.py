@@ -23,7 +23,7 @@ def test_own_data_of_the_hub_need_no_folder_here(tmp_path: Path, monkeypatch: py
         asked.append(f"{key}={path}")
         raise DataError("not reached")
 
-    monkeypatch.setattr(huggingface, "_load", load)
+    monkeypatch.setattr(huggingface, "load_splits", load)
     for key in ("val_path", "test_path"):
         with pytest.raises(DataError, match="not reached"):
             load_data(DataConfig(name="huggingface", path="owner/name", **{key: "owner/other"}), seed=0)  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ def train(counts: Mapping[str, int], size: int) -> list[str]:
 
     Example:
         >>> train({"low": 3, "lower": 2}, 100)[len(SPECIAL):]
-        ['##o', '##w', 'l', '##e', '##r', 'lo', 'low', '##er', 'lower']
+        ['##o', '##w', 'l', '##e', '##r', '##ow', 'low', '##er', 'lower']
     """
     characters: Counter[str] = Counter()
     for word, count in counts.items():
