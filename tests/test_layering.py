@@ -184,7 +184,6 @@ ELSEWHERE = {
     "spaces.mobile.plain": ("deploy/forms/test_torch.py", "sources of all spaces are run"),
     "spaces.nasbench201.plain": ("deploy/forms/test_torch.py", "sources of all spaces are run"),
     "spaces.plain": ("deploy/forms/test_torch.py", "sources of all spaces are run"),
-    "spaces.target": ("spaces/cell/test_space.py", "the target of a space"),
     "storage.parquet": ("runs/test_directory.py", "files and back"),
     "strategies.base": ("strategies/test_rounds.py", "what strategies share"),
     "tabular.benchmark": ("tabular/test_table.py", "the table with two of its columns"),
