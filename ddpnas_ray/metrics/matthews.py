@@ -19,15 +19,21 @@ def score(outputs: Iterable[tuple[Tensor, Tensor]]) -> float:
     Raises:
         ValueError: There are no batches.
     """
+    count = confusion(outputs)
+    true_C, found_C = (count.sum(dim=axis).tolist() for axis in (1, 0))  # Python's integers do not overflow
+    n = sum(true_C)
+    together = n * sum(count.diag().tolist()) - sum(t * f for t, f in zip(true_C, found_C, strict=True))
+    spread = (n * n - sum(t * t for t in true_C)) * (n * n - sum(f * f for f in found_C))
+    return max(-1.0, min(1.0, together / math.sqrt(spread))) if spread else 0.0
+
+
+def confusion(outputs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """Count the examples by true and by found class, shape (C, C); arguments and errors as of ``score``."""
     count = None
     for logits, labels in outputs:
         classes = logits.shape[1]
         pairs_CC = (labels * classes + logits.argmax(dim=1)).bincount(minlength=classes**2).reshape(classes, classes)
         count = pairs_CC if count is None else count + pairs_CC
     if count is None:
-        raise ValueError("Matthews' correlation needs at least one batch")
-    true_C, found_C = (count.sum(dim=axis).tolist() for axis in (1, 0))  # Python's integers do not overflow
-    n = sum(true_C)
-    together = n * sum(count.diag().tolist()) - sum(t * f for t, f in zip(true_C, found_C, strict=True))
-    spread = (n * n - sum(t * t for t in true_C)) * (n * n - sum(f * f for f in found_C))
-    return max(-1.0, min(1.0, together / math.sqrt(spread))) if spread else 0.0
+        raise ValueError("a score of classes needs at least one batch")
+    return count

@@ -20,10 +20,7 @@ def score(outputs: Iterable[tuple[Tensor, Tensor]]) -> float:
     Raises:
         ValueError: There are no batches.
     """
-    pairs = [(found[:, 0].double().cpu().numpy(), true.double().cpu().numpy()) for found, true in outputs]
-    if not pairs:
-        raise ValueError("a correlation needs at least one batch")
-    return correlation(*(np.concatenate(side) for side in zip(*pairs, strict=True)))
+    return correlation(*sides(outputs))
 
 
 def correlation(a_N: np.ndarray, b_N: np.ndarray) -> float:
@@ -33,3 +30,12 @@ def correlation(a_N: np.ndarray, b_N: np.ndarray) -> float:
     a_N, b_N = a_N - a_N.mean(), b_N - b_N.mean()
     a_N, b_N = a_N / np.linalg.norm(a_N), b_N / np.linalg.norm(b_N)
     return float(np.clip(a_N @ b_N, -1, 1))
+
+
+def sides(outputs: Iterable[tuple[Tensor, Tensor]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return all predictions and all true numbers, each of shape (N,); arguments and errors as of ``score``."""
+    pairs = [(found[:, 0].double().cpu().numpy(), true.double().cpu().numpy()) for found, true in outputs]
+    if not pairs:
+        raise ValueError("a correlation needs at least one batch")
+    found_N, true_N = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    return found_N, true_N

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ddpnas_ray.metrics.pearson import correlation
+from ddpnas_ray.metrics.pearson import correlation, sides
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +22,4 @@ def score(outputs: Iterable[tuple[Tensor, Tensor]]) -> float:
     """
     from scipy.stats import rankdata
 
-    pairs = [(found[:, 0].double().cpu().numpy(), true.double().cpu().numpy()) for found, true in outputs]
-    if not pairs:
-        raise ValueError("a correlation needs at least one batch")
-    return correlation(*(rankdata(np.concatenate(side)) for side in zip(*pairs, strict=True)))
+    return correlation(*map(rankdata, sides(outputs)))
