@@ -5,6 +5,7 @@ Axes: E edges, K candidates.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -97,9 +98,12 @@ def test_the_instances_of_the_law_are_of_all_kinds() -> None:
     assert 30 <= sum(with_ties) <= 120
 
 
-@given(SEEDS)
-def test_an_infeasible_budget_has_the_nearest_feasible_values_of_brute_force(seed: int) -> None:
-    drawn = instance(seed)
+@pytest.mark.parametrize("make", [instance, conditional_instance])
+@given(seed=SEEDS)
+def test_an_infeasible_budget_has_the_nearest_feasible_values_of_brute_force(
+    make: Callable[[int], Instance], seed: int
+) -> None:
+    drawn = make(seed)
     if within(drawn.architectures, drawn.budget):
         drawn = replace(drawn, budget={**drawn.budget, "a": Bound(10**10, None)})
     assert solve(drawn.problem, drawn.budget) == []
@@ -242,15 +246,6 @@ def test_in_conditional_spaces_all_methods_find_what_brute_force_finds(seed: int
         assert {solution.certificate.method for solution in solutions} <= {method}
         if method in IN_ORDER:
             assert [solution.alpha_E for solution in solutions] == [a.alpha_E for a in expected]
-
-
-@given(SEEDS)
-def test_in_conditional_spaces_infeasible_budgets_have_the_nearest_values_of_brute_force(seed: int) -> None:
-    drawn = conditional_instance(seed)
-    if within(drawn.architectures, drawn.budget):
-        drawn = replace(drawn, budget={**drawn.budget, "a": Bound(10**10, None)})
-    assert solve(drawn.problem, drawn.budget) == []
-    assert nearest(drawn.problem, drawn.budget) == nearest_values(drawn.architectures, drawn.budget)
 
 
 @given(SEEDS)
