@@ -61,7 +61,7 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))
 FACADE = PACKAGE / "__init__.py"  # names the Python API for type checkers only; tests/test_api.py shows that
 # Neither torch nor ray comes along with these, but for their networks and timing.
-HEAVY = ("network.py", "timing.py", "ray_connect.py", "augment.py", "resident.py")
+HEAVY = ("network.py", "importance.py", "timing.py", "ray_connect.py", "augment.py", "resident.py")
 LIGHT = (
     "",
     "api",
@@ -180,10 +180,12 @@ ELSEWHERE = {
     "training.snapshot": ("training/test_fit.py", "what a resume carries"),
     "runs.log": ("runs/test_directory.py", "its lines are added"),
     "spaces.base": ("spaces/test_own_space.py", "what a space of one's own is made of"),
+    "spaces.bert.costs": ("spaces/bert/test_space.py", "a space is tested as a whole"),
     "spaces.cell.plain": ("deploy/forms/test_torch.py", "sources of all spaces are run"),
     "spaces.mobile.plain": ("deploy/forms/test_torch.py", "sources of all spaces are run"),
     "spaces.nasbench201.plain": ("deploy/forms/test_torch.py", "sources of all spaces are run"),
     "spaces.plain": ("deploy/forms/test_torch.py", "sources of all spaces are run"),
+    "storage.hub": ("data/test_huggingface.py", "what may be a name on the hub"),
     "storage.parquet": ("runs/test_directory.py", "files and back"),
     "strategies.base": ("strategies/test_rounds.py", "what strategies share"),
     "tabular.benchmark": ("tabular/test_table.py", "the table with two of its columns"),

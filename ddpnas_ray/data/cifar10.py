@@ -13,8 +13,8 @@ import numpy as np
 from ddpnas_ray.core.errors import DataError
 from ddpnas_ray.data import parquet
 from ddpnas_ray.data.config import DataConfig
-from ddpnas_ray.data.network import stall_limit, why_unreachable
 from ddpnas_ray.data.raw import RawSplit, SplitName, class_names
+from ddpnas_ray.storage.network import stall_limit, why_unreachable
 
 KEYS = ("path",)
 logger = logging.getLogger(__name__)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ddpnas_ray.core.errors import ConfigError, DataError
 from ddpnas_ray.data.config import DataConfig
-from ddpnas_ray.data.network import why_unreachable
 from ddpnas_ray.data.raw import RawSplit, SplitName
 from ddpnas_ray.data.tables import RowNames, choose_columns, features_of, raw_split
+from ddpnas_ray.storage.hub import offline_where_unreachable, refuse_absent
 
 KEYS = ("path", "val_path", "test_path", "image_column", "label_column")
 SPLITS: dict[SplitName, tuple[str, ...]] = {
@@ -83,52 +82,6 @@ def load_splits(path: str, key: str, subset: str | None = None) -> dict[str, Any
         why = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DataError(f"{path}: cannot be loaded as a Hugging Face data set ({why})") from None
     return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
-
-
-def refuse_absent(path: str, key: str) -> None:
-    """Refuse a path that does not exist and cannot be a name on the hub.
-
-    Raises:
-        DataError: It is one.
-    """
-    local = Path(path).expanduser()
-    if not local.exists() and (local.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1):
-        raise DataError(f"{path}: no such folder; set {key}")
-
-
-@contextmanager
-def offline_where_unreachable(name: str, key: str, remedy: str) -> Iterator[None]:
-    """Use only the local cache if the hub is unreachable: the library would retry for half a minute first.
-
-    Args:
-        name: Name on the hub.
-        key: The configuration key that holds it, for messages.
-        remedy: How to save a copy elsewhere, for messages.
-
-    Raises:
-        DataError: The hub is unreachable and the block fails.
-    """
-    import datasets.config
-    import huggingface_hub.constants
-
-    reason = why_unreachable(huggingface_hub.constants.ENDPOINT)
-    if reason is None:
-        yield
-        return
-    modules: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
-    before = [module.HF_HUB_OFFLINE for module in modules]
-    try:
-        for module in modules:
-            module.HF_HUB_OFFLINE = True
-        yield
-    except Exception:  # ConnectionError, OfflineModeIsEnabled, DatasetNotFoundError, ...
-        raise DataError(
-            f"{name}: not a local folder, not in the local cache, and {huggingface_hub.constants.ENDPOINT} cannot be "
-            f"reached ({reason}); {remedy} on a machine with network access, then set {key} to a copy of that folder"
-        ) from None
-    finally:
-        for module, value in zip(modules, before, strict=True):
-            module.HF_HUB_OFFLINE = value
 
 
 def _read_split(dataset: Any, config: DataConfig, origin: str) -> RawSplit:

@@ -30,11 +30,13 @@ class Piece:
         name: Parameter name in the supernet and in the stand-alone network.
         shape: Shape of the part.
         slices: Index of the part; None is all of it.
+        frozen: It gets no gradient, so weight decay leaves it alone too.
     """
 
     name: str
     shape: tuple[int, ...]
     slices: tuple[slice, ...] | None = None
+    frozen: bool = False
 
     @property
     def size(self) -> int:

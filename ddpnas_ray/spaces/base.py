@@ -7,10 +7,10 @@ A new space is one module with a function that returns a ``SpaceSpec``, named ``
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 SPACES = Kind("space", "ddpnas_ray.spaces", function="make", returns="a SpaceSpec", file="space")
 
 Genotype = dict[str, Any]
+# (network, examples) -> the loss of each batch of that many representative training examples, not augmented.
+Losses: TypeAlias = "Callable[[Callable[[Any], Tensor], int], Iterator[Tensor]]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +132,8 @@ class SpaceSpec:
         effort: (alpha_E, inputs) -> relative time of one architecture-epoch; orders work, never results.
         inherit: (parameter of the deploy network, target, inputs) -> the parameter of the search network whose value it
             may start from; ``""``: none. Used where shapes are equal (``spaces.inherit``).
+        initialise: (supernet, losses) sets the first weights of a search, such as those of a pretrained model; None:
+            those that ``supernet`` made. Runs on the CPU.
         source: (alpha_E, target) -> the deploy network as plain PyTorch source, for files that need nothing of ours
             (see ``spaces.plain``). Its ``Network()`` creates the deploy network's weights in the same order. None: such
             networks are exported without source.
@@ -146,6 +150,7 @@ class SpaceSpec:
     parts: Callable[[Target], list[Part]] | None = None
     effort: Callable[[IntArray, Inputs], float] = equal_effort
     inherit: Callable[[str, Target, Inputs], str] = same_name
+    initialise: Callable[[Any, Losses], None] | None = None
     source: Callable[[IntArray, Target], str] | None = None
 
     def __post_init__(self) -> None:

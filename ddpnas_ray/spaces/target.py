@@ -96,12 +96,16 @@ class TargetDefaults:
 
     Args:
         text: Whether networks take texts, not images.
+        positions: Longest text, in tokens; None: no limit.
+        vocabulary: Token ids that the networks know; None: those of the task.
         cells: Default number of cells; None: not an option.
         channels: Default width; None: the space defines the widths.
         stem: Whether there is a choice of stems.
     """
 
     text: bool = False
+    positions: int | None = None
+    vocabulary: int | None = None
     cells: int | None = None
     channels: int | None = None
     stem: bool = False
@@ -144,6 +148,7 @@ class Target:
         if config.stem != "auto" and not defaults.stem:
             raise ConfigError(f"target.stem is {config.stem}; networks of this space have one stem: set it to auto")
         if inputs.vocabulary is not None:
+            _refuse_other_tokens(config.sequence_length, inputs, defaults)
             return cls(
                 cells=config.cells or defaults.cells,
                 channels=config.channels or defaults.channels,
@@ -173,6 +178,19 @@ class Target:
 
     def __str__(self) -> str:
         return target_text(dataclasses.asdict(self))
+
+
+def _refuse_other_tokens(length: int | None, inputs: Inputs, defaults: TargetDefaults) -> None:
+    for key, tokens in (("target.sequence_length", length), ("task.max_length", inputs.shape[0])):
+        if defaults.positions is not None and tokens is not None and tokens > defaults.positions:
+            raise ConfigError(
+                f"{key} is {tokens}; networks of this space have {defaults.positions} positions: set at most that"
+            )
+    if defaults.vocabulary is not None and (inputs.vocabulary or 0) > defaults.vocabulary:
+        raise ConfigError(
+            f"the task's tokenizer has {inputs.vocabulary:,} token ids, the model of this space "
+            f"{defaults.vocabulary:,}; set task.tokenizer to the model's own"
+        )
 
 
 def resolve_stem(stem: str, image_size: int) -> Literal["cifar", "imagenet"]:

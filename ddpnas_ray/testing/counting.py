@@ -7,9 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from ddpnas_ray.training.batches import size
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))
+
+
+# The kernel of scaled_dot_product_attention on CPUs, which the counter does not know.
+_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
 
 
 def count_macs(network: nn.Module, x: Any) -> int:
@@ -24,7 +32,7 @@ def count_macs(network: nn.Module, x: Any) -> int:
         3456
     """
     assert size(x) == 1
-    with torch.no_grad(), FlopCounterMode(display=False) as mode:
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=_ATTENTION) as mode:
         network(x)
     return mode.get_total_flops() // 2
 

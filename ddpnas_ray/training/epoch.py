@@ -165,17 +165,19 @@ def optimizer_step(
         fused: One kernel that can be recorded, on GPUs.
     """
     only: dict[str, Any] = {"fused": True} if fused else {}
-    decay = config.weight_decay if config.decay == "all" else 0.0
+    decays_all = config.decay == "all" and not any(piece.frozen for piece in layout.pieces)
+    decay = config.weight_decay if decays_all else 0.0
     optimizer: torch.optim.Optimizer
     if config.optimizer == "sgd":
         optimizer = torch.optim.SGD([whole], lr, config.momentum, weight_decay=decay, **only)
     else:
         optimizer = torch.optim.AdamW([whole], lr, weight_decay=decay, capturable=fused, **only)
-    if config.decay == "all" or not config.weight_decay:
+    if decays_all or not config.weight_decay:
         return optimizer.step
     mask = torch.zeros_like(whole)
     for piece, offset in zip(layout.pieces, layout.offsets, strict=True):
-        mask[offset : offset + piece.size] = float(len(piece.shape) > 1)
+        decays = not piece.frozen and (config.decay == "all" or len(piece.shape) > 1)
+        mask[offset : offset + piece.size] = float(decays)
 
     @torch.no_grad()
     def step() -> None:

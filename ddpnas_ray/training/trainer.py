@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -35,7 +34,9 @@ from ddpnas_ray.training.epoch import (
 from ddpnas_ray.training.group import ALONE, Group, Shards, gathered
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+FIRST_BATCH = 16  # examples at once while first weights are set: gradients of a whole network
 
 _DROPOUT, _WEIGHTS = 3, 4  # generator keys: random draws inside a network, and the supernet's initial weights
 
@@ -61,8 +62,8 @@ class Trainer:
     def supernet(self) -> tuple[dict[str, Float32Array], Supernet]:
         """Return the initial weights by name, and the supernet without storage."""
         seed = int(rng_for(self.seed, _WEIGHTS).integers(2**63))
-        make = cast("Callable[[], nn.Module]", partial(self.spec.supernet, self.task.inputs))
-        tensors, supernet = initial_weights(make, seed)
+        with fixed_threads(self.config.threads):
+            tensors, supernet = initial_weights(self._new_supernet, seed)
         arrays = {name: tensor.numpy().astype(np.float32) for name, tensor in tensors.items()}
         return arrays, cast(Supernet, supernet)
 
@@ -173,6 +174,16 @@ class Trainer:
         if abs(score) > 1:
             raise ConfigError(f"task.metric: {task.metric.name} gave {score:g}; scores must lie in [-1, 1]: rescale it")
         return score
+
+    def _new_supernet(self) -> nn.Module:
+        supernet = cast("nn.Module", self.spec.supernet(self.task.inputs))
+        if self.spec.initialise is not None:
+            self.spec.initialise(supernet, self._losses)
+        return supernet
+
+    def _losses(self, network: Callable[[Any], Tensor], examples: int) -> Iterator[Tensor]:
+        for batch in self.task.calibration_batches(examples, self.seed, min(FIRST_BATCH, examples)):
+            yield self.task.loss(network(batch.inputs), batch)
 
     def _source(self) -> tuple[DeviceBatches, Callable[[Step], Step]]:
         """Return where batches come from, and how steps are run on them: no recording while a thread copies batches."""

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 from ddpnas_ray.core.errors import ConfigError, DataError, did_you_mean
 from ddpnas_ray.data.config import DataConfig
-from ddpnas_ray.data.huggingface import load_splits, refuse_absent
+from ddpnas_ray.data.huggingface import load_splits
 from ddpnas_ray.data.raw import SplitName
+from ddpnas_ray.storage.hub import refuse_absent
 from ddpnas_ray.tasks.text.reading import FORMATS, Columns, Rows, read_files, read_loaded
 
 BEGINNINGS: Mapping[SplitName, tuple[str, ...]] = {"train": ("train",), "val": ("val", "dev"), "test": ("test",)}

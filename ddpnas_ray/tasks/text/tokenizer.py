@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ddpnas_ray.core.errors import ConfigError, DataError
 from ddpnas_ray.core.space import IntArray
-from ddpnas_ray.data.huggingface import offline_where_unreachable, refuse_absent
+from ddpnas_ray.storage.hub import offline_where_unreachable, refuse_absent
 from ddpnas_ray.tasks.text.wordpiece import SPECIAL, train
 
 AT_ONCE = 10_000  # texts; the library's own results take twenty times the memory of ours

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ddpnas_ray.data.network import stall_limit, why_unreachable
+from ddpnas_ray.storage.network import stall_limit, why_unreachable
 
 
 @contextmanager
