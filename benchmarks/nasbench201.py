@@ -70,12 +70,12 @@ BUDGETS = (42, 58, 100)
 class OrthogonalPairing(Pruning):
     """Disjoint sampling by cyclic shifts of one random order: operations of two edges rarely meet twice in a round."""
 
-    def sample(self, state: SearchState) -> IntArray:
+    def sample(self, state: SearchState, n: int) -> IntArray:
         """See ``Pruning``."""
         order_NE = disjoint_sample(np.ones_like(state.theta_EK), state.live_EK, rng_for(state.seed, state.round))
         shift = state.epoch % self.epochs_per_round
         columns = [np.roll(order_NE[:, e], -shift * e) for e in range(order_NE.shape[1])]
-        return np.stack(columns, axis=1)[: evaluations_left(state, self.evaluations or 0)]
+        return np.stack(columns, axis=1)[:n]
 
 
 class MainEffects(Pruning):

@@ -39,12 +39,10 @@ class InTheLoop(Pruning):
 
     space: SearchSpace
 
-    def sample(self, state: SearchState) -> IntArray:
+    def sample(self, state: SearchState, n: int) -> IntArray:
         """Draw an epoch's networks: every edge of a node is used equally often, and its operations in turn."""
         space, rng = self.space, rng_for(state.seed, state.round, state.epoch)
         assert space.inputs is not None
-        n = int(state.live_EK.sum(axis=1).max())
-        n = min(n, evaluations_left(state, self.evaluations or n))
         left_out_E = (~space.generable_EK & space.exists_EK).argmax(axis=1)
         alphas_NE = np.tile(left_out_E, (n, 1))
         for block in space.blocks:

@@ -25,6 +25,7 @@ CURVES = {  # key of an epoch: title, format
     "lr": ("learning rate", ".4g"),
     "examples_per_s": ("examples/s", ",.0f"),
 }
+STARTED_FROM = {"inherited": "the supernet's", "pretrained": "those of the pretrained model"}  # by retraining.init
 SEARCH = {  # key of the search's facts: name
     "run": "run",
     "data": "searched on",
@@ -146,8 +147,8 @@ def limits(files: RetrainedFiles) -> list[str]:
     else:
         how = "best validation score" if "val" in splits else "first seed, as there is no validation score"
         found.append(f"The weights to export are those of seed {result['seed']} ({how}).")
-    if recipe.get("init") == "inherited":
-        found.append("The weights started from the supernet's, so the score is not that of a training from scratch.")
+    if (source := STARTED_FROM.get(recipe.get("init"))) is not None:
+        found.append(f"The weights started from {source}, so the score is not that of a training from scratch.")
     if len(result.get("devices", ())) > 1:
         found.append(f"It ran on {len(result['devices'])} kinds of device; one kind may give other weights.")
     if len(result.get("workers", ())) > 1:

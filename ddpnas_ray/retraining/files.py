@@ -124,8 +124,8 @@ def result_content(retraining: Retraining, trainings: Sequence[Mapping[str, Any]
     config, chosen = retraining.config, retraining.chosen
     recipe = config.retraining
     metric, weights = retraining.task.metric.name, "trained from scratch"
-    if recipe.init == "inherited":
-        weights = f"inherited ({retraining.inherited_share:.0%} of the parameters), then trained"
+    if recipe.init != "scratch":
+        weights = f"{recipe.init} ({retraining.inherited_share:.0%} of the parameters), then trained"
     scores = []
     for split in SPLITS:
         values = [row["history"][-1][split] for row in trainings]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ddpnas_ray.core.errors import ConfigError, RunDirError
 from ddpnas_ray.experiment.config import PLACES, SearchConfig, differing_keys, load, overridden, to_dict
@@ -20,6 +21,7 @@ from ddpnas_ray.spaces.inherit import inherited
 from ddpnas_ray.spaces.known import known_network
 from ddpnas_ray.spaces.target import Inputs, Target
 from ddpnas_ray.storage.folder import Folder
+from ddpnas_ray.tasks.base import Task
 
 # may change on a resume: where a network is trained, not how
 FREE = (
@@ -119,7 +121,7 @@ def make(wish: Wish, saved: Folder | None = None) -> Retraining:
     source = {} if run is None else _source(run)
     teacher = _teacher(config, run, chosen, searched.digest, saved)
     retraining = Retraining(config, chosen, task, searched.digest, teacher=teacher, run=source)
-    return _initialised([retraining], run, searched.inputs)[0]
+    return _initialised([retraining], run, searched)[0]
 
 
 def make_all(run: FinishedRun, config: SearchConfig, networks: Sequence[Chosen]) -> list[Retraining]:
@@ -139,34 +141,52 @@ def make_all(run: FinishedRun, config: SearchConfig, networks: Sequence[Chosen])
         check_fits(chosen, task)
     teacher, source = _teacher(config, run, networks[0], searched.digest, None), _source(run)
     retrainings = [Retraining(config, c, task, searched.digest, teacher=teacher, run=source) for c in networks]
-    return _initialised(retrainings, run, searched.inputs)
+    return _initialised(retrainings, run, searched)
 
 
-def _initialised(retrainings: Sequence[Retraining], run: FinishedRun | None, inputs: Inputs) -> list[Retraining]:
+def _initialised(retrainings: Sequence[Retraining], run: FinishedRun | None, searched: Task) -> list[Retraining]:
     """Return retrainings of one recipe, whose networks start from a supernet's weights if it says so.
 
     Args:
         retrainings: The retrainings.
         run: The search with the supernet.
-        inputs: Inputs of its networks.
+        searched: Its task.
 
     Raises:
-        ConfigError: There is no supernet.
+        ConfigError: There is no supernet, or no pretrained model.
     """
-    if retrainings[0].config.retraining.init == "scratch":
+    config = retrainings[0].config
+    if config.retraining.init == "scratch":
         return list(retrainings)
-    if run is None or not run.config.trains or run.config.shares_nothing:
+    if config.retraining.init == "pretrained":
+        tensors = _pretrained(config, searched)
+    elif run is None or not run.config.trains or run.config.shares_nothing:
         raise ConfigError(
             "retraining.init=inherited needs the run of a search that trained shared weights; give RUN, or set it "
             "to scratch"
         )
-    tensors = parsed(run.folder, "weights.safetensors", read_weights)
+    else:
+        tensors = parsed(run.folder, "weights.safetensors", read_weights)
     found = []
     for retraining in retrainings:
         chosen, spec = retraining.chosen, retraining.chosen.spec
-        values, share = inherited(spec, spec.encode(dict(chosen.genotype)), chosen.target, inputs, tensors)
+        values, share = inherited(spec, spec.encode(dict(chosen.genotype)), chosen.target, searched.inputs, tensors)
         found.append(dataclasses.replace(retraining, inherited=values, inherited_share=share))
     return found
+
+
+def _pretrained(config: SearchConfig, searched: Task) -> Mapping[str, Any]:
+    """Return the weights that a search of this configuration begins with."""
+    from ddpnas_ray.training.trainer import Trainer
+
+    spec = find_space(config.space.name)(**config.space.options)
+    if spec.initialise is None:
+        raise ConfigError(
+            f"retraining.init=pretrained: space {config.space.name} has no pretrained model (bert: space.model); set "
+            "it to scratch or inherited"
+        )
+    tensors, _ = Trainer(spec=spec, task=searched, config=config.training, seed=config.seed).supernet()
+    return tensors
 
 
 def choose(wish: Wish, run: FinishedRun | None, config: SearchConfig, inputs: Inputs | None = None) -> Chosen:

@@ -105,8 +105,9 @@ class Pruning:
         """Return an epoch's disjointly sampled architectures; None when nothing is prunable (Alg. 1, lines 1 and 3)."""
         if not self._continues(state, space):  # line 1
             return self._verification(state, space)
-        alphas_NE = self.sample(state)  # line 3
-        return epoch_plan(state, alphas_NE, cosine(self.lr, state.epoch, len(self._trained_epochs(space))))
+        epochs = self._trained_epochs(space)
+        alphas_NE = self.sample(state, epochs[state.epoch])  # line 3
+        return epoch_plan(state, alphas_NE, cosine(self.lr, state.epoch, len(epochs)))
 
     def tell(self, state: SearchState, space: SearchSpace, plan: Plan, results: Sequence[EvalResult]) -> SearchState:
         """Record an epoch; at a round's end update theta and prune (Alg. 1, lines 9-15)."""
@@ -145,11 +146,8 @@ class Pruning:
         kept_EK = kept(space, self.keep_per_group) & space.generable_EK
         return (*trained, min(left, count_networks(Problem(space, np.zeros(space.shape), kept_EK))))
 
-    def sample(self, state: SearchState) -> IntArray:
-        """Draw an epoch's architectures, shape (N, E)."""
-        n = int(state.live_EK.sum(axis=1).max())
-        if self.evaluations is not None:
-            n = min(n, evaluations_left(state, self.evaluations))
+    def sample(self, state: SearchState, n: int) -> IntArray:
+        """Draw an epoch's architectures, shape (n, E)."""
         return disjoint_sample(state.theta_EK, state.live_EK, rng_for(state.seed, state.round, state.epoch), n=n)
 
     def estimate(self, state: SearchState, space: SearchSpace) -> FloatArray:

@@ -90,14 +90,13 @@ def kept(space: SearchSpace, keep_per_group: int) -> BoolArray:
 
 
 def more_to_prune(state: SearchState, space: SearchSpace, keep_per_group: int) -> bool:
-    """Return whether pruning continues: something is prunable, and the last round pruned something.
+    """Return whether pruning continues: something is prunable, and planned rounds are left.
 
-    Only in spaces with conditional edges may a round prune nothing: when the choices that activate an edge are pruned,
-    its operations are never visited, hence never pruned.
+    An operation without a score in its round stays, as when the choices that activate its edge were not sampled, or are
+    pruned for good. So more than ``keep_per_group`` may be left after the planned rounds; E[alpha] decides among them.
     """
-    if not prunable(state.theta_EK, state.live_EK, space, keep_per_group).any():
-        return False
-    return not state.history or bool((state.history[-1].pruned_at_EK == state.history[-1].round).any())
+    planned = len(architectures_by_round(space, keep_per_group))
+    return len(state.history) < planned and bool(prunable(state.theta_EK, state.live_EK, space, keep_per_group).any())
 
 
 def next_round(

@@ -21,8 +21,9 @@ class RetrainingConfig:
     """Budgets of the networks to retrain, as for `generate --budget`; empty: the search's own result"""
     train_on: Literal["train", "all"] = "all"
     """train: the search's training images, with a validation score each epoch; all: its validation images too"""
-    init: Literal["scratch", "inherited"] = "scratch"
-    """scratch: new weights; inherited: those of the supernet that fit (docs/retraining.md)"""
+    init: Literal["scratch", "inherited", "pretrained"] = "scratch"
+    """scratch: new weights; inherited: those of the supernet that fit; pretrained: those that the search began with
+    (docs/retraining.md)"""
     epochs: Annotated[int, Ge(1)] = 100
     """Epochs of training (paper: 600 on CIFAR-10, 250 and 120 on ImageNet)"""
     batch_size: Annotated[int, Ge(2)] = 96

@@ -20,7 +20,7 @@ from ddpnas_ray.core.pruning import prunable
 from ddpnas_ray.core.requests import EvalRequest, EvalResult, Plan
 from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.core.schedule import planned_architecture_epochs, planned_epochs
-from ddpnas_ray.core.space import GROUPS, Edge, Gate, IntArray, Op, SearchSpace, each_edge_alone, expectation
+from ddpnas_ray.core.space import GROUPS, Edge, IntArray, Op, SearchSpace, each_edge_alone, expectation
 from ddpnas_ray.core.state import SearchState, initial_state
 from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.strategies.base import Context, Strategy
@@ -585,53 +585,3 @@ def test_the_first_round_is_the_same_with_and_without_pruning() -> None:
     for name in ("theta_EK", "utility_EK", "momentum_EK"):
         np.testing.assert_array_equal(getattr(first, name), getattr(other, name))
     assert (first.live_EK.sum(), other.live_EK.sum()) == (24, 30)
-
-
-# Gated spaces: an edge may be inactive in an architecture.
-
-DEEP, SHALLOW = Op("deep", "parameter"), Op("shallow", "parameter")
-LAYER_OPS = (Op("a", "parameter"), Op("b", "parameter"), Op("c", "parameter"))
-
-
-DEPTH_EDGES = (Edge("depth", (DEEP, SHALLOW)), Edge("layer", LAYER_OPS))
-DEPTH = SearchSpace("depth", DEPTH_EDGES, ((0, 1),), Gate(0, inactive=((), (1,))))
-
-
-def test_an_inactive_edge_records_no_visit_in_a_search() -> None:
-    state, strategy = initial_state(DEPTH, seed=0), Pruning(epochs_per_round=2)
-    plan = strategy.ask(state, DEPTH)
-    assert plan is not None
-    state = strategy.tell(state, DEPTH, plan, [EvalResult(0.5, 1.0) for _ in plan.requests])
-    deep = sum(int(request.alpha_E[0]) == 0 for request in plan.requests)
-    assert len(plan.requests) == 3
-    assert 1 <= deep <= 2
-    np.testing.assert_array_equal(state.visits_EK.sum(axis=1), [3, deep])
-
-
-def test_only_ops_that_were_visited_are_pruned() -> None:
-    for seed in range(20):
-        strategy, state = Pruning(epochs_per_round=1), initial_state(DEPTH, seed)
-        plan = strategy.ask(state, DEPTH)
-        assert plan is not None
-        after = strategy.tell(state, DEPTH, plan, [at_random(request) for request in plan.requests])
-        visited = {int(request.alpha_E[1]) for request in plan.requests if request.alpha_E[0] == 0}
-        assert set(np.flatnonzero(state.live_EK[1] & ~after.live_EK[1])) <= visited
-
-
-def test_a_search_ends_when_a_layer_can_no_longer_be_active() -> None:
-    # "deep" always loses and goes in round 0; the layer has two operations too many, and nothing visits them any more.
-    final = search(Pruning(epochs_per_round=1), scored_by(lambda alpha_E: 0.9 if alpha_E[0] == 1 else 0.1), DEPTH)
-    assert not final.live_EK[0, 0]
-    assert prunable(final.theta_EK, final.live_EK, DEPTH, 1).any(), "it ended although something was prunable"
-
-
-def test_in_conditional_spaces_each_live_network_is_verified_once() -> None:
-    # Two operations of the layer stay where "deep" stays, none matters where "shallow" does: so many are left.
-    for seed in range(20):
-        strategy = Pruning(epochs_per_round=1, evaluations=50)
-        final = search(strategy, at_random, DEPTH, seed)
-        verified = [row.alpha_E for row in final.evaluations if not row.trained]
-        deep, shallow = final.live_EK[0, :2]
-        expected = [(0, k) for k in range(3) if final.live_EK[1, k]] * bool(deep) + [(1, 0)] * bool(shallow)
-        assert sorted(verified) == sorted(expected)
-        assert sum(strategy.epochs(DEPTH)) >= planned_architecture_epochs(DEPTH, 1, 1) + 1

@@ -26,7 +26,7 @@ def stock(outputs: int = 3, seed: int = 0, **sizes: Any) -> BertForSequenceClass
             BertConfig(**SIZES | {"initializer_range": 0.2, "num_labels": outputs} | sizes)
         )
         with torch.no_grad():
-            for name, parameter in model.named_parameters():
+            for parameter in model.parameters():
                 if parameter.ndim == 1:  # biases and norms too
                     parameter += 0.1 * torch.randn_like(parameter)
     return model.eval()

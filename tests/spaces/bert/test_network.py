@@ -38,7 +38,7 @@ def spec() -> SpaceSpec:
 
 def supernet_of(spec: SpaceSpec, original: nn.Module) -> Any:
     supernet: Any = spec.supernet(INPUTS)
-    supernet.load_state_dict({name: p for name, p in original.named_parameters()})
+    supernet.load_state_dict(dict(original.named_parameters()))
     return supernet.eval()
 
 
@@ -91,8 +91,15 @@ def test_padding_changes_nothing(spec: SpaceSpec, original: BertForSequenceClass
 
 @pytest.mark.parametrize(
     "depth,ffn,expected",
-    [(12, 3072, 109_482_240), (6, 3072, 66_955_008), (12, 768, 66_987_264)]
-    + [(6, 512, None), (8, 3072, None), (10, 3072, None), (10, 768, None)],
+    [
+        (12, 3072, 109_482_240),
+        (6, 3072, 66_955_008),
+        (12, 768, 66_987_264),
+        (6, 512, None),
+        (8, 3072, None),
+        (10, 3072, None),
+        (10, 768, None),
+    ],
 )
 def test_params_are_those_that_transformers_counts(depth: int, ffn: int, expected: int | None) -> None:
     spec = make(**BASE)
