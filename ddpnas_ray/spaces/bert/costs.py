@@ -15,7 +15,7 @@ import numpy as np
 from ddpnas_ray.core.space import CostTable, Edge, Gate, IntArray, Op
 from ddpnas_ray.spaces.target import Target
 
-CostName = Literal["params", "macs", "depth"]
+CostName = Literal["params", "macs", "layers"]
 Sizes = Mapping[int, tuple[int, int]]  # layer -> attention heads and feed-forward width
 
 
@@ -131,7 +131,7 @@ def cost_table(name: CostName, encoder: Encoder, target: Target) -> CostTable:
 
     Args:
         name: params: all weights; macs: multiply-adds of matrix products, attention included, for one sequence of
-            ``target.sequence_length`` tokens; depth: layers.
+            ``target.sequence_length`` tokens; layers: how many there are.
         encoder: The encoders.
         target: Gives the vocabulary, the length and the number of outputs.
 
@@ -140,7 +140,7 @@ def cost_table(name: CostName, encoder: Encoder, target: Target) -> CostTable:
     """
     edges = encoder.edges()
     entries_EK = np.zeros((len(edges), max(len(edge.candidates) for edge in edges)), dtype=np.int64)
-    if name == "depth":
+    if name == "layers":
         entries_EK[0, : len(encoder.depths)] = encoder.depths
         return CostTable(0, entries_EK)
     hidden, outputs = encoder.hidden, target.classes

@@ -106,7 +106,7 @@ def make(
         deploy=partial(_deploy, encoder),
         encode=partial(encode, encoder=encoder),
         decode=partial(decode, encoder=encoder),
-        costs={name: partial(_cost, name, encoder) for name in ("params", "macs", "depth")},
+        costs={name: partial(_cost, name, encoder) for name in ("params", "macs", "layers")},
         target=TargetDefaults(text=True, positions=encoder.positions, vocabulary=encoder.vocabulary),
         effort=partial(_effort, encoder),
         initialise=None if model is None else Start(model, encoder, importance),
