@@ -33,33 +33,22 @@ from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.spaces.bert.costs import Encoder, attention_cost, feed_forward_cost
 
 GLUE = Path(os.environ.get("DDPNAS_TEST_DATA", ROOT.parent / "shared" / "data")) / "glue"
+CONFIG = str(ROOT / "configs" / "bert_tiny_cpu.yaml")
 SHARE, SEEDS = 0.6, range(3)
 
 
 def base(model: str) -> list[str]:
     """Return the configuration of all searches and trainings."""
     return [
-        "space.name=bert",
-        f"space.model={model}",
-        "task.name=text",
-        "task.glue=[sst2]",
-        f"task.tokenizer={model}",
-        "task.max_length=64",
-        "task.dev=test",
-        "data.name=folder",
+        f"space={{name: bert, model: {model}}}",
+        f"task={{name: text, glue: [sst2], tokenizer: {model}, max_length: 64, dev: test}}",
         f"data.path={GLUE}",
         "data.val_fraction=0.1",
         "data.train_limit=2000",
         "data.val_limit=500",
-        "strategy=pruning",
         "pruning.epochs_per_round=2",
-        "pruning.gamma=0.8",
-        "pruning.keep_per_group=2",
-        *(f"training.{key}" for key in ("optimizer=adamw", "lr=5.0e-5", "weight_decay=0.01", "decay=weights")),
-        *(f"training.{key}" for key in ("batch_size=16", "grad_clip=1.0")),
-        *(f"retraining.{key}" for key in ("optimizer=adamw", "lr=5.0e-5", "weight_decay=0.01", "decay=weights")),
-        *(f"retraining.{key}" for key in ("batch_size=16", "grad_clip=1.0", "epochs=3", "schedule=linear")),
-        *(f"retraining.{key}" for key in ("lr_per=step", "warmup_epochs=0.3", "train_on=train")),
+        *(f"training.{key}" for key in ("lr=5.0e-5", "batch_size=16")),
+        *(f"retraining.{key}" for key in ("lr=5.0e-5", "batch_size=16", "epochs=3", "warmup_epochs=0.3")),
         "execution.backend=local",
     ]
 
@@ -71,7 +60,7 @@ def search(folder: Path, model: str, seed: int, low: int, bound: int) -> Mapping
     torch.set_num_threads(1)
     out = folder / f"search-{seed}"
     overrides = [*base(model), f"seed={seed}"]
-    run = nas.search(None, overrides=overrides, out=out, resume=(out / "config.yaml").exists(), progress=False)
+    run = nas.search(CONFIG, overrides=overrides, out=out, resume=(out / "config.yaml").exists(), progress=False)
     genotype: Mapping[str, Any] = run.generate(f"params={low}..{bound}").genotype
     return genotype
 
@@ -92,7 +81,14 @@ def fine_tune(folder: Path, model: str, row: Mapping[str, Any], seed: int) -> di
     file.write_text(json.dumps(row["genotype"]))
     overrides = [*base(model), f"retraining.init={row['init']}", f"seed={seed}"]
     run = str(folder / f"search-{seed}") if row["init"] == "inherited" else None
-    job = make(Wish(run=run, genotype=str(file), overrides=overrides if run is None else overrides[-2:-1]))
+    job = make(
+        Wish(
+            run=run,
+            config=None if run else CONFIG,
+            genotype=str(file),
+            overrides=overrides if run is None else overrides[-2:-1],
+        )
+    )
     if not (out / "result.json").exists():
         retrain_here(
             job,
@@ -162,7 +158,7 @@ def networks(folder: Path, model: str) -> list[dict[str, Any]]:
     from ddpnas_ray.training.trainer import Trainer
 
     torch.set_num_threads(1)
-    config = load(None, base(model))
+    config = load(CONFIG, base(model))
     experiment = Experiment.prepare(config)
     spec, task, target = experiment.spec, experiment.task, experiment.target
     assert task is not None
