@@ -40,6 +40,11 @@ def make(*, width: int = 16, gated: bool = False) -> SpaceSpec:
     )
 
 
+def _ones(x: Tensor) -> Tensor:
+    """The mask of a part that is timed on its own: nothing is padding."""
+    return torch.ones(x.shape[:2], dtype=torch.int64, device=x.device)
+
+
 class Layer(nn.Module):
     """A residual layer, (B, T, H) -> (B, T, H)."""
 
@@ -50,7 +55,7 @@ class Layer(nn.Module):
         self.last = nn.Linear(2 * width if name == "mlp" else width, width)
 
     def forward(self, x: Tensor, mask_BT: Tensor | None = None) -> Tensor:
-        mask_BT = torch.ones(x.shape[:2], device=x.device) if mask_BT is None else mask_BT
+        mask_BT = _ones(x) if mask_BT is None else mask_BT
         found = self.first(self.norm(x))
         if self.name == "mlp":
             return x + self.last(found.relu())
@@ -74,8 +79,8 @@ class Mean(nn.Module):
     """The mean over tokens, (B, T, H) -> (B, H)."""
 
     def forward(self, x: Tensor, mask_BT: Tensor | None = None) -> Tensor:
-        mask_BT = torch.ones(x.shape[:2], device=x.device) if mask_BT is None else mask_BT
-        return (x * mask_BT[..., None]).sum(dim=1).to(x.dtype) / mask_BT.sum(dim=1, keepdim=True).to(x.dtype)
+        mask_BT = _ones(x) if mask_BT is None else mask_BT
+        return (x * mask_BT[..., None]).sum(dim=1) / mask_BT.sum(dim=1, keepdim=True)
 
 
 class Chain(nn.Module):

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -319,6 +320,10 @@ class TestTextSpace(SpaceContract):
     make = staticmethod(chain.make)
     inputs = Inputs(shape=(12,), outputs=3, vocabulary=50)
     target = Target(sequence_length=12, vocabulary=50, classes=3, input_channels=None)
+
+
+class TestGatedTextSpace(TestTextSpace):
+    make = staticmethod(partial(chain.make, gated=True))
 
 
 TINY = [
