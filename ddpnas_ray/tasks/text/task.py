@@ -186,6 +186,10 @@ class TextTask:
         """See ``Heads.loss``."""
         return self.heads.loss(outputs, batch.targets, 0.0 if self.recipe is None else self.recipe.label_smoothing)
 
+    def distillation_loss(self, outputs: Tensor, taught: Tensor, batch: Batch, temperature: float) -> Tensor:
+        """See ``Heads.distillation_loss``."""
+        return self.heads.distillation_loss(outputs, taught, batch.targets, temperature)
+
     def chance(self) -> float:
         """Return the score of the best constant outputs: for every part the best class, or the classes' frequencies."""
         import torch
