@@ -206,7 +206,9 @@ def _sizes(
     for key in SIZES:
         if key not in defaults and getattr(args, key):
             known = ", ".join(map(_option, defaults))
-            raise ConfigError(f"{_option(key)}: networks of space {config.space.name!r} have no such size; give {known}")
+            raise ConfigError(
+                f"{_option(key)}: networks of space {config.space.name!r} have no such size; give {known}"
+            )
     sizes = {}
     for key, default in defaults.items():
         found = getattr(config.target, key, None) or getattr(args, key) or default

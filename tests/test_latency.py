@@ -158,7 +158,8 @@ def test_without_an_address_this_machine_is_the_device(tmp_path: Path) -> None:
 
 OF_TEXTS = ["--space", "tests.tasks.text.chain:make", *options("space.width=8", "space.gated=true")]
 TOKENS = ["--sequence-length", "6", "--vocabulary", "50", "--classes", "3"]
-GATED, OF_SIX = make_texts(width=8, gated=True), Target(sequence_length=6, vocabulary=50, classes=3, input_channels=None)
+GATED = make_texts(width=8, gated=True)
+OF_SIX = Target(sequence_length=6, vocabulary=50, classes=3, input_channels=None)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +174,9 @@ def of_texts(label: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 def test_networks_of_texts_cost_the_parts_of_their_active_layers(of_texts: tuple[Path, Said]) -> None:
     path, said = of_texts
     assert said.code == 0, said.err
-    assert "4 distinct parts of space tests.tasks.text.chain:make (6 tokens, 3 classes), 1 thread(s), batch 2" in said.out
+    assert (
+        "4 distinct parts of space tests.tasks.text.chain:make (6 tokens, 3 classes), 1 thread(s), batch 2" in said.out
+    )
     table = read_table(str(path))
     table.require_target(dataclasses.asdict(OF_SIX))
     ns = {row.key: row.latency.median_ns for row in table.rows}

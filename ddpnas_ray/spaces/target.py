@@ -134,9 +134,7 @@ class TargetDefaults:
     def inputs(self, sizes: Mapping[str, int]) -> Inputs:
         """Return the inputs of a network for data of the given ``sizes``, all of them."""
         if self.text:
-            return Inputs(
-                shape=(sizes["sequence_length"],), vocabulary=sizes["vocabulary"], outputs=sizes["classes"]
-            )
+            return Inputs(shape=(sizes["sequence_length"],), vocabulary=sizes["vocabulary"], outputs=sizes["classes"])
         side = sizes["image_size"]
         return Inputs(shape=(sizes["input_channels"], side, side), outputs=sizes["classes"])
 
