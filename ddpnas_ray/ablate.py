@@ -21,7 +21,8 @@ from ddpnas_ray.console.options import add_address_option, add_config_options
 from ddpnas_ray.console.out import new_out, resume_command, resumed_out
 from ddpnas_ray.console.progress import counting
 from ddpnas_ray.core.errors import ConfigError
-from ddpnas_ray.experiment.config import SearchConfig, load, source_name
+from ddpnas_ray.experiment.changes import source_name
+from ddpnas_ray.experiment.config import SearchConfig, load
 from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.finished import FinishedRun
 from ddpnas_ray.runs.directory import create_run, parsed
@@ -93,7 +94,7 @@ def _search_all(ablation: Searches, args: argparse.Namespace) -> int:
     else:
         config = load(args.config, args.overrides)
         arguments = {key: value for key, value in vars(args).items() if key not in NEVER_SAVED}
-        arguments["config"] = source_name(args.config, args.overrides)
+        arguments["config"] = source_name(args.config, args.overrides, config)
     use_level(config.training.cpu_isa)
     study = plan(args.what, config, arguments)
     out = args.out if saved is not None else _new_out(args, config)

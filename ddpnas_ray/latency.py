@@ -21,9 +21,11 @@ from ddpnas_ray.devices.config import TimingOptions, device_label
 if TYPE_CHECKING:
     from ddpnas_ray.core.space import FloatArray, SearchSpace
     from ddpnas_ray.devices.table import Latency, LatencyRow, LatencyTable, Timings
+    from ddpnas_ray.experiment.config import SearchConfig
     from ddpnas_ray.spaces.base import Part, SpaceSpec
     from ddpnas_ray.spaces.target import Target
 
+SIZES = ("image_size", "classes", "input_channels", "sequence_length", "vocabulary")  # options, as no data set is read
 DESCRIPTION = """\
 Time the parts of a space's networks on a device, so that `generate` can bound latency. A device is the set of Ray nodes
 with a given label; without --address, a cluster starts here and this machine carries the label.
@@ -45,6 +47,8 @@ examples:
   python -m ddpnas_ray.latency build --space mobile --image-size 224 --classes 1000 --device-label pc --out t.parquet
   python -m ddpnas_ray.latency build --space cell --set target.cells=14 --image-size 32 --classes 10 \\
       --device-label jetson --address auto --out t.parquet
+  python -m ddpnas_ray.latency build --space my_lab.texts:make --sequence-length 128 --vocabulary 30522 --classes 2 \\
+      --device-label pc --out t.parquet
   python -m ddpnas_ray.latency build --run RUN --device-label board=rev-b --threads 4 --dtype bf16 --out t.parquet
 """
 CHECK = """\
@@ -68,9 +72,11 @@ def parser() -> argparse.ArgumentParser:
     of.add_argument("--config", metavar="FILE", help="take sections space and target from a YAML file")
     of.add_argument("--run", metavar="RUN", help="take space and target from a finished search")
     add_set_option(build, "override one key of space or target: --set space.nodes=3")
-    build.add_argument("--image-size", metavar="N", type=positive, help="side in pixels; no data set is read")
+    build.add_argument("--image-size", metavar="N", type=positive, help="side in pixels, as no data set is read")
     build.add_argument("--classes", metavar="N", type=positive, help="number of classes")
     build.add_argument("--input-channels", metavar="N", type=positive, help="colour channels (default 3)")
+    build.add_argument("--sequence-length", metavar="N", type=positive, help="tokens of a text")
+    build.add_argument("--vocabulary", metavar="N", type=positive, help="number of token ids")
     build.add_argument("--target", metavar="KEY=V,...", help="with --run: another deploy network, as in generate")
     build.add_argument("--out", metavar="TABLE", required=True, help="Parquet file to write, local or a URI")
     build.add_argument("--force", action="store_true", help="overwrite --out")
@@ -78,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
         "--device-label", metavar="LABEL", required=True, help="node label: key=value, or NAME for ddpnas-device=NAME"
     )
     build.add_argument("--threads", metavar="N", type=positive, default=1, help="CPU threads (default 1)")
-    build.add_argument("--batch", metavar="N", type=positive, default=1, help="images per batch (default 1)")
+    build.add_argument("--batch", metavar="N", type=positive, default=1, help="examples per batch (default 1)")
     build.add_argument("--dtype", choices=("fp32", "bf16", "fp16"), default="fp32", help="default fp32")
     build.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
 
@@ -107,9 +113,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.networks + args.full_depth_networks == 0:
             p.error("--networks and --full-depth-networks are both 0")
         return _check(args)
-    inputs = (args.image_size, args.classes, args.input_channels)
-    if args.run and (args.overrides or any(inputs)):
-        p.error("--run sets space and target; remove --set, --image-size, --classes and --input-channels")
+    if args.run and (args.overrides or any(getattr(args, key) for key in SIZES)):
+        p.error(f"--run sets space and target; remove --set, {', '.join(map(_option, SIZES))}")
     if args.target and not args.run:
         p.error("--target needs --run; otherwise give --image-size, --classes and --set target.KEY=VALUE")
     return _build(args)
@@ -179,7 +184,7 @@ def _resolved(args: argparse.Namespace) -> tuple[dict[str, Any], SpaceSpec, Targ
     from ddpnas_ray.experiment.finished import FinishedRun
     from ddpnas_ray.experiment.yaml_text import parse, read_text
     from ddpnas_ray.spaces.base import find_space
-    from ddpnas_ray.spaces.target import Inputs, Target
+    from ddpnas_ray.spaces.target import Target
 
     if args.run:
         run = FinishedRun.load(args.run, target=args.target)
@@ -189,17 +194,29 @@ def _resolved(args: argparse.Namespace) -> tuple[dict[str, Any], SpaceSpec, Targ
     for override in args.overrides:
         set_key(values, override)
     config = check(values, source, args.overrides)
-    for option in ("image_size", "classes"):
-        if getattr(args, option) is None and getattr(config.target, option) is None:
-            raise ConfigError(
-                f"{source}: target.{option} is not set and no data set is read; give --{option.replace('_', '-')}"
-            )
     spec = find_space(config.space.name)(**config.space.options)
-    # Section target overrides these placeholders.
-    inputs = Inputs(
-        shape=(args.input_channels or 3, args.image_size or 1, args.image_size or 1), outputs=args.classes or 1
-    )
+    inputs = spec.target.inputs(_sizes(args, config, spec.target.sizes, source))
     return to_dict(config)["space"], spec, Target.resolve(config.target, inputs, spec.target)
+
+
+def _sizes(
+    args: argparse.Namespace, config: SearchConfig, defaults: Mapping[str, int | None], source: str
+) -> dict[str, int]:
+    """Return the sizes of the data: of section ``target``, of the options, or the space's defaults."""
+    for key in SIZES:
+        if key not in defaults and getattr(args, key):
+            known = ", ".join(map(_option, defaults))
+            raise ConfigError(
+                f"{_option(key)}: networks of space {config.space.name!r} have no such size; give {known}"
+            )
+    sizes = {}
+    for key, default in defaults.items():
+        found = getattr(config.target, key, None) or getattr(args, key) or default
+        if found is None:
+            name = f"target.{key}" if hasattr(config.target, key) else key
+            raise ConfigError(f"{source}: {name} is not set and no data set is read; give {_option(key)}")
+        sizes[key] = found
+    return sizes
 
 
 def _rows(
@@ -375,7 +392,10 @@ def _write_csv(path: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _draw(space: SearchSpace, count: int, *, seed: int, full_depth: bool) -> list[tuple[int, ...]]:
-    """Draw each block's choice uniformly; with full depth, only parameter operations on edges that have any."""
+    """Draw each block's choice uniformly.
+
+    With full depth, only parameter operations on edges that have any, in a mode with the most active edges.
+    """
     import numpy as np
 
     from ddpnas_ray.core.generation.problem import Problem, random_alphas
@@ -384,9 +404,18 @@ def _draw(space: SearchSpace, count: int, *, seed: int, full_depth: bool) -> lis
     if full_depth:
         layers_EK = choosable_EK & space.group_EK("parameter")
         choosable_EK = np.where(layers_EK.any(axis=1, keepdims=True), layers_EK, choosable_EK)
+        if (gate := space.gate) is not None:
+            modes = np.flatnonzero(choosable_EK[gate.edge])
+            fewest = min(len(gate.inactive[k]) for k in modes)
+            choosable_EK[gate.edge, modes] = [len(gate.inactive[k]) == fewest for k in modes]
     rng = np.random.default_rng((seed, full_depth))
     problem = Problem(space, np.zeros(space.shape), choosable_EK)
     return random_alphas(problem, count, rng)
+
+
+def _option(size: str) -> str:
+    """Return the option that gives a size."""
+    return f"--{size.replace('_', '-')}"
 
 
 def _hardware(machine: Mapping[str, Any]) -> str:

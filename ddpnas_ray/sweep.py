@@ -16,7 +16,8 @@ from ddpnas_ray.console.command import FAILED, INTERRUPTED, OK, Parser, guarded,
 from ddpnas_ray.console.options import add_address_option, add_config_options, positive
 from ddpnas_ray.console.out import default_name, new_out, resume_command, resumed_out
 from ddpnas_ray.core.errors import ConfigError, ResourceError, RunDirError, did_you_mean
-from ddpnas_ray.experiment.config import SearchConfig, check, load, source_name, to_dict
+from ddpnas_ray.experiment.changes import source_name
+from ddpnas_ray.experiment.config import SearchConfig, check, load, to_dict
 from ddpnas_ray.experiment.yaml_text import parse, to_yaml
 from ddpnas_ray.runs.directory import create_run, parsed, read_result
 from ddpnas_ray.runs.files import read_evaluations
@@ -179,7 +180,8 @@ def _trials(
     if plan.digest not in ("", digest):
         raise RunDirError(
             f"{folder.uri}: the data differ from those of the sweep (SHA-256 {digest[:12]}, then {plan.digest[:12]}); "
-            "point data.path or evaluation.table to the original data, or start a new sweep with another --out"
+            "point data.path, evaluation.table or a path of the task to the original data, or start a new sweep with "
+            "another --out"
         )
 
     from ddpnas_ray.distributed.ray_tune import TuneTrial
@@ -248,7 +250,7 @@ def _plan(args: argparse.Namespace) -> Plan:
     from ddpnas_ray.ablations.grid import parse_grid
 
     config = load(args.config, args.overrides)
-    source = source_name(args.config, args.overrides)
+    source = source_name(args.config, args.overrides, config)
     return Plan(config, parse_grid(args.grid), args.seeds or "1", args.stop or "none", source)
 
 

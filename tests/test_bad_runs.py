@@ -185,7 +185,7 @@ def test_a_run_goes_on_with_its_own_data_only_wherever_they_are(refused: Refused
     write_folder(tmp_path / "others", {"cat": 8, "dog": 8}, seed=1)
     words = [*LOCAL, *options("data.name=folder", "data.path=photos"), "--out", "run"]
     assert run(search.main, *words, *ONE_EPOCH).code == 0
-    hint = "point data.path or evaluation.table to the original data, or start a new run with another --out"
+    hint = "point data.path, evaluation.table or a path of the task to the original data, or start a new run with"
     resume = ["--out", "run", "--resume"]
     refused(search.main, [*resume, *options("data.path=others")], "run: the data differ from those of the run", hint)
     (tmp_path / "photos").rename(tmp_path / "moved")

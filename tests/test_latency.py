@@ -21,6 +21,7 @@ from ddpnas_ray.devices.table import read_table
 from ddpnas_ray.spaces.cell.space import make
 from ddpnas_ray.spaces.target import Target
 from tests.commands import ENVIRONMENT, LOCAL, Said, contents, options, run
+from tests.tasks.text.chain import make as make_texts
 
 SPACE = ["--space", "cell", *options("space.nodes=1", "target.cells=3", "target.channels=4")]
 TINY = [*SPACE, "--image-size", "8", "--classes", "10"]
@@ -153,6 +154,52 @@ def test_without_an_address_this_machine_is_the_device(tmp_path: Path) -> None:
     assert read_table(str(tmp_path / "t.parquet")).device == "ddpnas-device=here"
 
 
+# --- texts ---
+
+OF_TEXTS = ["--space", "tests.tasks.text.chain:make", *options("space.width=8", "space.gated=true")]
+TOKENS = ["--sequence-length", "6", "--vocabulary", "50", "--classes", "3"]
+GATED = make_texts(width=8, gated=True)
+OF_SIX = Target(sequence_length=6, vocabulary=50, classes=3, input_channels=None)
+
+
+@pytest.fixture(scope="module")
+def of_texts(label: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Said]:
+    """A table of networks of texts, some of one layer and some of two, and the output of its build."""
+    path = tmp_path_factory.mktemp("texts") / "t.parquet"
+    words = [*OF_TEXTS, *TOKENS, "--batch", "2", "--dtype", "bf16"]
+    return path, run(latency.main, "build", *words, "--device-label", label, "--passes", "1", "--out", path)
+
+
+@pytest.mark.ray
+def test_networks_of_texts_cost_the_parts_of_their_active_layers(of_texts: tuple[Path, Said]) -> None:
+    path, said = of_texts
+    assert said.code == 0, said.err
+    assert (
+        "4 distinct parts of space tests.tasks.text.chain:make (6 tokens, 3 classes), 1 thread(s), batch 2" in said.out
+    )
+    table = read_table(str(path))
+    table.require_target(dataclasses.asdict(OF_SIX))
+    ns = {row.key: row.latency.median_ns for row in table.rows}
+    assert ns.keys() == {"embeddings", "head", "mlp", "attention"}
+    cost, base = table.cost(GATED.space), ns["embeddings"] + ns["head"]
+    assert cost(np.array([0, 1, 1])) == base + ns["mlp"] + ns["attention"]
+    assert cost(np.array([0, 1, 0])) == base + ns["mlp"], "its second layer is inactive"
+    assert cost(np.array([2, 1, 0])) == base
+
+
+@pytest.mark.ray
+def test_networks_of_texts_are_measured_whole(of_texts: tuple[Path, Said], tmp_path: Path) -> None:
+    file = tmp_path / "measured.csv"
+    words = ["--networks", "4", "--full-depth-networks", "3", "--passes", "1", "--csv", file]
+    said = run(latency.main, "check", of_texts[0], *words)
+    assert said.code == 0, said.err
+    with file.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    cost = read_table(str(of_texts[0])).cost(GATED.space)
+    assert all(int(row["predicted_ns"]) == cost(np.array([int(k) for k in row["alpha"].split()])) for row in rows)
+    assert {row["alpha"].split()[2] for row in rows if row["population"] == "full_depth"} == {"1"}
+
+
 # --- check ---
 
 
@@ -235,6 +282,22 @@ def test_networks_depend_on_the_seed_alone() -> None:
         (["build", "--space", "cel", "--device-label", "a", "--out", "t"], "did you mean cell?"),
         (["build", "--space", "cell", "--device-label", "a", "--out", "t"], "target.image_size is not set"),
         (["build", *SPACE, "--image-size", "8", "--device-label", "a", "--out", "t"], "give --classes"),
+        (
+            ["build", *TINY, "--vocabulary", "50", "--device-label", "a", "--out", "t"],
+            "--vocabulary: networks of space 'cell' have no such size; give --image-size, --input-channels, --classes",
+        ),
+        (
+            ["build", *OF_TEXTS, "--image-size", "8", "--device-label", "a", "--out", "t"],
+            "no such size; give --sequence-length, --vocabulary, --classes",
+        ),
+        (
+            ["build", *OF_TEXTS, *TOKENS[:2], "--device-label", "a", "--out", "t"],
+            "vocabulary is not set and no data set is read; give --vocabulary",
+        ),
+        (
+            ["build", *OF_TEXTS, *options("target.image_size=8"), *TOKENS, "--device-label", "a", "--out", "t"],
+            "target.image_size is 8; networks of this space take no such inputs",
+        ),
         (["build", "--config", "absent.yaml", "--device-label", "a", "--out", "t"], "absent.yaml: cannot be read"),
         (["build", "--run", "absent", "--device-label", "a", "--out", "t"], "absent: is not a run directory"),
         (["build", *TINY, "--set", "space.node=2", "--device-label", "a", "--out", "t"], "did you mean nodes?"),

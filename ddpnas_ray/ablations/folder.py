@@ -13,7 +13,8 @@ from typing import Any
 
 from ddpnas_ray.ablations.outcomes import Outcome
 from ddpnas_ray.core.errors import RunDirError
-from ddpnas_ray.experiment.config import PLACES, SearchConfig, check, dump, fixed_keys, set_key, to_dict
+from ddpnas_ray.experiment.changes import fixed_keys, places
+from ddpnas_ray.experiment.config import SearchConfig, check, dump, set_key, to_dict
 from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.runs.directory import parsed
 from ddpnas_ray.runs.environment import environment
@@ -105,7 +106,7 @@ def restore(out: str, what: str, overrides: Sequence[str]) -> Saved:
     Args:
         out: Its directory.
         what: The resuming sub-command.
-        overrides: Locations of data (``PLACES``) and ``execution.*``; nothing else may change.
+        overrides: Locations of data (``places``) and ``execution.*``; nothing else may change.
 
     Raises:
         RunDirError: It is not an ablation, or of another sub-command, or a file is damaged.
@@ -129,7 +130,7 @@ def overridden(saved: SearchConfig, overrides: Sequence[str], out: str, what: st
 
     Args:
         saved: The saved configuration.
-        overrides: Locations of data (``PLACES``) and ``execution.*``.
+        overrides: Locations of data (``places``) and ``execution.*``.
         out: Its directory, for errors.
         what: Kind of the directory, for errors.
 
@@ -144,7 +145,7 @@ def overridden(saved: SearchConfig, overrides: Sequence[str], out: str, what: st
     if changed := fixed_keys(saved, config):
         raise RunDirError(
             f"{out}: the {what} was started with other values of {', '.join(changed)}; only "
-            f"{', '.join(('execution.*', *PLACES))} may change on --resume"
+            f"{', '.join(('execution.*', *places(config)))} may change on --resume"
         )
     return config
 
@@ -158,8 +159,8 @@ def refuse_other_data(saved: Saved, digest: str) -> None:
     if (before := saved.content["environment"]["data_digest"]) != digest:
         raise RunDirError(
             f"{saved.folder.uri}: the data differ from those of the ablation (SHA-256 {digest[:12]}, then "
-            f"{before[:12]}); point data.path or evaluation.table to the original data, or start a new ablation with "
-            "another --out"
+            f"{before[:12]}); point data.path, evaluation.table or a path of the task to the original data, or start a "
+            "new ablation with another --out"
         )
 
 

@@ -20,7 +20,8 @@ from ddpnas_ray.core.generation.problem import Problem, random_alphas
 from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.core.space import FloatArray, SearchSpace
 from ddpnas_ray.core.state import initial_state
-from ddpnas_ray.experiment.config import load, source_name
+from ddpnas_ray.experiment.changes import source_name
+from ddpnas_ray.experiment.config import load
 from ddpnas_ray.experiment.experiment import Experiment
 from ddpnas_ray.experiment.finished import FinishedRun
 from ddpnas_ray.reporting.ablation_plots import histogram
@@ -91,7 +92,7 @@ def look(args: argparse.Namespace, desk: Desk) -> Finding:
         scores["val: inherited weights"] = desk.inherited(run, experiment, alphas)
     elif experiment.benchmark is not None:
         scores = experiment.benchmark.known([np.array(alpha_E) for alpha_E in alphas])
-    source = source_name(args.config, args.overrides) if run is None else run.name
+    source = source_name(args.config, args.overrides, config) if run is None else run.name
     arguments = {key: getattr(args, key) for key in ("edge", "operation", "networks", "run")}
     return Finding(config, arguments, experiment.digest, report(spec, e, k, alphas, scores, source, config.seed))
 

@@ -19,6 +19,15 @@ from ddpnas_ray.core.errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Marks an option of a space or task as the location of something, not its content.
+
+    ``model: Annotated[str | None, Place()] = None`` may have moved when a run is resumed. The content must be part of
+    the task's digest, so that other content is refused.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """A kind of plug-in.
 

@@ -18,8 +18,8 @@ class TimingOptions:
 
     Args:
         threads: CPU threads.
-        batch: Images per batch.
-        dtype: Data type of weights and images.
+        batch: Examples per batch.
+        dtype: Data type of weights and of inputs that are not integers.
         device: ``cuda`` is the node's first GPU.
         passes: Passes over everything, each in another order.
         timings: Timings per part or network and pass; fewer, but at least three, if they would exceed ``seconds``.

@@ -252,5 +252,5 @@ def _set(target: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(target: Mapping[str, Any]) -> str:
-    channels = target["input_channels"]
-    return f"'{target_text(target)}" + ("'" if channels is None else f", {channels} input channels'")
+    more = (("input_channels", "input channels"), ("vocabulary", "token ids"))
+    return f"'{', '.join([target_text(target), *(f'{target[key]} {of}' for key, of in more if target.get(key))])}'"

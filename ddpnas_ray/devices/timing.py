@@ -12,6 +12,8 @@ from torch import nn
 from ddpnas_ray.core.errors import ResourceError
 from ddpnas_ray.devices.config import TimingOptions
 from ddpnas_ray.devices.table import Timings
+from ddpnas_ray.spaces.target import Example
+from ddpnas_ray.training.batches import each
 
 WARM_UP_CALLS = 3  # enough to choose kernels and settle buffers
 WARM_UP_NS = 10_000_000
@@ -20,25 +22,26 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Timed:
-    """A warmed-up module on its device, with an input batch.
+    """A warmed-up module on its device, with an input batch, of texts without padding.
 
     Args:
         build: Makes the module.
-        input_shape: (C, H, W) of its input.
+        example: What it takes.
         options: Device, data type and batch size.
 
     Raises:
         ResourceError: There is no GPU, or the module does not support the data type on the device.
     """
 
-    def __init__(
-        self, build: Callable[[], nn.Module], input_shape: tuple[int, int, int], options: TimingOptions
-    ) -> None:
+    def __init__(self, build: Callable[[], nn.Module], example: Example, options: TimingOptions) -> None:
         if options.device == "cuda" and not torch.cuda.is_available():
             raise ResourceError("--device cuda: PyTorch finds no GPU on the node; leave it out to time on the CPU")
         device, dtype = torch.device(options.device), DTYPES[options.dtype]
         self._module = build().eval().to(device, dtype)
-        self._batch = torch.randn(options.batch, *input_shape).to(device, dtype)
+        self._batch = each(
+            example.random(options.batch, padded=False),
+            lambda tensor: tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype),
+        )
         self._cuda = options.device == "cuda"
         try:
             self._warm_up()

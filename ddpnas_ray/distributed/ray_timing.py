@@ -212,10 +212,8 @@ def measure_networks(
 
 def network(spec: SpaceSpec, target: Target, alpha_E: Sequence[int] | IntArray) -> Part:
     """Return a whole deploy network as a part to time."""
-    inputs = target.inputs
-    shape = (inputs.channels, inputs.image_size, inputs.image_size)
     build = partial(spec.deploy, np.asarray(alpha_E), target)
-    return Part(edge=None, key="network", input_shape=shape, build=build)
+    return Part(edge=None, key="network", example=target.inputs, build=build)
 
 
 def _time(reference: Part, parts: Sequence[Part], options: TimingOptions, whole: bool) -> list[Timings]:
@@ -225,7 +223,7 @@ def _time(reference: Part, parts: Sequence[Part], options: TimingOptions, whole:
 
     def timed(part: Part) -> timing.Timed:
         """The part, warmed up."""
-        return timing.Timed(part.build, part.input_shape, options)
+        return timing.Timed(part.build, part.example, options)
 
     with fixed_threads(options.threads):
         beside = timed(reference)

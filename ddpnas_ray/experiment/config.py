@@ -7,7 +7,6 @@ import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Lt
@@ -32,14 +31,6 @@ from ddpnas_ray.tasks.recipe import FinalsConfig, RetrainingConfig
 from ddpnas_ray.training.config import TrainingConfig
 
 DEFAULT = "the packaged digits quick start"
-PLACES = (
-    "data.path",
-    "data.val_path",
-    "data.test_path",
-    "data.cache",
-    "evaluation.table",
-)  # locations of data, not their content
-FREE = ("execution.", "finals.", "retraining.")  # sections that may change when a search is resumed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,13 +191,6 @@ def overridden(values: Mapping[str, Any], source: str, overrides: Sequence[str] 
     return check(values, source, overrides)
 
 
-def source_name(path: str | None, overrides: Sequence[str]) -> str:
-    """Name a configuration by its file and the overrides that can change a result."""
-    name = Path(path).name if path else DEFAULT.removeprefix("the packaged ")
-    changed = [text for text in overrides if not text.strip().startswith(("execution.", *PLACES))]
-    return f"{name} with {', '.join(changed)}" if changed else name
-
-
 def set_key(values: dict[str, Any], override: str) -> None:
     """Apply one ``section.key=value`` override, in place."""
     key, equals, text = override.partition("=")
@@ -313,20 +297,6 @@ def to_dict(config: SearchConfig) -> dict[str, Any]:
 def dump(config: SearchConfig) -> str:
     """Return the resolved configuration as YAML."""
     return to_yaml(to_dict(config))
-
-
-def differing_keys(old: SearchConfig, new: SearchConfig) -> list[str]:
-    """Return the dotted keys whose values differ between two configurations."""
-    a, b = dict(_flat(to_dict(old))), dict(_flat(to_dict(new)))
-    return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
-
-
-def fixed_keys(old: SearchConfig, new: SearchConfig) -> list[str]:
-    """Return the differing keys that a resume refuses: all but ``FREE`` and where data are.
-
-    Another kind of device is allowed, with a warning and a record (``execution.mixed_devices``).
-    """
-    return [key for key in differing_keys(old, new) if not key.startswith(FREE) and key not in PLACES]
 
 
 def make_strategy(config: SearchConfig, space: SearchSpace, limits: Limits | None = None) -> Strategy:
@@ -436,14 +406,6 @@ def _check_made(section: str, values: Any, origin: Origin) -> Any:
         value = options.get(key, parameter.default)
         resolved[key] = validated(hints.get(key, Any), value, origin, f"{section}.{key}")
     return made.config(name=name, options=resolved)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _show(value: Any) -> str:

@@ -17,7 +17,8 @@ from ddpnas_ray.core.generation.budgets import Budget, budget_text, is_time, qua
 from ddpnas_ray.core.generation.problem import Problem, evaluate
 from ddpnas_ray.core.generation.solve import Solution, most_likely, nearest, solve
 from ddpnas_ray.core.space import CostFunction, IntArray
-from ddpnas_ray.experiment.config import PLACES, SearchConfig, check, fixed_keys, make_strategy, set_key, to_dict
+from ddpnas_ray.experiment.changes import fixed_keys, places
+from ddpnas_ray.experiment.config import SearchConfig, check, make_strategy, set_key, to_dict
 from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.runs.directory import existing_run, parsed, read_config, read_result, refuse_other_data
 from ddpnas_ray.runs.files import SCHEMA_VERSION, json_file, read_costs, read_space
@@ -91,7 +92,7 @@ class FinishedRun:
         """Prepare the run's experiment with its data, for scoring with inherited weights.
 
         Args:
-            overrides: ``data.path=...``, other ``PLACES`` and ``execution.*``, for a run from another machine.
+            overrides: ``data.path=...``, other ``places`` and ``execution.*``, for a run from another machine.
 
         Raises:
             ConfigError: Another key is overridden, or the search shared no weights.
@@ -111,8 +112,8 @@ class FinishedRun:
         config = check(values, self.folder.uri, overrides)
         if changed := fixed_keys(self.config, config):
             raise ConfigError(
-                f"--set: {', '.join(changed)}: the run has finished; only {', '.join(PLACES)} and execution.* may "
-                "change"
+                f"--set: {', '.join(changed)}: the run has finished; only {', '.join(places(config))} and execution.* "
+                "may change"
             )
         experiment = Experiment.prepare(config)
         refuse_other_data(self.folder, experiment.digest)

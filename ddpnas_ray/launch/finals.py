@@ -15,7 +15,8 @@ from ddpnas_ray.core.errors import ConfigError, RunDirError
 from ddpnas_ray.core.generation.budgets import Budget, parse_budgets
 from ddpnas_ray.core.generation.solve import largest_costs
 from ddpnas_ray.core.halving import planned_epochs
-from ddpnas_ray.experiment.config import PLACES, SearchConfig, check, differing_keys, dump, fixed_keys, set_key, to_dict
+from ddpnas_ray.experiment.changes import changed_keys, fixed_keys, places
+from ddpnas_ray.experiment.config import SearchConfig, check, dump, set_key, to_dict
 from ddpnas_ray.experiment.finished import FinishedRun
 from ddpnas_ray.finals.candidates import candidates, search_scores
 from ddpnas_ray.finals.files import FINALS, genotype_file, read_finals, read_networks, read_teacher
@@ -34,7 +35,7 @@ from ddpnas_ray.storage.folder import Folder
 from ddpnas_ray.training.cpu_isa import use_level
 
 # may change when finals go on: where networks are trained, not how; and what follows from finals.epochs, or is not read
-FREE = ("execution.", *PLACES, *(f"retraining.{key}" for key in ("epochs", "max_failures", "budgets")))
+FREE = ("execution.", *(f"retraining.{key}" for key in ("epochs", "max_failures", "budgets")))
 FIXED = {"epochs", "train_on", "seeds", "workers", "min_workers"}  # of section retraining, see `_of_training`
 
 
@@ -62,7 +63,7 @@ def finals_config(run: FinishedRun, overrides: Sequence[str] = ()) -> SearchConf
     if changed := fixed_keys(run.config, config):
         raise RunDirError(
             f"--set: {', '.join(changed)}: the run has finished; only finals.*, retraining.*, execution.* and "
-            f"{', '.join(PLACES)} may change"
+            f"{', '.join(places(config))} may change"
         )
     return config
 
@@ -261,7 +262,7 @@ def _refuse_other(plan: Planned) -> None:
     if not plan.started:
         return
     folder = plan.folder
-    changed = [key for key in differing_keys(saved_config(folder), plan.config) if not key.startswith(FREE)]
+    changed = changed_keys(saved_config(folder), plan.config, FREE)
     if not changed and [n.genotype for n in read_networks(folder)] != [n.genotype for n in plan.networks]:
         changed = ["the networks"]
     if changed:

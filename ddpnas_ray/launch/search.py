@@ -10,7 +10,8 @@ from ddpnas_ray.console.cluster import checked_address, cluster
 from ddpnas_ray.console.out import default_name, new_out
 from ddpnas_ray.console.progress import Display
 from ddpnas_ray.core.errors import RunDirError
-from ddpnas_ray.experiment.config import FREE, PLACES, SearchConfig, check, dump, fixed_keys, overridden
+from ddpnas_ray.experiment.changes import FREE, fixed_keys, places
+from ddpnas_ray.experiment.config import SearchConfig, check, dump, overridden
 from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.launch.following import followed
 from ddpnas_ray.runs.directory import create_run, existing_run, read_config, read_result, refuse_other_data
@@ -56,8 +57,8 @@ def resumed_config(out: str, given: SearchConfig | None, overrides: Sequence[str
     if changed := fixed_keys(saved, config):
         raise RunDirError(
             f"{out}: the run was started with other values of {', '.join(changed)}; only "
-            f"{', '.join((*(f'{section}*' for section in FREE), *PLACES))} may change on --resume: omit them, or start "
-            "a new run with another --out"
+            f"{', '.join((*(f'{section}*' for section in FREE), *places(config)))} may change on --resume: omit them, "
+            "or start a new run with another --out"
         )
     return folder, config
 

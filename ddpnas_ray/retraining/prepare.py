@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddpnas_ray.core.errors import ConfigError, RunDirError
-from ddpnas_ray.experiment.config import PLACES, SearchConfig, differing_keys, load, overridden, to_dict
+from ddpnas_ray.experiment.changes import changed_keys
+from ddpnas_ray.experiment.config import SearchConfig, load, overridden, to_dict
 from ddpnas_ray.experiment.finished import FinishedRun
 from ddpnas_ray.retraining.choice import Chosen, of_file, of_known, of_search
 from ddpnas_ray.retraining.files import read_origin, saved_config
@@ -30,7 +31,6 @@ FREE = (
     "retraining.min_workers",
     "retraining.max_failures",
     "retraining.budgets",
-    *PLACES,
 )
 RETRAINED = "retrained"
 
@@ -253,7 +253,7 @@ def _config(wish: Wish, run: FinishedRun | None, saved: Folder | None) -> Search
                 "another with --genotype FILE, or omit space.name"
             )
         return config
-    if changed := [key for key in differing_keys(old, config) if not key.startswith(FREE)]:
+    if changed := changed_keys(old, config, FREE):
         raise RunDirError(
             f"{saved.uri}: its checkpoints are of another recipe: {', '.join(changed)} differ; omit them, or "
             "start a new retraining with another --out"
@@ -278,9 +278,7 @@ def _same_data(config: SearchConfig, other: SearchConfig) -> bool:
     """Return whether two configurations mean the same split of the same data, which may have moved."""
     if (config.data.val_path is None) != (other.data.val_path is None):
         return False
-    return not [
-        key for key in differing_keys(config, other) if key.startswith(("data.", "task.", "seed")) and key not in PLACES
-    ]
+    return not [key for key in changed_keys(config, other) if key.startswith(("data.", "task.", "seed"))]
 
 
 def _is_of(chosen: Chosen, run: FinishedRun | None) -> bool:

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ddpnas_ray.core.errors import ConfigError, RunDirError, did_you_mean
-from ddpnas_ray.experiment.config import SearchConfig, differing_keys
+from ddpnas_ray.experiment.changes import differing_keys
+from ddpnas_ray.experiment.config import SearchConfig
 from ddpnas_ray.retraining.choice import Chosen
 from ddpnas_ray.retraining.files import fingerprint, read_retrained, read_trained, saved_config
 from ddpnas_ray.retraining.retraining import Teacher, deploy_network

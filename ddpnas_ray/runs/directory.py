@@ -125,7 +125,8 @@ def refuse_other_data(folder: Folder, digest: str, *, task_only: bool = False) -
     if before != digest:
         raise RunDirError(
             f"{folder.uri}: the data differ from those of the run (SHA-256 {digest[:12]}, then {before[:12]}); point "
-            "data.path or evaluation.table to the original data, or start a new run with another --out"
+            "data.path, evaluation.table or a path of the task to the original data, or start a new run with another "
+            "--out"
         )
 
 

@@ -18,7 +18,7 @@ from ddpnas_ray.core.errors import GenotypeError, did_you_mean
 from ddpnas_ray.core.generation.solve import most_likely
 from ddpnas_ray.core.plugins import Kind
 from ddpnas_ray.core.space import BoolArray, CostFunction, Edge, FloatArray, Gate, IntArray, SearchSpace
-from ddpnas_ray.spaces.target import Inputs, Target, TargetDefaults
+from ddpnas_ray.spaces.target import Example, Inputs, Target, TargetDefaults
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,14 +40,15 @@ class Part:
         edge: The edge that chooses it; None: common to all networks (stem, preprocessing, classifier).
         candidate: Index of the choice.
         key: Identifies the work; parts with equal keys take equally long, and are timed once.
-        input_shape: (C, H, W) of its input.
-        build: Builds the module with weights from torch's generator. Picklable.
+        example: What it takes, without the axis of examples: the target's inputs, or any tensor inside the network.
+        build: Builds a module of one argument, with weights from torch's generator; what else it needs, such as an
+            attention mask, it makes itself. Picklable.
     """
 
     edge: int | None
     candidate: int = 0
     key: str
-    input_shape: tuple[int, int, int]
+    example: Example
     build: Callable[[], nn.Module]
 
 

@@ -13,21 +13,53 @@ from ddpnas_ray.core.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inputs:
-    """Shapes of a network's input and output.
+class Example:
+    """Shape of one example that a network, or a part of one, takes.
 
-    A network of images takes a tensor. One of texts takes a dictionary of int64 tensors, shape (examples, tokens):
-    ``input_ids``, ``attention_mask`` (1, and 0 for padding) and ``token_type_ids`` (0 or 1: the first or second text).
+    A batch is a float tensor; one of texts is a dictionary of int64 tensors, shape (examples, tokens): ``input_ids``,
+    ``attention_mask`` (1, and 0 for padding) and ``token_type_ids`` (0 or 1: the first or second text).
 
     Args:
-        shape: Shape of one example, such as (channels, height, width); of texts (most tokens,), padding included.
-        outputs: Number of outputs per example, such as one per class; of several tasks at once, of all together.
+        shape: Such as (channels, height, width) of an image, or (tokens, width) of hidden states; of texts (most
+            tokens,), padding included.
         vocabulary: Number of token ids; None: the examples are not texts.
     """
 
     shape: tuple[int, ...]
-    outputs: int
     vocabulary: int | None = None
+
+    def random(self, examples: int, *, padded: bool = True) -> Any:
+        """Return a batch of random examples, always the same; imports torch.
+
+        Args:
+            examples: How many.
+            padded: Whether all texts but the first are shorter than the longest.
+        """
+        import torch
+
+        generator = torch.Generator().manual_seed(examples)
+        if self.vocabulary is None:
+            return torch.randn(examples, *self.shape, generator=generator)
+        ids, types = (
+            torch.randint(high, (examples, *self.shape), generator=generator) for high in (self.vocabulary, 2)
+        )
+        mask = torch.ones_like(ids)
+        if padded:
+            mask[1:, self.shape[0] - self.shape[0] // 3 :] = 0
+        return {"input_ids": ids * mask, "attention_mask": mask, "token_type_ids": types * mask}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs(Example):
+    """Shapes of a network's input and output.
+
+    Args:
+        shape: See ``Example``.
+        vocabulary: See ``Example``.
+        outputs: Number of outputs per example, such as one per class; of several tasks at once, of all together.
+    """
+
+    outputs: int
 
     @property
     def channels(self) -> int:
@@ -47,20 +79,6 @@ class Inputs:
         if self.vocabulary is None or other.vocabulary is None:
             return other == self
         return other.shape[0] <= self.shape[0] and dataclasses.replace(other, shape=self.shape) == self
-
-    def random(self, examples: int) -> Any:
-        """Return a batch of random examples, always the same, to try a network on; imports torch."""
-        import torch
-
-        generator = torch.Generator().manual_seed(examples)
-        if self.vocabulary is None:
-            return torch.randn(examples, *self.shape, generator=generator)
-        ids, types = (
-            torch.randint(high, (examples, *self.shape), generator=generator) for high in (self.vocabulary, 2)
-        )
-        mask = torch.ones_like(ids)
-        mask[1:, -(self.shape[0] // 3) :] = 0  # all but the first example are shorter
-        return {"input_ids": ids * mask, "attention_mask": mask, "token_type_ids": types * mask}
 
     def __str__(self) -> str:
         shape = "x".join(map(str, self.shape))
@@ -109,6 +127,20 @@ class TargetDefaults:
     cells: int | None = None
     channels: int | None = None
     stem: bool = False
+
+    @property
+    def sizes(self) -> dict[str, int | None]:
+        """Sizes of the data that a deploy network depends on, with defaults; None: there is none."""
+        if self.text:
+            return {"sequence_length": None, "vocabulary": None, "classes": None}
+        return {"image_size": None, "input_channels": 3, "classes": None}
+
+    def inputs(self, sizes: Mapping[str, int]) -> Inputs:
+        """Return the inputs of a network for data of the given ``sizes``, all of them."""
+        if self.text:
+            return Inputs(shape=(sizes["sequence_length"],), vocabulary=sizes["vocabulary"], outputs=sizes["classes"])
+        side = sizes["image_size"]
+        return Inputs(shape=(sizes["input_channels"], side, side), outputs=sizes["classes"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

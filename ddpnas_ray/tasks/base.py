@@ -168,6 +168,25 @@ class PreparesOnDevice(Protocol):
         ...
 
 
+@runtime_checkable
+class Distils(Protocol):
+    """A task with a distillation loss of its own: optional, tested with ``isinstance``.
+
+    For other tasks it is the Kullback-Leibler divergence over all outputs (``training.fit``).
+    """
+
+    def distillation_loss(self, outputs: Tensor, taught: Tensor, batch: Batch, temperature: float) -> Tensor:
+        """Return the batch's loss to the teacher's outputs, a scalar to minimise.
+
+        Args:
+            outputs: The network's outputs, shape (B, C).
+            taught: The teacher's, without gradient.
+            batch: The batch.
+            temperature: Of both distributions; their divergence is multiplied by its square.
+        """
+        ...
+
+
 def find_task(name: str, key: str = "task.name") -> Callable[..., Task]:
     """Find the function that makes a task: a built-in's name, or your own ``module:function``.
 

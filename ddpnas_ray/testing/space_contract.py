@@ -287,11 +287,12 @@ class SpaceContract(RetrainingContract):
         for part in pickle.loads(pickle.dumps(parts)):
             if part.key not in counted:
                 module = part.build().eval()
-                macs = self.macs(module, torch.zeros(1, *part.input_shape))
+                macs = self.macs(module, part.example.random(1))
                 counted[part.key] = (sum(p.numel() for p in module.parameters()), macs)
         for theta_EK, live_EK in self._thetas(spec.space)[-2:]:
             alpha_E = spec.argmax(theta_EK, live_EK)
-            mine = [p for p in parts if p.edge is None or alpha_E[p.edge] == p.candidate]
+            active_E = spec.space.active(alpha_E)
+            mine = [p for p in parts if p.edge is None or (active_E[p.edge] and alpha_E[p.edge] == p.candidate)]
             assert sum(counted[p.key][0] for p in mine) == spec.costs["params"](self.target)(alpha_E)
             assert sum(counted[p.key][1] for p in mine) == spec.costs["macs"](self.target)(alpha_E)
 

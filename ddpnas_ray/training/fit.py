@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ddpnas_ray.core.errors import ConfigError, DataError, DivergedError
 from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.nn.kernels.fast import accelerate
-from ddpnas_ray.tasks.base import Batch, Task
+from ddpnas_ray.tasks.base import Batch, Distils, Task
 from ddpnas_ray.tasks.recipe import RetrainingConfig
 from ddpnas_ray.training.batches import each, on_device, size
 from ddpnas_ray.training.device import find_device, set_precision
@@ -262,12 +262,18 @@ def _loss(found: Any, batch: Batch, task: Task, config: RetrainingConfig, teache
     found, auxiliary = found if isinstance(found, tuple) else (found, None)
     loss = task.loss(found, batch)
     if teacher is not None:
-        temperature = config.teacher_temperature
         with torch.no_grad():
-            wanted = log_softmax(teacher(batch.inputs) / temperature, dim=1)
-        apart = kl_div(log_softmax(found / temperature, dim=1), wanted, reduction="batchmean", log_target=True)
-        loss = (1 - config.teacher_weight) * loss + config.teacher_weight * temperature**2 * apart
+            taught = teacher(batch.inputs)
+        distilled = task.distillation_loss if isinstance(task, Distils) else _divergence
+        apart = distilled(found, taught, batch, config.teacher_temperature)
+        loss = (1 - config.teacher_weight) * loss + config.teacher_weight * apart
     return loss if auxiliary is None else loss + config.auxiliary * task.loss(auxiliary, batch)
+
+
+def _divergence(outputs: Tensor, taught: Tensor, batch: Batch, temperature: float) -> Tensor:
+    """See ``Distils``: the Kullback-Leibler divergence from the teacher over all outputs."""
+    found, wanted = (log_softmax(one / temperature, dim=1) for one in (outputs, taught))
+    return temperature**2 * kl_div(found, wanted, reduction="batchmean", log_target=True)
 
 
 def _share_buffers(network: nn.Module, average: AveragedModel | None, world: int) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddpnas_ray.core.errors import DataError, RunDirError
-from ddpnas_ray.core.space import Edge, Op, SearchSpace, each_edge_alone
+from ddpnas_ray.core.space import Edge, Gate, Op, SearchSpace, each_edge_alone
 from ddpnas_ray.devices.table import (
     METADATA,
     Latency,
@@ -72,6 +72,22 @@ def test_a_network_costs_the_sum_of_its_parts_in_whole_nanoseconds() -> None:
     assert cost.entries_EK.tolist() == [[145, 0, 0], [40, 70, 0]]
     assert cost.entries_EK.dtype == np.int64
     assert [cost(np.array(alpha)) for alpha in ((0, 0), (1, 1), (2, 1))] == [1_485, 1_370, 1_370]
+
+
+def test_parts_of_inactive_edges_cost_nothing() -> None:
+    space = dataclasses.replace(SPACE, blocks=((0, 1),), gate=Gate(0, inactive=((1,), (), (1,))))
+    cost = make_table().cost(space)
+    assert [cost(np.array(alpha)) for alpha in ((0, 0), (0, 1), (1, 0), (1, 1))] == [1_445, 1_445, 1_340, 1_370]
+
+
+def test_another_vocabulary_is_refused_and_both_are_named() -> None:
+    texts = {"sequence_length": 128, "vocabulary": 1_000, "classes": 2, "image_size": None, "input_channels": None}
+    table = make_table(target=texts)
+    table.require_target(texts)
+    with pytest.raises(DataError) as error:
+        table.require_target(texts | {"vocabulary": 30_522})
+    assert "'128 tokens, 2 classes, 1000 token ids'" in one_line(error)
+    assert "'128 tokens, 2 classes, 30522 token ids'" in one_line(error)
 
 
 @pytest.mark.parametrize(

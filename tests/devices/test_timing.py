@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from ddpnas_ray.core.errors import ConfigError, ResourceError
 from ddpnas_ray.devices.config import TimingOptions, device_label
 from ddpnas_ray.devices.timing import FEWEST_TIMINGS, WARM_UP_CALLS, Timed, time_network, time_parts
+from ddpnas_ray.spaces.target import Example
 
-SHAPE = (3, 8, 8)
+IMAGE = Example(shape=(3, 8, 8))
 UNHURRIED = TimingOptions(timings=4, seconds=60.0)
 
 
@@ -35,14 +36,14 @@ class Recorder(nn.Module):
 def recorders(names: str, options: TimingOptions = UNHURRIED) -> tuple[dict[str, Timed], list[str]]:
     """Warmed-up modules, and the list of later calls."""
     calls: list[str] = []
-    timed = {name: Timed(lambda name=name: Recorder(name, calls), SHAPE, options) for name in names}
+    timed = {name: Timed(lambda name=name: Recorder(name, calls), IMAGE, options) for name in names}
     calls.clear()
     return timed, calls
 
 
 def test_a_module_is_warmed_up_before_it_is_timed() -> None:
     calls: list[str] = []
-    timed = Timed(lambda: Recorder("a", calls), SHAPE, TimingOptions())
+    timed = Timed(lambda: Recorder("a", calls), IMAGE, TimingOptions())
     assert len(calls) >= WARM_UP_CALLS
     before = len(calls)
     assert timed.call_ns() > 0
@@ -84,22 +85,55 @@ def test_batch_size_and_data_type_are_what_was_asked_for(dtype: str, expected: t
         modules.append(Recorder("a", []))
         return modules[0]
 
-    Timed(build, SHAPE, TimingOptions(batch=5, dtype=dtype))  # type: ignore[arg-type]
+    Timed(build, IMAGE, TimingOptions(batch=5, dtype=dtype))  # type: ignore[arg-type]
     assert modules[0].seen is not None
-    assert modules[0].seen.shape == (5, *SHAPE)
+    assert modules[0].seen.shape == (5, *IMAGE.shape)
     assert modules[0].seen.dtype == expected == modules[0].conv.weight.dtype
+
+
+class OfTexts(nn.Module):
+    """Keeps what it was called with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(9, 4)
+        self.seen: dict[str, Tensor] = {}
+
+    def forward(self, x: dict[str, Tensor]) -> Tensor:
+        self.seen = x
+        y: Tensor = self.embedding(x["input_ids"])
+        return y
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_token_ids_stay_integers_and_no_text_is_padded(dtype: str) -> None:
+    module = OfTexts()
+    Timed(lambda: module, Example(shape=(7,), vocabulary=9), TimingOptions(batch=5, dtype=dtype))  # type: ignore[arg-type]
+    assert {name: (tuple(t.shape), t.dtype) for name, t in module.seen.items()} == dict.fromkeys(
+        ("input_ids", "attention_mask", "token_type_ids"), ((5, 7), torch.int64)
+    )
+    assert module.seen["attention_mask"].all(), "as many tokens as the target has"
+    assert module.embedding.weight.dtype == (torch.float32 if dtype == "fp32" else torch.bfloat16)
+
+
+def test_hidden_states_are_a_float_tensor_of_any_rank() -> None:
+    shapes: list[torch.Size] = []
+    module = nn.Linear(4, 2)
+    module.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape))
+    Timed(lambda: module, Example(shape=(7, 4)), TimingOptions(batch=3))
+    assert set(shapes) == {(3, 7, 4)}
 
 
 def test_what_cannot_run_is_refused_in_one_line() -> None:
     with pytest.raises(ResourceError, match=r"^--dtype fp32 --device cpu, batch 1: ") as error:
-        Timed(lambda: nn.Conv2d(4, 4, 3), SHAPE, TimingOptions())
+        Timed(lambda: nn.Conv2d(4, 4, 3), IMAGE, TimingOptions())
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU; CUDA_VISIBLE_DEVICES= hides it")
 def test_without_a_gpu_cuda_is_refused() -> None:
     with pytest.raises(ResourceError, match=r"--device cuda: PyTorch finds no GPU"):
-        Timed(nn.Identity, SHAPE, TimingOptions(device="cuda"))
+        Timed(nn.Identity, IMAGE, TimingOptions(device="cuda"))
 
 
 @pytest.mark.gpu

@@ -164,7 +164,7 @@ def test_timings_come_back_in_the_order_of_the_parts(label: str, monkeypatch: py
     from ddpnas_ray.distributed import ray_timing
 
     monkeypatch.setattr(ray_timing, "_time", _key_as_time)
-    parts = [Part(edge=None, key=str(i), input_shape=(3, 8, 8), build=_broken) for i in range(40)]
+    parts = [Part(edge=None, key=str(i), example=TARGET.inputs, build=_broken) for i in range(40)]
     timings = ray_timing.time_parts(parts[0], parts, label, QUICK)
     assert [timing.ns_T.tolist() for timing in timings] == [[i, i] for i in range(40)]
 
@@ -187,7 +187,7 @@ def _broken() -> Any:
 def test_an_error_of_a_part_arrives_as_itself(label: str) -> None:
     from ddpnas_ray.distributed.ray_timing import network, time_parts
 
-    part = Part(edge=None, key="broken", input_shape=(3, 8, 8), build=_broken)
+    part = Part(edge=None, key="broken", example=TARGET.inputs, build=_broken)
     with pytest.raises(BadInput, match=r"^this part cannot be built$"):
         time_parts(network(SPEC, TARGET, [4, 4, 4, 4]), [part], label, QUICK)
 

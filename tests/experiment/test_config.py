@@ -15,13 +15,12 @@ from hypothesis import strategies as st
 
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.core.schedule import planned_architecture_epochs
+from ddpnas_ray.experiment.changes import differing_keys
 from ddpnas_ray.experiment.config import (
     SearchConfig,
     check,
     describe,
-    differing_keys,
     dump,
-    fixed_keys,
     load,
     to_dict,
 )
@@ -305,21 +304,6 @@ def test_a_dump_names_every_key() -> None:
     for field in dataclasses.fields(SearchConfig):
         if dataclasses.is_dataclass(field.default) and field.name not in ("space", "task"):
             assert set(values[field.name]) == {key.name for key in dataclasses.fields(field.default)}  # type: ignore[arg-type]
-
-
-def test_differing_keys_are_named_with_their_section() -> None:
-    old, new = read(""), read("seed: 1\ntraining: {lr: 0.1}\nspace: {cells: 2}\ndata: {mean: [0.1]}")
-    assert differing_keys(old, new) == ["data.mean", "seed", "space.cells", "training.lr"]
-    other = read(f"space: {{name: '{OWN}', depth: 3}}")
-    assert "space.depth" in differing_keys(old, other)
-    assert "space.cells" in differing_keys(old, other)
-
-
-def test_a_resume_may_find_its_data_elsewhere() -> None:
-    keys = ["data.path=a", "data.val_path=b", "data.test_path=c", "data.cache=d", "evaluation.table=e"]
-    elsewhere = load(None, keys)
-    assert fixed_keys(load(None), elsewhere) == []
-    assert fixed_keys(load(None), load(None, ["data.crop=1"])) == ["data.crop"]
 
 
 # --- help, and the value itself ---

@@ -9,7 +9,7 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,12 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from ddpnas_ray.core.errors import ConfigError, DataError, DivergedError
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.nn.ops import drop_path
-from ddpnas_ray.tasks.base import Metric
+from ddpnas_ray.tasks.base import Batch, Metric
 from ddpnas_ray.tasks.classification.task import ClassificationTask, make
 from ddpnas_ray.tasks.recipe import RetrainingConfig
 from ddpnas_ray.training.fit import fit
@@ -256,6 +257,25 @@ def test_a_teacher_pulls_the_student_towards_it() -> None:
     free, _ = trained(recipe)
     assert end.tensors["network/last.bias"].argmax() == 3
     assert end.tensors["network/last.bias"][3] > free.tensors["network/last.bias"][3] + 0.1
+
+
+class Contrary(ClassificationTask):
+    """Distils the next class to the teacher's."""
+
+    def distillation_loss(self, outputs: Tensor, taught: Tensor, batch: Batch, temperature: float) -> Tensor:
+        assert temperature == 2.0 and not taught.requires_grad and len(batch.targets) == len(outputs)
+        return cross_entropy(outputs, (taught.argmax(dim=1) + 1) % 10)
+
+
+def test_a_task_has_a_distillation_loss_of_its_own() -> None:
+    teacher = network(RECIPE).eval().requires_grad_(False)
+    with torch.no_grad():
+        teacher.last.bias[3] += 20.0
+    recipe = replace(RECIPE, teacher_weight=1.0, teacher_temperature=2.0, epochs=6, lr=0.3)
+    task = task_of(recipe)
+    contrary = Contrary(**{field.name: getattr(task, field.name) for field in fields(task)})
+    end = fit(network(recipe), contrary, recipe, 0, 1, lambda: None, lambda _: None, seed=1, teacher=teacher)
+    assert end.tensors["network/last.bias"].argmax() == 4
 
 
 def test_weight_decay_may_spare_biases_and_norms() -> None:

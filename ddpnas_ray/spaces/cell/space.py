@@ -22,7 +22,7 @@ from ddpnas_ray.costs.convnet import KINDS as COST_KINDS
 from ddpnas_ray.spaces.base import Genotype, Part, SpaceSpec, Supernet, module_of
 from ddpnas_ray.spaces.cell.costs import CellGeometry, CellNetShape, cost_table
 from ddpnas_ray.spaces.cell.plain import network_source
-from ddpnas_ray.spaces.target import Inputs, Target, TargetDefaults, resolve_stem
+from ddpnas_ray.spaces.target import Example, Inputs, Target, TargetDefaults, resolve_stem
 
 if TYPE_CHECKING:
     from ddpnas_ray.spaces.cell.network import CellNetwork
@@ -177,7 +177,7 @@ def _part(name: str, input_shape: tuple[int, int, int], function: str, *argument
     return Part(
         edge=None,
         key=key,
-        input_shape=input_shape,
+        example=Example(shape=input_shape),
         build=partial(module_of, "ddpnas_ray.spaces.cell.network", function, *arguments),
     )
 

@@ -21,7 +21,7 @@ from ddpnas_ray.costs.convnet import KINDS, Kind
 from ddpnas_ray.spaces.base import Genotype, Part, SpaceSpec, Supernet, module_of
 from ddpnas_ray.spaces.mobile.costs import ZERO, Backbone, chosen, cost_table
 from ddpnas_ray.spaces.mobile.plain import network_source
-from ddpnas_ray.spaces.target import Inputs, Target, TargetDefaults
+from ddpnas_ray.spaces.target import Example, Inputs, Target, TargetDefaults
 
 if TYPE_CHECKING:
     from ddpnas_ray.spaces.mobile.network import MobileNetwork
@@ -220,7 +220,8 @@ def _parts(backbone: Backbone, target: Target) -> list[Part]:
 def _part(key: str, input_shape: tuple[int, int, int], function: str, *arguments: Any, **options: Any) -> Part:
     """Return a part common to all networks, built by a function of ``spaces.mobile.network``."""
     build = partial(module_of, "ddpnas_ray.spaces.mobile.network", function, *arguments, **options)
-    return Part(edge=None, key=f"{key} from {'x'.join(map(str, input_shape))}", input_shape=input_shape, build=build)
+    example = Example(shape=input_shape)
+    return Part(edge=None, key=f"{key} from {'x'.join(map(str, input_shape))}", example=example, build=build)
 
 
 def _effort(backbone: Backbone, alpha_E: IntArray, inputs: Inputs) -> float:

@@ -22,7 +22,7 @@ from ddpnas_ray.spaces.base import Genotype, Part, SpaceSpec, Supernet, module_o
 from ddpnas_ray.spaces.nasbench201.costs import EDGES, KERNELS, NODES, OPERATIONS, Skeleton, cost_table
 from ddpnas_ray.spaces.nasbench201.paths import embed
 from ddpnas_ray.spaces.nasbench201.plain import network_source
-from ddpnas_ray.spaces.target import Inputs, Target, TargetDefaults
+from ddpnas_ray.spaces.target import Example, Inputs, Target, TargetDefaults
 
 if TYPE_CHECKING:
     from ddpnas_ray.spaces.nasbench201.network import NasBench201Network
@@ -172,7 +172,8 @@ def _parts(target: Target) -> list[Part]:
 def _part(key: str, input_shape: tuple[int, int, int], function: str, *arguments: Any) -> Part:
     """Return a part common to all networks, built by ``spaces.nasbench201.network``."""
     build = partial(module_of, "ddpnas_ray.spaces.nasbench201.network", function, *arguments)
-    return Part(edge=None, key=f"{key} from {'x'.join(map(str, input_shape))}", input_shape=input_shape, build=build)
+    example = Example(shape=input_shape)
+    return Part(edge=None, key=f"{key} from {'x'.join(map(str, input_shape))}", example=example, build=build)
 
 
 def _effort(search: dict[str, int], alpha_E: IntArray, inputs: Inputs) -> float:

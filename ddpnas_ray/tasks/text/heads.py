@@ -99,19 +99,35 @@ class Heads:
             if not self.heads[0].classes:
                 return mse_loss(outputs[:, 0], targets)
             return cross_entropy(outputs, targets, label_smoothing=smoothing)
-        labels_B, head_B = targets["label"], self._head(targets["part"])
-        first, count = (self._values(head_B, [getattr(h, key) for h in self.heads]) for key in ("first", "outputs"))
-        column_C = torch.arange(outputs.shape[1], device=outputs.device)
-        own_BC = (column_C >= first[:, None]) & (column_C < (first + count)[:, None])
-        log_p_BC = outputs.masked_fill(~own_BC, -torch.inf).log_softmax(dim=1)
-        numeric_B = self._values(head_B, [not head.classes for head in self.heads])
-        at_B = (first + torch.where(numeric_B, 0, labels_B.long()))[:, None]
+        labels_B, (first_B, own_BC, numeric_B) = targets["label"], self._columns(outputs, targets)
+        log_p_BC = _log_p(outputs, own_BC)
+        at_B = (first_B + torch.where(numeric_B, 0, labels_B.long()))[:, None]
         entropy_B = -log_p_BC.gather(1, at_B)[:, 0]
         if smoothing:
-            spread_B = -log_p_BC.masked_fill(~own_BC, 0.0).sum(dim=1) / count
+            spread_B = -log_p_BC.masked_fill(~own_BC, 0.0).sum(dim=1) / own_BC.sum(dim=1)
             entropy_B = (1 - smoothing) * entropy_B + smoothing * spread_B
-        error_B = (outputs.gather(1, first[:, None])[:, 0] - labels_B).square()
+        error_B = (outputs.gather(1, first_B[:, None])[:, 0] - labels_B).square()
         return torch.where(numeric_B, error_B, entropy_B).mean()
+
+    def distillation_loss(self, outputs: Tensor, taught: Tensor, targets: Any, temperature: float) -> Tensor:
+        """Mean over examples of the divergence from the teacher among the outputs of their own task.
+
+        Of tasks that predict a number it is the squared difference from the teacher's, whatever the temperature.
+
+        Args:
+            outputs: Shape (B, C).
+            taught: The teacher's, shape (B, C).
+            targets: See the class.
+            temperature: Divides the outputs of both; the divergence is multiplied by its square.
+        """
+        import torch
+
+        outputs, taught = outputs.float(), taught.float()
+        first_B, own_BC, numeric_B = self._columns(outputs, targets)
+        wanted_BC, log_p_BC = (_log_p(one / temperature, own_BC) for one in (taught, outputs))
+        apart_BC = (wanted_BC.masked_fill(~own_BC, 0.0) - log_p_BC.masked_fill(~own_BC, 0.0)) * wanted_BC.exp()
+        error_B = (outputs - taught).gather(1, first_B[:, None])[:, 0].square()
+        return torch.where(numeric_B, error_B, temperature**2 * apart_BC.sum(dim=1)).mean()
 
     def score(self, outputs: Iterable[tuple[Tensor, Any]]) -> float:
         """Return the mean of the tasks' scores; tasks without examples do not count."""
@@ -151,8 +167,19 @@ class Heads:
         own = outputs[rows, head.first : head.first + head.outputs]
         return own, labels.long() if head.classes else labels
 
-    def _head(self, part_B: Tensor) -> Tensor:
-        return self._values(part_B, [head for _, head in self.parts])
+    def _columns(self, outputs: Tensor, targets: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Return of every example's task the first output, the mask of its outputs, and whether it is a number."""
+        import torch
+
+        if len(self.parts) == 1:
+            part_B = torch.zeros(len(outputs), dtype=torch.int64, device=outputs.device)
+        else:
+            part_B = targets["part"]
+        head_B = self._values(part_B, [head for _, head in self.parts])
+        first_B, count_B = (self._values(head_B, [getattr(h, key) for h in self.heads]) for key in ("first", "outputs"))
+        column_C = torch.arange(outputs.shape[1], device=outputs.device)
+        own_BC = (column_C >= first_B[:, None]) & (column_C < (first_B + count_B)[:, None])
+        return first_B, own_BC, self._values(head_B, [not head.classes for head in self.heads])
 
     def _values(self, index_B: Tensor, values: Sequence[int | bool]) -> Tensor:
         """Look up a value for every example, without a copy from the host."""
@@ -162,6 +189,13 @@ class Heads:
         for i, value in enumerate(values):
             found.masked_fill_(index_B == i, value)
         return found
+
+
+def _log_p(outputs: Tensor, own_BC: Tensor) -> Tensor:
+    """Return log-probabilities among the outputs of each example's own task; minus infinity elsewhere."""
+    import torch
+
+    return outputs.masked_fill(~own_BC, -torch.inf).log_softmax(dim=1)
 
 
 def _and(names: Iterable[str]) -> str:

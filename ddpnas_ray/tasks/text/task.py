@@ -16,6 +16,7 @@ import numpy as np
 from annotated_types import Ge, Le
 
 from ddpnas_ray.core.errors import ConfigError, DataError
+from ddpnas_ray.core.plugins import Place
 from ddpnas_ray.core.space import FloatArray, IntArray
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.data.split import stratified_batches, stratified_split, stratified_subset
@@ -43,7 +44,7 @@ def make(
     glue: tuple[str, ...] = (),
     columns: tuple[str, ...] = (),
     regression: bool = False,
-    tokenizer: str | None = None,
+    tokenizer: Annotated[str | None, Place()] = None,
     vocabulary: Annotated[int, Ge(64), Le(2**20)] = 8000,
     max_length: Annotated[int, Ge(8), Le(2**16)] = 128,
     metric: str | None = None,
@@ -185,6 +186,10 @@ class TextTask:
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """See ``Heads.loss``."""
         return self.heads.loss(outputs, batch.targets, 0.0 if self.recipe is None else self.recipe.label_smoothing)
+
+    def distillation_loss(self, outputs: Tensor, taught: Tensor, batch: Batch, temperature: float) -> Tensor:
+        """See ``Heads.distillation_loss``."""
+        return self.heads.distillation_loss(outputs, taught, batch.targets, temperature)
 
     def chance(self) -> float:
         """Return the score of the best constant outputs: for every part the best class, or the classes' frequencies."""

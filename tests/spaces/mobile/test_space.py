@@ -127,8 +127,8 @@ def test_equal_parts_have_equal_keys_and_are_timed_once() -> None:
     assert len(keys) == 2 + 11 * 6 + 2
     assert "mbconv_k7_e6 stride 2 to 24 from 16x112x112" in keys
     for part in parts:
-        same = {other.input_shape for other in parts if other.key == part.key}
-        assert same == {part.input_shape}
+        same = {other.example for other in parts if other.key == part.key}
+        assert same == {part.example}
 
 
 def test_a_target_has_an_image_size_and_classes_only() -> None:

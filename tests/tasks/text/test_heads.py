@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import cross_entropy, kl_div, mse_loss
 
 from ddpnas_ray.metrics.accuracy import score as accuracy
 from ddpnas_ray.metrics.pearson import score as pearson
@@ -46,6 +46,37 @@ def test_the_loss_is_the_mean_of_each_example_s_own(n: int, seed: int, smoothing
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
     (found,), (gradient,) = torch.autograd.grad(loss, [outputs]), torch.autograd.grad(wanted, [outputs])
     assert torch.isfinite(found).all() and torch.allclose(found, gradient, atol=1e-6)
+
+
+@given(n=st.integers(1, 40), seed=st.integers(0, 999), temperature=st.sampled_from([1.0, 3.0]))
+def test_a_teacher_is_followed_by_each_example_in_its_own_task_alone(n: int, seed: int, temperature: float) -> None:
+    outputs, targets, _, parts = batch(n, seed)
+    taught = torch.from_numpy(np.random.default_rng(seed + 1).normal(size=(n, 6))).float()
+    each = []
+    for row, wanted, part in zip(outputs, taught, parts, strict=True):
+        if part == 3:
+            each.append((row[5] - wanted[5]) ** 2)
+        else:
+            own = slice(2) if part == 0 else slice(2, 5)
+            found, p = (row[own] / temperature).log_softmax(dim=0), (wanted[own] / temperature).softmax(dim=0)
+            each.append(temperature**2 * kl_div(found, p, reduction="sum"))
+    expected = torch.stack(each).mean()
+    loss = ALL.distillation_loss(outputs, taught, targets, temperature)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-6)
+    (found,), (gradient,) = torch.autograd.grad(loss, [outputs]), torch.autograd.grad(expected, [outputs])
+    assert torch.isfinite(found).all() and torch.allclose(found, gradient, atol=1e-6)
+
+
+def test_a_teacher_of_one_task_is_followed_in_all_its_outputs() -> None:
+    outputs, taught = (torch.randn(8, 2, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    of_classes = Heads((TWO,)).distillation_loss(outputs, taught, torch.zeros(8, dtype=torch.int64), 2.0)
+    found, wanted = ((one / 2.0).log_softmax(dim=1) for one in (outputs, taught))
+    assert of_classes.item() == pytest.approx(
+        4.0 * kl_div(found, wanted, reduction="batchmean", log_target=True).item(), rel=1e-5
+    )
+    alone = Heads((Head(name="n", classes=(), metrics=(PEARSON,), first=0, parts=("n",)),))
+    of_numbers = alone.distillation_loss(outputs[:, :1], taught[:, :1], torch.zeros(8), 2.0)
+    assert of_numbers.item() == pytest.approx(mse_loss(outputs[:, :1], taught[:, :1]).item(), rel=1e-5)
 
 
 @given(n=st.integers(1, 60), seed=st.integers(0, 999), size=st.integers(1, 60))

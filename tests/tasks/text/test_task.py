@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from ddpnas_ray.spaces.target import Inputs, Target
 from ddpnas_ray.tasks.base import Batch
 from ddpnas_ray.tasks.recipe import RetrainingConfig
 from ddpnas_ray.tasks.text.task import TextTask, make
+from ddpnas_ray.tasks.text.tokenizer import Tokenizer
 from ddpnas_ray.testing import SpaceContract, TaskContract
-from tests.commands import options, run
+from tests.commands import Said, options, run
 from tests.tasks.text import chain
 from tests.tasks.text.making import pairs, reviews, write
 
@@ -321,6 +323,10 @@ class TestTextSpace(SpaceContract):
     target = Target(sequence_length=12, vocabulary=50, classes=3, input_channels=None)
 
 
+class TestGatedTextSpace(TestTextSpace):
+    make = staticmethod(partial(chain.make, gated=True))
+
+
 TINY = [
     "space.name=tests.tasks.text.chain:make",
     "task.name=text",
@@ -364,6 +370,32 @@ def test_a_search_is_resumed_retrained_and_repeated_to_the_same_bits(what: tuple
     said = run(retrain.main, str(tmp_path / "one"), "--backend", "local", *options("retraining.train_on=train"))
     assert said.code == 0, said.err
     assert "tokens" in said.out + said.err
+
+
+def test_a_search_goes_on_with_its_tokenizer_elsewhere_but_not_with_another(tmp_path: Path) -> None:
+    for name, texts in (("first", reviews(50)["sentence"]), ("other", ["quite another text"])):
+        BertTokenizer(vocab=Tokenizer.trained(texts, 90).backend().get_vocab()).save_pretrained(tmp_path / name)
+    words = tiny(ROOT[0] / "reviews", "task.columns=[sentence]", "pruning.epochs_per_round=2")
+    out = tmp_path / "run"
+
+    def resumed(*more: str) -> Said:
+        return run(search.main, "--resume", "--out", out, *more)
+
+    said = run(search.main, *words, *at(tmp_path / "first"), "--time-limit", "0.001s", "--out", out)
+    assert said.code == 0 and "1 of 2 epochs are saved" in said.err, said.err
+    (tmp_path / "first").rename(tmp_path / "moved")
+    said = resumed(*at(tmp_path / "other"))
+    assert said.code == 2 and "SHA-256" in said.err and said.err.count("\n") == 1, said.err
+    said = resumed(*options("task.tokenizer=null"))
+    assert said.code == 2 and "was started with other values of task.tokenizer; only " in said.err, said.err
+    assert "task.tokenizer may change on --resume" in said.err
+    assert resumed(*at(tmp_path / "moved")).code == 0
+    said = run(retrain.main, out, "--backend", "local", *at(tmp_path / "moved"))
+    assert said.code == 0, said.err
+
+
+def at(folder: Path) -> list[str]:
+    return options(f"task.tokenizer={folder}")
 
 
 @pytest.mark.parametrize(
