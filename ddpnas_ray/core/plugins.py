@@ -23,7 +23,7 @@ class Place:
     """Marks an option of a space or task as the location of something, not its content.
 
     ``model: Annotated[str | None, Place()] = None`` may have moved when a run is resumed. The content must be part of
-    the task's digest, so that other content is refused.
+    the task's digest, so that other content is refused, or be read before the first epoch alone.
     """
 
 

@@ -42,11 +42,12 @@ class Embeddings(nn.Module):
         self.token_type_embeddings = nn.Embedding(2, encoder.hidden)
         self.LayerNorm = nn.LayerNorm(encoder.hidden, eps=encoder.norm_eps)
 
-    def forward(self, ids_BT: Tensor, types_BT: Tensor) -> Tensor:
-        """Token ids and types -> hidden states (B, T, H)."""
+    def forward(self, x: dict[str, Tensor]) -> Tensor:
+        """Texts -> hidden states (B, T, H)."""
+        ids_BT = x["input_ids"]
         places_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
-        x = self.word_embeddings(ids_BT) + self.token_type_embeddings(types_BT)
-        return F.dropout(self.LayerNorm(x + self.position_embeddings(places_T)), self.dropout, self.training)
+        found = self.word_embeddings(ids_BT) + self.token_type_embeddings(x["token_type_ids"])
+        return F.dropout(self.LayerNorm(found + self.position_embeddings(places_T)), self.dropout, self.training)
 
 
 class Attention(nn.Module):
@@ -62,8 +63,11 @@ class Attention(nn.Module):
             {"dense": Linear(width, hidden), "LayerNorm": nn.LayerNorm(hidden, eps=encoder.norm_eps)}
         )
 
-    def forward(self, x: Tensor, mask_B11T: Tensor, heads: int) -> Tensor:
-        """(B, T, H) -> (B, T, H) with the first ``heads`` heads."""
+    def forward(self, x: Tensor, mask_B11T: Tensor | None = None, heads: int | None = None) -> Tensor:
+        """(B, T, H) -> (B, T, H) with the first ``heads`` heads, or all; without a mask nothing is padding."""
+        heads = self.heads if heads is None else heads
+        if mask_B11T is None:
+            mask_B11T = torch.ones(x.shape[0], 1, 1, x.shape[1], dtype=torch.bool, device=x.device)
         (batch, tokens), width = x.shape[:2], heads * self.head_width
         q, k, v = (
             project(x, width).view(batch, tokens, heads, self.head_width).transpose(1, 2)
@@ -75,23 +79,45 @@ class Attention(nn.Module):
         return self.output["LayerNorm"](F.dropout(found, self.dropout, self.training) + x)
 
 
-class Layer(nn.Module):
-    """Attention and the feed-forward part."""
+class FeedForward(nn.Module):
+    """The feed-forward part of a layer, with residual connection and norm."""
 
-    def __init__(self, encoder: Encoder, heads: int, ffn: int) -> None:
+    def __init__(self, encoder: Encoder, ffn: int) -> None:
         super().__init__()
         self.dropout, self.activation = encoder.dropout, encoder.activation
-        self.attention = Attention(encoder, heads)
         self.intermediate = nn.ModuleDict({"dense": Linear(encoder.hidden, ffn)})
         self.output = nn.ModuleDict(
             {"dense": Linear(ffn, encoder.hidden), "LayerNorm": nn.LayerNorm(encoder.hidden, eps=encoder.norm_eps)}
         )
 
-    def forward(self, x: Tensor, mask_B11T: Tensor, heads: int, ffn: int) -> Tensor:
-        """(B, T, H) -> (B, T, H) with the first heads and feed-forward units."""
-        x = self.attention(x, mask_B11T, heads)
+    def forward(self, x: Tensor, ffn: int | None = None) -> Tensor:
+        """(B, T, H) -> (B, T, H) with the first ``ffn`` units, or all."""
         found = self.output["dense"](getattr(F, self.activation)(self.intermediate["dense"](x, ffn)))
         return self.output["LayerNorm"](F.dropout(found, self.dropout, self.training) + x)
+
+
+class Layer(FeedForward):
+    """Attention, then the feed-forward part."""
+
+    def __init__(self, encoder: Encoder, heads: int, ffn: int) -> None:
+        super().__init__(encoder, ffn)
+        self.attention = Attention(encoder, heads)
+
+    def forward(self, x: Tensor, mask_B11T: Tensor, heads: int, ffn: int) -> Tensor:  # type: ignore[override]
+        """(B, T, H) -> (B, T, H) with the first heads and feed-forward units."""
+        return super().forward(self.attention(x, mask_B11T, heads), ffn)
+
+
+class Output(nn.Module):
+    """The pooled first token and the output layer on their own, to be timed."""
+
+    def __init__(self, encoder: Encoder, outputs: int) -> None:
+        super().__init__()
+        self.pooler, self.classifier = Linear(encoder.hidden, encoder.hidden), Linear(encoder.hidden, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, H) -> (B, outputs)."""
+        return self.classifier(self.pooler(x[:, 0]).tanh())
 
 
 class BertNetwork(nn.Module):
@@ -127,7 +153,7 @@ class BertNetwork(nn.Module):
             x: ``input_ids``, ``attention_mask`` and ``token_type_ids``, shape (B, T).
             alpha_E: The architecture; None: all that there is.
         """
-        h_BTH = self.bert["embeddings"](x["input_ids"], x["token_type_ids"])
+        h_BTH = self.bert["embeddings"](x)
         if self.frozen:
             h_BTH = h_BTH.detach()
         mask_B11T = x["attention_mask"][:, None, None, :].bool()

@@ -133,7 +133,9 @@ def _weights(model: str, outputs: int) -> dict[str, Tensor]:
     transformers = _transformers(model)
     logging = transformers.utils.logging
     verbosity = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     folder = Path(model).expanduser()
     reach = nullcontext() if folder.exists() else offline_where_unreachable(model, KEY, SAVE.format(model))
     try:
@@ -152,6 +154,8 @@ def _weights(model: str, outputs: int) -> dict[str, Tensor]:
         raise DataError(f"{KEY}={model}: its weights cannot be loaded ({why})") from None
     finally:
         logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
     other = {name: shape for name, shape, _ in info["mismatched_keys"] if not name.startswith("classifier.")}
     if other:
         name, shape = next(iter(other.items()))

@@ -16,11 +16,12 @@ import numpy as np
 from annotated_types import Ge, Lt, MinLen
 
 from ddpnas_ray.core.errors import ConfigError, GenotypeError
+from ddpnas_ray.core.plugins import Place
 from ddpnas_ray.core.space import CostTable, IntArray, SearchSpace, each_edge_alone
-from ddpnas_ray.spaces.base import Genotype, SpaceSpec, Supernet
+from ddpnas_ray.spaces.base import Genotype, Part, SpaceSpec, Supernet, module_of
 from ddpnas_ray.spaces.bert.costs import CostName, Encoder, cost_table
 from ddpnas_ray.spaces.bert.pretrained import Start, encoder_config
-from ddpnas_ray.spaces.target import Inputs, Target, TargetDefaults
+from ddpnas_ray.spaces.target import Example, Inputs, Target, TargetDefaults
 
 if TYPE_CHECKING:
     from ddpnas_ray.spaces.bert.network import BertNetwork
@@ -35,7 +36,7 @@ NEW = {"hidden": 128, "layers": 4, "heads": 4, "ffn": 512, "positions": 512}  # 
 
 def make(
     *,
-    model: str | None = None,
+    model: Annotated[str | None, Place()] = None,
     hidden: Positive | None = None,
     layers: Positive | None = None,
     heads: Positive | None = None,
@@ -108,6 +109,7 @@ def make(
         decode=partial(decode, encoder=encoder),
         costs={name: partial(_cost, name, encoder) for name in ("params", "macs", "layers")},
         target=TargetDefaults(text=True, positions=encoder.positions, vocabulary=encoder.vocabulary),
+        parts=partial(_parts, encoder),
         effort=partial(_effort, encoder),
         initialise=None if model is None else Start(model, encoder, importance),
     )
@@ -183,6 +185,34 @@ def _order(given: tuple[int, ...] | None, layers: int) -> tuple[int, ...] | None
 
 def _cost(name: CostName, encoder: Encoder, target: Target) -> CostTable:
     return cost_table(name, encoder, target)
+
+
+def _parts(encoder: Encoder, target: Target) -> list[Part]:
+    """Return all timed parts; attention and feed-forward parts of one size are timed once for all layers."""
+    assert target.sequence_length is not None  # see ``Target.resolve``
+    hidden = Example(shape=(target.sequence_length, encoder.hidden))
+    vocabulary = _vocabulary(encoder, target.inputs)
+
+    def part(key: str, function: str, *arguments: Any, edge: int | None = None, candidate: int = 0) -> Part:
+        build = partial(module_of, "ddpnas_ray.spaces.bert.network", function, encoder, *arguments)
+        example = target.inputs if function == "Embeddings" else hidden
+        key = f"{key}, {target.sequence_length} tokens of width {encoder.hidden}"
+        return Part(edge=edge, candidate=candidate, key=key, example=example, build=build)
+
+    found = [
+        part(f"embeddings of {vocabulary}", "Embeddings", vocabulary),
+        part(f"output layer to {target.classes}", "Output", target.classes),
+    ]
+    for e in range(1, 1 + 2 * len(encoder.searched), 2):
+        found += [
+            part(f"{count} heads of {encoder.head_width}", "Attention", count, edge=e, candidate=k)
+            for k, count in enumerate(encoder.head_counts)
+        ]
+        found += [
+            part(f"feed-forward {width}", "FeedForward", width, edge=e + 1, candidate=k)
+            for k, width in enumerate(encoder.ffn_widths)
+        ]
+    return found
 
 
 def _effort(encoder: Encoder, alpha_E: IntArray, inputs: Inputs) -> float:

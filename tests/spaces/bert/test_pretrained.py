@@ -99,7 +99,7 @@ def test_other_models_are_refused(tmp_path: Path, values: dict[str, Any], error:
     "values,said",
     [
         ({"intermediate_size": 64}, "it is damaged"),
-        ({"num_hidden_layers": 6}, "no weights bert.encoder.layer.4.attention.self.query.weight; it is damaged"),
+        ({"num_hidden_layers": 6}, "no weights bert.encoder.layer.4.intermediate.dense.weight; it is damaged"),
         ({"vocab_size": 95}, "it is damaged"),
     ],
 )
