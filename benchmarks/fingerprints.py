@@ -5,7 +5,7 @@ Runs the real command in separate processes: in process (`local`), on 1, 2 and 4
 nodes (`ray.cluster_utils.Cluster`) that loses one, and with another seed. Fingerprints are recomputed from the files by
 `python -m ddpnas_ray.report RUN --verify-fingerprint`. Exit code 0 only if all but the last are equal.
 
-    python benchmarks/fingerprints.py [--set KEY=VALUE ...] [--folder DIR]
+    python benchmarks/fingerprints.py [--config FILE] [--set KEY=VALUE ...] [--folder DIR]
 """
 
 from __future__ import annotations
@@ -57,17 +57,19 @@ class Row:
 
 
 class Runner:
-    """Starter of searches in a folder, all with the same overrides."""
+    """Starter of searches in a folder, all with the same configuration and overrides."""
 
-    def __init__(self, folder: Path, overrides: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, config: str | None, overrides: tuple[str, ...]) -> None:
         self.folder, self.overrides = folder, overrides
+        self.config = [] if config is None else ["--config", config]
         self.env = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 
     def start(self, name: str, *words: str) -> subprocess.Popen[bytes]:
         """Start the command in its own process group."""
         sets = [word for override in self.overrides for word in ("--set", override)]
         log = open(self.folder / f"{name}.log", "ab")  # noqa: SIM115 (the process keeps it)
-        command = [sys.executable, "-m", "ddpnas_ray.search", "--out", str(self.folder / name), *sets, *words]
+        command = [sys.executable, "-m", "ddpnas_ray.search", "--out", str(self.folder / name)]
+        command += [*self.config, *sets, *words]
         return subprocess.Popen(command, stdout=log, stderr=log, env=self.env, start_new_session=True)
 
     def finish(self, name: str, process: subprocess.Popen[bytes]) -> None:
@@ -178,6 +180,7 @@ WAYS: tuple[tuple[str, str, Callable[[Runner, str], None]], ...] = (
 def main() -> int:
     """Run all cases; returns 0 if all fingerprints but the last are equal."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", help="default: the digits quick start")
     parser.add_argument("--set", dest="overrides", action="append", metavar="KEY=VALUE", help=f"default: {DEFAULT}")
     parser.add_argument("--folder", type=Path, help="keep the runs there (default: a temporary folder)")
     parser.add_argument("--only", nargs="+", help=f"of {[name for _, name, _ in WAYS]}")
@@ -185,7 +188,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        runner = Runner(folder, tuple(args.overrides or DEFAULT))
+        runner = Runner(folder, args.config, tuple(args.overrides or (() if args.config else DEFAULT)))
         rows = []
         print("| run | fingerprint | worker processes | nodes | starts of the loop | s |\n|---|---|---|---|---|---|")
         for way, name, run in WAYS:
