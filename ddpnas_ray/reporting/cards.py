@@ -13,6 +13,7 @@ from ddpnas_ray.core.space import SearchSpace
 from ddpnas_ray.reporting import networks
 from ddpnas_ray.reporting.analysis import colours, score_rows
 from ddpnas_ray.reporting.confidence import how_sure, inherited_text
+from ddpnas_ray.reporting.layers import draw_layers
 from ddpnas_ray.reporting.retrained import score_text
 from ddpnas_ray.reporting.svg import tag
 from ddpnas_ray.spaces.target import target_text
@@ -116,12 +117,14 @@ def _card(title: str, *parts: Markup) -> str:
 
 
 def _genotype(genotype: Mapping[str, Any], space: SearchSpace) -> Markup:
-    """Draw the cells of a genotype, list its stages, or print it."""
+    """Draw the cells or layers of a genotype, list its stages, or print it."""
     colour_of = colours(space)
     if cells := networks.cells(genotype):
         return tag("div", *(tag("div", tag("em", cell.title), networks.draw(cell, colour_of)) for cell in cells))
     if stages := networks.stages(genotype, (), ()):
         return tag("ol", *(tag("li", ", ".join(blocks)) for _, blocks in stages), start="0")
+    if (layers := draw_layers(genotype)) is not None:
+        return layers
     return tag("pre", "\n".join(f"{key}: {json.dumps(value)}" for key, value in genotype.items()))
 
 

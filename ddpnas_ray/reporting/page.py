@@ -22,6 +22,7 @@ from ddpnas_ray.core.generation.budgets import quantity
 from ddpnas_ray.reporting import analysis, charts, networks
 from ddpnas_ray.reporting.confidence import INHERITED, how_sure, inherited_text
 from ddpnas_ray.reporting.explain import verdict
+from ddpnas_ray.reporting.layers import draw_layers
 from ddpnas_ray.reporting.retrained import retrained_rows
 from ddpnas_ray.reporting.runfiles import RunFiles
 from ddpnas_ray.spaces.target import target_text
@@ -56,6 +57,7 @@ def run_page(run: RunFiles, *, links: bool = True) -> bytes:
         within=run.result.get("budgets", ()),
         cells=[(cell, networks.draw(cell, colours)) for cell in networks.cells(run.result["genotype"])],
         stages=networks.stages(run.result["genotype"], *networks.widths(run.config.get("space"))),
+        layers=draw_layers(run.result["genotype"]),
         left_out=networks.LEFT_OUT,
         colours=colours,
         moved=has_theta,

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from ddpnas_ray.reporting import charts, networks
 from ddpnas_ray.reporting.analysis import COLOURS, environment, flat, seconds_text, value_text
+from ddpnas_ray.reporting.layers import draw_layers
 from ddpnas_ray.reporting.page import render
 from ddpnas_ray.reporting.retrained import examples_text
 from ddpnas_ray.reporting.retrained_files import RetrainedFiles, Row
@@ -55,6 +56,7 @@ def retrained_page(files: RetrainedFiles) -> bytes:
         target=target_text(network["target"]),
         cells=[(cell, networks.draw(cell, colours)) for cell in networks.cells(network["genotype"])],
         stages=networks.stages(network["genotype"], *networks.widths(network["space"])),
+        layers=draw_layers(network["genotype"]),
         left_out=networks.LEFT_OUT,
         colours=colours,
         metadata=metadata(files),
