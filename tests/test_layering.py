@@ -181,6 +181,7 @@ ELSEWHERE = {
     "runs.log": ("runs/test_directory.py", "its lines are added"),
     "spaces.base": ("spaces/test_own_space.py", "what a space of one's own is made of"),
     "spaces.bert.costs": ("spaces/bert/test_space.py", "a space is tested as a whole"),
+    "spaces.bert.plain": ("spaces/bert/test_network.py", "its source computes what the network does"),
     "spaces.cell.plain": ("deploy/forms/test_torch.py", "sources of all spaces are run"),
     "spaces.mobile.plain": ("deploy/forms/test_torch.py", "sources of all spaces are run"),
     "spaces.nasbench201.plain": ("deploy/forms/test_torch.py", "sources of all spaces are run"),

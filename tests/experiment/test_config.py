@@ -45,6 +45,10 @@ def own_space(*, depth: Annotated[int, Ge(1)], name_of_it: str = "x") -> SpaceSp
 
 
 OWN = f"{__name__}:own_space"
+INSTEAD_OF_A_FILE = {
+    "nasbench201_table.yaml": ["evaluation.table=a.parquet"],
+    "bert_glue.yaml": [f"space.{key}" for key in ("model=null", "hidden=768", "layers=12", "heads=12", "ffn=3072")],
+}
 
 
 # --- reading ---
@@ -73,12 +77,12 @@ def test_a_file_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_experiment_file_is_allowed_and_searches_what_the_paper_does(path: Path) -> None:
-    config = load(str(path), ["evaluation.table=a.parquet"] if path.name == "nasbench201_table.yaml" else [])
+    config = load(str(path), INSTEAD_OF_A_FILE.get(path.name, ()))
     spec = find_space(config.space.name)(**config.space.options)
     planned = planned_architecture_epochs(
         spec.space, config.pruning.keep_per_group, epochs_per_round=config.pruning.epochs_per_round
     )
-    assert planned == {"cell": 99, "mobile": 75, "nasbench201": 36}[config.space.name]
+    assert planned == {"cell": 99, "mobile": 75, "nasbench201": 36, "bert": 21}[config.space.name]
 
 
 @pytest.mark.parametrize("name", ["cifar10_cell", "imagenet_mobile"])

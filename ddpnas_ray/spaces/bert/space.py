@@ -20,6 +20,7 @@ from ddpnas_ray.core.plugins import Place
 from ddpnas_ray.core.space import CostTable, IntArray, SearchSpace, each_edge_alone
 from ddpnas_ray.spaces.base import Genotype, Part, SpaceSpec, Supernet, module_of
 from ddpnas_ray.spaces.bert.costs import CostName, Encoder, cost_table
+from ddpnas_ray.spaces.bert.plain import network_source, stock_config
 from ddpnas_ray.spaces.bert.pretrained import Start, encoder_config
 from ddpnas_ray.spaces.target import Example, Inputs, Target, TargetDefaults
 
@@ -111,6 +112,8 @@ def make(
         target=TargetDefaults(text=True, positions=encoder.positions, vocabulary=encoder.vocabulary),
         parts=partial(_parts, encoder),
         effort=partial(_effort, encoder),
+        source=partial(network_source, encoder),
+        stock=partial(stock_config, encoder),
         initialise=None if model is None else Start(model, encoder, importance),
     )
 

@@ -140,6 +140,50 @@ def test_frozen_embeddings_stay_as_they_are_under_weight_decay(spec: SpaceSpec) 
     assert "classifier.weight" in changed
 
 
+def deployed(spec: SpaceSpec, alpha_E: IntArray) -> tuple[Any, Target]:
+    """A deploy network, and its target."""
+    target = Target(sequence_length=17, vocabulary=SIZES["vocab_size"], classes=3)
+    torch.manual_seed(5)
+    return spec.deploy(alpha_E, target).eval(), target
+
+
+def test_the_source_makes_the_same_network_with_the_same_weights(spec: SpaceSpec) -> None:
+    alpha_E = np.array([2, 1, 3, 0, 2, 2, 1, 1, 0])
+    network, target = deployed(spec, alpha_E)
+    assert spec.source is not None
+    names: dict[str, Any] = {"torch": torch, "nn": nn, "F": torch.nn.functional, "Tensor": torch.Tensor}
+    exec(spec.source(alpha_E, target), names)
+    torch.manual_seed(5)
+    plain = names["Network"]().eval()
+    x = INPUTS.random(4)
+    for own, written in zip(network.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(own, written)
+    with torch.no_grad():
+        assert torch.equal(plain(**x), network(x))
+
+
+@pytest.mark.parametrize("ffn", [8, 48])
+def test_networks_of_equal_layers_are_stock_berts(ffn: int) -> None:
+    spec = ALIKE(ffn_widths=(8, 48), depths=(2, 4))
+    alpha_E = spec.encode({"layers": [0, 3], "heads": [6, 6], "ffn": [ffn, ffn]})
+    network, target = deployed(spec, alpha_E)
+    config = spec.stock(alpha_E, target)
+    assert config is not None and config["architectures"] == ["BertForSequenceClassification"]
+    stock_network = BertForSequenceClassification(BertConfig(**config, num_labels=3)).eval()
+    tensors = {name.replace("layer.3.", "layer.1."): p for name, p in network.named_parameters()}
+    stock_network.load_state_dict(tensors)
+    x = INPUTS.random(4)
+    with torch.no_grad():
+        torch.testing.assert_close(stock_network(**x).logits, network(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("heads,ffn", [([6, 4], [48, 48]), ([6, 6], [48, 16]), ([4, 4], [48, 48])])
+def test_other_networks_are_not(heads: list[int], ffn: list[int]) -> None:
+    spec = ALIKE(ffn_widths=(16, 48), depths=(2, 4))
+    alpha_E = spec.encode({"layers": [0, 3], "heads": heads, "ffn": ffn})
+    assert spec.stock(alpha_E, Target(sequence_length=17, vocabulary=90, classes=3)) is None
+
+
 def test_layers_are_told_by_their_names() -> None:
     assert layer_of("bert.encoder.layer.11.output.dense.bias") == 11
     assert layer_of("bert.embeddings.LayerNorm.bias") is None
