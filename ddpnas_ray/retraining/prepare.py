@@ -330,13 +330,20 @@ def _teacher(
         ConfigError: There is none of that name, or it does not fit.
         RunDirError: It is not the one that the training started with.
     """
-    if config.retraining.teacher is None:
+    recipe = config.retraining
+    if recipe.teacher is None:
+        if recipe.teacher_hidden:
+            raise ConfigError(
+                f"retraining.teacher_hidden is {recipe.teacher_hidden:g}, but there is no retraining.teacher; give one"
+            )
         return None
+    hidden = recipe.teacher_hidden > 0
     if saved is None:
         retrained = [] if run is None else retrained_folders(run.folder)
-        return tried(find_teacher(config, retrained, digest), chosen)
+        return tried(find_teacher(config, retrained, digest), chosen, hidden=hidden)
     record = read_origin(saved)["teacher"]
-    teacher = tried(recorded_teacher(saved, record, None if run is None else run.folder / RETRAINED), chosen)
+    recorded = recorded_teacher(saved, record, None if run is None else run.folder / RETRAINED)
+    teacher = tried(recorded, chosen, hidden=hidden)
     if teacher.fingerprint != record["fingerprint"]:
         raise RunDirError(
             f"{saved.uri}: its teacher {teacher.name} has other weights than when the training started; restore "

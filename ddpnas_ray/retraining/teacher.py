@@ -78,22 +78,27 @@ def recorded_teacher(saved: Folder, record: Mapping[str, Any] | None, retrained:
     return _read(folder)
 
 
-def tried(teacher: Teacher, chosen: Chosen) -> Teacher:
+def tried(teacher: Teacher, chosen: Chosen, *, hidden: bool = False) -> Teacher:
     """Run a teacher on a random batch, and return it with its fingerprint.
 
     Args:
         teacher: The teacher.
         chosen: The network to train.
+        hidden: Whether hidden states are distilled too.
 
     Raises:
-        ConfigError: It cannot be built or run, or its outputs have another shape than the network's.
+        ConfigError: It cannot be built or run, or its outputs or hidden states have another shape than the network's.
     """
     import torch
 
+    from ddpnas_ray.training.hidden import Hidden
+
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         inputs = chosen.target.inputs.random(2)
-        wanted = tuple(deploy_network(chosen).eval()(inputs).shape)
+        network = deploy_network(chosen).eval()
         module, where = teacher.module(), f"retraining.teacher: {teacher.name}"
+        states = Hidden(network, module) if hidden else None
+        wanted = tuple(network(inputs).shape)
         try:
             found = tuple(module(inputs).shape)
         except Exception as error:  # of a network that may be the user's
@@ -106,6 +111,8 @@ def tried(teacher: Teacher, chosen: Chosen) -> Teacher:
             f"{where}: its outputs have shape {found}, those of network {chosen.label} {wanted}; give a network for "
             "these data"
         )
+    if states is not None:
+        states.loss()
     if not teacher.function:
         return teacher
     state = {name: value for name, value in module.state_dict().items() if isinstance(value, torch.Tensor)}

@@ -103,6 +103,18 @@ class TakesAuxiliaryHead(Protocol):
         ...
 
 
+@runtime_checkable
+class HasHiddenStates(Protocol):
+    """A deploy network whose hidden states can be distilled: optional, tested with ``isinstance``."""
+
+    def hidden_states(self) -> Mapping[str, nn.Module]:
+        """Return the modules whose outputs are hidden states, by a name that networks of the space share.
+
+        Outputs of one name have the same shape in all networks of the space.
+        """
+        ...
+
+
 def equal_effort(alpha_E: IntArray, inputs: Inputs) -> float:
     """Default effort: equal for all architectures."""
     return 1.0

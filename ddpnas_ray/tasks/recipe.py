@@ -78,6 +78,8 @@ class RetrainingConfig:
     """Distil from this network: label of a retrained network of the run, largest, or your module:function"""
     teacher_weight: Annotated[float, Ge(0.0), Le(1.0)] = 0.5
     """Share of the teacher's loss"""
+    teacher_hidden: Annotated[float, Ge(0.0)] = 0.0
+    """Weight of the squared error to the teacher's hidden states, of the layers that both have (bert); 0: none"""
     teacher_temperature: Annotated[float, Gt(0.0)] = 1.0
     """Temperature of both distributions in the teacher's loss"""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"

@@ -24,6 +24,7 @@ from ddpnas_ray.training.batches import each, on_device, size
 from ddpnas_ray.training.device import find_device, set_precision
 from ddpnas_ray.training.epoch import autocast, fixed_threads, outputs
 from ddpnas_ray.training.group import ALONE, ProcessGroup, gathered
+from ddpnas_ray.training.hidden import Hidden
 from ddpnas_ray.training.schedule import learning_rate
 from ddpnas_ray.training.snapshot import Snapshot, put_back, take
 
@@ -161,6 +162,7 @@ class _Training:
         self.average = None
         if config.ema:
             self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
+        self._hidden = Hidden(network, teacher) if teacher is not None and config.teacher_hidden else None
         wrapped: Any = network
         if world > 1:
             gpus = None if device == "cpu" else [torch.cuda.current_device()]
@@ -199,7 +201,7 @@ class _Training:
                 last = i + 1 == len(parts)
                 with nullcontext() if last or world == 1 else self._trained.no_sync():
                     with autocast(torch.device(self._device), config.precision):
-                        loss = _loss(self._trained(part.inputs), part, task, config, self._teacher)
+                        loss = _loss(self._trained(part.inputs), part, task, config, self._teacher, self._hidden)
                     # gradients of processes are averaged, so each weighs its share of the whole batch
                     loss = loss * (size(part) * world / whole)
                     loss.backward()
@@ -257,7 +259,14 @@ class _Training:
             self._network.drop_path = probability
 
 
-def _loss(found: Any, batch: Batch, task: Task, config: RetrainingConfig, teacher: nn.Module | None) -> Tensor:
+def _loss(
+    found: Any,
+    batch: Batch,
+    task: Task,
+    config: RetrainingConfig,
+    teacher: nn.Module | None,
+    hidden: Hidden | None,
+) -> Tensor:
     """Return the task's loss, with those of auxiliary head and teacher."""
     found, auxiliary = found if isinstance(found, tuple) else (found, None)
     loss = task.loss(found, batch)
@@ -267,6 +276,8 @@ def _loss(found: Any, batch: Batch, task: Task, config: RetrainingConfig, teache
         distilled = task.distillation_loss if isinstance(task, Distils) else _divergence
         apart = distilled(found, taught, batch, config.teacher_temperature)
         loss = (1 - config.teacher_weight) * loss + config.teacher_weight * apart
+        if hidden is not None:
+            loss = loss + config.teacher_hidden * hidden.loss()
     return loss if auxiliary is None else loss + config.auxiliary * task.loss(auxiliary, batch)
 
 

@@ -163,6 +163,10 @@ class BertNetwork(nn.Module):
         pooled_BH = self.bert["pooler"]["dense"](h_BTH[:, 0]).tanh()  # type: ignore[index]
         return self.classifier(F.dropout(pooled_BH, self.encoder.dropout, self.training))
 
+    def hidden_states(self) -> dict[str, nn.Module]:
+        """Return the layers by their number in the full encoder; their outputs have shape (B, T, H)."""
+        return dict(self.bert["encoder"]["layer"])  # type: ignore[index]
+
     def pieces(self, alpha_E: IntArray) -> list[Piece]:
         """Return the parts of the parameters that an architecture uses, in the order of its stand-alone network."""
         sizes = self.encoder.sizes(alpha_E)
