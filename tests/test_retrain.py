@@ -73,7 +73,7 @@ def test_the_scores_are_those_of_the_weights_on_disk() -> None:
     searched_task, task = prepare_task(config)
     network = deploy_network(chosen, tensors)
     found = {
-        split: score(network, on, config.retraining, 0, 1, "cpu")
+        split: score(network, on, config.retraining, 0, 1, "cpu")[0]
         for split, on in (("val", task), ("test", task.on_test()))
     }
     assert found == {row["split"]: row["value"] for row in result["scores"]}

@@ -21,7 +21,7 @@ def retrained_summary(result: Mapping[str, Any], out: str) -> str:
         *(f"  {key}: {json.dumps(value)}" for key, value in result["genotype"].items()),
         *map(score_text, result["scores"]),
         *([] if not result["test_note"] else [f"no test score: {result['test_note']}"]),
-        f"{result['epochs']} epochs on {result['train_examples']:,} images ({examples_text(result)}), "
+        f"{result['epochs']} epochs on {result['train_examples']:,} examples ({examples_text(result)}), "
         f"{duration(result['seconds'])} on {' and '.join(map(str, result['workers']))} worker(s)",
         *(f"device {kind}" for kind in result["devices"]),
         f"fingerprint {result['fingerprint']}",
@@ -87,9 +87,12 @@ def score_text(score: Mapping[str, Any]) -> str:
     """Describe one score, such as ``test accuracy 0.9777 (trained from scratch, 1 seed)``."""
     spread = "" if score["std"] is None else f" +- {score['std']:.4f}"
     seeds = f"{score['seeds']} seed{'s' if score['seeds'] > 1 else ''}"
-    return f"{score['split']} {score['metric']} {score['value']:.4f}{spread} ({score['weights']}, {seeds})"
+    text = f"{score['split']} {score['metric']} {score['value']:.4f}{spread} ({score['weights']}, {seeds})"
+    if len(by_task := score.get("by_task", {})) > 1:
+        text += "\n  " + ", ".join(f"{name} {value:.4f}" for name, value in by_task.items())
+    return text
 
 
 def examples_text(result: Mapping[str, Any]) -> str:
     """Describe the training examples."""
-    return "training images only" if result["train_on"] == "train" else "training and validation images"
+    return "training split only" if result["train_on"] == "train" else "training and validation split"

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from ddpnas_ray.reporting import charts, networks
 from ddpnas_ray.reporting.analysis import COLOURS, environment, flat, seconds_text, value_text
+from ddpnas_ray.reporting.glue import table_5
 from ddpnas_ray.reporting.layers import draw_layers
 from ddpnas_ray.reporting.page import render
 from ddpnas_ray.reporting.retrained import examples_text
@@ -53,6 +54,7 @@ def retrained_page(files: RetrainedFiles) -> bytes:
         result=result,
         title=f"Network {files.label} trained on {result['data']}",
         headline=[score for score in result["scores"] if score["split"] == "test"] or result["scores"],
+        glue=table_5(result),
         target=target_text(network["target"]),
         cells=[(cell, networks.draw(cell, colours)) for cell in networks.cells(network["genotype"])],
         stages=networks.stages(network["genotype"], *networks.widths(network["space"])),

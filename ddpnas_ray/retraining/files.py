@@ -138,6 +138,7 @@ def result_content(retraining: Retraining, trainings: Sequence[Mapping[str, Any]
                     "std": statistics.stdev(values) if len(values) > 1 else None,
                     "seeds": len(values),
                     "weights": weights,
+                    **_by_task([row["history"][-1].get(f"{split}_by_task") for row in trainings]),
                 }
             )
     every = [row for training in trainings for row in training["history"]]
@@ -166,6 +167,14 @@ def result_content(retraining: Retraining, trainings: Sequence[Mapping[str, Any]
         "devices": sorted({row["device"] for row in every}),
         "fingerprint": best["fingerprint"],
     }
+
+
+def _by_task(rows: Sequence[Mapping[str, float] | None]) -> dict[str, Any]:
+    """Return the mean score of each task over seeds; nothing for a task that is not several."""
+    known = [row for row in rows if row]
+    if not known:
+        return {}
+    return {"by_task": {name: statistics.mean(row[name] for row in known) for name in known[0]}}
 
 
 def _best_training(trainings: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

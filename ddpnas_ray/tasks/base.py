@@ -6,7 +6,7 @@ A new task is one module with a function that returns a ``Task``, named ``module
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -165,6 +165,15 @@ class PreparesOnDevice(Protocol):
         Returns:
             The batches; None if the data cannot be held there, or would take more memory.
         """
+        ...
+
+
+@runtime_checkable
+class ScoresTasks(Protocol):
+    """A task that is several tasks, or one of a published table: optional, tested with ``isinstance``."""
+
+    def scores_by_task(self, outputs: Sequence[tuple[Tensor, Any]]) -> dict[str, float]:
+        """Return the score of each task that has examples, from outputs and targets of every batch."""
         ...
 
 

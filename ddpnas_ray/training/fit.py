@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ddpnas_ray.core.errors import ConfigError, DataError, DivergedError
 from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.nn.kernels.fast import accelerate
-from ddpnas_ray.tasks.base import Batch, Distils, Task
+from ddpnas_ray.tasks.base import Batch, Distils, ScoresTasks, Task
 from ddpnas_ray.tasks.recipe import RetrainingConfig
 from ddpnas_ray.training.batches import each, on_device, size
 from ddpnas_ray.training.device import find_device, set_precision
@@ -111,8 +111,12 @@ def make_optimizer(network: nn.Module, config: RetrainingConfig) -> torch.optim.
     return torch.optim.AdamW(groups, config.lr, fused=True)
 
 
-def score(network: nn.Module, task: Task, config: RetrainingConfig, rank: int, world: int, device: str) -> float:
-    """Return the task's metric on its validation examples; every process computes every ``world``-th batch.
+def score(
+    network: nn.Module, task: Task, config: RetrainingConfig, rank: int, world: int, device: str
+) -> tuple[float, dict[str, float]]:
+    """Return the task's metric on its validation examples, and that of each task; empty if it is only one.
+
+    Every process computes every ``world``-th batch.
 
     Raises:
         DivergedError: The metric is not finite.
@@ -126,7 +130,12 @@ def score(network: nn.Module, task: Task, config: RetrainingConfig, rank: int, w
         (out.float(), batch.targets) for out, batch in outputs(network, batches, config.precision, torch.device(device))
     )
     count = -(-task.val_examples // config.batch_size)
-    found = float(task.metric.score(gathered(mine, count, ALONE if world == 1 else ProcessGroup())))
+    every: Iterable[tuple[Tensor, Any]] = gathered(mine, count, ALONE if world == 1 else ProcessGroup())
+    by_task = {}
+    if isinstance(task, ScoresTasks):
+        every = list(every)
+        by_task = task.scores_by_task(every)
+    found = float(task.metric.score(every))
     if not math.isfinite(found):
         raise DivergedError(
             f"task.metric: {task.metric.name} gave {found:g}: start a new training with a lower retraining.lr, or with "
@@ -134,7 +143,7 @@ def score(network: nn.Module, task: Task, config: RetrainingConfig, rank: int, w
         )
     if abs(found) > 1:
         raise ConfigError(f"task.metric: {task.metric.name} gave {found:g}; scores must lie in [-1, 1]: rescale it")
-    return found
+    return found, by_task
 
 
 class _Training:
@@ -234,21 +243,22 @@ class _Training:
         """Score the network, or its average, on the validation examples."""
         start = time.perf_counter()
         _share_buffers(self._network, self.average, self._world)
-        val = self._score(self._task) if self._task.val_examples else None
-        return {"val": val, "test": None, "score_s": time.perf_counter() - start}
+        found = self._score("val", self._task) if self._task.val_examples else {"val": None}
+        return {**found, "test": None, "score_s": time.perf_counter() - start}
 
     def test(self, tested: Task | None) -> dict[str, Any]:
         """Score it on the test examples; damaged ones cost the score, not the training."""
         start = time.perf_counter()
         try:
-            found: dict[str, Any] = {"test": None if tested is None else self._score(tested)}
+            found: dict[str, Any] = {"test": None} if tested is None else self._score("test", tested)
         except DataError as error:
             found = {"test": None, "test_error": str(error)}
         return found | {"test_s": time.perf_counter() - start}
 
-    def _score(self, task: Task) -> float:
+    def _score(self, split: str, task: Task) -> dict[str, Any]:
         network = self._network if self.average is None else self.average.module
-        return score(network, task, self._config, self._rank, self._world, self._device)
+        found, by_task = score(network, task, self._config, self._rank, self._world, self._device)
+        return {split: found} | ({f"{split}_by_task": by_task} if by_task else {})
 
     def _set_drop_path(self, probability: float) -> None:
         if not self._config.drop_path:

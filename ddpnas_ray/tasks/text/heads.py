@@ -135,8 +135,12 @@ class Heads:
 
     def mean(self, by_part: Mapping[str, float]) -> float:
         """Return the mean over tasks of the mean over the parts of each that have a score."""
-        by_head = [[by_part[part] for part in head.parts if part in by_part] for head in self.heads]
-        return float(np.mean([np.mean(scores) for scores in by_head if scores]))
+        return float(np.mean(list(self.by_task(by_part).values())))
+
+    def by_task(self, by_part: Mapping[str, float]) -> dict[str, float]:
+        """Return the score of every task that has one: the mean over its parts."""
+        found = {head.name: [by_part[part] for part in head.parts if part in by_part] for head in self.heads}
+        return {name: float(np.mean(scores)) for name, scores in found.items() if scores}
 
     def scores(self, outputs: Iterable[tuple[Tensor, Any]]) -> dict[str, float]:
         """Return the score of every part that has examples.

@@ -10,7 +10,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge, Le
@@ -190,6 +190,10 @@ class TextTask:
     def distillation_loss(self, outputs: Tensor, taught: Tensor, batch: Batch, temperature: float) -> Tensor:
         """See ``Heads.distillation_loss``."""
         return self.heads.distillation_loss(outputs, taught, batch.targets, temperature)
+
+    def scores_by_task(self, outputs: Sequence[tuple[Tensor, Any]]) -> dict[str, float]:
+        """See ``ScoresTasks``."""
+        return self.heads.by_task(self.heads.scores(outputs))
 
     def chance(self) -> float:
         """Return the score of the best constant outputs: for every part the best class, or the classes' frequencies."""
