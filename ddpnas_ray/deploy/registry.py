@@ -3,8 +3,8 @@
 The file defines:
 
 - ``write(network: TrainedNetwork, folder: Path) -> None``, which writes ``FILES``;
-- ``load(folder) -> (images_NCHW -> logits)``, on NumPy arrays of float32. Its source alone is what ``verify`` runs
-  where this package cannot be imported, so its imports stand inside it;
+- ``load(folder) -> (inputs -> logits)``, on NumPy arrays: images, or token ids, mask and token types. Its source alone
+  is what ``verify`` runs where this package cannot be imported, so its imports stand inside it;
 - ``metadata(folder) -> {key: JSON text}``: the preprocessing, read from the form's own file;
 - ``FILES``, and optionally ``WRITING`` and ``LOADING``: packages beyond the dependencies that are then needed;
 - ``USAGE``: lines of Python for the model card that load it from the current folder and end with logits or labels;
@@ -38,7 +38,7 @@ class Form:
     Args:
         name: A built-in, or ``module:function``.
         write: Writes its files into a folder.
-        load: Folder -> (images_NCHW -> logits), both float32.
+        load: Folder -> (inputs -> logits), on arrays.
         metadata: Folder -> JSON texts by key.
         files: Names of its files, the principal one first.
         writing: Packages that writing needs beyond the dependencies.
@@ -61,6 +61,10 @@ class Form:
         """Return the packages it needs that are not installed."""
         needed = self.loading if loading_only else dict.fromkeys(self.writing + self.loading)
         return [package for package in needed if importlib.util.find_spec(package) is None]
+
+    def file_bytes(self, folder: Path) -> int:
+        """Return the size of its files in a model folder."""
+        return sum((folder / name).stat().st_size for name in self.files if (folder / name).is_file())
 
     def require(self, *, loading_only: bool = False, hint: str = "") -> None:
         """Check that its packages are installed.
