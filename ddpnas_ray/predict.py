@@ -129,7 +129,7 @@ def _predict(args: argparse.Namespace) -> int:
         if total > 1:
             say(found.reason)
         if args.json:
-            print(json.dumps({"path": found.path, "error": found.reason}), flush=True)
+            print(json.dumps({questions.key: found.path, "error": found.reason}), flush=True)
 
     for row in questions.unread:
         left_out(row)

@@ -57,14 +57,19 @@ class ImageQuestions:
     outputs: Outputs
     prepare: Callable[[Image], Float32Array]
     expected: Sequence[str] | None = None
-    unread: tuple[Unreadable, ...] = ()
+    unread: Sequence[Unreadable] = ()
+    key: str = "path"
 
     def __len__(self) -> int:
         return len(self.images)
 
+    def name(self, number: int) -> str:
+        """See ``Questions``: its path."""
+        return self.images[number].path
+
     def fields(self, number: int) -> dict[str, str]:
-        """See ``Questions``."""
-        return {"path": self.images[number].path}
+        """See ``Questions``: its path."""
+        return {self.key: self.images[number].path}
 
     def read(self, start: int, stop: int) -> tuple[Arrays | None, dict[int, Unreadable]]:
         """See ``Questions``; on a few threads."""

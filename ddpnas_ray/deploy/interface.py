@@ -37,7 +37,7 @@ class Interface(Protocol):
         one: The word for one.
         hub_task: Task on the Hugging Face hub, and of transformers' pipeline.
         inputs: Names of the network's inputs.
-        axes: Names of their axes that may have any size, from the first one on.
+        axes: Names of their axes that may have any size, from the first one on, each with the largest; None: no limit.
         usage: Lines of Python that load a form and end with logits or labels, by its name; others have their own.
         template: Jinja template of ``network.py``.
         auto_class: The class of transformers that loads the network.
@@ -52,7 +52,7 @@ class Interface(Protocol):
     @property
     def inputs(self) -> tuple[str, ...]: ...
     @property
-    def axes(self) -> tuple[str, ...]: ...
+    def axes(self) -> Mapping[str, int | None]: ...
     @property
     def usage(self) -> Mapping[str, str]: ...
     @property

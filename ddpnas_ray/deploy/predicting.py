@@ -32,21 +32,18 @@ class Prediction:
     """What a network says of one example.
 
     Args:
-        fields: What names the example, the first for people.
+        name: What shows the example to people: its path, or its text.
+        fields: What names it in files.
         classes: Class names; empty: a number is predicted.
         values_O: One probability per class, or the number; float32.
         expected: The right class or number; None: not known.
     """
 
+    name: str
     fields: Mapping[str, str]
     classes: tuple[str, ...]
     values_O: Float32Array
     expected: Any = None
-
-    @property
-    def name(self) -> str:
-        """Its path, or its text."""
-        return next(iter(self.fields.values()))
 
     @property
     def label(self) -> str:
@@ -107,6 +104,7 @@ def predict(model: LoadedModel, questions: Questions, *, batch: int = 64) -> Ite
                 yield unreadable[number]
             else:
                 yield Prediction(
+                    name=questions.name(number),
                     fields=questions.fields(number),
                     classes=asked.classes,
                     values_O=next(answers),

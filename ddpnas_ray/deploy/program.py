@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ddpnas_ray.core.errors import ExportError
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 TRACES = ("stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack", "from_node")  # paths and source lines
 
 
-def export(network: nn.Module, blank: Arrays, axes: Sequence[str], name: str) -> ExportedProgram:
+def export(network: nn.Module, blank: Arrays, axes: Mapping[str, int | None], name: str) -> ExportedProgram:
     """Export a network in eval mode with a free batch size.
 
     Args:
         network: Tensors of B examples -> (B, outputs).
         blank: Inputs of two examples, which are stored with the program: they should hold none of the user's.
-        axes: Names of the first axes of every input, which may have any size.
+        axes: Names of the first axes of every input, which may have any size up to the one given.
         name: Its name, for messages.
 
     Raises:
@@ -31,7 +31,7 @@ def export(network: nn.Module, blank: Arrays, axes: Sequence[str], name: str) ->
     import torch
 
     example = tuple(map(torch.from_numpy, blank))  # of two: a batch of 1 would be taken for a constant
-    free = {axis: torch.export.Dim(size) for axis, size in enumerate(axes)}
+    free = {axis: torch.export.Dim(label, max=most) for axis, (label, most) in enumerate(axes.items())}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -51,7 +51,14 @@ class Unreadable:
 
 
 class Questions(Protocol):
-    """What is to be predicted, in order."""
+    """What is to be predicted, in order.
+
+    Attributes:
+        key: Name of the field that finds a question again, such as ``path``.
+    """
+
+    @property
+    def key(self) -> str: ...
 
     @property
     def outputs(self) -> Outputs:
@@ -70,8 +77,12 @@ class Questions(Protocol):
 
     def __len__(self) -> int: ...
 
+    def name(self, number: int) -> str:
+        """Return what shows a question to people."""
+        ...
+
     def fields(self, number: int) -> Mapping[str, str]:
-        """Return what names a question in a table, the first for people; the same keys for all."""
+        """Return what names a question in files, ``key`` first; the same keys for all."""
         ...
 
     def read(self, start: int, stop: int) -> tuple[Arrays | None, dict[int, Unreadable]]:

@@ -60,7 +60,7 @@ def write(network: TrainedNetwork, folder: Path) -> None:
     model = exported.model
     for node in model.graph.all_nodes():
         node.metadata_props.clear()  # names and paths of the machine that exported
-    _name_axes(model, network.preprocessing.axes)
+    _name_axes(model, tuple(network.preprocessing.axes))
     model.metadata_props.update(network.metadata)
     exported.save(folder / "model.onnx", external_data=False)
 

@@ -56,7 +56,7 @@ class Preprocessing:
     one: ClassVar = "image"
     hub_task: ClassVar = "image-classification"
     inputs: ClassVar = ("images",)
-    axes: ClassVar = ("batch",)
+    axes: ClassVar[Mapping[str, int | None]] = {"batch": None}
     usage: ClassVar[Mapping[str, str]] = {}  # the forms' own
     template: ClassVar = Path(__file__).with_name("images.py.j2")
     auto_class: ClassVar = "AutoModelForImageClassification"
