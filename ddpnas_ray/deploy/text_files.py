@@ -22,6 +22,7 @@ from ddpnas_ray.tasks.text.examples import Examples
 from ddpnas_ray.tasks.text.reading import FORMATS, Columns, Rows, class_numbers, numbers, read_files
 
 PLAIN = ".txt"
+SHOWN = 60  # characters of a text on the screen
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OWN = ("row", "label", "probability", "probabilities", "value", "expected", "top", "error")  # columns of predictions
 
@@ -88,8 +89,9 @@ class TextQuestions:
         return len(self.examples)
 
     def name(self, number: int) -> str:
-        """See ``Questions``: the text, or both."""
-        return " | ".join(column[number] for column in self.texts.values())
+        """See ``Questions``: the text, or both, shortened."""
+        text = " | ".join(column[number] for column in self.texts.values())
+        return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
     def fields(self, number: int) -> dict[str, str]:
         """See ``Questions``: file and line, and the text."""

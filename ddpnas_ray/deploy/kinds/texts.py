@@ -417,7 +417,7 @@ def prepared(module: dict[str, Any], job: str) -> list[Any]:
     if "transformers" in sys.modules and os.path.exists(os.path.join(folder, "tokenizer_config.json")):
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=True)
         for columns in samples:
             encoded = tokenizer(*columns, truncation=True, padding=True, return_tensors="np")
             found += [encoded[name] for name in ("input_ids", "attention_mask", "token_type_ids")]
