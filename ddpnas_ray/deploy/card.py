@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ddpnas_ray.deploy.trained import TrainedNetwork
 
 WORDS = {"val": "validation", "test": "test", "train": "training"}
+CODE = ", trust_remote_code=True"  # of networks that are not of transformers
 HEADINGS = {
     "torch": "PyTorch",
     "huggingface": "Hugging Face transformers",
@@ -35,6 +36,8 @@ def model_card(network: TrainedNetwork, forms: Sequence[Form], rows: Sequence[Ro
     facts, data, target = network.facts, network.preprocessing, network.target
     sections = data.sections()
     origin = "that a neural architecture search found in" if facts.get("search") else "with an architecture of"
+    own_code = ", with `trust_remote_code=True`, as `network.py` comes from the model's own folder"
+    code = own_code if network.stock is None else ""
     parts = [
         f"---\n{yaml.safe_dump(_front_matter(network, forms), sort_keys=False, allow_unicode=True)}---",
         f"# {_text(network.name)}",
@@ -45,13 +48,12 @@ def model_card(network: TrainedNetwork, forms: Sequence[Form], rows: Sequence[Ro
         _search(facts),
         _section("Recipe", _table(("setting", "value"), list((facts.get("recipe") or {}).items()))),
         _section("Genotype", f"```json\n{_json(network.genotype)}\n```"),
-        _loading(sections["Load it"], data, forms),
+        _loading(sections["Load it"], data, forms).replace(CODE, "" if network.stock else CODE),
         _verified(rows, data.kind),
         _section("Limits", sections["Limits"]),
         _section(
             "Upload",
-            "```sh\nhf upload YOUR_NAME/YOUR_MODEL . .\n```\n\n`pipeline` then loads it by that name, with "
-            "`trust_remote_code=True`, as `network.py` comes from the model's own folder.",
+            f"```sh\nhf upload YOUR_NAME/YOUR_MODEL . .\n```\n\n`pipeline` then loads it by that name{code}.",
         ),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -69,7 +71,7 @@ def _front_matter(network: TrainedNetwork, forms: Sequence[Form]) -> dict[str, A
             "ddpnas",
             network.spec.space.name,
             *(["onnx"] if "onnx" in names else []),
-            *(["custom_code"] if "huggingface" in names else []),
+            *(["custom_code"] if "huggingface" in names and network.stock is None else []),
         ],
     }
     if scores:

@@ -40,7 +40,6 @@ class Interface(Protocol):
         axes: Names of their axes that may have any size, from the first one on, each with the largest; None: no limit.
         usage: Lines of Python that load a form and end with logits or labels, by its name; others have their own.
         template: Jinja template of ``network.py``.
-        auto_class: The class of transformers that loads the network.
     """
 
     @property
@@ -57,8 +56,6 @@ class Interface(Protocol):
     def usage(self) -> Mapping[str, str]: ...
     @property
     def template(self) -> Path: ...
-    @property
-    def auto_class(self) -> str: ...
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -71,6 +71,11 @@ class TrainedNetwork:
         """Shape of an example: (C, H, W), or (most tokens,)."""
         return self.target.inputs.shape
 
+    @property
+    def stock(self) -> dict[str, Any] | None:
+        """Its configuration in transformers, if that has the architecture itself; see ``SpaceSpec.stock``."""
+        return self.spec.stock(self.alpha_E, self.target)
+
     def module(self) -> nn.Module:
         """Build the network with its weights, in eval mode on the CPU.
 

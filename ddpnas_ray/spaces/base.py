@@ -110,6 +110,10 @@ def same_name(name: str, target: Target, inputs: Inputs) -> str:
     return name
 
 
+def no_stock(alpha_E: IntArray, target: Target) -> None:
+    """Default: transformers has no such architecture."""
+
+
 @dataclass(frozen=True)
 class SpaceSpec:
     """Everything that a search space provides.
@@ -133,6 +137,9 @@ class SpaceSpec:
         source: (alpha_E, target) -> the deploy network as plain PyTorch source, for files that need nothing of ours
             (see ``spaces.plain``). Its ``Network()`` creates the deploy network's weights in the same order. None: such
             networks are exported without source.
+        stock: (alpha_E, target) -> the same network as an architecture that Hugging Face transformers has itself: its
+            ``config.json``, with ``model_type`` and ``architectures``; None: it has not. Such a network is loaded there
+            without code of ours, so ``source`` gives its weights the names of transformers.
     """
 
     space: SearchSpace
@@ -147,6 +154,7 @@ class SpaceSpec:
     effort: Callable[[IntArray, Inputs], float] = equal_effort
     inherit: Callable[[str, Target, Inputs], str] = same_name
     source: Callable[[IntArray, Target], str] | None = None
+    stock: Callable[[IntArray, Target], dict[str, Any] | None] = no_stock
 
     def __post_init__(self) -> None:
         if (gate := self.space.gate) is not None:

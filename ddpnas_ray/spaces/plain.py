@@ -2,6 +2,10 @@
 
 A rendered template defines ``Network``, an ``nn.Module`` without arguments, with the constants it needs before it. It
 may use ``torch``, ``F`` (torch.nn.functional), ``Tensor``, ``nn`` and ``reduce``, which ``deploy`` imports above it.
+
+``Network.forward`` takes images, or of texts three int64 tensors of shape (examples, tokens) instead of the deploy
+network's dictionary: ``input_ids, attention_mask, token_type_ids``, as ONNX and ``.pt2`` do. There may be any number of
+examples, and of tokens up to ``target.sequence_length``.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import torch
 from ddpnas_ray.data.config import DataConfig
 from ddpnas_ray.deploy.interface import interface_of
 from ddpnas_ray.deploy.trained import TrainedNetwork
+from ddpnas_ray.spaces.base import SpaceSpec
 from ddpnas_ray.spaces.target import Target, TargetConfig
 from ddpnas_ray.tasks.text.task import TextTask, make
 from tests.deploy.making import FACTS
@@ -48,9 +49,11 @@ def task_of(kind: str) -> TextTask:
     return make(DataConfig(path=str(files() / path)), 0, **FEW, **options)
 
 
-def network_of(task: TextTask, alpha_E: tuple[int, ...] = (0, 1), seed: int = 0) -> TrainedNetwork:
-    """A network with random weights; by default with both operations."""
-    spec = chain.make()
+def network_of(
+    task: TextTask, alpha_E: tuple[int, ...] = (0, 1), seed: int = 0, spec: SpaceSpec | None = None
+) -> TrainedNetwork:
+    """A network with random weights; by default with both operations of the chain."""
+    spec = spec or chain.make()
     target = Target.resolve(TargetConfig(), task.inputs, spec.target)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

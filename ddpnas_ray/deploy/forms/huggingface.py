@@ -1,6 +1,7 @@
 """The model folder as a folder of Hugging Face transformers: ``config.json``, and how examples are prepared.
 
-The classes that they name are in ``network.py`` (form ``torch``).
+The classes that they name are in ``network.py`` (form ``torch``), or transformers' own where the architecture is
+(``SpaceSpec.stock``).
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ def write(network: TrainedNetwork, folder: Path) -> None:
     """Write these files, and those of form ``torch`` if they are not there."""
     if not (folder / "network.py").exists():
         plain.write(network, folder)
-    for name, content in network.preprocessing.huggingface().items():
+    files = network.preprocessing.huggingface()
+    if (stock := network.stock) is not None:
+        files["config.json"] = {key: value for key, value in files["config.json"].items() if key != "auto_map"} | stock
+    for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -44,8 +48,9 @@ def load(folder: str) -> Callable[[Any], Any]:
 
     with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
         config = json.load(file)
-    (name,) = (name for name in config["auto_map"] if name.startswith("AutoModelFor"))
-    network = getattr(modeling_auto, name).from_pretrained(folder, trust_remote_code=True, local_files_only=True)
+    task = "For" + config["architectures"][0].partition("For")[2]
+    auto, code = getattr(modeling_auto, f"AutoModel{task}"), "auto_map" in config
+    network = auto.from_pretrained(folder, trust_remote_code=code, local_files_only=True)
     network.eval()
 
     def logits(*inputs: Any) -> Any:

@@ -59,7 +59,6 @@ class Preprocessing:
     axes: ClassVar[Mapping[str, int | None]] = {"batch": None}
     usage: ClassVar[Mapping[str, str]] = {}  # the forms' own
     template: ClassVar = Path(__file__).with_name("images.py.j2")
-    auto_class: ClassVar = "AutoModelForImageClassification"
 
     classes: tuple[str, ...]
     channels: int
