@@ -16,8 +16,9 @@ from ddpnas_ray.reporting.exported import written_json, written_text
 DESCRIPTION = """\
 Write a retrained network to files that need nothing of this package: one folder with plain PyTorch (network.py), its
 weights (safetensors), ONNX, torch.export (.pt2), and all that Hugging Face's from_pretrained and pipeline need, with a
-model card. Class names and normalisation travel in all of them. Each form is loaded in a process that cannot import
-this package, and must compute what the network does on real images; otherwise nothing is written.
+model card. Class names and preprocessing travel in all of them; of texts, tokenizer.json. Each form is loaded in a
+process that cannot import this package, and must compute what the network does on real examples; otherwise nothing is
+written.
 
 examples:
   python -m ddpnas_ray.export RUN                         RUN/model/

@@ -1,4 +1,4 @@
-"""Predict the classes of images with an exported network, or time it: ``python -m ddpnas_ray.predict``."""
+"""Predict images or texts with an exported network, or time it: ``python -m ddpnas_ray.predict``."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from ddpnas_ray.launch.predicting import Benchmark
 
 DESCRIPTION = """\
-Predict the classes of images with an exported network. Images are prepared as in training, whatever their size and
-colours; the search's data are not read. An image that cannot be read takes one line on stderr; the others are
-predicted.
+Predict the classes of images, or the classes or numbers of texts, with an exported network. They are prepared as in
+training; the search's data are not read. What cannot be read takes one line on stderr; the others are predicted.
 
 examples:
   python -m ddpnas_ray.predict RUN photos                     every image below a folder, with RUN/model
@@ -31,13 +30,17 @@ examples:
   python -m ddpnas_ray.predict RUN photos/test --labelled     sub-folders are classes: accuracy and mistakes
   python -m ddpnas_ray.predict RUN photos --json | jq -r .label
   python -m ddpnas_ray.predict RUN --benchmark --threads 2    latency and images/s of every form on this machine
+  python -m ddpnas_ray.predict RUN sentences.tsv --out predictions.parquet      a network of texts: a row per text
+  python -m ddpnas_ray.predict RUN pairs.csv --task mrpc --labelled             one of its tasks: its metrics
 
 MODEL is a run directory, a model folder of `python -m ddpnas_ray.export`, or a file of one: model.onnx, model.pt2,
-network.py. Give models that you trust: network.py is run as Python code.
+network.py. Give models that you trust: network.py is run as Python code. Files of texts are TSV, CSV or Parquet with
+the columns of training, or .txt with one text per line.
 
 --json prints JSON Lines, one object per image: {"path", "label", "probability", "top": [{"label", "probability"}]}, or
 {"path", "error"}. --out has the columns path, label, probability, probabilities (a list; the class names are in the
-schema's metadata), with --labelled also expected. --benchmark --json prints one object.
+schema's metadata), with --labelled also expected. Of texts there are row (file and line) and the text columns instead
+of path, and value where a number is predicted. --benchmark --json prints one object.
 """
 MOST_CLASSES = 10  # shown by --labelled
 

@@ -205,9 +205,9 @@ class TextInterface:
         first = self.tasks[0]
         call = ", ".join(f'["{("a text", "its second text")[i]}"]' for i in range(len(first.columns)))
         one = call.replace("[", "").replace("]", "")
-        answer = "float(logits[0, {0}])" if not first.classes else "CLASSES[{0} + int(logits[0, {0}:{1}].argmax())]"
-        end = first.first + (len(first.classes) or 1)
-        shown = f"print({answer.format(first.first, end)})" + f"  # task {first.name}" * (len(self.tasks) > 1)
+        own = f"[0, :{len(first.classes)}]" if len(self.tasks) > 1 else "[0]"
+        answer = f"CLASSES[int(logits{own}.argmax())]" if first.classes else "float(logits[0, 0])"
+        shown = f"print({answer})" + f"  # task {first.name}" * (len(self.tasks) > 1)
         tokens = 'tokenizer = Tokenizer.from_file("tokenizer.json")  # cuts and pads as in training\n'
         tokens += f"found = tokenizer.encode({one})\n"
         values = "(found.ids, found.attention_mask, found.type_ids)"
@@ -218,7 +218,7 @@ class TextInterface:
             'classify = pipeline("text-classification", model=".", trust_remote_code=True)\n'
             f"print(classify({given}, truncation=True))",
             "onnx": f"import numpy\nimport onnxruntime\nfrom tokenizers import Tokenizer\n\n{tokens}"
-            f"inputs = zip({INPUTS}, {values})\n"
+            f"inputs = zip({json.dumps(INPUTS)}, {values})\n"
             'session = onnxruntime.InferenceSession("model.onnx")\n'
             "(logits,) = session.run(None, {name: numpy.array([row], numpy.int64) for name, row in inputs})",
             "pt2": f"import torch\nfrom tokenizers import Tokenizer\n\n{tokens}"

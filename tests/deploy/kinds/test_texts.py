@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from ddpnas_ray.deploy.verify import TOLERANCE, logits_of
 from ddpnas_ray.spaces.base import SpaceSpec
 from ddpnas_ray.spaces.target import Target
 from ddpnas_ray.tasks.text.task import TextTask, make
+from tests.conftest import ROOT
 from tests.deploy.making import elsewhere
 from tests.deploy.text_making import network_of, task_of, written
 from tests.tasks.text import chain
@@ -121,6 +123,12 @@ def test_the_card_tells_of_texts() -> None:
     assert "- stsb: outputs 4 to 4, from sentence1 and sentence2" in card
     assert "run on 30 texts" in card and "for one text" in card
     assert "image" not in card.lower()
+
+
+def test_the_lines_of_the_document_are_those_of_the_card() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "text.md").read_text(encoding="utf-8"), re.DOTALL)
+    usage = interface("reviews").usage
+    assert [block.strip() for block in blocks] == [usage[form] for form in ("torch", "huggingface", "onnx")]
 
 
 # --- metadata and the tokenizer beside them ---
