@@ -36,7 +36,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("run", metavar="RUN", help="run directory with a retrained network, or the folder of a retraining")
     p.add_argument("--network", metavar="LABEL", help="retrained network; default: the only one")
     p.add_argument("--out", metavar="DIR", help="model folder, local; default: RUN/model, of several RUN/model-LABEL")
-    p.add_argument("--forms", metavar="A,B", help="torch, huggingface, onnx, pt2; default: all that are possible")
+    p.add_argument(
+        "--forms",
+        metavar="A,B",
+        help="torch, huggingface, onnx, pt2, of texts onnx_int8; default: all that are possible",
+    )
     add_set_option(p, "override data.path, for a run from another machine")
     p.add_argument("--json", action="store_true", help="print the comparison as one JSON object")
     p.epilog = "exit codes: 0 done; 1 a form differs or cannot be written; 2 bad input"

@@ -70,7 +70,9 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="print the accuracy: images lie in folders named as classes, text files have the label column of training",
     )
-    p.add_argument("--form", metavar="NAME", help="torch, pt2, onnx, huggingface; default: the first that is there")
+    p.add_argument(
+        "--form", metavar="NAME", help="torch, pt2, onnx, huggingface, onnx_int8; default: the first that is there"
+    )
     p.add_argument(
         "--batch",
         metavar="N",

@@ -130,6 +130,7 @@ ELSEWHERE = {
     "deploy.kinds.images": ("deploy/test_trained.py", "the preprocessing of a trained network"),
     "deploy.predicting": ("test_predict.py", TESTED_BY_COMMAND),
     "deploy.questions": ("deploy/test_text_files.py", "a protocol, by what passes it"),
+    "deploy.text_card": ("deploy/kinds/test_texts.py", "the card, and lines of it that run"),
     "deploy.timed": ("test_predict.py", "a script that benchmark starts"),
     "devices.config": ("distributed/test_ray_timing.py", "labels are found in a cluster"),
     "distributed.ray_attach": ("test_attach.py", TESTED_BY_COMMAND),

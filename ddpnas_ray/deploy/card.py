@@ -21,6 +21,7 @@ HEADINGS = {
     "torch": "PyTorch",
     "huggingface": "Hugging Face transformers",
     "onnx": "ONNX Runtime",
+    "onnx_int8": "ONNX Runtime, 8 bits",
     "pt2": "torch.export",
 }
 
@@ -49,7 +50,7 @@ def model_card(network: TrainedNetwork, forms: Sequence[Form], rows: Sequence[Ro
         _section("Recipe", _table(("setting", "value"), list((facts.get("recipe") or {}).items()))),
         _section("Genotype", f"```json\n{_json(network.genotype)}\n```"),
         _loading(sections["Load it"], data, forms).replace(CODE, "" if network.stock else CODE),
-        _verified(rows, data.kind),
+        _verified(rows, data.kind, forms),
         _section("Limits", sections["Limits"]),
         _section(
             "Upload",
@@ -150,7 +151,7 @@ def _loading(text: str, data: Interface, forms: Sequence[Form]) -> str:
     return _section("Load it", "\n\n".join([text, "Run the lines in this folder.", *blocks]))
 
 
-def _verified(rows: Sequence[Row], kind: str) -> str:
+def _verified(rows: Sequence[Row], kind: str, forms: Sequence[Form]) -> str:
     table = [
         (
             row.form,
@@ -167,6 +168,9 @@ def _verified(rows: Sequence[Row], kind: str) -> str:
         f"Each form was loaded without the package that wrote it and run on {rows[0].examples} {kind}. The largest "
         f"logit is {rows[0].largest_logit:.3g}; a difference of {TOLERANCE:g} times that is allowed."
     )
+    for form in forms:
+        if form.labels is not None:
+            text += f" Of `{form.name}` {100 * form.labels:g} % of the labels must be the same."
     return _section("Verified", f"{text}\n\n{_table(('form', 'file', 'size', 'largest difference', 'labels'), table)}")
 
 

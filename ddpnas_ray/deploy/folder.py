@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ddpnas_ray import __version__
-from ddpnas_ray.core.errors import ConfigError, ModelError
+from ddpnas_ray.core.errors import ConfigError, ExportError, ModelError
 from ddpnas_ray.deploy.card import model_card
 from ddpnas_ray.deploy.questions import Arrays
 from ddpnas_ray.deploy.registry import Form, choose, writable
@@ -108,10 +108,16 @@ def write_model(
     check_replaceable(folder)
     target = Path(os.path.abspath(folder))
     seconds = {}
+    failed = {form.name: "" for form in chosen if form.optional and forms is None}  # why, if any does
     with _errors(target), fresh_process(chosen) as process, _beside(target) as building:
         for form in chosen:
             began = time.perf_counter()
-            form.write(network, building)
+            try:
+                form.write(network, building)
+            except ExportError as error:
+                if form.name not in failed:
+                    raise
+                failed[form.name] = str(error)
             seconds[form.name] = time.perf_counter() - began
         module = network.module()
         data.write(building)
@@ -120,7 +126,12 @@ def write_model(
         _write_json(building / "genotype.json", network.genotype)
         called = data.positional(module)
         expected_NO = np.concatenate([logits_of(called, *batch) for batch in data.batches(inputs, BATCH)])
-        rows = process.check(building, inputs, expected_NO, data)
+        rows = process.check(building, inputs, expected_NO, data, failed)
+        for form in [form for form in chosen if failed.get(form.name)]:
+            notes.append(f"no form {form.name}: {failed[form.name]}")
+            chosen.remove(form)
+            for name in form.files:
+                (building / name).unlink(missing_ok=True)
         (building / "README.md").write_text(model_card(network, chosen, rows), encoding="utf-8")
         _write_json(building / MANIFEST, _manifest(building, chosen, str(network.facts.get("fingerprint", ""))))
         check_replaceable(target)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ddpnas_ray.core.errors import ModelError
 from ddpnas_ray.core.plugins import Kind
+from ddpnas_ray.data.batches import Float32Array
 from ddpnas_ray.deploy.questions import Arrays, Questions
 from ddpnas_ray.spaces.target import Target
 
@@ -131,6 +132,10 @@ class Interface(Protocol):
         Raises:
             ExportError: It is not what training prepares.
         """
+        ...
+
+    def agree(self, found_NO: Float32Array, expected_NO: Float32Array) -> int:
+        """Return the number of examples that two networks answer alike."""
         ...
 
     def summary(self) -> str:

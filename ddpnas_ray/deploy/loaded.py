@@ -17,7 +17,7 @@ from ddpnas_ray.core.errors import ConfigError, ModelError, did_you_mean
 from ddpnas_ray.data.batches import Float32Array
 from ddpnas_ray.deploy.folder import MANIFEST, read_model, reading, sha256
 from ddpnas_ray.deploy.interface import Interface, from_metadata
-from ddpnas_ray.deploy.registry import FORMS, Form, find_form
+from ddpnas_ray.deploy.registry import Form, find_form, form_names
 
 ORDER = ("torch", "pt2", "onnx")  # of preference where no form is named
 BATCH = 256
@@ -147,7 +147,7 @@ def _form_of_folder(folder: Path, name: str | None, verify: bool) -> Form:
 
 
 def _form_of_file(file: Path, name: str | None, verify: bool) -> Form:
-    forms = {form.files[0]: form for form in map(find_form, FORMS.names())}
+    forms = {form.files[0]: form for form in map(find_form, form_names())}
     forms["model.safetensors"] = forms["network.py"]
     if file.name not in forms:
         raise ModelError(f"{file}: not a file of a model folder; allowed: {', '.join(sorted(forms))}")

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +113,20 @@ def compare(form: str, found_NO: Float32Array, expected_NO: Float32Array) -> tup
     return difference, largest, agree
 
 
+def compare_labels(form: Form, alike: int, examples: int) -> None:
+    """Check that a form that computes nearly what the network does gives enough of its labels.
+
+    Raises:
+        ExportError: It does not.
+    """
+    assert form.labels is not None
+    if alike < form.labels * examples:
+        raise ExportError(
+            f"form {form.name} gives {100 * alike / examples:.1f} % of the network's labels, of {examples}; "
+            f"{100 * form.labels:g} % are needed: leave out {form.name}"
+        )
+
+
 class FreshProcess:
     """A process that has imported the forms' packages but not this one, and waits for a folder."""
 
@@ -125,6 +139,7 @@ class FreshProcess:
         inputs: Arrays | npt.NDArray[Any],
         expected_NO: Float32Array,
         preprocessing: Interface,
+        failed: dict[str, str] | None = None,
         *,
         timeout_s: float = 600,
     ) -> list[Row]:
@@ -135,10 +150,11 @@ class FreshProcess:
             inputs: Prepared examples.
             expected_NO: The network's logits.
             preprocessing: What ``preprocess`` of ``network.py`` must do, if it is there; cuts the batches.
+            failed: Of the forms that may fail, by name: why they have; empty: they have not. Those that fail are added.
             timeout_s: Limit of all forms together.
 
         Returns:
-            A row per form.
+            A row per form that did not fail.
 
         Raises:
             ExportError: A form cannot be loaded or differs, or the process dies or takes too long.
@@ -159,26 +175,48 @@ class FreshProcess:
         rows = []
         for number, found in enumerate(json.loads((self._job / "found.json").read_text(encoding="utf-8"))):
             form = self._forms[number]
-            if found["error"]:
-                raise ExportError(
-                    f"form {form.name} cannot be loaded without ddpnas_ray: {found['error']}; leave out {form.name}"
-                )
-            difference, largest, agree = compare(form.name, np.load(self._job / f"{number}.npy"), expected_NO)
-            rows.append(
-                Row(
-                    form=form.name,
-                    file=form.files[0],
-                    file_bytes=form.file_bytes(folder),
-                    load_s=found["load_s"],
-                    examples=len(expected_NO),
-                    largest_difference=difference,
-                    largest_logit=largest,
-                    labels_agree=agree,
-                )
-            )
+            if failed and failed.get(form.name):
+                continue
+            try:
+                rows.append(self._row(number, form, found, folder, expected_NO, preprocessing))
+            except ExportError as error:
+                if failed is None or form.name not in failed:
+                    raise
+                failed[form.name] = str(error)
         if (folder / "network.py").is_file():
             self._check_preprocessing(preprocessing, errors)
         return rows
+
+    def _row(
+        self,
+        number: int,
+        form: Form,
+        found: Mapping[str, Any],
+        folder: Path,
+        expected_NO: Float32Array,
+        preprocessing: Interface,
+    ) -> Row:
+        if found["error"]:
+            raise ExportError(
+                f"form {form.name} cannot be loaded without ddpnas_ray: {found['error']}; leave out {form.name}"
+            )
+        logits_NO = np.load(self._job / f"{number}.npy")
+        if form.labels is None:
+            difference, largest, agree = compare(form.name, logits_NO, expected_NO)
+        else:
+            agree = preprocessing.agree(logits_NO, expected_NO)
+            compare_labels(form, agree, len(expected_NO))
+            difference, largest = float(np.abs(logits_NO - expected_NO).max()), float(np.abs(expected_NO).max())
+        return Row(
+            form=form.name,
+            file=form.files[0],
+            file_bytes=form.file_bytes(folder),
+            load_s=found["load_s"],
+            examples=len(expected_NO),
+            largest_difference=difference,
+            largest_logit=largest,
+            labels_agree=agree,
+        )
 
     def _check_preprocessing(self, preprocessing: Interface, errors: str) -> None:
         if not (self._job / "prepared.npz").is_file():

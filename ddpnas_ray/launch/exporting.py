@@ -141,11 +141,12 @@ def is_exported(retrained: Folder, out: str) -> bool:
         ModelError: It does not, and cannot be replaced.
     """
     from ddpnas_ray.deploy.folder import changed, check_replaceable, read_model
-    from ddpnas_ray.deploy.registry import writable
+    from ddpnas_ray.deploy.registry import find_form, writable
 
     if _weights_in(Path(out)) == read_retrained(retrained)["fingerprint"]:
         model = read_model(out, verify=False)
-        if not changed(model) and set(writable(Chosen.read(retrained).spec)[0]) <= set(model.forms):
+        possible = map(find_form, writable(Chosen.read(retrained).spec)[0])
+        if not changed(model) and {form.name for form in possible if not form.optional} <= set(model.forms):
             return True
     check_replaceable(out)
     return False

@@ -106,6 +106,11 @@ class TargetDefaults:
     channels: int | None = None
     stem: bool = False
 
+    @property
+    def kind(self) -> str:
+        """The word for what networks take: ``images`` or ``texts``."""
+        return "texts" if self.text else "images"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:

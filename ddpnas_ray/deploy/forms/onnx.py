@@ -82,14 +82,18 @@ def load(folder: str) -> Callable[[Any], Any]:
 
 
 def metadata(folder: Path) -> Mapping[str, str]:
-    """Read the file's metadata_props.
+    """Read the file's metadata_props; see ``metadata_of``."""
+    return metadata_of(folder / "model.onnx")
+
+
+def metadata_of(path: Path) -> Mapping[str, str]:
+    """Read the metadata_props of an ONNX file.
 
     Raises:
         ModelError: The file is missing or damaged.
     """
     import onnxruntime
 
-    path = folder / "model.onnx"
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises its own C++ errors

@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ddpnas_ray.core.errors import ConfigError, ExportError, ModelError, did_you_mean
-from ddpnas_ray.deploy.interface import listed
+from ddpnas_ray.data.batches import Float32Array
 from ddpnas_ray.deploy.questions import Arrays, Outputs
+from ddpnas_ray.deploy.text_card import TextTask, classes_of, has_pairs, summary_of, usage_of, words_of
 from ddpnas_ray.deploy.text_files import INPUTS, TextQuestions, padded, read_rows
 from ddpnas_ray.spaces.target import Target
 from ddpnas_ray.tasks.text.examples import Examples
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 TOKENIZER = "tokenizer.json"
 BATCH = 64  # most texts of a batch, which is as wide as its longest text
+NEAR = 0.05  # of the range of predicted numbers: alike
 SHORT = 8  # tokens of the texts to trace a network on
 SPECIAL = {
     "unk_token": ("[UNK]", "<unk>"),
@@ -46,29 +48,6 @@ SAMPLES = (
     " ",
     '"quotes" \\ \\n {{ braces }} 3.14 $100 \u200b',
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextTask:
-    """One task of a network.
-
-    Args:
-        name: Its name.
-        columns: Its one or two text columns.
-        label: Its label column.
-        classes: Class names; empty: a number is predicted.
-        declared: Whether integer labels are class numbers, not names.
-        metrics: Names of its metrics.
-        first: Its first output.
-    """
-
-    name: str
-    columns: tuple[str, ...]
-    label: str
-    classes: tuple[str, ...]
-    declared: bool
-    metrics: tuple[str, ...]
-    first: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,34 +176,12 @@ class TextInterface:
 
     def source_values(self) -> dict[str, Any]:
         """See ``Interface``."""
-        return {"data": self, "pair": max(len(task.columns) for task in self.tasks) > 1}
+        return {"data": self, "pair": has_pairs(self.tasks)}
 
     @property
     def usage(self) -> dict[str, str]:
         """See ``Interface``."""
-        first = self.tasks[0]
-        call = ", ".join(f'["{("a text", "its second text")[i]}"]' for i in range(len(first.columns)))
-        one = call.replace("[", "").replace("]", "")
-        own = f"[0, :{len(first.classes)}]" if len(self.tasks) > 1 else "[0]"
-        answer = f"CLASSES[int(logits{own}.argmax())]" if first.classes else "float(logits[0, 0])"
-        shown = f"print({answer})" + f"  # task {first.name}" * (len(self.tasks) > 1)
-        tokens = 'tokenizer = Tokenizer.from_file("tokenizer.json")  # cuts and pads as in training\n'
-        tokens += f"found = tokenizer.encode({one})\n"
-        values = "(found.ids, found.attention_mask, found.type_ids)"
-        given = one if len(first.columns) == 1 else '{"text": "a text", "text_pair": "its second text"}'
-        return {
-            "torch": f"from network import CLASSES, load, preprocess\n\nlogits = load()(*preprocess({call}))\n{shown}",
-            "huggingface": "from transformers import pipeline\n\n"
-            'classify = pipeline("text-classification", model=".", trust_remote_code=True)\n'
-            f"print(classify({given}, truncation=True))",
-            "onnx": f"import numpy\nimport onnxruntime\nfrom tokenizers import Tokenizer\n\n{tokens}"
-            f"inputs = zip({json.dumps(INPUTS)}, {values})\n"
-            'session = onnxruntime.InferenceSession("model.onnx")\n'
-            "(logits,) = session.run(None, {name: numpy.array([row], numpy.int64) for name, row in inputs})",
-            "pt2": f"import torch\nfrom tokenizers import Tokenizer\n\n{tokens}"
-            f"inputs = [torch.tensor([row]) for row in {values}]\n"
-            'logits = torch.export.load("model.pt2").module()(*inputs)',
-        }
+        return usage_of(self.tasks)
 
     def huggingface(self) -> dict[str, dict[str, Any]]:
         """See ``Interface``; the tokenizer is one of transformers' own."""
@@ -281,37 +238,27 @@ class TextInterface:
     def _samples(self) -> list[list[Sequence[str]]]:
         """Return columns of awkward texts: one, and two if a task has pairs."""
         single: list[Sequence[str]] = [SAMPLES]
-        return [single, [SAMPLES, SAMPLES[::-1]]] if self.source_values()["pair"] else [single]
+        return [single, [SAMPLES, SAMPLES[::-1]]] if has_pairs(self.tasks) else [single]
+
+    def agree(self, found_NO: Float32Array, expected_NO: Float32Array) -> int:
+        """See ``Interface``: with the same class for every task, and numbers that differ by 5 % of their range."""
+        alike_N = np.ones(len(found_NO), dtype=bool)
+        for task in self.tasks:
+            own = slice(task.first, task.first + task.count)
+            if task.classes:
+                alike_N &= found_NO[:, own].argmax(axis=1) == expected_NO[:, own].argmax(axis=1)
+            else:
+                near_N = np.abs(found_NO[:, own] - expected_NO[:, own])[:, 0]
+                alike_N &= near_N <= NEAR * np.ptp(expected_NO[:, own])
+        return int(alike_N.sum())
 
     def summary(self) -> str:
         """See ``Interface``."""
-        kinds = ("A regressor", "A classifier")[bool(self.tasks[0].classes)]
-        what = "pairs of texts" if self.source_values()["pair"] else "texts"
-        if len(self.tasks) > 1:
-            return f"A network of texts for {len(self.tasks)} tasks ({', '.join(task.name for task in self.tasks)})"
-        return f"{kinds} of {what} ({len(self.classes)} outputs, up to {self.max_length} tokens)"
+        return summary_of(self.tasks, self.max_length)
 
     def sections(self) -> dict[str, str]:
         """See ``Interface``."""
-        classes = listed(self.classes)
-        if len(self.tasks) > 1:
-            classes += "\n\n" + "\n".join(
-                f"- {task.name}: outputs {task.first} to {task.first + (len(task.classes) or 1) - 1}, from "
-                f"{' and '.join(task.columns)}"
-                for task in self.tasks
-            )
-            classes += "\n\nA probability is a softmax over the outputs of one task; transformers' pipeline takes all."
-        prepared = (
-            f"Texts are encoded by `tokenizer.json` and cut at {self.max_length} tokens, pairs at the end of the "
-            "longer text; inputs are token ids, mask (1, and 0 for padding) and token types, int64 of shape (batch, "
-            "length)"
-        )
-        limits = [
-            "It is meant for texts like those it was trained on, in their language; it answers for others too.",
-            f"It reads the first {self.max_length} tokens of a text.",
-            *(["Its probabilities are not calibrated."] if any(task.classes for task in self.tasks) else []),
-        ]
-        return {"Classes": classes, "Load it": prepared, "Limits": "\n".join(f"- {line}" for line in limits)}
+        return {"Classes": classes_of(self.tasks, self.classes), **words_of(self.tasks, self.max_length)}
 
     def questions(self, given: Sequence[str], *, labelled: bool, task: str | None) -> TextQuestions:
         """See ``Interface``: text files."""

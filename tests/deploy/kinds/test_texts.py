@@ -22,7 +22,7 @@ from ddpnas_ray.deploy.forms import torch as plain
 from ddpnas_ray.deploy.interface import from_metadata, interface_of
 from ddpnas_ray.deploy.kinds.texts import SAMPLES, TextInterface
 from ddpnas_ray.deploy.loaded import load_model
-from ddpnas_ray.deploy.registry import FORMS
+from ddpnas_ray.deploy.registry import form_names
 from ddpnas_ray.deploy.trained import TrainedNetwork
 from ddpnas_ray.deploy.verify import TOLERANCE, logits_of
 from ddpnas_ray.spaces.base import SpaceSpec
@@ -249,8 +249,11 @@ def test_all_forms_agree_on_real_texts_and_load_elsewhere(name: str, tmp_path: P
     examples = task.prepared(200)
     assert len(set(examples[1].sum(axis=1))) > 10, "texts of many lengths"
     done = write_model(network, tmp_path / "my.model v1-0", examples=examples)
-    assert done.notes == () and read_model(done.folder).forms == FORMS.names()
+    assert done.notes == () and read_model(done.folder).forms == form_names("texts")
     for row in done.rows:
+        if row.form == "onnx_int8":
+            assert row.labels_agree >= 0.97 * row.examples and row.largest_difference > 0
+            continue
         assert row.largest_difference <= TOLERANCE * row.largest_logit and row.examples == len(examples[0])
     data = network.preprocessing
     assert isinstance(data, TextInterface)
@@ -263,7 +266,7 @@ def test_all_forms_agree_on_real_texts_and_load_elsewhere(name: str, tmp_path: P
     assert [answer[0]["label"] for answer in told["answers"]] == [data.classes[k] for k in expected.argmax(axis=1)]
     for form, lines in data.usage.items():
         elsewhere(f"import os; os.chdir({str(done.folder)!r}); sys.path.insert(0, '.')\n{lines}", done.folder, tmp_path)
-        assert form in FORMS.names()
+        assert form in form_names("texts")
 
 
 @pytest.mark.slow
