@@ -16,8 +16,9 @@ from ddpnas_ray.reporting.exported import written_json, written_text
 DESCRIPTION = """\
 Write a retrained network to files that need nothing of this package: one folder with plain PyTorch (network.py), its
 weights (safetensors), ONNX, torch.export (.pt2), and all that Hugging Face's from_pretrained and pipeline need, with a
-model card. Class names and normalisation travel in all of them. Each form is loaded in a process that cannot import
-this package, and must compute what the network does on real images; otherwise nothing is written.
+model card. Class names and preprocessing travel in all of them; of texts, tokenizer.json. Each form is loaded in a
+process that cannot import this package, and must compute what the network does on real examples; otherwise nothing is
+written.
 
 examples:
   python -m ddpnas_ray.export RUN                         RUN/model/
@@ -35,7 +36,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("run", metavar="RUN", help="run directory with a retrained network, or the folder of a retraining")
     p.add_argument("--network", metavar="LABEL", help="retrained network; default: the only one")
     p.add_argument("--out", metavar="DIR", help="model folder, local; default: RUN/model, of several RUN/model-LABEL")
-    p.add_argument("--forms", metavar="A,B", help="torch, huggingface, onnx, pt2; default: all that are possible")
+    p.add_argument(
+        "--forms",
+        metavar="A,B",
+        help="torch, huggingface, onnx, pt2, of texts onnx_int8; default: all that are possible",
+    )
     add_set_option(p, "override data.path, for a run from another machine")
     p.add_argument("--json", action="store_true", help="print the comparison as one JSON object")
     p.epilog = "exit codes: 0 done; 1 a form differs or cannot be written; 2 bad input"

@@ -245,7 +245,7 @@ def test_a_missing_package_is_one_line_with_the_command(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        (("MODEL",), "ddpnas predict: give IMAGES: files, folders or patterns; see --help"),
+        (("MODEL",), "ddpnas predict: give EXAMPLES: files, folders or patterns; see --help"),
         (("nowhere", "a.png"), "ModelError: nowhere: does not exist; give a model folder, or its model.onnx"),
         (("empty", "a.png"), "ModelError: empty: not a model folder: it has no MANIFEST.json; export"),
         (("a.png", "a.png"), "ModelError: a.png: not a file of a model folder; allowed: config.json, model.on"),
@@ -399,7 +399,7 @@ def test_every_form_is_timed_in_one_table(tmp_path: Path) -> None:
     from ddpnas_ray.deploy.folder import write_model
     from tests.deploy.making import noise
 
-    write_model(one(), tmp_path / "model", images_NCHW=noise(one()))
+    write_model(one(), tmp_path / "model", examples=noise(one()))
     photos = images(tmp_path / "photos", ["a.png", "b.png"])
     said = predict(tmp_path / "model", "--benchmark", photos, "--batch", "4")
     assert said.code == 0, said.err

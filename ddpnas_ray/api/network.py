@@ -149,7 +149,7 @@ class TrainedRun:
 
         Args:
             out: Model folder, local; None: ``RUN/model``, or ``RUN/model-<label>`` if the run has several networks.
-            forms: ``torch``, ``huggingface``, ``onnx``, ``pt2``; None: all that are possible.
+            forms: ``torch``, ``huggingface``, ``onnx``, ``pt2``, of texts ``onnx_int8``; None: all that are possible.
 
         Returns:
             The model folder.

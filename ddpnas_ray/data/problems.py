@@ -13,6 +13,10 @@ MOST = 10
 class Problems:
     """Problems of one data set: the first ten are kept, the rest only counted.
 
+    Args:
+        found: The first ones.
+        most: How many are kept; None: all.
+
     Example:
         >>> problems = Problems(["a.png: damaged image", "b.png: damaged image"])
         >>> problems.refuse()
@@ -20,19 +24,25 @@ class Problems:
         ddpnas_ray.core.errors.DataError: 2 problems: (1) a.png: damaged image (2) b.png: damaged image
     """
 
-    def __init__(self, found: Iterable[str] = ()) -> None:
+    def __init__(self, found: Iterable[str] = (), *, most: int | None = MOST) -> None:
         self._kept: list[str] = []
+        self._most = most
         self._count = 0
         self.add(found)
 
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Those that were kept, in order."""
+        return tuple(self._kept)
+
     def add(self, found: Iterable[str]) -> None:
         """Add problems in order."""
         for problem in found:
             self._count += 1
-            if len(self._kept) < MOST:
+            if self._most is None or len(self._kept) < self._most:
                 self._kept.append(problem)
 
     def extend(self, other: Problems) -> None:

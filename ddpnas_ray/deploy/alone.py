@@ -1,8 +1,8 @@
 """Load exported files in a process without this package: started by ``verify`` as a script, never imported by others.
 
 Standard library and the forms' own ``load`` functions only. Two lines of JSON come in: the functions' sources with the
-packages to import meanwhile, then the folder to read. Logits, times and the job's pictures, prepared by ``network.py``,
-go to files in the folder of the job.
+packages to import meanwhile, then the folder to read and the source that prepares samples. Logits, times and the job's
+samples, prepared by ``network.py``, go to files in the folder of the job.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -36,8 +37,8 @@ def main() -> None:
         return
     import numpy as np
 
-    folder, job = json.loads(line)["folder"], os.getcwd()
-    images = np.load(os.path.join(job, "images.npy"))
+    asked, job = json.loads(line), os.getcwd()
+    folder, batches = asked["folder"], list(batches_of(job))
     found: list[dict[str, Any]] = []
     for number, (name, source) in enumerate(start["loaders"]):
         began = time.perf_counter()
@@ -46,29 +47,32 @@ def main() -> None:
             exec(compile("from __future__ import annotations\n" + source, f"form {number}", "exec"), namespace)
             logits = namespace[name](folder)
             load_s = time.perf_counter() - began
-            parts = [np.asarray(logits(images[i : i + 256]), np.float32) for i in range(0, len(images), 256)]
+            parts = [np.asarray(logits(*batch), np.float32) for batch in batches]
             np.save(os.path.join(job, f"{number}.npy"), np.concatenate(parts))
-            logits(images[:1])  # any batch size
+            logits(*(array[:1] for array in batches[0]))  # any batch size
             found.append({"load_s": load_s, "error": None})
         except Exception as error:
             found.append({"load_s": 0.0, "error": f"{type(error).__name__}: {' '.join(str(error).split())}"})
     with open(os.path.join(job, "found.json"), "w", encoding="utf-8") as file:
         json.dump(found, file)
-    if os.path.exists(os.path.join(folder, "network.py")):
-        np.save(os.path.join(job, "prepared.npy"), prepared(folder, job))
-
-
-def prepared(folder: str, job: str) -> Any:
-    """Prepare the pictures of the job by ``network.py``."""
-    import numpy as np
-    from PIL import Image
-
     path = os.path.join(folder, "network.py")
-    module: dict[str, Any] = {"__name__": "network", "__file__": path}
-    with open(path, encoding="utf-8") as file:
-        exec(compile(file.read(), path, "exec"), module)
-    pictures = sorted(name for name in os.listdir(job) if name.startswith("picture-"))
-    return np.stack([module["preprocess"](Image.open(os.path.join(job, name))).numpy() for name in pictures])
+    if os.path.exists(path):
+        module: dict[str, Any] = {"__name__": "network", "__file__": path}
+        with open(path, encoding="utf-8") as file:
+            exec(compile(file.read(), path, "exec"), module)
+        name, source = asked["prepare"]
+        prepare: dict[str, Any] = {}
+        exec(compile("from __future__ import annotations\n" + source, "samples", "exec"), prepare)
+        np.savez(os.path.join(job, "prepared.npz"), *prepare[name](module, job))
+
+
+def batches_of(job: str) -> Iterator[list[Any]]:
+    """Yield the inputs of every batch of the job."""
+    import numpy as np
+
+    for name in sorted(name for name in os.listdir(job) if name.startswith("batch-")):
+        with np.load(os.path.join(job, name)) as arrays:
+            yield [arrays[key] for key in arrays.files]
 
 
 if __name__ == "__main__":

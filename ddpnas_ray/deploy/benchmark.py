@@ -1,6 +1,6 @@
 """Time the forms of a model folder on this machine's CPU, each in a process of its own.
 
-Axes: N images, C channels, H height, W width.
+Axes: N examples.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 
 from ddpnas_ray.core.errors import DataError
-from ddpnas_ray.data.batches import Float32Array
-from ddpnas_ray.deploy.predicting import Unreadable, read_images
+from ddpnas_ray.deploy.interface import Interface
+from ddpnas_ray.deploy.questions import Arrays, Questions
 from ddpnas_ray.deploy.registry import EXTRA, Form
-from ddpnas_ray.deploy.trained import Preprocessing
 from ddpnas_ray.deploy.verify import isolated
 
-MOST_IMAGES = 256  # kept in memory, and taken in turn
+MOST_EXAMPLES = 256  # kept in memory, and taken in turn
+RANDOM_EXAMPLES = 16
 SECONDS = 1.0  # of timings, for each batch size
 LIMIT_S = 600
 
@@ -39,11 +39,11 @@ class Speed:
         file: Its principal file.
         file_bytes: Size of its files.
         load_s: Seconds to load it, imports of packages aside.
-        median_ns: Median latency of one image.
+        median_ns: Median latency of one example.
         p90_ns: The latency that nine of ten calls stay below.
-        timings: Calls with one image.
-        batch: Images per batch.
-        images_per_s: Throughput at that batch size, by the median of its calls.
+        timings: Calls with one example.
+        batch: Examples per batch.
+        examples_per_s: Throughput at that batch size, by the median of its calls.
     """
 
     form: str
@@ -54,7 +54,7 @@ class Speed:
     p90_ns: int
     timings: int
     batch: int
-    images_per_s: float
+    examples_per_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,31 +72,30 @@ class Untimed:
     missing: bool
 
 
-def benchmark_images(preprocessing: Preprocessing, paths: Sequence[str]) -> Float32Array:
-    """Return prepared images to time a network on, at most ``MOST_IMAGES``; random ones if no files are given.
+def benchmark_examples(preprocessing: Interface, questions: Questions | None) -> Arrays:
+    """Return prepared examples to time a network on, at most ``MOST_EXAMPLES``; random ones if none are given.
 
     Raises:
-        DataError: A file cannot be read.
+        DataError: One cannot be read.
     """
-    if not paths:
-        shape = (16, preprocessing.channels, preprocessing.image_size, preprocessing.image_size)
-        return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    read = read_images(preprocessing, paths[:MOST_IMAGES])
-    images = [image_CHW for image_CHW in read if not isinstance(image_CHW, Unreadable)]
-    if len(images) < len(read):
-        raise DataError(next(image.reason for image in read if isinstance(image, Unreadable)))
-    return np.stack(images)
+    if questions is None:
+        return preprocessing.random(RANDOM_EXAMPLES)
+    inputs, unreadable = questions.read(0, MOST_EXAMPLES)
+    if unread := [*unreadable.values(), *questions.unread]:
+        raise DataError(unread[0].reason)
+    assert inputs is not None
+    return inputs
 
 
 def time_form(
-    form: Form, folder: Path, images_NCHW: Float32Array, *, batch: int, threads: int, seconds: float = SECONDS
+    form: Form, folder: Path, inputs: Arrays, *, batch: int, threads: int, seconds: float = SECONDS
 ) -> Speed | Untimed:
     """Load a form in a fresh process and time it there.
 
     Args:
         form: The form.
         folder: Its model folder.
-        images_NCHW: Prepared images, taken in turn.
+        inputs: Prepared examples, taken in turn.
         batch: Batch size of the throughput.
         threads: CPU threads.
         seconds: Limit of the timings of each of the two batch sizes.
@@ -112,27 +111,27 @@ def time_form(
         "batch": batch,
         "seconds": seconds,
     }
-    found = _in_fresh_process(job, images_NCHW)
+    found = _in_fresh_process(job, inputs)
     if error := found.get("error"):
         return Untimed(form.name, error, missing=False)
     median_s, p90_s = np.percentile(found["single_s"], [50, 90])
     return Speed(
         form=form.name,
         file=form.files[0],
-        file_bytes=sum((folder / name).stat().st_size for name in form.files),
+        file_bytes=form.file_bytes(folder),
         load_s=found["load_s"],
         median_ns=round(1e9 * median_s),
         p90_ns=round(1e9 * p90_s),
         timings=len(found["single_s"]),
         batch=batch,
-        images_per_s=batch / float(np.median(found["batch_s"])),
+        examples_per_s=batch / float(np.median(found["batch_s"])),
     )
 
 
-def _in_fresh_process(job: Mapping[str, Any], images_NCHW: Float32Array) -> dict[str, Any]:
+def _in_fresh_process(job: Mapping[str, Any], inputs: Arrays) -> dict[str, Any]:
     """Run ``timed.py``; what it found, or its error."""
     with tempfile.TemporaryDirectory(prefix="ddpnas-benchmark-") as cwd:
-        np.save(Path(cwd) / "images.npy", images_NCHW)
+        np.savez(Path(cwd) / "inputs.npz", *inputs)
         try:
             done = subprocess.run(
                 [sys.executable, "-I", "-B", str(Path(__file__).with_name("timed.py").resolve())],

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ddpnas_ray.deploy.interface import TOLERANCE, Interface
 from ddpnas_ray.deploy.registry import Form
-from ddpnas_ray.deploy.verify import TOLERANCE, Row
+from ddpnas_ray.deploy.verify import Row
 
 if TYPE_CHECKING:
     from ddpnas_ray.deploy.trained import TrainedNetwork
 
 WORDS = {"val": "validation", "test": "test", "train": "training"}
-MOST_CLASSES = 50  # listed
+CODE = ", trust_remote_code=True"  # of networks that are not of transformers
 HEADINGS = {
     "torch": "PyTorch",
     "huggingface": "Hugging Face transformers",
     "onnx": "ONNX Runtime",
+    "onnx_int8": "ONNX Runtime, 8 bits",
     "pt2": "torch.export",
 }
 
@@ -33,27 +35,26 @@ def model_card(network: TrainedNetwork, forms: Sequence[Form], rows: Sequence[Ro
         rows: Their comparison with the network.
     """
     facts, data, target = network.facts, network.preprocessing, network.target
-    colours = "grey" if data.channels == 1 else "RGB"
+    sections = data.sections()
     origin = "that a neural architecture search found in" if facts.get("search") else "with an architecture of"
+    own_code = ", with `trust_remote_code=True`, as `network.py` comes from the model's own folder"
+    code = own_code if network.stock is None else ""
     parts = [
         f"---\n{yaml.safe_dump(_front_matter(network, forms), sort_keys=False, allow_unicode=True)}---",
         f"# {_text(network.name)}",
-        f"An image classifier ({len(data.classes)} classes, {colours} images of {data.image_size} x {data.image_size} "
-        f"pixels) {origin} the space `{network.spec.space.name}`. "
-        f"Its deploy network: {target}.",
-        _classes(data.classes),
+        f"{data.summary()} {origin} the space `{network.spec.space.name}`. Its deploy network: {target}.",
+        _section("Classes", sections["Classes"]),
         _scores(facts),
-        _costs(facts.get("costs") or {}, target),
+        _costs(facts.get("costs") or {}, target, data.one),
         _search(facts),
         _section("Recipe", _table(("setting", "value"), list((facts.get("recipe") or {}).items()))),
         _section("Genotype", f"```json\n{_json(network.genotype)}\n```"),
-        _loading(network, forms),
-        _verified(rows),
-        _limits(network),
+        _loading(sections["Load it"], data, forms).replace(CODE, "" if network.stock else CODE),
+        _verified(rows, data.kind, forms),
+        _section("Limits", sections["Limits"]),
         _section(
             "Upload",
-            "```sh\nhf upload YOUR_NAME/YOUR_MODEL . .\n```\n\n`pipeline` then loads it by that name, with "
-            "`trust_remote_code=True`, as `network.py` comes from the model's own folder.",
+            f"```sh\nhf upload YOUR_NAME/YOUR_MODEL . .\n```\n\n`pipeline` then loads it by that name{code}.",
         ),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -65,13 +66,13 @@ def _front_matter(network: TrainedNetwork, forms: Sequence[Form]) -> dict[str, A
     scores = [score for score in network.facts.get("scores") or () if score.get("value") is not None]
     front: dict[str, Any] = {
         "library_name": "transformers" if "huggingface" in names else "pytorch",
-        "pipeline_tag": "image-classification",
+        "pipeline_tag": network.preprocessing.hub_task,
         "tags": [
             *(["neural-architecture-search"] if network.facts.get("search") else []),
             "ddpnas",
             network.spec.space.name,
             *(["onnx"] if "onnx" in names else []),
-            *(["custom_code"] if "huggingface" in names else []),
+            *(["custom_code"] if "huggingface" in names and network.stock is None else []),
         ],
     }
     if scores:
@@ -82,7 +83,7 @@ def _front_matter(network: TrainedNetwork, forms: Sequence[Form]) -> dict[str, A
                 "name": network.name,
                 "results": [
                     {
-                        "task": {"type": "image-classification"},
+                        "task": {"type": network.preprocessing.hub_task},
                         "dataset": {"name": dataset, "type": dataset, "split": str(score.get("split"))},
                         "metrics": [
                             {
@@ -97,13 +98,6 @@ def _front_matter(network: TrainedNetwork, forms: Sequence[Form]) -> dict[str, A
             }
         ]
     return front
-
-
-def _classes(names: Sequence[str]) -> str:
-    text = f"```json\n{json.dumps(list(names[:MOST_CLASSES]), ensure_ascii=False)}\n```"
-    if len(names) > MOST_CLASSES:
-        text += f"\n\nand {len(names) - MOST_CLASSES} more; every file with weights names all of them."
-    return _section("Classes", text)
 
 
 def _scores(facts: Mapping[str, Any]) -> str:
@@ -134,10 +128,10 @@ def _seeds(score: Mapping[str, Any]) -> Any:
     return f"{score['seeds']}, of which this is one: {mean:.2f} \u00b1 {std:.2f} %"
 
 
-def _costs(costs: Mapping[str, Any], target: Any) -> str:
+def _costs(costs: Mapping[str, Any], target: Any, one: str) -> str:
     rows = [(name, f"{value:,}" if isinstance(value, int) else value) for name, value in costs.items()]
     return (
-        _section("Costs", f"Of the deploy network ({target}), for one image.\n\n{_table(('cost', 'value'), rows)}")
+        _section("Costs", f"Of the deploy network ({target}), for one {one}.\n\n{_table(('cost', 'value'), rows)}")
         if (rows)
         else ""
     )
@@ -150,46 +144,34 @@ def _search(facts: Mapping[str, Any]) -> str:
     return _section(title, _table(("", ""), rows)) if rows else ""
 
 
-def _loading(network: TrainedNetwork, forms: Sequence[Form]) -> str:
-    data = network.preprocessing
-    text = (
-        f"Images are resized so that the shorter side has {data.image_size} pixels (bilinear, antialiased), cropped at "
-        f"the centre, divided by 255, and normalised with mean {list(data.mean)} and std {list(data.std)}"
-    )
+def _loading(text: str, data: Interface, forms: Sequence[Form]) -> str:
     text += "; `preprocess` in `network.py` does all of it." if any(form.needs_source for form in forms) else "."
-    blocks = [f"{HEADINGS.get(form.name, form.name)}:\n\n```python\n{form.usage}\n```" for form in forms if form.usage]
+    usages = [(form, data.usage.get(form.name, form.usage)) for form in forms]
+    blocks = [f"{HEADINGS.get(form.name, form.name)}:\n\n```python\n{lines}\n```" for form, lines in usages if lines]
     return _section("Load it", "\n\n".join([text, "Run the lines in this folder.", *blocks]))
 
 
-def _verified(rows: Sequence[Row]) -> str:
+def _verified(rows: Sequence[Row], kind: str, forms: Sequence[Form]) -> str:
     table = [
         (
             row.form,
             row.file,
             f"{row.file_bytes / 1e6:.2f} MB",
             f"{row.largest_difference:.2g}",
-            f"{row.labels_agree} of {row.images}",
+            f"{row.labels_agree} of {row.examples}",
         )
         for row in rows
     ]
     if not table:
         return ""
     text = (
-        f"Each form was loaded without the package that wrote it and run on {rows[0].images} images. The largest logit "
-        f"is {rows[0].largest_logit:.3g}; a difference of {TOLERANCE:g} times that is allowed."
+        f"Each form was loaded without the package that wrote it and run on {rows[0].examples} {kind}. The largest "
+        f"logit is {rows[0].largest_logit:.3g}; a difference of {TOLERANCE:g} times that is allowed."
     )
+    for form in forms:
+        if form.labels is not None:
+            text += f" Of `{form.name}` {100 * form.labels:g} % of the labels must be the same."
     return _section("Verified", f"{text}\n\n{_table(('form', 'file', 'size', 'largest difference', 'labels'), table)}")
-
-
-def _limits(network: TrainedNetwork) -> str:
-    data = network.preprocessing
-    lines = [
-        f"It always answers one of its {len(data.classes)} classes, for images of anything else too; its probabilities "
-        "are not calibrated.",
-        f"It was trained at {data.image_size} pixels; images of other sizes are resized to that.",
-        "It is meant for images like those it was trained on.",
-    ]
-    return _section("Limits", "\n".join(f"- {line}" for line in lines))
 
 
 def _json(genotype: Mapping[str, Any]) -> str:

@@ -17,13 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ddpnas_ray import __version__
-from ddpnas_ray.core.errors import ConfigError, ModelError
-from ddpnas_ray.data.batches import Float32Array
+from ddpnas_ray.core.errors import ConfigError, ExportError, ModelError
 from ddpnas_ray.deploy.card import model_card
+from ddpnas_ray.deploy.questions import Arrays
 from ddpnas_ray.deploy.registry import Form, choose, writable
 from ddpnas_ray.deploy.trained import TrainedNetwork
-from ddpnas_ray.deploy.verify import Row, fresh_process, logits_of
+from ddpnas_ray.deploy.verify import BATCH, Row, fresh_process, logits_of
 from ddpnas_ray.deploy.weights import NAME as WEIGHTS
 from ddpnas_ray.deploy.weights import write_weights
 
@@ -42,12 +45,14 @@ class Written:
         rows: Each form's comparison with the network.
         seconds: Time to write each form, by name; the first of onnx and pt2 traces the network for both.
         notes: A line about each form that was left out.
+        kind: The word for the examples that were compared, such as images.
     """
 
     folder: Path
     rows: tuple[Row, ...]
     seconds: dict[str, float]
     notes: tuple[str, ...]
+    kind: str = "images"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +76,7 @@ def write_model(
     network: TrainedNetwork,
     folder: str | Path,
     *,
-    images_NCHW: Float32Array,
+    examples: Arrays | npt.NDArray[Any],
     forms: Sequence[str] | None = None,
 ) -> Written:
     """Write a network to a model folder, verify every form in a fresh process, and put the folder in place.
@@ -79,7 +84,7 @@ def write_model(
     Args:
         network: The trained network.
         folder: New or empty, or a model folder as it was written, which is replaced.
-        images_NCHW: Real images, prepared (``Preprocessing.prepare``), to compare the forms on.
+        examples: Real examples, prepared, to compare the forms on: the network's inputs, or its only one.
         forms: Names of forms; None: all that the space and the installed packages allow.
 
     Raises:
@@ -90,29 +95,48 @@ def write_model(
     """
     names, notes = writable(network.spec) if forms is None else (list(forms), [])
     chosen = choose(network.spec, names)
-    if images_NCHW.ndim != 4 or not len(images_NCHW) or images_NCHW.shape[1:] != network.input_shape:
+    data, inputs = network.preprocessing, examples if isinstance(examples, tuple) else (examples,)
+    try:
+        data.check(inputs)
+        if not len(inputs[0]):
+            raise ValueError
+    except ValueError:
         raise ConfigError(
-            f"images of shape {images_NCHW.shape} to verify with; the network takes (N, "
+            f"{data.kind} of shape {inputs[0].shape} to verify with; the network takes (N, "
             f"{', '.join(map(str, network.input_shape))}), one or more"
-        )
+        ) from None
     check_replaceable(folder)
     target = Path(os.path.abspath(folder))
     seconds = {}
+    failed = {form.name: "" for form in chosen if form.optional and forms is None}  # why, if any does
     with _errors(target), fresh_process(chosen) as process, _beside(target) as building:
         for form in chosen:
             began = time.perf_counter()
-            form.write(network, building)
+            try:
+                form.write(network, building)
+            except ExportError as error:
+                if form.name not in failed:
+                    raise
+                failed[form.name] = str(error)
             seconds[form.name] = time.perf_counter() - began
         module = network.module()
+        data.write(building)
         if not (building / WEIGHTS).exists():  # no form brought it
             write_weights(building, module.state_dict(), network.metadata)
         _write_json(building / "genotype.json", network.genotype)
-        rows = process.check(building, images_NCHW, logits_of(module, images_NCHW), network.preprocessing)
+        called = data.positional(module)
+        expected_NO = np.concatenate([logits_of(called, *batch) for batch in data.batches(inputs, BATCH)])
+        rows = process.check(building, inputs, expected_NO, data, failed)
+        for form in [form for form in chosen if failed.get(form.name)]:
+            notes.append(f"no form {form.name}: {failed[form.name]}")
+            chosen.remove(form)
+            for name in form.files:
+                (building / name).unlink(missing_ok=True)
         (building / "README.md").write_text(model_card(network, chosen, rows), encoding="utf-8")
         _write_json(building / MANIFEST, _manifest(building, chosen, str(network.facts.get("fingerprint", ""))))
         check_replaceable(target)
         _put_in_place(building, target)
-    return Written(folder=Path(folder), rows=tuple(rows), seconds=seconds, notes=tuple(notes))
+    return Written(folder=Path(folder), rows=tuple(rows), seconds=seconds, notes=tuple(notes), kind=data.kind)
 
 
 def read_model(folder: str | Path, *, verify: bool = True) -> ModelFolder:

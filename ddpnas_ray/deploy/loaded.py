@@ -1,6 +1,6 @@
 """Load a model folder, or one file of it, and run it: nothing of the search is needed.
 
-Axes: N images, C channels, H height, W width, O classes.
+Axes: N examples, O outputs.
 """
 
 from __future__ import annotations
@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ddpnas_ray.core.errors import ConfigError, ModelError, did_you_mean
 from ddpnas_ray.data.batches import Float32Array
 from ddpnas_ray.deploy.folder import MANIFEST, read_model, reading, sha256
-from ddpnas_ray.deploy.registry import FORMS, Form, find_form
-from ddpnas_ray.deploy.trained import Preprocessing
+from ddpnas_ray.deploy.interface import Interface, from_metadata
+from ddpnas_ray.deploy.registry import Form, find_form, form_names
 
 ORDER = ("torch", "pt2", "onnx")  # of preference where no form is named
 BATCH = 256
@@ -23,44 +25,39 @@ BATCH = 256
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A network that is ready to classify.
+    """A network that is ready to predict.
 
     Args:
         path: Where it was loaded from.
         form: Name of the form that runs.
-        preprocessing: What images go through before (``preprocessing.prepare``).
+        preprocessing: How its inputs are prepared, and what its outputs mean.
     """
 
     path: Path
     form: str
-    preprocessing: Preprocessing
-    _run: Callable[[Float32Array], Float32Array] = field(repr=False)
+    preprocessing: Interface
+    _run: Callable[..., Float32Array] = field(repr=False)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names, in the order of the logits."""
+        """Names of the outputs, in the order of the logits."""
         return self.preprocessing.classes
 
-    def logits(self, images_NCHW: Float32Array) -> Float32Array:
-        """Compute logits, shape (N, O), of prepared images, in batches.
+    def logits(self, *inputs: npt.NDArray[Any]) -> Float32Array:
+        """Compute logits, shape (N, O), of prepared examples, in batches.
 
         Raises:
-            ValueError: The images have another shape than the network's.
+            ValueError: The inputs have another shape than the network's.
             ModelError: The model fails, or returns another number of outputs than it has classes.
         """
-        side = self.preprocessing.image_size
-        if images_NCHW.ndim != 4 or images_NCHW.shape[1:] != (self.preprocessing.channels, side, side):
-            raise ValueError(
-                f"images of shape {images_NCHW.shape}; (N, {self.preprocessing.channels}, {side}, {side}) is needed"
-            )
-        images_NCHW = np.ascontiguousarray(images_NCHW, dtype=np.float32)
+        self.preprocessing.check(inputs)
         empty_NO = np.zeros((0, len(self.classes)), np.float32)
         try:
-            parts = [self._run(images_NCHW[i : i + BATCH]) for i in range(0, len(images_NCHW), BATCH)]
+            parts = [self._run(*batch) for batch in self.preprocessing.batches(inputs, BATCH)]
             logits_NO: Float32Array = np.concatenate(parts or [empty_NO])
         except Exception as error:  # each form raises its own kinds
             raise ModelError(f"{self.path}: form {self.form} fails ({_reason(error)}); export it again") from error
-        if logits_NO.shape != (len(images_NCHW), len(self.classes)):
+        if logits_NO.shape != (len(inputs[0]), len(self.classes)):
             raise ModelError(
                 f"{self.path}: {logits_NO.shape[1:]} outputs for {len(self.classes)} classes; export the network again"
             )
@@ -96,13 +93,13 @@ def load_model(path: str | Path, form: str | None = None, *, verify: bool = True
     return LoadedModel(given, chosen.name, preprocessing, run)
 
 
-def preprocessing_of(folder: Path, form: Form) -> Preprocessing:
-    """Read how a form's images are prepared.
+def preprocessing_of(folder: Path, form: Form) -> Interface:
+    """Read how a form's inputs are prepared.
 
     Raises:
         ModelError: Its file is missing, damaged, or not one of ours.
     """
-    return Preprocessing.from_metadata(form.metadata(folder), str(folder / form.files[-1]))
+    return from_metadata(form.metadata(folder), str(folder / form.files[-1]))
 
 
 def find_forms(path: str | Path, form: str | None = None, *, verify: bool = True) -> tuple[Path, list[Form]]:
@@ -150,7 +147,7 @@ def _form_of_folder(folder: Path, name: str | None, verify: bool) -> Form:
 
 
 def _form_of_file(file: Path, name: str | None, verify: bool) -> Form:
-    forms = {form.files[0]: form for form in map(find_form, FORMS.names())}
+    forms = {form.files[0]: form for form in map(find_form, form_names())}
     forms["model.safetensors"] = forms["network.py"]
     if file.name not in forms:
         raise ModelError(f"{file}: not a file of a model folder; allowed: {', '.join(sorted(forms))}")

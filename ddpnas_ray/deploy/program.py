@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ddpnas_ray.core.errors import ExportError
+from ddpnas_ray.deploy.questions import Arrays
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,25 +16,26 @@ if TYPE_CHECKING:
 TRACES = ("stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack", "from_node")  # paths and source lines
 
 
-def export(network: nn.Module, input_shape: tuple[int, int, int], name: str) -> ExportedProgram:
+def export(network: nn.Module, blank: Arrays, axes: Mapping[str, int | None], name: str) -> ExportedProgram:
     """Export a network in eval mode with a free batch size.
 
     Args:
-        network: (B, C, H, W) -> (B, classes).
-        input_shape: (C, H, W).
+        network: Tensors of B examples -> (B, outputs).
+        blank: Inputs of two examples, which are stored with the program: they should hold none of the user's.
+        axes: Names of the first axes of every input, which may have any size up to the one given.
         name: Its name, for messages.
 
     Raises:
-        ExportError: It cannot be traced, as where its forward pass depends on values of the images.
+        ExportError: It cannot be traced, as where its forward pass depends on values of the examples.
     """
     import torch
 
-    # Two images: a batch of 1 would be taken for a constant. Zeros: the example inputs are stored with the program.
-    example = torch.zeros(2, *input_shape)
+    example = tuple(map(torch.from_numpy, blank))  # of two: a batch of 1 would be taken for a constant
+    free = {axis: torch.export.Dim(label, max=most) for axis, (label, most) in enumerate(axes.items())}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+            program = torch.export.export(network, example, dynamic_shapes=(free,) * len(example))
     except Exception as error:  # torch.export raises errors of many kinds
         first = " ".join(str(error).split("\n")[0].split())
         raise ExportError(

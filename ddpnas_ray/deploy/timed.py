@@ -20,7 +20,7 @@ MOST_TIMINGS = 1000
 
 
 def main() -> None:
-    """Import what the form needs, load it, then time single images and batches."""
+    """Import what the form needs, load it, then time single examples and batches."""
     job = json.loads(sys.stdin.read())
     sys.path[:] = job["path"]
     try:
@@ -44,9 +44,10 @@ def timed(job: dict[str, Any]) -> dict[str, Any]:
     began = time.perf_counter()
     logits = namespace[job["name"]](job["folder"])
     load_s = time.perf_counter() - began
-    images = np.load("images.npy")
-    single = [images[i : i + 1] for i in range(len(images))]
-    batch = np.resize(images, (job["batch"], *images.shape[1:]))
+    with np.load("inputs.npz") as arrays:
+        inputs = [arrays[name] for name in arrays.files]
+    single = [[array[i : i + 1] for array in inputs] for i in range(len(inputs[0]))]
+    batch = [np.resize(array, (job["batch"], *array.shape[1:])) for array in inputs]
     return {
         "load_s": load_s,
         "single_s": calls(logits, single, job["seconds"]),
@@ -70,13 +71,13 @@ def calls(logits: Callable[[Any], Any], inputs: list[Any], seconds: float) -> li
     """Time calls on the inputs in turn, after a warm-up, until ``seconds`` have passed."""
     number, began = 0, time.perf_counter()
     while number < WARM_UP_CALLS or time.perf_counter() - began < WARM_UP_S:
-        logits(inputs[number % len(inputs)])
+        logits(*inputs[number % len(inputs)])
         number += 1
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < FEWEST_TIMINGS or (len(times) < MOST_TIMINGS and time.perf_counter() < end):
         start = time.perf_counter()
-        logits(inputs[len(times) % len(inputs)])
+        logits(*inputs[len(times) % len(inputs)])
         times.append(time.perf_counter() - start)
     return times
 

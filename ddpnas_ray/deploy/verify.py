@@ -1,37 +1,35 @@
 """Prove that every exported file computes what the network does, in a process that cannot import this package.
 
-Axes: N images, C channels, H height, W width, O classes.
+Axes: N examples, O outputs.
 """
 
 from __future__ import annotations
 
 import inspect
-import io
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
+import numpy.typing as npt
 
 from ddpnas_ray.core.errors import ExportError
 from ddpnas_ray.data.batches import Float32Array
-from ddpnas_ray.data.decoding import EXIF_ORIENTATION, open_image
+from ddpnas_ray.deploy.interface import TOLERANCE, Interface
+from ddpnas_ray.deploy.questions import Arrays
 from ddpnas_ray.deploy.registry import Form
-from ddpnas_ray.deploy.trained import Preprocessing
 
 if TYPE_CHECKING:
     from torch import nn
 
-TOLERANCE = 1e-5  # of the largest logit
 BATCH = 256
 
 
@@ -44,24 +42,24 @@ class Row:
         file: Its principal file.
         file_bytes: Size of its files.
         load_s: Seconds to load it, imports of packages aside.
-        images: N.
+        examples: N.
         largest_difference: Largest absolute difference of a logit.
         largest_logit: Largest absolute logit of the network.
-        labels_agree: Images with the same label.
+        labels_agree: Examples with the same largest logit.
     """
 
     form: str
     file: str
     file_bytes: int
     load_s: float
-    images: int
+    examples: int
     largest_difference: float
     largest_logit: float
     labels_agree: int
 
 
-def logits_of(network: nn.Module, images_NCHW: Float32Array) -> Float32Array:
-    """Compute a network's logits, shape (N, O), in batches.
+def logits_of(network: nn.Module, *inputs: npt.NDArray[Any]) -> Float32Array:
+    """Compute the logits of a network of tensors, shape (N, O), in batches.
 
     Raises:
         ExportError: One is not finite.
@@ -70,7 +68,8 @@ def logits_of(network: nn.Module, images_NCHW: Float32Array) -> Float32Array:
 
     with torch.inference_mode():
         parts = [
-            network(torch.from_numpy(images_NCHW[i : i + BATCH])).numpy() for i in range(0, len(images_NCHW), BATCH)
+            network(*(torch.from_numpy(array[i : i + BATCH]) for array in inputs)).numpy()
+            for i in range(0, len(inputs[0]), BATCH)
         ]
     logits_NO: Float32Array = np.concatenate(parts)
     if not np.isfinite(logits_NO).all():
@@ -114,6 +113,20 @@ def compare(form: str, found_NO: Float32Array, expected_NO: Float32Array) -> tup
     return difference, largest, agree
 
 
+def compare_labels(form: Form, alike: int, examples: int) -> None:
+    """Check that a form that computes nearly what the network does gives enough of its labels.
+
+    Raises:
+        ExportError: It does not.
+    """
+    assert form.labels is not None
+    if alike < form.labels * examples:
+        raise ExportError(
+            f"form {form.name} gives {100 * alike / examples:.1f} % of the network's labels, of {examples}; "
+            f"{100 * form.labels:g} % are needed: leave out {form.name}"
+        )
+
+
 class FreshProcess:
     """A process that has imported the forms' packages but not this one, and waits for a folder."""
 
@@ -123,33 +136,37 @@ class FreshProcess:
     def check(
         self,
         folder: Path,
-        images_NCHW: Float32Array,
+        inputs: Arrays | npt.NDArray[Any],
         expected_NO: Float32Array,
-        preprocessing: Preprocessing,
+        preprocessing: Interface,
+        failed: dict[str, str] | None = None,
         *,
         timeout_s: float = 600,
     ) -> list[Row]:
-        """Load every form from a folder, run it on images and compare, and so its preprocessing; once per process.
+        """Load every form from a folder, run it on examples and compare, and so its preprocessing; once per process.
 
         Args:
             folder: Model folder.
-            images_NCHW: Prepared images.
+            inputs: Prepared examples.
             expected_NO: The network's logits.
-            preprocessing: What ``preprocess`` of ``network.py`` must do, if it is there.
+            preprocessing: What ``preprocess`` of ``network.py`` must do, if it is there; cuts the batches.
+            failed: Of the forms that may fail, by name: why they have; empty: they have not. Those that fail are added.
             timeout_s: Limit of all forms together.
 
         Returns:
-            A row per form.
+            A row per form that did not fail.
 
         Raises:
             ExportError: A form cannot be loaded or differs, or the process dies or takes too long.
         """
-        np.save(self._job / "images.npy", images_NCHW)
-        for name, stored in pictures().items():
-            (self._job / f"picture-{name}").write_bytes(stored)
+        given = inputs if isinstance(inputs, tuple) else (inputs,)
+        for number, batch in enumerate(preprocessing.batches(given, BATCH)):
+            np.savez(self._job / f"batch-{number:06}.npz", *batch)
+        preprocessing.write_samples(self._job)
         names = ", ".join(form.name for form in self._forms)
+        job = {"folder": str(folder.resolve()), "prepare": preprocessing.prepare_samples()}
         try:
-            _, errors = self._process.communicate(json.dumps({"folder": str(folder.resolve())}) + "\n", timeout_s)
+            _, errors = self._process.communicate(json.dumps(job) + "\n", timeout_s)
         except subprocess.TimeoutExpired:
             raise ExportError(f"forms {names} did not load and run in {timeout_s:.0f} s; try fewer forms") from None
         if not (self._job / "found.json").is_file():
@@ -158,62 +175,57 @@ class FreshProcess:
         rows = []
         for number, found in enumerate(json.loads((self._job / "found.json").read_text(encoding="utf-8"))):
             form = self._forms[number]
-            if found["error"]:
-                raise ExportError(
-                    f"form {form.name} cannot be loaded without ddpnas_ray: {found['error']}; leave out {form.name}"
-                )
-            difference, largest, agree = compare(form.name, np.load(self._job / f"{number}.npy"), expected_NO)
-            rows.append(
-                Row(
-                    form=form.name,
-                    file=form.files[0],
-                    file_bytes=sum((folder / name).stat().st_size for name in form.files),
-                    load_s=found["load_s"],
-                    images=len(expected_NO),
-                    largest_difference=difference,
-                    largest_logit=largest,
-                    labels_agree=agree,
-                )
-            )
+            if failed and failed.get(form.name):
+                continue
+            try:
+                rows.append(self._row(number, form, found, folder, expected_NO, preprocessing))
+            except ExportError as error:
+                if failed is None or form.name not in failed:
+                    raise
+                failed[form.name] = str(error)
         if (folder / "network.py").is_file():
             self._check_preprocessing(preprocessing, errors)
         return rows
 
-    def _check_preprocessing(self, preprocessing: Preprocessing, errors: str) -> None:
-        if not (self._job / "prepared.npy").is_file():
+    def _row(
+        self,
+        number: int,
+        form: Form,
+        found: Mapping[str, Any],
+        folder: Path,
+        expected_NO: Float32Array,
+        preprocessing: Interface,
+    ) -> Row:
+        if found["error"]:
+            raise ExportError(
+                f"form {form.name} cannot be loaded without ddpnas_ray: {found['error']}; leave out {form.name}"
+            )
+        logits_NO = np.load(self._job / f"{number}.npy")
+        if form.labels is None:
+            difference, largest, agree = compare(form.name, logits_NO, expected_NO)
+        else:
+            agree = preprocessing.agree(logits_NO, expected_NO)
+            compare_labels(form, agree, len(expected_NO))
+            difference, largest = float(np.abs(logits_NO - expected_NO).max()), float(np.abs(expected_NO).max())
+        return Row(
+            form=form.name,
+            file=form.files[0],
+            file_bytes=form.file_bytes(folder),
+            load_s=found["load_s"],
+            examples=len(expected_NO),
+            largest_difference=difference,
+            largest_logit=largest,
+            labels_agree=agree,
+        )
+
+    def _check_preprocessing(self, preprocessing: Interface, errors: str) -> None:
+        if not (self._job / "prepared.npz").is_file():
             last = (errors.strip().splitlines() or ["it died"])[-1]
-            raise ExportError(f"network.py cannot prepare images: {last}; leave out torch and huggingface")
-        for (name, stored), found_CHW in zip(
-            sorted(pictures().items()), np.load(self._job / "prepared.npy"), strict=True
-        ):
-            expected_CHW = preprocessing.prepare(open_image(stored, name))
-            if not np.allclose(found_CHW, expected_CHW, rtol=0, atol=TOLERANCE * float(np.abs(expected_CHW).max())):
-                raise ExportError(
-                    f"network.py does not prepare an image ({name}) as in training; nothing was written: leave out "
-                    "torch and huggingface, and report this"
-                )
-
-
-def pictures() -> dict[str, bytes]:
-    """Encode images as users have them: turned by EXIF or by XMP, transparent, with a palette, or a long strip."""
-    pixels = np.random.default_rng(0).integers(0, 256, (12, 20, 4), dtype=np.uint8)
-    picture, exif = Image.fromarray(pixels), Image.Exif()
-    exif[EXIF_ORIENTATION] = 6
-    xmp = b'<x xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
-    files: dict[str, tuple[Image.Image, dict[str, Any]]] = {
-        "exif.jpg": (picture.convert("RGB"), {"exif": exif}),
-        "xmp.jpg": (picture.convert("RGB"), {"xmp": xmp}),
-        "rgba.png": (picture, {}),
-        "palette.png": (picture.convert("P"), {"transparency": 0}),
-        "grey.png": (picture.convert("LA"), {}),
-        "strip.png": (picture.resize((200, 1)), {}),
-    }
-    found = {}
-    for name, (image, options) in files.items():
-        buffer = io.BytesIO()
-        image.save(buffer, format=Image.registered_extensions()[Path(name).suffix], **options)
-        found[name] = buffer.getvalue()
-    return found
+            raise ExportError(
+                f"network.py cannot prepare {preprocessing.kind}: {last}; leave out torch and huggingface"
+            )
+        with np.load(self._job / "prepared.npz") as found:
+            preprocessing.check_samples([found[name] for name in found.files])
 
 
 def isolated(folder: str) -> dict[str, str]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpnas_ray.core.errors import ConfigError, ModelError, RunDirError, did_you_mean
-from ddpnas_ray.data.split import stratified_batches
 from ddpnas_ray.experiment.config import SearchConfig, check, set_key, to_dict
 from ddpnas_ray.retraining.choice import Chosen
 from ddpnas_ray.retraining.files import read_retrained, read_trained, saved_config
@@ -15,16 +14,14 @@ from ddpnas_ray.retraining.prepare import RETRAINED, retrained_folders
 from ddpnas_ray.retraining.retraining import prepare_task
 from ddpnas_ray.runs.directory import existing_run, refuse_other_data
 from ddpnas_ray.storage.folder import Folder
-from ddpnas_ray.tasks.classification.task import ClassificationTask
+from ddpnas_ray.tasks.base import Deploys, Task
 from ddpnas_ray.tasks.recipe import RetrainingConfig
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ddpnas_ray.deploy.folder import Written
     from ddpnas_ray.deploy.trained import TrainedNetwork
 
-IMAGES = 200  # that every form is compared on
+EXAMPLES = 200  # that every form is compared on
 
 
 def find_retrained(run: str, label: str | None = None) -> Folder:
@@ -76,7 +73,7 @@ def model_folder_of(retrained: Folder) -> str:
     return str(run / "model")
 
 
-def load_trained(retrained: Folder, overrides: Sequence[str] = ()) -> tuple[TrainedNetwork, ClassificationTask]:
+def load_trained(retrained: Folder, overrides: Sequence[str] = ()) -> tuple[TrainedNetwork, Task]:
     """Load a retrained network for export, with the data of its search.
 
     Args:
@@ -84,10 +81,11 @@ def load_trained(retrained: Folder, overrides: Sequence[str] = ()) -> tuple[Trai
         overrides: ``data.path=...``, for a run from another machine.
 
     Raises:
-        ConfigError: Its task is not image classification, or another key is overridden.
+        ConfigError: Its task has no export, or another key is overridden.
         DataError: The data cannot be found.
     """
-    from ddpnas_ray.deploy.trained import Preprocessing, TrainedNetwork
+    from ddpnas_ray.deploy.interface import interface_of
+    from ddpnas_ray.deploy.trained import TrainedNetwork
 
     chosen, tensors, result = read_trained(retrained)
     values = to_dict(saved_config(retrained))
@@ -97,23 +95,16 @@ def load_trained(retrained: Folder, overrides: Sequence[str] = ()) -> tuple[Trai
         set_key(values, override)
     config = check(values, retrained.uri, overrides)
     task, _ = prepare_task(config)
-    if not isinstance(task, ClassificationTask):
-        raise ConfigError(
-            f"{retrained.uri}: task {config.task.name}: only image classification is exported; its weights are in "
-            "seed-<n>/weights.safetensors"
-        )
+    where = f"{retrained.uri}: task {config.task.name}"
+    deploys = check_deploys(task, where, "its weights are in seed-<n>/weights.safetensors")
     refuse_other_data(retrained, task.digest)
-    data = task.data
-    preprocessing = Preprocessing(
-        classes=data.classes, channels=data.channels, image_size=data.image_size, mean=data.mean, std=data.std
-    )
     spec = chosen.spec
     network = TrainedNetwork(
         spec=spec,
         alpha_E=spec.encode(dict(chosen.genotype)),
         target=chosen.target,
         tensors=tensors,
-        preprocessing=preprocessing,
+        preprocessing=interface_of(deploys.preprocessing(), f"task {config.task.name}"),
         facts=_facts(result, config),
     )
     return network, task
@@ -139,7 +130,8 @@ def export(
     out = _path(out) if out else model_folder_of(retrained)
     check_replaceable(out)
     network, task = load_trained(retrained, overrides)
-    return write_model(network, out, images_NCHW=_images(task), forms=forms)
+    assert isinstance(task, Deploys)  # see ``load_trained``
+    return write_model(network, out, examples=task.prepared(EXAMPLES), forms=forms)
 
 
 def is_exported(retrained: Folder, out: str) -> bool:
@@ -149,14 +141,33 @@ def is_exported(retrained: Folder, out: str) -> bool:
         ModelError: It does not, and cannot be replaced.
     """
     from ddpnas_ray.deploy.folder import changed, check_replaceable, read_model
-    from ddpnas_ray.deploy.registry import writable
+    from ddpnas_ray.deploy.registry import find_form, writable
 
     if _weights_in(Path(out)) == read_retrained(retrained)["fingerprint"]:
         model = read_model(out, verify=False)
-        if not changed(model) and set(writable(Chosen.read(retrained).spec)[0]) <= set(model.forms):
+        possible = map(find_form, writable(Chosen.read(retrained).spec)[0])
+        if not changed(model) and {form.name for form in possible if not form.optional} <= set(model.forms):
             return True
     check_replaceable(out)
     return False
+
+
+def check_deploys(task: object, where: str, hint: str) -> Deploys:
+    """Return a task whose networks can be exported.
+
+    Args:
+        task: Any task.
+        where: Its name, for the message.
+        hint: What to do otherwise.
+
+    Raises:
+        ConfigError: It does not say how examples are prepared.
+    """
+    if not isinstance(task, Deploys):
+        raise ConfigError(
+            f"{where} cannot be exported: it lacks preprocessing and prepared (ddpnas_ray.tasks.base.Deploys); {hint}"
+        )
+    return task
 
 
 def _weights_in(folder: Path) -> str:
@@ -172,15 +183,6 @@ def _weights_in(folder: Path) -> str:
 def _path(place: str) -> str:
     """Return a local path as given, also of a ``file://`` URI."""
     return Folder.open(place).path if place.startswith("file://") else place
-
-
-def _images(task: ClassificationTask) -> np.ndarray:
-    """Draw validation images, stratified, as the network sees them."""
-    from ddpnas_ray.data.batches import normalise
-
-    data = task.data
-    (rows,) = stratified_batches(data.val.labels_N, IMAGES, IMAGES, seed=0)
-    return normalise(data.val.images.gather(rows), data.mean, data.std)
 
 
 def _facts(result: Mapping[str, Any], config: SearchConfig) -> dict[str, Any]:

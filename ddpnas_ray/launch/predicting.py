@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ddpnas_ray.core.errors import DataError, GenotypeError, ModelError
+from ddpnas_ray.core.errors import ConfigError, DataError, GenotypeError, ModelError
 from ddpnas_ray.core.generation.budgets import is_time
-from ddpnas_ray.deploy.benchmark import SECONDS, Speed, Untimed, benchmark_images, time_form
+from ddpnas_ray.deploy.benchmark import SECONDS, Speed, Untimed, benchmark_examples, time_form
 from ddpnas_ray.deploy.folder import MANIFEST, UNFINISHED, reading
+from ddpnas_ray.deploy.interface import Interface
 from ddpnas_ray.deploy.loaded import find_forms, preprocessing_of
-from ddpnas_ray.deploy.trained import Preprocessing
 from ddpnas_ray.devices.config import TimingOptions
 from ddpnas_ray.devices.table import LatencyTable, read_table
 from ddpnas_ray.retraining.prepare import RETRAINED
@@ -51,8 +51,9 @@ class Benchmark:
         estimate: The search's latency; None: there is none.
         batch: Batch size of the throughput.
         threads: CPU threads.
-        random: Whether the images were random.
-        shape: (C, H, W) of an image.
+        random: Whether the examples were random.
+        kind: The word for the examples, such as images.
+        shape: Shape of an example, such as (C, H, W).
     """
 
     folder: Path
@@ -62,7 +63,8 @@ class Benchmark:
     batch: int
     threads: int
     random: bool
-    shape: tuple[int, int, int]
+    kind: str
+    shape: str
 
 
 def find_model(given: str) -> Path:
@@ -122,7 +124,7 @@ def generated_estimate(folder: Path) -> Estimate | None:
     return None
 
 
-def _table_estimate(table: LatencyTable, path: str, folder: Path, preprocessing: Preprocessing) -> Estimate:
+def _table_estimate(table: LatencyTable, path: str, folder: Path, preprocessing: Interface) -> Estimate:
     """Sum a latency table's entries for a model.
 
     Args:
@@ -145,16 +147,10 @@ def _table_estimate(table: LatencyTable, path: str, folder: Path, preprocessing:
         if dict(table.target) not in targets:
             table.require_target(targets[0])
     else:  # a model folder alone
-        data, target = preprocessing, Target(**table.target)
-        if (data.image_size, len(data.classes), data.channels) != (
-            target.image_size,
-            target.classes,
-            target.input_channels,
-        ):
-            raise DataError(
-                f"{path}: it is for {target}, {target.input_channels} input channels; the model takes {data.channels} "
-                f"channels of {data.image_size} px and has {len(data.classes)} classes"
-            )
+        try:
+            preprocessing.check_target(Target(**table.target))
+        except ConfigError as error:
+            raise DataError(f"{path}: it is for {Target(**table.target)}, not for the model: {error}") from None
     timing = TimingOptions(**table.timing)
     about = f"{table.device}, {timing.device}, {timing.threads} thread(s), batch {timing.batch}, {timing.dtype}"
     return Estimate(latency_ns=table.cost(spec.space)(alpha_E), source=path, about=about)
@@ -162,13 +158,14 @@ def _table_estimate(table: LatencyTable, path: str, folder: Path, preprocessing:
 
 def benchmark(
     model: str,
-    images: Sequence[str] = (),
+    examples: Sequence[str] = (),
     *,
     form: str | None = None,
     table: str | None = None,
     batch: int = 64,
     threads: int | None = None,
     verify: bool = True,
+    task: str | None = None,
     seconds: float = SECONDS,
     on_done: Callable[[int], None] = lambda forms: None,
 ) -> Benchmark:
@@ -176,25 +173,27 @@ def benchmark(
 
     Args:
         model: Model folder, a file of one, or a run.
-        images: Image files; none: random images.
+        examples: Files of examples; none: random ones.
         form: Form to time; None: all that are there.
         table: Latency table to estimate by; None: see ``generated_estimate``.
         batch: Batch size of the throughput.
         threads: CPU threads; None: those of the table, else one.
         verify: False accepts files that were edited since they were written.
+        task: Task of the text files; see ``Interface.questions``.
         seconds: Limit of the timings of each batch size of each form.
         on_done: Called after each form, with 1.
 
     Raises:
         ModelError: There is no such model or form.
         ResourceError: No form can run with the installed packages.
-        DataError: An image cannot be read, or the table is for another network.
+        DataError: An example cannot be read, or the table is for another network.
     """
     folder, forms = find_forms(find_model(model), form, verify=verify)
     usable = [form for form in forms if not form.missing(loading_only=True)] or forms
     usable[0].require(loading_only=True)
     preprocessing = preprocessing_of(folder, usable[0])
-    images_NCHW = benchmark_images(preprocessing, images)
+    questions = preprocessing.questions(examples, labelled=False, task=task) if examples else None
+    inputs = benchmark_examples(preprocessing, questions)
     if table is None:
         estimate = generated_estimate(folder)
     else:
@@ -204,7 +203,7 @@ def benchmark(
     threads = threads or 1
     speeds, untimed = [], []
     for chosen in forms:
-        found = time_form(chosen, folder, images_NCHW, batch=batch, threads=threads, seconds=seconds)
+        found = time_form(chosen, folder, inputs, batch=batch, threads=threads, seconds=seconds)
         if isinstance(found, Speed):
             speeds.append(found)
         else:
@@ -217,8 +216,9 @@ def benchmark(
         estimate=estimate,
         batch=batch,
         threads=threads,
-        random=not images,
-        shape=(preprocessing.channels, preprocessing.image_size, preprocessing.image_size),
+        random=questions is None,
+        kind=preprocessing.kind,
+        shape=preprocessing.shape_text(inputs),
     )
 
 

@@ -14,7 +14,7 @@ from ddpnas_ray.core.generation.budgets import parse_budgets
 from ddpnas_ray.experiment.config import SearchConfig, make_strategy
 from ddpnas_ray.experiment.finished import FinishedRun
 from ddpnas_ray.finals.table import columns
-from ddpnas_ray.launch.exporting import export, is_exported, model_folder_of
+from ddpnas_ray.launch.exporting import check_deploys, export, is_exported, model_folder_of
 from ddpnas_ray.launch.finals import budgets_of, finals, planned, winner_of
 from ddpnas_ray.launch.retraining import retrain
 from ddpnas_ray.reporting.exported import written_json, written_text
@@ -25,7 +25,7 @@ from ddpnas_ray.retraining.retraining import prepare_task
 from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.storage.folder import Folder
 from ddpnas_ray.tabular.benchmark import Benchmark
-from ddpnas_ray.tasks.classification.task import ClassificationTask
+from ddpnas_ray.tasks.base import TASKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,8 +181,8 @@ def _check_export(stages: Sequence[str], config: SearchConfig, run: Folder) -> N
 
     if not run.is_local:
         raise RunDirError(f"{run.uri}: --then export writes to local disks; give a local --out, or leave out export")
-    if config.task.name != "classification" and not isinstance(prepare_task(config)[0], ClassificationTask):
-        raise ConfigError(f"--then export: task {config.task.name} is no image classification; leave out export")
+    if config.task.name not in TASKS.names():  # the built-in ones can
+        check_deploys(prepare_task(config)[0], f"--then export: task {config.task.name}", "leave out export")
     trained = retrained_folders(run)
     if "retrain" not in stages and not trained:
         raise RunDirError("--then export: no network was retrained yet; give --then retrain,export")

@@ -27,7 +27,7 @@ def written_text(written: Written) -> str:
             f"{row.load_s:.1f} s",
             f"{row.largest_difference:.1e}",
             f"{row.largest_logit:.1f}",
-            f"{row.labels_agree}/{row.images}",
+            f"{row.labels_agree}/{row.examples}",
         )
     out = io.StringIO()
     Console(file=out, markup=False, emoji=False, highlight=False, width=200).print(table)
@@ -37,5 +37,9 @@ def written_text(written: Written) -> str:
 
 def written_json(written: Written) -> dict[str, Any]:
     """Return it as plain JSON."""
-    rows = [asdict(row) | {"write_s": round(written.seconds[row.form], 3)} for row in written.rows]
+    rows = []
+    for row in written.rows:
+        values = asdict(row)
+        count = {written.kind: values.pop("examples")}
+        rows.append(values | count | {"write_s": round(written.seconds[row.form], 3)})
     return {"folder": str(written.folder), "forms": rows, "notes": list(written.notes)}

@@ -142,6 +142,11 @@ class TargetDefaults:
         side = sizes["image_size"]
         return Inputs(shape=(sizes["input_channels"], side, side), outputs=sizes["classes"])
 
+    @property
+    def kind(self) -> str:
+        """The word for what networks take: ``images`` or ``texts``."""
+        return "texts" if self.text else "images"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:

@@ -6,7 +6,7 @@ A new task is one module with a function that returns a ``Task``, named ``module
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -14,6 +14,7 @@ from ddpnas_ray.core.plugins import Kind
 from ddpnas_ray.spaces.target import Inputs
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import torch
     from torch import Tensor
 
@@ -192,6 +193,26 @@ class Distils(Protocol):
             taught: The teacher's, without gradient.
             batch: The batch.
             temperature: Of both distributions; their divergence is multiplied by its square.
+        """
+        ...
+
+
+@runtime_checkable
+class Deploys(Protocol):
+    """A task whose networks can be exported: optional, tested with ``isinstance``."""
+
+    def preprocessing(self) -> Mapping[str, Any]:
+        """Return how an example is prepared and what the outputs mean, as plain JSON.
+
+        ``kind`` is a file of ``ddpnas_ray/deploy/kinds``, ``images`` or ``texts``; the other values are those of the
+        class in it.
+        """
+        ...
+
+    def prepared(self, examples: int) -> tuple[npt.NDArray[Any], ...]:
+        """Return a representative draw of at most ``examples`` validation examples, as the network's inputs.
+
+        Of images one array, of texts token ids, mask and token types.
         """
         ...
 

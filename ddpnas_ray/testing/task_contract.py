@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import pickle
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ddpnas_ray.core.errors import DataError
-from ddpnas_ray.tasks.base import Batch, Task
+from ddpnas_ray.deploy.interface import interface_of
+from ddpnas_ray.tasks.base import Batch, Deploys, Task
 from ddpnas_ray.tasks.recipe import RetrainingConfig
 
 
@@ -148,6 +150,16 @@ class TaskContract:
         assert (every.train_examples, every.val_examples) == (task.train_examples + task.val_examples, 0)
         assert list(every.validation_batches(self.batch_size)) == []
         assert sum(size(batch) for batch in every.training_batches(0, 0, every.train_examples)) == every.train_examples
+
+    def test_its_examples_can_be_prepared_for_an_export(self, task: Task) -> None:
+        """Optional: ``Deploys``."""
+        if not isinstance(task, Deploys):
+            return
+        interface, inputs = interface_of(json.loads(json.dumps(task.preprocessing())), "task"), task.prepared(7)
+        interface.check(inputs)
+        assert 1 <= len(inputs[0]) <= 7
+        assert len(interface.classes) == task.inputs.outputs
+        assert all(np.array_equal(*pair) for pair in zip(inputs, task.prepared(7), strict=True))
 
     def test_test_examples_are_read_on_request_or_refused(self, task: Task) -> None:
         """They stand where validation examples stood."""

@@ -104,7 +104,7 @@ def one() -> TrainedNetwork:
 def written() -> Path:
     """Its model folder with the forms that need no optional package; not to be changed."""
     network, path = one(), Path(mkdtemp(prefix="ddpnas-test-")) / "new" / "model"
-    done = write_model(network, path, images_NCHW=noise(network), forms=["torch", "pt2"])
+    done = write_model(network, path, examples=noise(network), forms=["torch", "pt2"])
     assert [(row.form, row.largest_difference, row.labels_agree) for row in done.rows] == [
         ("torch", 0.0, 5),
         ("pt2", 0.0, 5),

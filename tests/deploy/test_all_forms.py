@@ -52,12 +52,12 @@ def test_all_forms_agree_on_real_images(name: str, tmp_path: Path, test_data: Pa
 
     network = NETWORKS[name]()
     images = real_images(test_data, network)
-    written = write_model(network, tmp_path / "model", images_NCHW=images)
+    written = write_model(network, tmp_path / "model", examples=images)
     assert written.notes == ()
     assert read_model(written.folder).forms == FORMS.names()
     for row in written.rows:
         assert row.largest_difference <= TOLERANCE * row.largest_logit
-        assert row.images == len(images)
+        assert row.examples == len(images)
     expected = logits_of(network.module(), images)
     for form in FORMS.names():
         if form != "huggingface":  # it would import transformers here
@@ -72,7 +72,7 @@ def test_all_forms_agree_on_real_images(name: str, tmp_path: Path, test_data: Pa
 def test_a_space_without_source_has_the_other_forms(tmp_path: Path, test_data: Path) -> None:
     network = tiny()
     own: Any = dataclasses.replace(network, spec=dataclasses.replace(network.spec, source=None))
-    written = write_model(own, tmp_path / "model", images_NCHW=real_images(test_data, own))
+    written = write_model(own, tmp_path / "model", examples=real_images(test_data, own))
     assert [row.form for row in written.rows] == ["onnx", "pt2"]
     assert written.notes[1] == "no form torch: space 'cell' has no source (SpaceSpec.source)"
     assert sorted(path.name for path in written.folder.iterdir()) == [
@@ -94,7 +94,7 @@ def test_the_program_can_be_lowered_for_executorch(tmp_path: Path, test_data: Pa
     from executorch.runtime import Runtime
 
     network = tiny()
-    write_model(network, tmp_path / "model", images_NCHW=real_images(test_data, network, 4), forms=["pt2"])
+    write_model(network, tmp_path / "model", examples=real_images(test_data, network, 4), forms=["pt2"])
     program = torch.export.load(tmp_path / "model" / "model.pt2")
     lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
     (tmp_path / "model.pte").write_bytes(lowered.buffer)

@@ -113,7 +113,7 @@ def test_a_form_that_differs_leaves_the_old_folder_as_it_was(model: Path) -> Non
     with pytest.raises(
         ExportError, match=r"form tests.deploy.test_folder:write does not compute what the network does"
     ):
-        write_model(network, model, images_NCHW=noise(network), forms=["tests.deploy.test_folder:write"])
+        write_model(network, model, examples=noise(network), forms=["tests.deploy.test_folder:write"])
     assert read_model(model) == before
     assert [path.name for path in model.parent.iterdir()] == ["model"]
 
@@ -139,7 +139,7 @@ def test_what_killed_exports_left_is_undone(model: Path, tmp_path: Path) -> None
     with pytest.raises(ExportError), folders._beside(model):
         raise ExportError("the new one is not written")
     assert read_model(model).forms == ("torch", "pt2"), "the old one is back"
-    write_model(tiny(), model, images_NCHW=noise(tiny()), forms=["torch"])
+    write_model(tiny(), model, examples=noise(tiny()), forms=["torch"])
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == ["model", "model-2", "model-writing-1", f"other-writing-{ended.pid}"], "of others and of a process"
 
@@ -148,7 +148,7 @@ def test_what_killed_exports_left_is_undone(model: Path, tmp_path: Path) -> None
 def test_the_current_folder_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    write_model(tiny(), ".", images_NCHW=noise(tiny()), forms=["torch"])
+    write_model(tiny(), ".", examples=noise(tiny()), forms=["torch"])
     monkeypatch.chdir(tmp_path)
     assert read_model("here").forms == ("torch",)
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
@@ -161,14 +161,14 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(ModelError, match="cannot be written: No space left on device; choose another"):
-        write_model(one(), tmp_path / "model", images_NCHW=noise(one()), forms=["pt2"])
+        write_model(one(), tmp_path / "model", examples=noise(one()), forms=["pt2"])
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_a_model_folder_is_replaced_whole(model: Path) -> None:
     before, network = read_model(model), tiny(seed=1)
-    write_model(network, model, images_NCHW=noise(network), forms=["torch"])
+    write_model(network, model, examples=noise(network), forms=["torch"])
     after = read_model(model)
     assert after.forms == ("torch",)
     assert after.files["network.py"] != before.files["network.py"]
@@ -180,7 +180,7 @@ def test_bad_images_and_unwritable_folders_are_one_line(tmp_path: Path) -> None:
     network = tiny()
     for images in (noise(network)[:0], noise(network)[:, :1], np.zeros((3, 8, 8), np.float32)):
         with pytest.raises(ConfigError, match=r"images of shape .* the network takes \(N, 3, 8, 8\), one or more"):
-            write_model(network, tmp_path / "model", images_NCHW=images, forms=["torch"])
+            write_model(network, tmp_path / "model", examples=images, forms=["torch"])
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelError, match=r"cannot be written: .*; choose another --out"), folders._errors(tmp_path):
         (tmp_path / "file" / "model").mkdir()

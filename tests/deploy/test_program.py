@@ -32,5 +32,5 @@ class Moody(nn.Module):
 
 def test_a_network_that_cannot_be_traced_is_one_line() -> None:
     with pytest.raises(ExportError, match=r"moody: torch.export cannot trace the network .* leave out the forms") as e:
-        export(Moody(), (1, 4, 4), "moody")
+        export(Moody(), (np.zeros((2, 1, 4, 4), np.float32),), {"batch": None}, "moody")
     assert "\n" not in str(e.value)

@@ -66,7 +66,7 @@ def test_all_forms_of_one_folder_are_loaded_by_one_process(network: TrainedNetwo
     with fresh_process(forms) as process:
         expected_NO = logits_of(network.module(), noise(network))
         rows = process.check(written, noise(network), expected_NO, network.preprocessing)
-    assert [(row.form, row.images, row.largest_difference, row.labels_agree) for row in rows] == [
+    assert [(row.form, row.examples, row.largest_difference, row.labels_agree) for row in rows] == [
         ("torch", 5, 0.0, 5),
         ("pt2", 5, 0.0, 5),
     ]

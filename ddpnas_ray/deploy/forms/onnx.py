@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ images = numpy.zeros((2, *session.get_inputs()[0].shape[1:]), numpy.float32)  # 
 
 
 def write(network: TrainedNetwork, folder: Path) -> None:
-    """Write ``model.onnx``: input ``images`` with a free batch size, output ``logits``.
+    """Write ``model.onnx``: the inputs with a free batch size, of texts also a free length; output ``logits``.
 
     Raises:
         ExportError: The exporter cannot translate an operation of the network.
@@ -47,7 +47,7 @@ def write(network: TrainedNetwork, folder: Path) -> None:
                 dynamo=True,
                 opset_version=OPSET,
                 external_data=False,
-                input_names=["images"],
+                input_names=list(network.preprocessing.inputs),
                 output_names=["logits"],
                 verbose=False,
             )
@@ -60,7 +60,7 @@ def write(network: TrainedNetwork, folder: Path) -> None:
     model = exported.model
     for node in model.graph.all_nodes():
         node.metadata_props.clear()  # names and paths of the machine that exported
-    _name_batch(model)
+    _name_axes(model, tuple(network.preprocessing.axes))
     model.metadata_props.update(network.metadata)
     exported.save(folder / "model.onnx", external_data=False)
 
@@ -73,22 +73,27 @@ def load(folder: str) -> Callable[[Any], Any]:
 
     onnxruntime.set_default_logger_severity(3)
     session = onnxruntime.InferenceSession(os.path.join(folder, "model.onnx"), providers=["CPUExecutionProvider"])
+    names = [given.name for given in session.get_inputs()]
 
-    def logits(images: Any) -> Any:
-        return session.run(None, {"images": images})[0]
+    def logits(*inputs: Any) -> Any:
+        return session.run(None, dict(zip(names, inputs, strict=True)))[0]
 
     return logits
 
 
 def metadata(folder: Path) -> Mapping[str, str]:
-    """Read the file's metadata_props.
+    """Read the file's metadata_props; see ``metadata_of``."""
+    return metadata_of(folder / "model.onnx")
+
+
+def metadata_of(path: Path) -> Mapping[str, str]:
+    """Read the metadata_props of an ONNX file.
 
     Raises:
         ModelError: The file is missing or damaged.
     """
     import onnxruntime
 
-    path = folder / "model.onnx"
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises its own C++ errors
@@ -98,13 +103,12 @@ def metadata(folder: Path) -> Mapping[str, str]:
     return found
 
 
-def _name_batch(model: Any) -> None:
-    """Call the free dimension ``batch`` instead of a symbol of torch's."""
+def _name_axes(model: Any, axes: Sequence[str]) -> None:
+    """Call the free dimensions by name, such as ``batch``, instead of by symbols of torch's."""
     import onnx_ir
 
-    symbol = model.graph.inputs[0].shape[0].value
+    names = {model.graph.inputs[0].shape[axis].value: name for axis, name in enumerate(axes)}
     values = {*model.graph.inputs, *model.graph.outputs, *(v for node in model.graph.all_nodes() for v in node.outputs)}
     for value in values:
-        if value.shape is not None and any(getattr(side, "value", None) == symbol for side in value.shape):
-            sides = ["batch" if getattr(side, "value", None) == symbol else side for side in value.shape]
-            value.shape = onnx_ir.Shape(sides)
+        if value.shape is not None and any(getattr(side, "value", None) in names for side in value.shape):
+            value.shape = onnx_ir.Shape([names.get(getattr(side, "value", None), side) for side in value.shape])

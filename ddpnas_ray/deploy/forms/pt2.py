@@ -42,9 +42,9 @@ def load(folder: str) -> Callable[[Any], Any]:
 
     network = torch.export.load(os.path.join(folder, "model.pt2")).module()
 
-    def logits(images: Any) -> Any:
+    def logits(*inputs: Any) -> Any:
         with torch.inference_mode():
-            return network(torch.from_numpy(images)).numpy()
+            return network(*map(torch.from_numpy, inputs)).numpy()
 
     return logits
 

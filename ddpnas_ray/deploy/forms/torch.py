@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpnas_ray.core.errors import ExportError
-from ddpnas_ray.data.decoding import LONGEST
 from ddpnas_ray.deploy.weights import read_metadata, write_weights
 from ddpnas_ray.spaces.plain import render
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 FILES = ("network.py", "model.safetensors")
 NEEDS_SOURCE = True
-TEMPLATE = Path(__file__).with_name("network.py.j2")
 USAGE = """
 from PIL import Image
 from network import CLASSES, load, preprocess
@@ -57,9 +55,9 @@ def load(folder: str) -> Callable[[Any], Any]:
         exec(compile(file.read(), path, "exec"), module.__dict__)
     network = module.load(folder)
 
-    def logits(images: Any) -> Any:
+    def logits(*inputs: Any) -> Any:
         with torch.inference_mode():
-            return network(torch.from_numpy(images)).numpy()
+            return network(*map(torch.from_numpy, inputs)).numpy()
 
     return logits
 
@@ -74,15 +72,14 @@ def source(network: TrainedNetwork) -> str:
     assert network.spec.source is not None
     body = network.spec.source(network.alpha_E, network.target).strip("\n")
     return render(
-        TEMPLATE,
+        network.preprocessing.template,
         body=body,
-        data=network.preprocessing,
         classes=_names(network.preprocessing.classes),
         searched=bool(network.facts.get("search")),
         space=network.spec.space.name,
         functional="F." in body,
         reduces="reduce(" in body,
-        longest=LONGEST,
+        **network.preprocessing.source_values(),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -172,6 +172,23 @@ class ClassificationTask:
         if self.source is None:
             raise DataError("the task was made without the source of its data, so there are no test images")
         return dataclasses.replace(self, data=dataclasses.replace(self.data, val=load_test(self.source)))
+
+    def preprocessing(self) -> dict[str, Any]:
+        """See ``Deploys``."""
+        data = self.data
+        return {
+            "kind": "images",
+            "classes": data.classes,
+            "channels": data.channels,
+            "image_size": data.image_size,
+            "mean": data.mean,
+            "std": data.std,
+        }
+
+    def prepared(self, examples: int) -> tuple[np.ndarray, ...]:
+        """See ``Deploys``: stratified."""
+        (rows,) = stratified_batches(self.data.val.labels_N, examples, examples, seed=0)
+        return (normalise(self.data.val.images.gather(rows), self.data.mean, self.data.std),)
 
     def _plain(self, split: Split, rows: IntArray) -> Batch:
         return _batch(normalise(split.images.gather(rows), self.data.mean, self.data.std), split, rows)

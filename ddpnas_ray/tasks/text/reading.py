@@ -28,20 +28,22 @@ class Columns:
 
     Args:
         texts: One or two names; in a file without a header ``"3"`` is the fourth column.
-        label: Name of the label.
+        label: Name of the label; empty: none is read.
+        texts_key: The key that sets the texts, for messages.
         label_key: The key that sets the label, for messages.
         lenient: Take empty texts, and leave out rows that a file has cut short: for published data that have some.
     """
 
     texts: tuple[str, ...]
     label: str
+    texts_key: str = "task.columns"
     label_key: str = "data.label_column"
     lenient: bool = False
 
     @property
     def all(self) -> tuple[str, ...]:
         """All names, the label last."""
-        return (*self.texts, self.label)
+        return (*self.texts, self.label) if self.label else self.texts
 
     @property
     def header(self) -> bool:
@@ -73,19 +75,23 @@ class Rows:
         return len(self.texts[0])
 
 
-def read_files(files: Sequence[Path], columns: Columns, *, labelled: bool = True) -> Rows:
+def read_files(
+    files: Sequence[Path], columns: Columns, *, labelled: bool = True, problems: Problems | None = None
+) -> Rows:
     """Read the rows of a split's files.
 
     Args:
         files: At least one, all of one format, by the end of their names.
         columns: The columns.
         labelled: Whether the label is needed; else it may be absent.
+        problems: Takes the problems of the rows; None: those of this call alone.
 
     Raises:
         DataError: A file or a column does not exist, or cannot be read.
     """
     origin = str(files[0] if len(files) == 1 else files[0].parent)
-    problems, tables, classes = Problems(), [], None
+    problems = Problems() if problems is None else problems
+    tables, classes = [], None
     for file in files:
         if not file.is_file():
             raise DataError(f"{file}: no such file")
@@ -223,7 +229,7 @@ def _existing(names: Sequence[str], columns: Columns, origin: str, labelled: boo
     """
     for column in columns.all:
         if column not in names and (labelled or column != columns.label):
-            key = columns.label_key if column == columns.label else "task.columns"
+            key = columns.label_key if column == columns.label else columns.texts_key
             raise DataError(f"{origin}: no column {column!r} ({key}){did_you_mean(column, names)}")
     return [column for column in columns.all if column in names]
 

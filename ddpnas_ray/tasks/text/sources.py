@@ -36,6 +36,11 @@ class Source(Protocol):
         """Its metrics, of which the score is the mean."""
         ...
 
+    @property
+    def columns(self) -> Columns:
+        """Its text columns and its label, as data that are to be predicted should name them."""
+        ...
+
     def read(self, split: SplitName) -> dict[str, Rows]:
         """Read a split, which may have several parts, each scored on its own; empty: there is none.
 
@@ -122,6 +127,11 @@ class GlueSource:
         """See ``Source``."""
         return GLUE[self.name].metrics
 
+    @property
+    def columns(self) -> Columns:
+        """See ``Source``: as on the hub."""
+        return Columns(texts=GLUE[self.name].texts, label="label", lenient=True)
+
     def read(self, split: SplitName) -> dict[str, Rows]:
         """See ``Source``."""
         if split == "val" and self.dev == "test":
@@ -132,7 +142,7 @@ class GlueSource:
         if self.path is None:
             loaded = load_splits(HUB, "data.path", self.name)
             key = {"train": "train", "val": "validation", "test": "test"}[stored]
-            columns = Columns(texts=task.texts, label="label", lenient=True)
+            columns = self.columns
             return {
                 self.name + part: read_loaded(loaded[key + part], columns, f"{HUB} ({key}{part})", labelled=labelled)
                 for part in parts
@@ -142,7 +152,7 @@ class GlueSource:
             files = _files(folder, [beginning + part for beginning in ("train", "validation", "val", "dev", "test")
                                     if beginning.startswith(BEGINNINGS[stored])])  # fmt: skip
             if files:
-                columns = Columns(texts=task.texts, label="label", lenient=True)
+                columns = self.columns
                 if files[0].suffix.lower() != ".parquet":
                     columns = Columns(texts=task.tsv[:-1], label=task.tsv[-1], lenient=True)
                     if self.name == "cola" and stored == "test":

@@ -249,6 +249,36 @@ class TextTask:
         train = dataclasses.replace(self.train, parts_N=np.array(first_part)[self._heads_of(self.train)])
         return dataclasses.replace(self, heads=Heads(tuple(heads)), train=train, val=Examples.joined(found))
 
+    def preprocessing(self) -> dict[str, Any]:
+        """See ``Deploys``."""
+        tasks = [
+            {
+                "name": head.name,
+                "columns": source.columns.texts,
+                "label": source.columns.label,
+                "classes": head.classes,
+                "declared": head.declared,
+                "metrics": [metric.name for metric in head.metrics],
+            }
+            for head, source in zip(self.heads.heads, self.sources, strict=True)
+        ]
+        return {
+            "kind": "texts",
+            "tasks": tasks,
+            "max_length": self.max_length,
+            "vocabulary": self.tokenizer.vocabulary,
+            "pad_id": self.tokenizer.pad_id,
+            "tokenizer_json": self.tokenizer.to_json(self.max_length),
+        }
+
+    def prepared(self, examples: int) -> tuple[np.ndarray, ...]:
+        """See ``Deploys``: tasks and classes in proportion, sorted by length."""
+        (rows,) = stratified_batches(self._strata(self.val), examples, examples, seed=0)
+        lengths_N = self.val.lengths_N
+        rows = rows[np.argsort(lengths_N[rows], kind="stable")]
+        arrays = self.val.padded(rows, int(lengths_N[rows].max()), self.tokenizer.pad_id)
+        return tuple(arrays[name] for name in ("input_ids", "attention_mask", "token_type_ids"))
+
     def _batch(self, examples: Examples, rows: IntArray, width: int) -> Batch:
         import torch
 

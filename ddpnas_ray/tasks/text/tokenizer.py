@@ -68,6 +68,14 @@ class Tokenizer:
 
         return tokenizers.Tokenizer.from_str(self.state.tobytes().decode())
 
+    def to_json(self, max_length: int) -> str:
+        """Return its state with what ``encode`` does: cut at ``max_length``, and pad to the longest of a batch."""
+        backend = self.backend()
+        backend.enable_truncation(max_length, strategy="longest_first")
+        backend.enable_padding(pad_id=self.pad_id, pad_token=backend.id_to_token(self.pad_id))
+        text: str = backend.to_str()
+        return text
+
     @classmethod
     def trained(cls, texts: Iterable[str], vocabulary: int) -> Tokenizer:
         """Train an uncased WordPiece on texts; equal texts in any order give the same one.

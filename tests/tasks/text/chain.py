@@ -37,6 +37,7 @@ def make(*, width: int = 16, gated: bool = False) -> SpaceSpec:
         costs={kind: partial(_costs, kind, width, len(edges)) for kind in ("params", "macs")},
         target=TargetDefaults(text=True),
         parts=partial(_parts, width),
+        source=None if gated else partial(_source, width),
     )
 
 
@@ -147,6 +148,49 @@ def _parts(width: int, target: Target) -> list[Part]:
 
 def _head(width: int, outputs: int) -> nn.Module:
     return nn.Sequential(Mean(), nn.Linear(width, outputs))
+
+
+SOURCE = '''
+LAYERS = {names!r}
+
+
+class Network(nn.Module):
+    """Embeddings, a chain of residual layers, the mean over tokens, a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.types = nn.Embedding({vocabulary}, {width}), nn.Embedding(2, {width})
+        self.layers = nn.ModuleList(Layer(name) for name in LAYERS)
+        self.head = nn.Linear({width}, {outputs})
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Token ids, mask and types, each (B, T), int64 -> logits (B, {outputs})."""
+        x = self.tokens(input_ids) + self.types(token_type_ids)
+        for layer in self.layers:
+            x = layer(x, attention_mask)
+        return self.head((x * attention_mask[..., None]).sum(dim=1) / attention_mask.sum(dim=1, keepdim=True))
+
+
+class Layer(nn.Module):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name, self.norm = name, nn.LayerNorm({width})
+        self.first = nn.Linear({width}, (2 if name == "mlp" else 3) * {width})
+        self.last = nn.Linear(2 * {width} if name == "mlp" else {width}, {width})
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        found = self.first(self.norm(x))
+        if self.name == "mlp":
+            return x + self.last(F.relu(found))
+        q, k, v = found.chunk(3, dim=2)
+        scores = (q @ k.transpose(1, 2) / q.shape[2] ** 0.5).masked_fill(mask[:, None] == 0, -1e9)
+        return x + self.last(scores.softmax(dim=2) @ v)
+'''
+
+
+def _source(width: int, alpha_E: IntArray, target: Target) -> str:
+    names = [OPS[k].name for k in alpha_E if OPS[k].name != "skip"]
+    return SOURCE.format(names=names, width=width, vocabulary=target.vocabulary, outputs=target.classes)
 
 
 def _costs(kind: str, width: int, edges: int, target: Target) -> CostTable:
