@@ -48,7 +48,7 @@ def base(model: str) -> list[str]:
         "data.val_limit=500",
         "pruning.epochs_per_round=2",
         *(f"training.{key}" for key in ("lr=5.0e-5", "batch_size=16")),
-        *(f"retraining.{key}" for key in ("lr=5.0e-5", "batch_size=16", "epochs=3", "warmup_epochs=0.3")),
+        *(f"retraining.{key}" for key in ("lr=5.0e-5", "batch_size=16", "epochs=2", "warmup_epochs=0.2")),
         "execution.backend=local",
     ]
 

@@ -34,6 +34,13 @@ TINY = [  # a whole search of 33 architecture-epochs in seconds
 ]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep in one process, with pytest-xdist: the tests of a file, which share fixtures, and all that share a cluster."""
+    for item in items:
+        group = "ray" if item.get_closest_marker("ray") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """Folder of real data sets; if missing, the test is skipped, or fails with DDPNAS_REQUIRE_DATA=1."""
