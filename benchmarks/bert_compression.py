@@ -28,6 +28,7 @@ import numpy as np
 from common import ROOT, facts, say, spread
 
 import ddpnas_ray as nas
+from ddpnas_ray.core.errors import BudgetError
 from ddpnas_ray.core.generation.problem import Problem, random_alphas
 from ddpnas_ray.core.state import initial_state
 from ddpnas_ray.spaces.bert.costs import Encoder, attention_cost, feed_forward_cost
@@ -61,7 +62,11 @@ def search(folder: Path, model: str, seed: int, low: int, bound: int) -> Mapping
     out = folder / f"search-{seed}"
     overrides = [*base(model), f"seed={seed}"]
     run = nas.search(CONFIG, overrides=overrides, out=out, resume=(out / "config.yaml").exists(), progress=False)
-    genotype: Mapping[str, Any] = run.generate(f"params={low}..{bound}").genotype
+    budget = f"params={low}..{bound}"
+    try:
+        genotype: Mapping[str, Any] = run.generate(budget).genotype
+    except BudgetError:  # what the search kept is too small or too large
+        genotype = run.generate(budget, include_pruned=True).genotype
     return genotype
 
 

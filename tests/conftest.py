@@ -35,7 +35,7 @@ TINY = [  # a whole search of 33 architecture-epochs in seconds
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep in one process, with pytest-xdist: the tests of a file, which share fixtures, and all that share a cluster."""
+    """Keep in one process of pytest-xdist the tests of a file, which share fixtures, and all that share a cluster."""
     for item in items:
         group = "ray" if item.get_closest_marker("ray") else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
