@@ -78,7 +78,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         type=positive,
         default=64,
-        help="examples in memory at once, up to 256 per forward pass; with --benchmark, per forward pass (default 64)",
+        help="examples in memory at once, up to 256 images or 64 texts per forward pass; with --benchmark, per forward "
+        "pass (default 64)",
     )
     p.add_argument("--force", action="store_true", help="use a model folder that was edited since it was written")
     p.add_argument("--out", metavar="FILE", help="write predictions to a Parquet file instead of the screen")

@@ -150,7 +150,8 @@ def _table_estimate(table: LatencyTable, path: str, folder: Path, preprocessing:
         try:
             preprocessing.check_target(Target(**table.target))
         except ConfigError as error:
-            raise DataError(f"{path}: it is for {Target(**table.target)}, not for the model: {error}") from None
+            why = str(error).partition(";")[0]  # the rest is about a search
+            raise DataError(f"{path}: it is for {Target(**table.target)}, not for the model: {why}") from None
     timing = TimingOptions(**table.timing)
     about = f"{table.device}, {timing.device}, {timing.threads} thread(s), batch {timing.batch}, {timing.dtype}"
     return Estimate(latency_ns=table.cost(spec.space)(alpha_E), source=path, about=about)

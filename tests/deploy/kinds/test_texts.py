@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import shutil
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,12 @@ from ddpnas_ray.deploy.loaded import load_model
 from ddpnas_ray.deploy.registry import form_names
 from ddpnas_ray.deploy.trained import TrainedNetwork
 from ddpnas_ray.deploy.verify import TOLERANCE, logits_of
-from ddpnas_ray.spaces.base import SpaceSpec
-from ddpnas_ray.spaces.target import Target
+from ddpnas_ray.spaces.base import find_space
+from ddpnas_ray.spaces.target import Target, TargetConfig
 from ddpnas_ray.tasks.text.task import TextTask, make
 from tests.conftest import ROOT
 from tests.deploy.making import elsewhere
 from tests.deploy.text_making import network_of, task_of, written
-from tests.tasks.text import chain
 
 KINDS = ("reviews", "pairs", "scores", "several")
 TEXTS = ["a lovely story", "dull", "the plot is very flat and the actors are cold"]
@@ -281,59 +281,27 @@ def test_a_network_of_numbers_is_a_regression_to_transformers(tmp_path: Path) ->
     np.testing.assert_allclose([answer[0]["score"] for answer in told["answers"]], expected[:, 0], atol=1e-4)
 
 
-SIZES = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
-STOCK_SOURCE = """
-from transformers import BertConfig, BertForSequenceClassification
-
-
-class Network(BertForSequenceClassification):
-    def __init__(self) -> None:
-        sizes = dict(vocab_size={vocabulary}, num_labels={outputs}, max_position_embeddings=24, **{sizes})
-        super().__init__(BertConfig(**sizes))
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
-        return super().forward(input_ids, attention_mask, token_type_ids).logits
-"""
-
-
-class Bert(torch.nn.Module):
-    """A deploy network that transformers has itself; its weights have other names."""
-
-    def __init__(self, target: Target) -> None:
-        from transformers import BertConfig, BertForSequenceClassification
-
-        super().__init__()
-        config = BertConfig(
-            vocab_size=target.vocabulary, num_labels=target.classes, max_position_embeddings=24, **SIZES
-        )
-        self.inner = BertForSequenceClassification(config)
-
-    def forward(self, x: dict[str, torch.Tensor]) -> torch.Tensor:
-        return self.inner(**x).logits  # type: ignore[no-any-return]
-
-
-def stock_spec() -> SpaceSpec:
-    return dataclasses.replace(
-        chain.make(),
-        deploy=lambda alpha_E, target: Bert(target),
-        source=lambda alpha_E, target: STOCK_SOURCE.format(
-            vocabulary=target.vocabulary, outputs=target.classes, sizes=SIZES
-        ),
-        stock=lambda alpha_E, target: {
-            "model_type": "bert", "architectures": ["BertForSequenceClassification"], "vocab_size": target.vocabulary,
-            "max_position_embeddings": 24, **SIZES,
-        },
-    )  # fmt: skip
+BERT: dict[str, Any] = {
+    "hidden": 24, "layers": 3, "heads": 4, "ffn": 48, "positions": 32,
+    "depths": (2, 3), "head_counts": (2, 4), "ffn_widths": (16, 48),
+}  # fmt: skip
 
 
 @pytest.mark.slow
-def test_an_architecture_of_transformers_needs_no_code_of_ours(tmp_path: Path) -> None:
-    task = task_of("pairs")
-    network = network_of(task, spec=stock_spec())
-    done = write_model(network, tmp_path / "model", examples=task.prepared(12), forms=["huggingface"])
+@pytest.mark.parametrize("stock", [False, True], ids=["layers of several sizes", "stock"])
+def test_a_bert_is_one_of_transformers_where_its_layers_are_equal(stock: bool, tmp_path: Path) -> None:
+    task, spec = task_of("pairs"), find_space("bert")(**BERT)
+    target = Target.resolve(TargetConfig(), task.inputs, spec.target)
+    every = product(*(range(len(edge.candidates)) for edge in spec.space.edges))
+    alpha_E = next(a for a in every if (spec.stock(np.array(a), target) is not None) == stock)
+    network = network_of(task, alpha_E, spec=spec)
+    done = write_model(network, tmp_path / "model", examples=task.prepared(12))
+    assert done.notes == () and read_model(done.folder).forms == form_names("texts")
     card = (done.folder / "README.md").read_text()
-    assert "trust_remote_code" not in card and "custom_code" not in card
-    script = TRANSFORMERS.replace(", trust_remote_code=True", "").replace(", trust_remote_code=False", "") % TEXTS
+    assert ("trust_remote_code" not in card and "custom_code" not in card) == stock
+    script = TRANSFORMERS % TEXTS
+    if stock:
+        script = script.replace(", trust_remote_code=True", "").replace(", trust_remote_code=False", "")
     told = json.loads(elsewhere(script, done.folder, tmp_path / "elsewhere").splitlines()[-1])
     data = network.preprocessing
     assert isinstance(data, TextInterface)

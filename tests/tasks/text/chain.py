@@ -189,7 +189,7 @@ class Layer(nn.Module):
 
 
 def _source(width: int, alpha_E: IntArray, target: Target) -> str:
-    names = [OPS[k].name for k in alpha_E if OPS[k].name != "skip"]
+    names = [name for name in _chosen(alpha_E) if name != "skip"]
     return SOURCE.format(names=names, width=width, vocabulary=target.vocabulary, outputs=target.classes)
 
 
