@@ -12,6 +12,7 @@ import pytest
 
 from tests.commands import options
 from tests.conftest import ROOT, TINY
+from tests.spaces.bert.making import saved
 from tests.tasks.text.making import reviews, write
 
 Rows = dict[str, dict[str, str]]
@@ -58,8 +59,9 @@ def test_no_way_of_running_or_dying_changes_the_fingerprint() -> None:
 @pytest.mark.timeout(900)
 def test_searches_of_texts_have_one_fingerprint_too(tmp_path: Path) -> None:
     data = write(tmp_path / "reviews.tsv", reviews(1500))
+    model = saved(tmp_path / "model", vocab_size=200)  # of 4 layers; its heads are ordered by importance first
     keys = [
-        "space={name: bert, hidden: 32, layers: 4, heads: 4, ffn: 64, positions: 40}",
+        f"space={{name: bert, model: {model}, importance: 64}}",
         "task={name: text, columns: [sentence], vocabulary: 200, max_length: 32}",
         f"data.path={data}",
         "data.val_fraction=0.2",

@@ -33,6 +33,12 @@ RATES = {"dropout": ("hidden_dropout_prob", 0.1), "attention_dropout": ("attenti
 REST = {"norm_eps": ("layer_norm_eps", 1e-12), "std": ("initializer_range", 0.02)}
 
 
+def found_at(model: str) -> str:
+    """Return the absolute path of a model's folder, which holds in other processes too, or its name on the hub."""
+    folder = Path(model).expanduser()
+    return str(folder.absolute()) if folder.exists() else model
+
+
 def encoder_config(model: str) -> dict[str, Any]:
     """Read the sizes of a pretrained BERT, as arguments of ``Encoder``.
 
@@ -136,12 +142,11 @@ def _weights(model: str, outputs: int) -> dict[str, Tensor]:
     bars = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    folder = Path(model).expanduser()
-    reach = nullcontext() if folder.exists() else offline_where_unreachable(model, KEY, SAVE.format(model))
+    reach = nullcontext() if Path(model).exists() else offline_where_unreachable(model, KEY, SAVE.format(model))
     try:
         with torch.random.fork_rng(devices=[]), reach:
             loaded, info = transformers.BertForSequenceClassification.from_pretrained(
-                str(folder) if folder.exists() else model,
+                model,
                 num_labels=outputs,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,

@@ -21,7 +21,7 @@ from ddpnas_ray.core.space import CostTable, IntArray, SearchSpace, each_edge_al
 from ddpnas_ray.spaces.base import Genotype, Part, SpaceSpec, Supernet, module_of
 from ddpnas_ray.spaces.bert.costs import CostName, Encoder, cost_table
 from ddpnas_ray.spaces.bert.plain import network_source, stock_config
-from ddpnas_ray.spaces.bert.pretrained import Start, encoder_config
+from ddpnas_ray.spaces.bert.pretrained import Start, encoder_config, found_at
 from ddpnas_ray.spaces.target import Example, Inputs, Target, TargetDefaults
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def make(
         effort=partial(_effort, encoder),
         source=partial(network_source, encoder),
         stock=partial(stock_config, encoder),
-        initialise=None if model is None else Start(model, encoder, importance),
+        initialise=None if model is None else Start(found_at(model), encoder, importance),
     )
 
 
