@@ -63,12 +63,12 @@ def test_a_search_cuts_it_to_a_budget_and_the_network_is_fine_tuned(
     keys = options(
         f"space={{name: bert, model: {model}, importance: 32}}",
         f"task={{name: text, glue: [sst2], tokenizer: {model}, max_length: 32}}",
-        f"data={{path: {test_data / 'glue'}, train_limit: 128, val_limit: 64}}",
+        f"data={{path: {test_data / 'glue'}, train_limit: 256, val_limit: 64}}",
         "pruning.epochs_per_round=1",
         "training={optimizer: adamw, lr: 5.0e-5, batch_size: 16}",
         "retraining.init=pretrained",
-        "retraining.lr=5.0e-5",
-        "retraining.epochs=2",
+        "retraining.lr=1.0e-4",
+        "retraining.epochs=5",
         "retraining.batch_size=16",
         "execution.backend=local",
     )
@@ -83,4 +83,4 @@ def test_a_search_cuts_it_to_a_budget_and_the_network_is_fine_tuned(
     assert 14e6 <= result["costs"]["params"] <= 18e6
     (score,) = result["scores"]
     assert score["weights"] == "pretrained (100% of the parameters), then trained"
-    assert score["value"] > 0.55  # of 64 sentences, half of each class
+    assert score["value"] > 0.58  # of 64 sentences, half of each class
