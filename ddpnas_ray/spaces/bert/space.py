@@ -76,23 +76,9 @@ def make(
         DataError: The model cannot be read.
     """
     new = {"hidden": hidden, "layers": layers, "heads": heads, "ffn": ffn, "positions": positions}
-    if model is None:
-        shape: dict[str, Any] = {key: NEW[key] if value is None else value for key, value in new.items()}
-        if freeze_embeddings:
-            raise ConfigError("space.freeze_embeddings is true, but new embeddings must learn; give space.model")
-    else:
-        if given := [key for key, value in new.items() if value is not None]:
-            raise ConfigError(
-                f"space.{given[0]} is {new[given[0]]}, but space.model={model} brings its own sizes; set it to null"
-            )
-        shape = encoder_config(model)
-    if dropout is not None:
-        shape |= {"dropout": dropout, "attention_dropout": dropout}
-    if shape["hidden"] % shape["heads"]:
-        raise ConfigError(
-            f"space.hidden is {shape['hidden']}, which {shape['heads']} heads (space.heads) do not divide; choose a "
-            "multiple of them"
-        )
+    if model is None and freeze_embeddings:
+        raise ConfigError("space.freeze_embeddings is true, but new embeddings must learn; give space.model")
+    shape = _shape(model, new, dropout)
     encoder = Encoder(
         **shape,
         depths=_candidates("depths", depths, shape["layers"], "layers", DEPTHS),
@@ -165,6 +151,26 @@ def _index(key: str, layer: int, size: Any, allowed: Sequence[int]) -> int:
     if size not in allowed:
         raise GenotypeError(f"genotype: {key} of layer {layer}: {size!r}; allowed: {', '.join(map(str, allowed))}")
     return allowed.index(size)
+
+
+def _shape(model: str | None, new: dict[str, int | None], dropout: float | None) -> dict[str, Any]:
+    """Return sizes and rates of the full model, as arguments of ``Encoder``: a pretrained one's, or of a new one."""
+    if model is None:
+        shape: dict[str, Any] = {key: NEW[key] if value is None else value for key, value in new.items()}
+    else:
+        if given := [key for key, value in new.items() if value is not None]:
+            raise ConfigError(
+                f"space.{given[0]} is {new[given[0]]}, but space.model={model} brings its own sizes; set it to null"
+            )
+        shape = encoder_config(model)
+    if dropout is not None:
+        shape |= {"dropout": dropout, "attention_dropout": dropout}
+    if shape["hidden"] % shape["heads"]:
+        raise ConfigError(
+            f"space.hidden is {shape['hidden']}, which {shape['heads']} heads (space.heads) do not divide; choose a "
+            "multiple of them"
+        )
+    return shape
 
 
 def _candidates(
