@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,20 +12,10 @@ import pytest
 from ddpnas_ray.deploy.kinds.texts import TextInterface
 from ddpnas_ray.deploy.predicting import probabilities
 from ddpnas_ray.deploy.verify import logits_of
-from ddpnas_ray.predict import main
-from tests.commands import Said, contents, run
+from tests.commands import contents
 from tests.deploy.text_making import network_of, task_of, written
 from tests.tasks.text.making import pairs, reviews, write
-
-
-def predict(*words: str | Path) -> Said:
-    return run(main, *words)
-
-
-def lines_of(*words: str | Path, code: int = 0) -> list[dict[str, Any]]:
-    said = predict(*words, "--json")
-    assert said.code == code, said.err
-    return [json.loads(line) for line in said.out.splitlines()]
+from tests.test_predict import lines_of, predict
 
 
 def outputs_of(kind: str, *columns: list[str]) -> np.ndarray:
