@@ -1,6 +1,7 @@
 """Measure retraining on real CIFAR-10: speed against a plain loop, start-up, workers, kills, warm starts, rankings.
 
     python benchmarks/retraining.py speed        # images/s over a plain PyTorch loop, one process; 2 workers over 1
+    python benchmarks/retraining.py speed pinned # ... with each worker, and each plain process, on one core of its own
     python benchmarks/retraining.py step         # one step of 1 and of 2 processes on the same global batch
     python benchmarks/retraining.py kills        # a killed worker, driver and command against an undisturbed training
     python benchmarks/retraining.py elastic      # a node leaves for good, and the training goes on with one worker
@@ -95,8 +96,16 @@ def ray_here(cpus: int = 4) -> Iterator[None]:
 # --- speed ---
 
 
-def bare(cores: int, batch: int, examples: int, epochs: int, results: Any) -> None:
+def pin(pid: int, core: int) -> None:
+    """Bind every thread of a process to one core; threads that they start later inherit it."""
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(thread.name), {core})
+
+
+def bare(core: int, pinned: bool, batch: int, examples: int, epochs: int, results: Any) -> None:
     """Plain PyTorch: the same network, data, augmentation and optimiser, as one would write it."""
+    if pinned:
+        pin(os.getpid(), core)
     torch.set_num_threads(1)
     job = retraining(f"data.train_limit={examples}")
     data = job.task.data  # type: ignore[attr-defined]
@@ -121,23 +130,26 @@ def bare(cores: int, batch: int, examples: int, epochs: int, results: Any) -> No
             sgd.step()
             seen += len(index)
         rates.append(seen / (time.perf_counter() - start))
-    results.put((cores, rates))
+    results.put(rates)
 
 
-def bare_rate(processes: int, batch: int, examples: int, epochs: int) -> float:
+def bare_rate(processes: int, batch: int, examples: int, epochs: int, *, pinned: bool) -> float:
     """Images/s of plain loops in as many processes at a time, summed over them; median of the epochs but the first."""
     context = mp.get_context("spawn")
     results = context.Queue()
-    workers = [context.Process(target=bare, args=(i, batch, examples, epochs, results)) for i in range(processes)]
+    given = (pinned, batch, examples, epochs, results)
+    workers = [context.Process(target=bare, args=(core, *given)) for core in range(processes)]
     for worker in workers:
         worker.start()
-    rates = [results.get()[1] for _ in workers]
+    rates = [results.get() for _ in workers]
     for worker in workers:
         worker.join()
     return sum(statistics.median(rate[1:]) for rate in rates)
 
 
-def ours_rate(workers: int, examples: int, epochs: int, *, local: bool = False) -> tuple[float, float]:
+def ours_rate(
+    workers: int, examples: int, epochs: int, *, local: bool = False, pinned: bool = False
+) -> tuple[float, float]:
     """Images/s of our training over all workers, and seconds from the call to the first step."""
     keys = [f"data.train_limit={examples}", f"retraining.epochs={epochs}", "data.val_limit=10"]
     with tempfile.TemporaryDirectory() as below:
@@ -146,34 +158,45 @@ def ours_rate(workers: int, examples: int, epochs: int, *, local: bool = False) 
         if local:
             code = "import sys; sys.path.insert(0, 'benchmarks'); import retraining as b; b.here("
             code += f"b.retraining(*{keys!r}), {str(folder)!r})"
+            if pinned:
+                code = f"import os; os.sched_setaffinity(0, {{0}}); {code}"
             subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
         else:
             from ddpnas_ray.distributed import ray_train
 
             job = retraining(*keys, f"retraining.workers={workers}")
-            ray_train.start(job, folder_for(job, folder), ray_train.group_size(job)).outcome()
+            running = ray_train.start(job, folder_for(job, folder), ray_train.group_size(job))
+            found: dict[int, int] = {}
+            while pinned and len(found) < workers:
+                found = (running.status() or {}).get("worker_pids", {})
+            for rank, pid in found.items():
+                pin(pid, rank)
+            running.outcome()
         events = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         first = next(event for event in events if event["event"] == "epoch")
         begun = first["time"] - first["train_s"] - first["score_s"] - start
-        found = restore_checkpoint(Folder.open(str(folder)), 0)
-        assert found is not None
-        return statistics.median(row["examples_per_s"] for row in found[2][1:]), begun
+        checkpoint = restore_checkpoint(Folder.open(str(folder)), 0)
+        assert checkpoint is not None
+        return statistics.median(row["examples_per_s"] for row in checkpoint[2][1:]), begun
 
 
-def speed() -> None:
+def speed(*how: str) -> None:
     """Alternate ours and plain loops, in three rounds."""
-    examples, epochs, rounds = 384, 3, 3
+    examples, epochs, rounds, pinned = 384, 3, 3, "pinned" in how
     rows: dict[str, list[float]] = {}
     begun: dict[str, list[float]] = {}
     with ray_here():
         ours_rate(1, 192, 2)  # Ray's workers start from a warm disk
         for i in range(rounds):
             for name, rate in (
-                ("plain loop, one process", lambda: (bare_rate(1, 96, examples, epochs), 0.0)),
-                ("ours, --backend local", lambda: ours_rate(1, examples, epochs, local=True)),
-                ("ours, 1 Ray worker", lambda: ours_rate(1, examples, epochs)),
-                ("plain loops, two processes, batch 48 each", lambda: (bare_rate(2, 48, examples // 2, epochs), 0.0)),
-                ("ours, 2 Ray workers", lambda: ours_rate(2, examples, epochs)),
+                ("plain loop, one process", lambda: (bare_rate(1, 96, examples, epochs, pinned=pinned), 0.0)),
+                ("ours, --backend local", lambda: ours_rate(1, examples, epochs, local=True, pinned=pinned)),
+                ("ours, 1 Ray worker", lambda: ours_rate(1, examples, epochs, pinned=pinned)),
+                (
+                    "plain loops, two processes, batch 48 each",
+                    lambda: (bare_rate(2, 48, examples // 2, epochs, pinned=pinned), 0.0),
+                ),
+                ("ours, 2 Ray workers", lambda: ours_rate(2, examples, epochs, pinned=pinned)),
             ):
                 found, start = rate()
                 rows.setdefault(name, []).append(found)
