@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Size = int | tuple[int, int]
+"""Side of a square image in pixels, or height and width of any."""
+
 CONVOLUTIONS = {  # name: (kernel, dilation, repeats of the depthwise-pointwise pair)
     "sep_conv_3x3": (3, 1, 2),
     "sep_conv_5x5": (5, 1, 2),

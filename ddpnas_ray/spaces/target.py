@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 
 from ddpnas_ray.core.errors import ConfigError
+from ddpnas_ray.costs.convnet import Size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,16 +51,40 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The part of a network that makes outputs for every pixel of an image, in place of the classifier.
+
+    Args:
+        name: aspp: atrous spatial pyramid pooling (DeepLabV3); decoder: that, and features of stride 4 (DeepLabV3+);
+            lraspp: MobileNetV3's light head on features of two strides.
+        width: Channels of its layers.
+        output_stride: Pixels of the image per pixel of the last feature map; layers that would lower the resolution
+            further are dilated instead.
+    """
+
+    name: Literal["aspp", "decoder", "lraspp"]
+    width: int
+    output_stride: Literal[8, 16, 32]
+
+    def __str__(self) -> str:
+        return f"{self.name} head of {self.width} channels at stride {self.output_stride}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs(Example):
     """Shapes of a network's input and output.
 
     Args:
         shape: See ``Example``.
         vocabulary: See ``Example``.
-        outputs: Number of outputs per example, such as one per class; of several tasks at once, of all together.
+        outputs: Number of outputs per example, such as one per class; of several tasks at once, of all together. With a
+            head, per pixel.
+        head: Makes outputs for every pixel, shape (B, outputs, H, W), for images of any size; None: outputs are those
+            of the whole example.
     """
 
     outputs: int
+    head: Head | None = None
 
     @property
     def channels(self) -> int:
@@ -67,12 +92,10 @@ class Inputs(Example):
         return self.shape[0]
 
     @property
-    def image_size(self) -> int:
-        """Side in pixels of a square image."""
+    def image_size(self) -> Size:
+        """Side in pixels of a square image, else height and width."""
         _, height, width = self.shape
-        if height != width:
-            raise ValueError(f"images must be square, got {height}x{width}")
-        return width
+        return width if height == width else (height, width)
 
     def takes(self, other: Inputs) -> bool:
         """Return whether a network for these inputs can be trained on others: shorter texts, or the same."""

@@ -47,6 +47,20 @@ class Metric:
     score: Callable[[Iterable[tuple[Tensor, Any]]], float]
 
 
+class Illustrations(NamedTuple):
+    """What a report shows of a trained network beside its scores.
+
+    Args:
+        pictures: PNG files by caption.
+        confusion: For every true class (row) how often each class was predicted; None: not counted.
+        classes: The classes' names; empty without ``confusion``.
+    """
+
+    pictures: Mapping[str, bytes]
+    confusion: Sequence[Sequence[int]] | None = None
+    classes: Sequence[str] = ()
+
+
 class Task(Protocol):
     """Data, loss and metric of a search. Pickled to every worker with its data; large arrays should be NumPy arrays.
 
@@ -193,6 +207,44 @@ class Distils(Protocol):
             taught: The teacher's, without gradient.
             batch: The batch.
             temperature: Of both distributions; their divergence is multiplied by its square.
+        """
+        ...
+
+
+@runtime_checkable
+class Predicts(Protocol):
+    """A task that evaluates networks in its own way, such as window by window: optional, tested with ``isinstance``.
+
+    For other tasks the outputs are ``network(inputs)``.
+    """
+
+    def predict(self, network: Callable[[Any], Tensor], inputs: Any) -> Tensor:
+        """Return the outputs of a network, in evaluation mode, for the inputs of a validation batch."""
+        ...
+
+
+@runtime_checkable
+class Compacts(Protocol):
+    """A task whose outputs are too large to keep or to send: optional, tested with ``isinstance``.
+
+    The metric, and ``scores_by_task``, get what ``compact`` makes of a validation batch instead of outputs and targets.
+    """
+
+    def compact(self, outputs: Tensor, targets: Any) -> tuple[Tensor, Any]:
+        """Return what scores need of a batch, on the CPU, such as counts of its classes."""
+        ...
+
+
+@runtime_checkable
+class Illustrates(Protocol):
+    """A task that shows what a trained network does: optional, tested with ``isinstance``."""
+
+    def illustrate(self, network: Callable[[Any], Tensor], outputs: Sequence[tuple[Tensor, Any]]) -> Illustrations:
+        """Show the results of a trained network on the task's validation examples (of ``on_test()``: the test ones).
+
+        Args:
+            network: The network in evaluation mode, on the CPU.
+            outputs: Outputs and targets of every batch of those examples, or what ``Compacts`` made of them.
         """
         ...
 
