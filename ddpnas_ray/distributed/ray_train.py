@@ -12,22 +12,24 @@ import os
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.util.placement_group import PlacementGroup
 
 from ddpnas_ray.console.ray_connect import NAMESPACE
 from ddpnas_ray.core.errors import DdpnasError, ResourceError, WorkerLostError
 from ddpnas_ray.distributed.ray_attach import Running, start_driver
 from ddpnas_ray.distributed.ray_metrics import RetrainingMetrics
 from ddpnas_ray.execution.ray_errors import own_error
+from ddpnas_ray.execution.ray_internals import orphaned_groups
 from ddpnas_ray.execution.ray_members import PoolSize, level_env
 from ddpnas_ray.retraining.progress import RetrainingProgress
 from ddpnas_ray.retraining.retraining import Retraining
 from ddpnas_ray.retraining.run import Keeper, check_here, gpu_faults, retrain
-from ddpnas_ray.runs.log import append_log, read_log
+from ddpnas_ray.runs.log import append_log
 from ddpnas_ray.storage.folder import Folder
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "1")  # the dashboard's page of trainings
 STEP_S = 0.25  # between two reports of progress
+RELEASE_S = 1.0  # between two looks for what dead controllers have reserved
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,6 @@ class RetrainingDriver:
             logging.basicConfig(level=logging.WARNING)
             logging.getLogger("ray.train").setLevel(logging.WARNING)
             folder, recipe = Folder.open(self._out), retraining.config.retraining
-            self._release_lost_groups(folder)
             append_log(folder, "driver", name=self._name, pid=os.getpid())
             progress = RetrainingProgress(retraining.chosen.label, retraining.seeds, recipe.epochs)
             progress.on_change = RetrainingMetrics(self._out, retraining.chosen.label).show
@@ -125,14 +127,6 @@ class RetrainingDriver:
                 return self._fit(keeper, retraining)
 
             return retrain(retraining, folder, progress, train)
-
-    def _release_lost_groups(self, folder: Folder) -> None:
-        """Release what the worker groups of a driver that died still reserve: Ray Train does so only if its cleaner
-        reaches the state API, and without it the next group would wait for ever in a full cluster."""
-        for event in read_log(folder.read("log.jsonl")) if folder.has("log.jsonl") else []:
-            if event["event"] == "worker" and event["driver"] == self._name and event["rank"] == 0:
-                group = PlacementGroup(ray.PlacementGroupID(bytes.fromhex(event["group"])))
-                ray.util.remove_placement_group(group)
 
     def _fit(self, keeper: Keeper, retraining: Retraining) -> Snapshot:
         """Train one seed on Ray Train."""
@@ -163,7 +157,8 @@ class RetrainingDriver:
                 ),
             )
             try:
-                trainer.fit()
+                with _orphans_released():
+                    trainer.fit()
             except TrainingFailedError as error:
                 if self._error is not None:
                     raise self._error from None
@@ -186,9 +181,8 @@ class RetrainingDriver:
         own error, which a retry would only repeat."""
         assert self._keeper is not None
         seed = self._keeper.seed
-        where = {"driver": self._name, "node": node, "group": group}
         with self._writing:
-            append_log(Folder.open(self._out), "worker", seed=seed, rank=rank, world=world, pid=pid, **where)
+            append_log(Folder.open(self._out), "worker", seed=seed, rank=rank, world=world, pid=pid, node=node)
             self._group = group
             self._pids = {other: p for other, p in self._pids.items() if other < world} | {rank: pid}
         return [self._retraining_ref], seed, self._error
@@ -232,6 +226,30 @@ class RetrainingDriver:
         if self._progress is None:
             return {"phase": "starting", "note": "", "workers": 0, "driver_pid": os.getpid()}
         return self._progress.snapshot() | {"driver_pid": os.getpid(), "worker_pids": dict(self._pids)}
+
+
+@contextmanager
+def _orphans_released() -> Iterator[None]:
+    """Release, during the block, what controllers of Ray Train that died have reserved.
+
+    That of a killed driver may live for seconds, and reserve anew for workers that it sees fail. Ray Train's cleaner
+    may not know of that, and the next group would wait for ever in a full cluster.
+    """
+    job, done = ray.get_runtime_context().get_job_id(), threading.Event()
+
+    def release() -> None:
+        while not done.wait(RELEASE_S):
+            with suppress(ray.exceptions.RayError):  # such as while the head restarts: asked again
+                for group in orphaned_groups(job):
+                    ray.util.remove_placement_group(group)
+
+    thread = threading.Thread(target=release, name="orphans", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _loop(settings: dict[str, Any]) -> None:

@@ -5,18 +5,28 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import time
 from collections.abc import Iterator
 from functools import reduce
 from pathlib import Path
 
 import pytest
+import ray
+from ray import PlacementGroupID
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
+from ddpnas_ray.execution.ray_internals import orphaned_groups
 from tests.conftest import ROOT
 
 # By file: the names that must exist. No other file imports private API of Ray.
 PRIVATE = {
     "ddpnas_ray/execution/ray_internals.py": {
-        "ray._private.state": ("state.get_draining_nodes", "state.available_resources_per_node")
+        "ray._private.state": (
+            "state.get_draining_nodes",
+            "state.available_resources_per_node",
+            "state._connect_and_get_accessor",
+        ),
+        "ray.core.generated.gcs_pb2": ("PlacementGroupTableData.FromString", "PlacementGroupTableData.REMOVED"),
     },
     "benchmarks/draining.py": {
         "ray._private.worker": ("global_worker",),
@@ -68,3 +78,37 @@ def test_internals_of_ray_are_used_where_they_are_named_alone() -> None:
     users = {str(file.relative_to(ROOT)) for file in files if any(private(file))}
     assert len(files) > 300
     assert users == set(PRIVATE)
+
+
+@ray.remote(num_cpus=0)
+class Reserves:
+    """An actor that reserves a CPU."""
+
+    def reserve(self, lifetime: str | None = None) -> str:
+        group = placement_group([{"CPU": 1}], lifetime=lifetime)
+        group.wait(30)
+        return group.id.hex()
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_groups_outlive_the_actor_that_made_them_and_are_found() -> None:
+    job = ray.get_runtime_context().get_job_id()
+    living, dead = Reserves.remote(), Reserves.remote()
+    kept = [ray.get(living.reserve.remote()), ray.get(dead.reserve.remote("detached"))]
+    lost = ray.get(dead.reserve.remote())
+    assert orphaned_groups(job) == []
+    ray.kill(dead)
+    until = time.monotonic() + 30
+    while not (found := orphaned_groups(job)) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert [group.id.hex() for group in found] == [lost]
+    assert placement_group_table()[lost]["state"] == "CREATED", "Ray has released it itself: this repair can go"
+    assert orphaned_groups("ff" * 4) == [], "those of other jobs are theirs"
+    for group in found:
+        remove_placement_group(group)
+    while orphaned_groups(job) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert orphaned_groups(job) == []
+    for group in kept:
+        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(group))))
