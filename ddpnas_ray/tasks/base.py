@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ddpnas_ray.tasks.recipe import RetrainingConfig
 
+PNG = b"\x89PNG\r\n\x1a\n"  # the first bytes of a picture
 TASKS = Kind("task", "ddpnas_ray.tasks", function="make", returns="a Task", file="task")
 METRICS = Kind("metric", "ddpnas_ray.metrics", function="score", returns="a score")
 
