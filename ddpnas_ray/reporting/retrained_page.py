@@ -83,18 +83,18 @@ def retrained_page(files: RetrainedFiles) -> bytes:
     )
 
 
-def _parts(result: Mapping[str, Any], classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the tables of scores by task, or by class if that is what they are of; bars from four rows on."""
-    return [
-        {
-            "split": score["split"],
-            "each": "class" if by_task.keys() <= set(classes) else "task",
-            "rows": [(name, value, round(100 * min(1.0, max(0.0, value)))) for name, value in by_task.items()],
-            "bars": len(by_task) > 3,
-        }
-        for score in result["scores"]
-        if len(by_task := score.get("by_task", {})) > 1
-    ]
+def _parts(result: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any] | None:
+    """Return the table of scores by task, or by class if that is what they are of, with bars from four rows on."""
+    scored = {score["split"]: score["by_task"] for score in result["scores"] if len(score.get("by_task", {})) > 1}
+    names = list(dict.fromkeys(name for by_task in scored.values() for name in by_task))
+    if not names:
+        return None
+    return {
+        "each": "class" if set(names) <= set(classes) else "task",
+        "splits": list(scored),
+        "rows": [(name, [by_task.get(name) for by_task in scored.values()]) for name in names],
+        "bars": len(names) > 3,
+    }
 
 
 def _recipe_rows(recipe: Mapping[str, Any]) -> list[tuple[str, str, str]]:

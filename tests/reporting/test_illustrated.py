@@ -106,26 +106,33 @@ def test_pictures_are_within_the_page_with_their_captions(page: Element) -> None
     assert [caption.text for caption in page.find("examples").all("figcaption")] == ["image 0", "image 1"]
 
 
+def widths(table: Element) -> list[str]:
+    return [cell.attributes.get("style", "").removeprefix("--w: ") for cell in table.all("td")]
+
+
 def test_many_scores_by_task_are_bars_in_the_order_of_the_task(trained: Path, page: Element) -> None:
-    tables = [table for table in page.all("table") if "by-task" in table.attributes.get("class", "")]
-    scores = result_of(trained)["scores"]
-    assert len(tables) == 2 and [score["split"] for score in scores] == ["val", "test"]
-    for table, score in zip(tables, scores, strict=True):
-        assert table.attributes["class"].split() == ["by-task", "bars"]
-        assert table.rows() == [[name, shown(value)] for name, value in score["by_task"].items()]
-        widths = [cell.attributes["style"] for cell in table.all("td")]
-        assert widths == [f"--w: {round(100 * value)}%" for value in score["by_task"].values()]
-        assert table.all("th")[0].text == "class", "the tasks are the classes of the confusion matrix"
+    table, scores = page.find("parts"), result_of(trained)["scores"]
+    assert [score["split"] for score in scores] == ["val", "test"]
+    rows = [[name, *(score["by_task"][name] for score in scores)] for name in "0123456789"]
+    assert table.attributes["class"] == "bars"
+    assert table.rows() == [[name, *map(shown, values)] for name, *values in rows]
+    assert widths(table) == [f"{round(100 * value)}%" for _, *values in rows for value in values]
+    heads = [head.text for head in table.all("thead")[0].all("th")]
+    assert heads == ["class", "val", "test"], "the tasks are the classes of the confusion matrix"
 
 
-def test_few_scores_by_task_and_negative_ones_break_nothing(out: Path) -> None:
+def test_few_scores_by_task_negative_and_missing_ones_break_nothing(out: Path) -> None:
     result = result_of(out)
-    result["scores"][0]["by_task"] = {"cola": -0.1, "rte": 0.6}
-    result["scores"][1]["by_task"] = {"cola": -0.1, "rte": 0.6, "sst2": 0.9, "mine": 1.0}
+    result["scores"] = [result["scores"][0] | {"by_task": {"cola": -0.1, "rte": 0.6}}]
     (out / "result.json").write_text(json.dumps(result))
-    few, many = (t for t in page_of(out).all("table") if "by-task" in t.attributes.get("class", ""))
-    assert few.attributes["class"] == "by-task" and few.all("th")[0].text == "task"
-    assert [cell.attributes["style"] for cell in many.all("td")] == ["--w: 0%", "--w: 60%", "--w: 90%", "--w: 100%"]
+    table = page_of(out).find("parts")
+    assert "class" not in table.attributes and table.all("th")[0].text == "task"
+    assert table.rows() == [["cola", "-0.1000"], ["rte", "0.6000"]] and widths(table) == ["", ""]
+    other = result["scores"][0] | {"split": "test", "by_task": {"rte": 1.0, "sst2": 0.9, "mrpc": 0.7}}
+    (out / "result.json").write_text(json.dumps(result | {"scores": [result["scores"][0], other]}))
+    table = page_of(out).find("parts")
+    assert [row[0] for row in table.rows()] == ["cola", "rte", "sst2", "mrpc"] and table.rows()[2][1] == "-"
+    assert widths(table) == ["0%", "", "60%", "100%", "", "90%", "", "70%"]
 
 
 def test_text_lists_the_scores_of_every_class(trained: Path) -> None:
