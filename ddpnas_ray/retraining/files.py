@@ -185,11 +185,12 @@ def result_content(retraining: Retraining, trainings: Sequence[Mapping[str, Any]
 
 
 def _by_task(rows: Sequence[Mapping[str, float] | None]) -> dict[str, Any]:
-    """Return the mean score of each task over seeds; nothing for a task that is not several."""
+    """Return the mean score of each task over the seeds that have it; nothing for a task that is not several."""
     known = [row for row in rows if row]
     if not known:
         return {}
-    return {"by_task": {name: statistics.mean(row[name] for row in known) for name in known[0]}}
+    names = dict.fromkeys(name for row in known for name in row)
+    return {"by_task": {name: statistics.mean(row[name] for row in known if name in row) for name in names}}
 
 
 def _best_training(trainings: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
