@@ -130,6 +130,7 @@ def outputs(
     """
     network.eval()
     predicts = task.predict if isinstance(task, Predicts) else None
+    compact = task.compact if isinstance(task, Compacts) else None
 
     def forward(batch: Batch) -> Any:
         with autocast(device, precision):
@@ -138,7 +139,7 @@ def outputs(
     run = recorded(forward)
     for batch in batches:
         found = run(batch)
-        yield task.compact(found, batch.targets) if isinstance(task, Compacts) else (found, batch.targets)
+        yield (found, batch.targets) if compact is None else compact(found, batch.targets)
 
 
 @contextmanager
