@@ -49,7 +49,7 @@ def test_ids_are_read_from_every_kind_of_file_that_has_them(mode: str, ids: tupl
     ],
 )
 def test_other_files_are_refused_in_one_line(stored: bytes, says: str) -> None:
-    with pytest.raises(DataError, match=f"^{says}") as error:
+    with pytest.raises(DataError, match=rf"^{says}") as error:
         read_ids(stored, "a.png")
     assert "\n" not in str(error.value)
 
@@ -77,7 +77,7 @@ def test_every_id_but_void_is_a_class_of_its_own() -> None:
     found = own_classes([7, 0, 7, 255], 255, "here")
     assert (found.classes, found.ids) == (("class-0", "class-7"), (0, 7))
     assert own_classes([0, 255], None, "here").ids == (0, 255)
-    with pytest.raises(DataError, match="here: masks have 300 ids, more than the 250 classes allowed"):
+    with pytest.raises(DataError, match=r"here: masks have 300 ids, more than the 250 classes allowed"):
         own_classes(range(300), None, "here")
 
 

@@ -73,7 +73,7 @@ def test_the_split_and_limits_are_keyed_by_the_seed(tmp_path: Path) -> None:
     assert (len(few.train), len(few.val)) == (3, 1)
     kept = {one.tobytes() for one in first.train.pairs.gather(np.arange(4))[0]}
     assert {one.tobytes() for one in few.train.pairs.gather(np.arange(3))[0]} < kept
-    with pytest.raises(DataError, match="data.val_fraction=0.99 of 8 image.s. leaves none to train on"):
+    with pytest.raises(DataError, match=r"data.val_fraction=0.99 of 8 image.s. leaves none to train on"):
         load(source(tmp_path, val_fraction=0.99), 0, None)
 
 
@@ -174,10 +174,10 @@ def test_one_class_is_refused(tmp_path: Path) -> None:
     ):
         own(tmp_path)
     assert own(tmp_path, void=-1).classes == ("class-0", "class-255")
-    with pytest.raises(DataError, match="only one class"):
+    with pytest.raises(DataError, match=r"only one class"):
         own(tmp_path, classes=("a", "b"))
     write_pairs(tmp_path, ids=(255,))
-    with pytest.raises(DataError, match="the training masks have no class"):
+    with pytest.raises(DataError, match=r"the training masks have no class"):
         own(tmp_path)
 
 

@@ -51,7 +51,7 @@ def test_a_missing_mask_of_cityscapes_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"_leftImg8bit.png: no mask .*_gtFine_labelIds.png; unpack gtFine again"):
         make(DataConfig(name="cityscapes", path=str(tmp_path)), 0)
     shutil.rmtree(tmp_path / "gtFine" / "train")
-    with pytest.raises(DataError, match="train: no masks .*; unpack gtFine into data.path"):
+    with pytest.raises(DataError, match=r"train: no masks .*; unpack gtFine into data.path"):
         city(tmp_path).read("train")
     with pytest.raises(DataError, match=r"leftImg8bit/train: no such folder; set data.path"):
         city(tmp_path / "nowhere").read("train")
@@ -89,7 +89,7 @@ def test_a_table_of_images_with_labels_has_no_masks(tmp_path: Path) -> None:
 
     write_labelled(tmp_path / "a.parquet", [0, 1])
     data = DataConfig(name="parquet", path=str(tmp_path / "a.parquet"))
-    with pytest.raises(DataError, match="no column beside the images could hold masks .*; set data.label_column"):
+    with pytest.raises(DataError, match=r"no column beside the images could hold masks .*; set data.label_column"):
         make(data, 0)
     with pytest.raises(DataError, match=r"data.label_column=label cannot hold masks \(bytes\)"):
         make(DataConfig(name="parquet", path=data.path, label_column="label"), 0)
@@ -145,7 +145,7 @@ def test_folders_of_their_own_validate_and_test(tmp_path: Path) -> None:
         test_masks=test["masks"],
     )
     assert (task.train_examples, task.val_examples, task.on_test().val_examples) == (8, 3, 2)
-    with pytest.raises(DataError, match="images: no test images; set data.test_path"):
+    with pytest.raises(DataError, match=r"images: no test images; set data.test_path"):
         own(tmp_path).on_test()
 
 
@@ -192,6 +192,6 @@ def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
     ],
 )
 def test_keys_that_do_not_apply_are_refused_in_one_line(data: Any, options: Any, says: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{says}") as error:
+    with pytest.raises(ConfigError, match=rf"^{says}") as error:
         make(DataConfig(**data), 0, **options)
     assert "\n" not in str(error.value) and isinstance(error.value, BadInput)
