@@ -115,8 +115,8 @@ def outputs(
     batches: Iterable[Batch],
     precision: str,
     device: torch.device,
-    task: Task,
     recorded: Callable[[Step], Step] = unrecorded,
+    task: Task | None = None,
 ) -> Iterator[tuple[Tensor, Any]]:
     """Yield the network's outputs in evaluation mode, and the targets, batch by batch.
 
@@ -125,8 +125,8 @@ def outputs(
         batches: Validation batches, on its device.
         precision: Of the forward passes.
         device: The device.
-        task: May predict in its own way, and compact what it is to be scored on.
         recorded: How outputs are computed.
+        task: May predict in its own way, and compact what it is to be scored on; None: neither.
     """
     network.eval()
     predicts = task.predict if isinstance(task, Predicts) else None
