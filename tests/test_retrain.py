@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 from ddpnas_ray.core.errors import DataError
 from ddpnas_ray.retrain import main
-from ddpnas_ray.retraining.files import checkpoints, read_trained
+from ddpnas_ray.retraining.files import _by_task, checkpoints, read_trained
 from ddpnas_ray.retraining.retraining import deploy_network
 from ddpnas_ray.retraining.run import Keeper
 from ddpnas_ray.runs.log import read_log
@@ -234,6 +234,12 @@ def test_damaged_test_images_do_not_cost_the_network(tmp_path: Path, monkeypatch
     found = done(searched(), "--out", tmp_path / "x", *RECIPE)
     assert [score["split"] for score in found["scores"]] == ["val"]
     assert found["test_note"] == "test: image 3 is damaged"
+
+
+def test_a_class_that_only_some_seeds_score_has_the_mean_of_those() -> None:
+    assert _by_task([{"a": 0.5, "b": 1.0}, {"a": 0.25}, None]) == {"by_task": {"a": 0.375, "b": 1.0}}
+    assert _by_task([{"a": 0.5}, {"a": 0.5, "c": 0.0}]) == {"by_task": {"a": 0.5, "c": 0.0}}
+    assert _by_task([None, {}]) == {}
 
 
 # --- own images ---

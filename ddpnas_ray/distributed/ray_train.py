@@ -305,6 +305,7 @@ def _loop(settings: dict[str, Any]) -> None:
                 teacher=None if retraining.teacher is None else retraining.teacher.module().to(device),
                 on_test=on_test,
                 on_step=on_step,
+                illustrate=True,
             )
     except DdpnasError as error:
         ray.get(driver.fail.remote(own_error(error)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -79,7 +80,7 @@ def value_text(score: Mapping[str, Any]) -> str:
 
 def _finished_text(result: Mapping[str, Any]) -> str:
     """Describe scores and epochs of a finished retraining."""
-    scores = ", ".join(map(score_text, result["scores"])) or "no score"
+    scores = ", ".join(score_text({**score, "by_task": {}}) for score in result["scores"]) or "no score"
     return f"{scores}, {result['epochs']} epochs"
 
 
@@ -89,8 +90,13 @@ def score_text(score: Mapping[str, Any]) -> str:
     seeds = f"{score['seeds']} seed{'s' if score['seeds'] > 1 else ''}"
     text = f"{score['split']} {score['metric']} {score['value']:.4f}{spread} ({score['weights']}, {seeds})"
     if len(by_task := score.get("by_task", {})) > 1:
-        text += "\n  " + ", ".join(f"{name} {value:.4f}" for name, value in by_task.items())
-    return text
+        parts = [f"{name} {value:.4f}".replace(" ", "\u00a0") for name, value in by_task.items()]
+        text += "\n" + textwrap.indent(_wrapped(", ".join(parts)), "  ")
+    return text.replace("\u00a0", " ")
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def examples_text(result: Mapping[str, Any]) -> str:

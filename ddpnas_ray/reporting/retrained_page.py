@@ -13,6 +13,7 @@ from markupsafe import Markup
 from ddpnas_ray.reporting import charts, networks
 from ddpnas_ray.reporting.analysis import COLOURS, environment, flat, seconds_text, value_text
 from ddpnas_ray.reporting.glue import table_5
+from ddpnas_ray.reporting.illustrated import read_illustrated
 from ddpnas_ray.reporting.layers import draw_layers
 from ddpnas_ray.reporting.page import render
 from ddpnas_ray.reporting.retrained import examples_text
@@ -47,6 +48,7 @@ def retrained_page(files: RetrainedFiles) -> bytes:
     assert result is not None
     colours = {name: i % COLOURS for i, name in enumerate(networks.operations(network["genotype"]))}
     recipe = _recipe_rows(files.config["retraining"])
+    illustrated = read_illustrated(files.folder, result["seed"])
     return render(
         "retrained.html.j2",
         {},
@@ -55,6 +57,8 @@ def retrained_page(files: RetrainedFiles) -> bytes:
         title=f"Network {files.label} trained on {result['data']}",
         headline=[score for score in result["scores"] if score["split"] == "test"] or result["scores"],
         glue=table_5(result),
+        illustrated=illustrated,
+        parts=_parts(result, () if illustrated is None else illustrated.classes),
         target=target_text(network["target"]),
         cells=[(cell, networks.draw(cell, colours)) for cell in networks.cells(network["genotype"])],
         stages=networks.stages(network["genotype"], *networks.widths(network["space"])),
@@ -77,6 +81,20 @@ def retrained_page(files: RetrainedFiles) -> bytes:
         environment=environment(files.environment),
         commands=_commands(files),
     )
+
+
+def _parts(result: Mapping[str, Any], classes: Sequence[str]) -> dict[str, Any] | None:
+    """Return the table of scores by task, or by class if that is what they are of, with bars from four rows on."""
+    scored = {score["split"]: score["by_task"] for score in result["scores"] if len(score.get("by_task", {})) > 1}
+    names = list(dict.fromkeys(name for by_task in scored.values() for name in by_task))
+    if not names:
+        return None
+    return {
+        "each": "class" if set(names) <= set(classes) else "task",
+        "splits": list(scored),
+        "rows": [(name, [by_task.get(name) for by_task in scored.values()]) for name in names],
+        "bars": len(names) > 3,
+    }
 
 
 def _recipe_rows(recipe: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -153,6 +171,9 @@ def limits(files: RetrainedFiles) -> list[str]:
         found.append(f"The weights to export are those of seed {result['seed']} ({how}).")
     if (source := STARTED_FROM.get(recipe.get("init"))) is not None:
         found.append(f"The weights started from {source}, so the score is not that of a training from scratch.")
+    for seed, rows in files.histories.items():
+        if rows and (error := rows[-1].get("illustrations_error")):
+            found.append(f"The network of seed {seed} could not be shown: {error}.")
     if len(result.get("devices", ())) > 1:
         found.append(f"It ran on {len(result['devices'])} kinds of device; one kind may give other weights.")
     if len(result.get("workers", ())) > 1:

@@ -1,7 +1,8 @@
 """Files of a retraining's folder, by default ``RUN/retrained/<label>``.
 
 ``network.json`` (the architecture, the run and the teacher), ``config.yaml``, ``environment.json``, ``log.jsonl``,
-``result.json`` (scores), and for each seed ``seed-<n>/checkpoints`` and ``seed-<n>/weights.safetensors``.
+``result.json`` (scores), and for each seed ``seed-<n>/checkpoints``, ``seed-<n>/weights.safetensors`` and, if its task
+shows anything, ``seed-<n>/illustrations``.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from ddpnas_ray.core.errors import RunDirError
 from ddpnas_ray.experiment.config import SearchConfig, check, dump
 from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.retraining.choice import Chosen
+from ddpnas_ray.retraining.illustrations import illustration_files, parse_illustrations
 from ddpnas_ray.retraining.retraining import Retraining
 from ddpnas_ray.runs.directory import parsed, read_config
 from ddpnas_ray.runs.environment import environment
 from ddpnas_ray.runs.files import SCHEMA_VERSION, json_file
 from ddpnas_ray.runs.sealed import restore_sealed, write_sealed
 from ddpnas_ray.storage.folder import Folder
+from ddpnas_ray.tasks.base import Illustrations
 
 Tensors = Mapping[str, npt.NDArray[Any]]
 History = tuple[Mapping[str, Any], ...]
@@ -74,7 +77,14 @@ def checkpoints(folder: Folder, seed: int) -> Folder:
     return folder / f"seed-{seed}" / "checkpoints"
 
 
-def save_checkpoint(folder: Folder, seed: int, epoch: int, tensors: Tensors, history: History) -> None:
+def save_checkpoint(
+    folder: Folder,
+    seed: int,
+    epoch: int,
+    tensors: Tensors,
+    history: History,
+    shown: Illustrations | None = None,
+) -> None:
     """Write a sealed checkpoint.
 
     Raises:
@@ -83,16 +93,21 @@ def save_checkpoint(folder: Folder, seed: int, epoch: int, tensors: Tensors, his
     files = {
         "history.json": json_file({"epoch": epoch, "history": list(history)}),
         "arrays.safetensors": tensors_file(tensors),
+        **({} if shown is None else illustration_files(shown, history)),
     }
     write_sealed(checkpoints(folder, seed), epoch, files)
 
 
-def restore_checkpoint(folder: Folder, seed: int) -> tuple[int, dict[str, npt.NDArray[Any]], History] | None:
-    """Return epochs finished, tensors and history of the latest valid checkpoint; None if there is none."""
+def restore_checkpoint(
+    folder: Folder, seed: int
+) -> tuple[int, dict[str, npt.NDArray[Any]], History, Illustrations | None] | None:
+    """Return epochs, tensors, history and illustrations of the latest valid checkpoint; None if there is none."""
 
-    def parse_files(files: Mapping[str, bytes]) -> tuple[int, dict[str, npt.NDArray[Any]], History]:
-        content = json.loads(files["history.json"])
-        return int(content["epoch"]), dict(load_tensors(files["arrays.safetensors"])), tuple(content["history"])
+    def parse_files(
+        files: Mapping[str, bytes],
+    ) -> tuple[int, dict[str, npt.NDArray[Any]], History, Illustrations | None]:
+        content, tensors = json.loads(files["history.json"]), dict(load_tensors(files["arrays.safetensors"]))
+        return int(content["epoch"]), tensors, tuple(content["history"]), parse_illustrations(files)
 
     return restore_sealed(checkpoints(folder, seed), parse_files, "the training")
 
@@ -170,11 +185,12 @@ def result_content(retraining: Retraining, trainings: Sequence[Mapping[str, Any]
 
 
 def _by_task(rows: Sequence[Mapping[str, float] | None]) -> dict[str, Any]:
-    """Return the mean score of each task over seeds; nothing for a task that is not several."""
+    """Return the mean score of each task over the seeds that have it; nothing for a task that is not several."""
     known = [row for row in rows if row]
     if not known:
         return {}
-    return {"by_task": {name: statistics.mean(row[name] for row in known) for name in known[0]}}
+    names = dict.fromkeys(name for row in known for name in row)
+    return {"by_task": {name: statistics.mean(row[name] for row in known if name in row) for name in names}}
 
 
 def _best_training(trainings: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ from ddpnas_ray.retraining.files import (
     save_checkpoint,
     tensors_file,
 )
+from ddpnas_ray.retraining.illustrations import write_illustrations
 from ddpnas_ray.retraining.progress import RetrainingProgress
 from ddpnas_ray.retraining.retraining import Retraining, read_test
 from ddpnas_ray.runs.files import json_file
@@ -66,7 +67,8 @@ class Keeper:
         """
         if self._retraining.config.execution.mixed_devices == "refuse":
             refuse_mixed(row["device"] for row in snapshot.history)
-        save_checkpoint(self._folder, self.seed, snapshot.epoch, snapshot.tensors, snapshot.history)
+        state = (snapshot.epoch, snapshot.tensors, snapshot.history, snapshot.illustrations)
+        save_checkpoint(self._folder, self.seed, *state)
         append_log(self._folder, "epoch", **{**snapshot.history[-1], "seed": self.seed, "pid": os.getpid()})
         self._progress.epoch_done(snapshot.history)
 
@@ -105,6 +107,7 @@ def retrain(
         tensors = result_tensors(snapshot)
         (folder / f"seed-{seed}").make()
         (folder / f"seed-{seed}").write("weights.safetensors", tensors_file(tensors))
+        write_illustrations(folder, seed, snapshot.illustrations, snapshot.history)
         trainings.append({"seed": seed, "fingerprint": fingerprint(tensors), "history": snapshot.history})
     last = trainings[-1]["history"][-1]
     note = "" if last["test"] is not None else last.get("test_error") or _read_note(folder)
@@ -202,6 +205,7 @@ def retrain_here(retraining: Retraining, folder: Folder, progress: RetrainingPro
             teacher=None if retraining.teacher is None else retraining.teacher.module().to(device),
             on_test=keeper.on_test,
             on_step=progress.step,
+            illustrate=True,
         )
 
     with gpu_faults(lost=True):

@@ -18,13 +18,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ddpnas_ray.core.errors import ConfigError, DataError, DivergedError
 from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.nn.kernels.fast import accelerate
-from ddpnas_ray.tasks.base import Batch, Distils, ScoresTasks, Task
+from ddpnas_ray.nn.sync_norm import share_statistics
+from ddpnas_ray.tasks.base import Batch, Compacts, Distils, Illustrates, Illustrations, ScoresTasks, Task
 from ddpnas_ray.tasks.recipe import RetrainingConfig
 from ddpnas_ray.training.batches import each, on_device, size
 from ddpnas_ray.training.device import find_device, set_precision
 from ddpnas_ray.training.epoch import autocast, fixed_threads, outputs
 from ddpnas_ray.training.group import ALONE, ProcessGroup, gathered
 from ddpnas_ray.training.hidden import Hidden
+from ddpnas_ray.training.illustrate import illustrated
 from ddpnas_ray.training.schedule import learning_rate
 from ddpnas_ray.training.snapshot import Snapshot, put_back, take
 
@@ -46,6 +48,7 @@ def fit(
     on_test: Callable[[], Task | None] = lambda: None,
     on_step: Callable[[int, int, int], None] = lambda epoch, step, steps: None,
     until: int | None = None,
+    illustrate: bool = False,
 ) -> Snapshot:
     """Train a network from its latest snapshot to the end of the recipe.
 
@@ -66,6 +69,7 @@ def fit(
         on_test: Returns the task whose validation examples are the test examples, after the last epoch; None: no test.
         on_step: Called after each step with epoch, step (from 1) and steps per epoch.
         until: Stop after this epoch; None: after the last one.
+        illustrate: Whether a task that ``Illustrates`` shows the trained network, on test examples if there are any.
 
     Returns:
         The final snapshot; after the last epoch, the last row of its history has the test score, or why there is none.
@@ -77,7 +81,7 @@ def fit(
     """
     refuse_small_shares(task, config, world)
     set_precision(config.precision, device)
-    training = _Training(network, task, config, rank, world, seed, device, teacher, on_step)
+    training = _Training(network, task, config, rank, world, seed, device, teacher, on_step, illustrate and rank == 0)
     snapshot = restore()
     if snapshot is not None:
         training.put_back(snapshot)
@@ -86,11 +90,15 @@ def fit(
         with fixed_threads(config.threads), torch.random.fork_rng(devices=[] if device == "cpu" else [device]):
             torch.manual_seed(int(rng_for(seed, _DRAWS, epoch, rank).integers(2**63)))
             row = training.train(epoch)
-            row |= training.scores()
-            if epoch + 1 == config.epochs:
+            ends = epoch + 1 == config.epochs
+            row |= training.scores(ends=ends)
+            shown: Illustrations | None = None
+            if ends:
                 row |= training.test(on_test())
+                shown, why_not = training.illustrations()
+                row |= {"illustrations_error": why_not} if why_not else {}
         history = (*(snapshot.history if snapshot is not None else ()), row)
-        snapshot = take(epoch + 1, network, training.optimizer, training.average, history)
+        snapshot = take(epoch + 1, network, training.optimizer, training.average, history, shown)
         if rank == 0:
             save(snapshot)
     assert snapshot is not None  # a recipe has at least one epoch
@@ -112,11 +120,17 @@ def make_optimizer(network: nn.Module, config: RetrainingConfig) -> torch.optim.
 
 
 def score(
-    network: nn.Module, task: Task, config: RetrainingConfig, rank: int, world: int, device: str
+    network: nn.Module,
+    task: Task,
+    config: RetrainingConfig,
+    rank: int,
+    world: int,
+    device: str,
+    keep: list[tuple[Tensor, Any]] | None = None,
 ) -> tuple[float, dict[str, float]]:
     """Return the task's metric on its validation examples, and that of each task; empty if it is only one.
 
-    Every process computes every ``world``-th batch.
+    Every process computes every ``world``-th batch. What the metric got of every batch is appended to ``keep``.
 
     Raises:
         DivergedError: The metric is not finite.
@@ -126,15 +140,17 @@ def score(
     batches = on_device(
         task.validation_batches(config.batch_size, rank, world), device, channels_last=config.channels_last
     )
-    mine = (
-        (out.float(), batch.targets) for out, batch in outputs(network, batches, config.precision, torch.device(device))
-    )
+    found_of = outputs(network, batches, config.precision, torch.device(device), task=task)
+    mine = found_of if isinstance(task, Compacts) else ((out.float(), targets) for out, targets in found_of)
     count = -(-task.val_examples // config.batch_size)
     every: Iterable[tuple[Tensor, Any]] = gathered(mine, count, ALONE if world == 1 else ProcessGroup())
     by_task = {}
-    if isinstance(task, ScoresTasks):
-        every = list(every)
-        by_task = task.scores_by_task(every)
+    if keep is not None or isinstance(task, ScoresTasks):
+        every = listed = list(every)
+        if keep is not None:
+            keep += listed
+        if isinstance(task, ScoresTasks):
+            by_task = task.scores_by_task(listed)
     found = float(task.metric.score(every))
     if not math.isfinite(found):
         raise DivergedError(
@@ -160,11 +176,16 @@ class _Training:
         device: str,
         teacher: nn.Module | None,
         on_step: Callable[[int, int, int], None],
+        illustrate: bool,
     ) -> None:
         self._task, self._config, self._teacher, self._on_step = task, config, teacher, on_step
         self._rank, self._world, self._seed, self._device = rank, world, seed, device
+        self._illustrate = illustrate
+        self._shown: tuple[Illustrates, list[tuple[Tensor, Any]]] | None = None  # with the last outputs of its examples
         if config.kernels == "fast" and device == "cpu" and not config.compile:
             accelerate(network)
+        if config.sync_batch_norm and world > 1:
+            share_statistics(network, device)
         memory = torch.channels_last if config.channels_last else torch.contiguous_format
         self._network = network.to(device, memory_format=memory)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(network, config)
@@ -239,25 +260,34 @@ class _Training:
             "device": find_device(self._device).kind,
         }
 
-    def scores(self) -> dict[str, Any]:
-        """Score the network, or its average, on the validation examples."""
+    def scores(self, *, ends: bool) -> dict[str, Any]:
+        """Score the network, or its average, on the validation examples; ``ends``: after the last epoch."""
         start = time.perf_counter()
         _share_buffers(self._network, self.average, self._world)
-        found = self._score("val", self._task) if self._task.val_examples else {"val": None}
+        found = self._score("val", self._task, ends) if self._task.val_examples else {"val": None}
         return {**found, "test": None, "score_s": time.perf_counter() - start}
 
     def test(self, tested: Task | None) -> dict[str, Any]:
         """Score it on the test examples; damaged ones cost the score, not the training."""
         start = time.perf_counter()
         try:
-            found: dict[str, Any] = {"test": None} if tested is None else self._score("test", tested)
+            found: dict[str, Any] = {"test": None} if tested is None else self._score("test", tested, True)
         except DataError as error:
             found = {"test": None, "test_error": str(error)}
         return found | {"test_s": time.perf_counter() - start}
 
-    def _score(self, split: str, task: Task) -> dict[str, Any]:
-        network = self._network if self.average is None else self.average.module
-        found, by_task = score(network, task, self._config, self._rank, self._world, self._device)
+    def illustrations(self) -> tuple[Illustrations | None, str]:
+        """Show the network, or its average, on the test examples, else on the validation ones; see ``illustrated``."""
+        return (None, "") if self._shown is None else illustrated(self._result, *self._shown, self._device)
+
+    @property
+    def _result(self) -> nn.Module:
+        return self._network if self.average is None else self.average.module
+
+    def _score(self, split: str, task: Task, ends: bool) -> dict[str, Any]:
+        keep = list[tuple[Tensor, Any]]() if ends and self._illustrate and isinstance(task, Illustrates) else None
+        found, by_task = score(self._result, task, self._config, self._rank, self._world, self._device, keep)
+        self._shown = (task, keep) if keep is not None and isinstance(task, Illustrates) else None
         return {split: found} | ({f"{split}_by_task": by_task} if by_task else {})
 
     def _set_drop_path(self, probability: float) -> None:
@@ -320,15 +350,16 @@ def _parts(batch: Batch, count: int) -> list[Batch]:
 
 
 def refuse_small_shares(task: Task, config: RetrainingConfig, world: int) -> None:
-    """Refuse a recipe that gives a worker fewer than two examples at a time.
+    """Refuse a recipe that gives a worker fewer than two examples at a time, or one with shared statistics.
 
     Raises:
         ConfigError: It does.
     """
+    least = 1 if config.sync_batch_norm and world > 1 else 2
     share = min(config.batch_size, task.train_examples) // world // config.accumulate
-    if share < 2:
+    if share < least:
         raise ConfigError(
             f"retraining.batch_size is {config.batch_size} on {task.train_examples} examples: {world} worker(s) with "
-            f"retraining.accumulate={config.accumulate} get {share} example(s) at a time, and BatchNorm needs 2; raise "
-            "batch_size, or lower workers or accumulate"
+            f"retraining.accumulate={config.accumulate} get {share} example(s) at a time, and BatchNorm needs {least}; "
+            "raise batch_size, or lower workers or accumulate"
         )

@@ -18,6 +18,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
+from ddpnas_ray.tasks.base import Illustrations
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -27,11 +29,13 @@ class Snapshot:
         epoch: Epochs finished.
         tensors: ``network/<name>``, ``average/<name>`` and ``optimizer/<parameter's number>/<name>``.
         history: One row per epoch: epoch, lr, loss, val and test (fractions or None), seconds, workers, device.
+        illustrations: What a report shows of the trained network; None before the last epoch, and for most tasks.
     """
 
     epoch: int
     tensors: Mapping[str, npt.NDArray[Any]]
     history: tuple[Mapping[str, Any], ...]
+    illustrations: Illustrations | None = None
 
 
 def take(
@@ -40,6 +44,7 @@ def take(
     optimizer: Optimizer,
     average: AveragedModel | None,
     history: tuple[Mapping[str, Any], ...],
+    illustrations: Illustrations | None = None,
 ) -> Snapshot:
     """Copy the state to the CPU."""
     tensors = {f"network/{name}": tensor for name, tensor in network.state_dict().items()}
@@ -47,7 +52,7 @@ def take(
         tensors |= {f"average/{name}": tensor for name, tensor in average.module.state_dict().items()}
     for number, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{number}/{name}": value for name, value in values.items() if value is not None}
-    return Snapshot(epoch, {name: _array(tensor) for name, tensor in tensors.items()}, history)
+    return Snapshot(epoch, {name: _array(tensor) for name, tensor in tensors.items()}, history, illustrations)
 
 
 def put_back(snapshot: Snapshot, network: nn.Module, optimizer: Optimizer, average: AveragedModel | None) -> None:

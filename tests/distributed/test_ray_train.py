@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -25,6 +26,7 @@ from ddpnas_ray.runs.log import read_log
 from ddpnas_ray.runs.sealed import newest_epoch
 from ddpnas_ray.storage.folder import Folder
 from tests.commands import ENVIRONMENT, options
+from tests.retraining.showing import TASK
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -130,6 +132,30 @@ def test_a_killed_command_resumes_to_the_same_weights(two_workers: str, tmp_path
     assert re.search(r"test accuracy 0\.\d{4} \(trained from scratch, 1 seed\)", again.stdout)
     done = subprocess.run([*command, "--resume"], env=environment, capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[-3:] == again.stdout.splitlines()[-3:], "a finished one is read, not trained again"
+
+
+def shown(folder: Folder) -> dict[str, bytes]:
+    own = folder / "seed-0" / "illustrations"
+    return {name: own.read(name) for name in own.names()}
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_what_the_task_shows_is_what_it_shows_here_whoever_is_killed(tmp_path: Path) -> None:
+    retraining = make_retraining(TASK, "retraining.epochs=6")
+    locally(retraining, tmp_path / "here")
+    folder = new_folder(retraining, tmp_path / "there")
+    on_ray(retraining, folder, {2: "worker 0", 4: "driver"})
+    assert shown(folder) == shown(Folder.open(str(tmp_path / "here")))
+    assert sorted(shown(folder)) == ["illustrations.json", "picture-1.png", "picture-2.png"]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_workers_show_the_outputs_of_all(tmp_path: Path) -> None:
+    retraining = make_retraining(TASK, "retraining.epochs=1", "retraining.workers=2")
+    result = on_ray(retraining, folder := new_folder(retraining, tmp_path / "run"))
+    confusion = json.loads(shown(folder)["illustrations.json"])["confusion"]
+    right = sum(row[i] for i, row in enumerate(confusion))
+    assert right / sum(map(sum, confusion)) == result["trainings"][0]["test"]
 
 
 @pytest.mark.usefixtures("ray_cluster")
