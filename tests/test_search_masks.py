@@ -74,7 +74,7 @@ def test_folders_of_images_and_masks_are_searched_in_one_command(
     )
     said = run(search.main, *mobile, *MASKS, *folders, *ONE_EPOCH)
     assert said.code == 0, said.err
-    assert "1 of 5 epochs are saved" in said.out
+    assert "1 of 5 epochs are saved" in said.err
 
 
 @pytest.mark.parametrize(

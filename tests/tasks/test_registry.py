@@ -49,7 +49,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_the_built_in_tasks_are_the_folders_that_define_make() -> None:
-    assert TASKS.names() == ("classification", "text")
+    assert TASKS.names() == ("classification", "segmentation", "text")
 
 
 def test_a_new_folder_is_a_new_task_and_nothing_else_changes(
