@@ -81,8 +81,11 @@ class FactorizedReduce(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) -> (B, C_out, ceil(H / 2), ceil(W / 2))."""
         x = F.relu(x)
-        odd_h, odd_w = x.shape[2] % 2, x.shape[3] % 2
-        shifted = F.pad(x, (0, odd_w, 0, odd_h)) if odd_h or odd_w else x
+        if isinstance(x.shape[2], torch.SymInt):  # exported for any size: the same without a branch on the parity
+            shifted = F.pad(x, (0, 1, 0, 1))
+        else:
+            odd_h, odd_w = x.shape[2] % 2, x.shape[3] % 2
+            shifted = F.pad(x, (0, odd_w, 0, odd_h)) if odd_h or odd_w else x
         return self.bn(torch.cat([self.conv_1(x), self.conv_2(shifted[:, :, 1:, 1:])], dim=1))
 
 

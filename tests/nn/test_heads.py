@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +12,8 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from torchvision.models.segmentation.lraspp import LRASPPHead
 
 from ddpnas_ray.nn.heads import HeadAlone, build_head
+from ddpnas_ray.spaces.base import find_space
+from ddpnas_ray.spaces.target import Head, Inputs
 
 CHANNELS = {4: 6, 8: 8, 16: 10}
 SIZE = (97, 129)
@@ -57,6 +62,20 @@ def test_weights_come_from_the_generator_of_torch(name: str) -> None:
     for (key, a), b in zip(first.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b), key
     assert not torch.equal(next(first.parameters()), next(other.parameters()))
+
+
+@pytest.mark.parametrize(("space", "options"), [("cell", {"cells": 3, "nodes": 1, "channels": 2}), ("mobile", {})])
+def test_networks_with_a_head_can_be_exported_for_images_of_any_size(space: str, options: dict[str, int]) -> None:
+    spec, head = find_space(space)(**options), Head(name="decoder", width=4, output_stride=32)
+    inputs = Inputs(shape=(3, 128, 160), outputs=5, head=head)
+    alpha_E = np.array([1 if space == "mobile" else 3] * len(spec.space.edges))  # skips: FactorizedReduce
+    network = spec.build(alpha_E, inputs).eval()
+    sides = {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+    exported = torch.export.export(network, (inputs.random(2),), dynamic_shapes=(sides,)).module()
+    for size in ((97, 133), (192, 130)):
+        x = replace(inputs, shape=(3, *size)).random(1)
+        with torch.no_grad():
+            torch.testing.assert_close(exported(x), network(x))
 
 
 @pytest.mark.parametrize("name", ["aspp", "decoder", "lraspp"])
