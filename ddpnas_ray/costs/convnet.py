@@ -55,25 +55,38 @@ Kind = Literal["params", "macs", "macs_bn_relu"]
 KINDS: tuple[Kind, ...] = ("params", "macs", "macs_bn_relu")
 
 
-def strided(size: int, stride: int) -> int:
-    """Return the side of an image after a padded convolution, rounded up."""
+def height_and_width(size: Size) -> tuple[int, int]:
+    """Return the height and the width of an image."""
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def pixels(size: Size) -> int:
+    """Return the number of an image's pixels."""
+    height, width = height_and_width(size)
+    return height * width
+
+
+def strided(size: Size, stride: int) -> Size:
+    """Return the size of an image after a padded convolution, every side rounded up."""
+    if isinstance(size, tuple):
+        return -(-size[0] // stride), -(-size[1] // stride)
     return -(-size // stride)
 
 
-def conv(in_channels: int, out_channels: int, *, kernel: int, size: int, groups: int = 1) -> Cost:
-    """Cost of a convolution without bias whose *output* has size x size pixels."""
+def conv(in_channels: int, out_channels: int, *, kernel: int, size: Size, groups: int = 1, bias: bool = False) -> Cost:
+    """Cost of a convolution whose *output* has the given size; a bias counts as parameters alone."""
     weights = in_channels // groups * out_channels * kernel * kernel
-    return Cost(weights, weights * size * size)
+    return Cost(weights + out_channels * bias, weights * pixels(size))
 
 
-def batch_norm(channels: int, *, size: int) -> Cost:
-    """Cost of an affine BatchNorm of size x size pixels."""
-    return Cost(2 * channels, 0, 2 * channels * size * size)
+def batch_norm(channels: int, *, size: Size) -> Cost:
+    """Cost of an affine BatchNorm."""
+    return Cost(2 * channels, 0, 2 * channels * pixels(size))
 
 
-def relu(channels: int, *, size: int) -> Cost:
-    """Cost of a ReLU, or ReLU6, of size x size pixels."""
-    return Cost(0, 0, channels * size * size)
+def relu(channels: int, *, size: Size) -> Cost:
+    """Cost of a ReLU, or ReLU6."""
+    return Cost(0, 0, channels * pixels(size))
 
 
 def linear(in_features: int, out_features: int) -> Cost:
@@ -81,7 +94,7 @@ def linear(in_features: int, out_features: int) -> Cost:
     return Cost(in_features * out_features + out_features, in_features * out_features)
 
 
-def relu_conv_bn(in_channels: int, out_channels: int, *, size: int, kernel: int = 1, stride: int = 1) -> Cost:
+def relu_conv_bn(in_channels: int, out_channels: int, *, size: Size, kernel: int = 1, stride: int = 1) -> Cost:
     """Cost of ReLU, convolution and BatchNorm; ``size`` is that of the input."""
     out = strided(size, stride)
     return (
@@ -91,9 +104,9 @@ def relu_conv_bn(in_channels: int, out_channels: int, *, size: int, kernel: int 
     )
 
 
-def factorized_reduce(in_channels: int, out_channels: int, *, size: int) -> Cost:
-    """Cost of ReLU, two stride-2 1x1 convolutions of half the channels each, BatchNorm; ``size`` is the input's."""
-    half, out = out_channels // 2, strided(size, 2)
+def factorized_reduce(in_channels: int, out_channels: int, *, size: Size, stride: int = 2) -> Cost:
+    """Cost of ReLU, two 1x1 convolutions of half the channels each, BatchNorm; ``size`` is the input's."""
+    half, out = out_channels // 2, strided(size, stride)
     return (
         relu(in_channels, size=size)
         + conv(in_channels, half, kernel=1, size=out)
@@ -102,14 +115,18 @@ def factorized_reduce(in_channels: int, out_channels: int, *, size: int) -> Cost
     )
 
 
-def cell_op(name: str, channels: int, *, stride: int, size: int) -> Cost:
-    """Cost of one DARTS operation; ``size`` is that of its input."""
+def cell_op(name: str, channels: int, *, stride: int, size: Size, keeps_size: bool = False) -> Cost:
+    """Cost of one DARTS operation; ``size`` is that of its input.
+
+    With ``keeps_size`` an operation of stride 2 leaves the size as it is: see ``nn.ops.build_op``.
+    """
+    step = 1 if keeps_size else stride
     if name == "skip_connect" and stride == 2:
-        return factorized_reduce(channels, channels, size=size)
+        return factorized_reduce(channels, channels, size=size, stride=step)
     if name not in CONVOLUTIONS:
         return Cost()
     kernel, _, repeats = CONVOLUTIONS[name]
-    out = strided(size, stride)
+    out = strided(size, step)
     pair = (
         conv(channels, channels, kernel=kernel, size=out, groups=channels)
         + conv(channels, channels, kernel=1, size=out)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from ddpnas_ray.core.errors import ConfigError, DataError
 from ddpnas_ray.data.config import DataConfig
@@ -12,6 +14,27 @@ from ddpnas_ray.data.raw import RawSplit, SplitName
 from ddpnas_ray.data.tables import RowNames, choose_columns, features_of, raw_split
 
 KEYS = ("path", "val_path", "test_path", "image_column", "label_column")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Two columns of Parquet files.
+
+    Args:
+        table: The Arrow table.
+        schema: Schema of the first file.
+        columns: Names of the two columns.
+        origin: The file or folder, for errors.
+        names: Names of the rows, for errors.
+        base: Base folder of relative paths.
+    """
+
+    table: Any
+    schema: Any
+    columns: tuple[str, str]
+    origin: str
+    names: RowNames
+    base: Path
 
 
 def read(config: DataConfig, wanted: Sequence[SplitName]) -> dict[SplitName, RawSplit]:
@@ -24,23 +47,30 @@ def read(config: DataConfig, wanted: Sequence[SplitName]) -> dict[SplitName, Raw
         ConfigError: ``data.path`` is not set.
         DataError: A file does not exist, is not Parquet, or lacks the columns.
     """
+    found = {name: split_files(config, name) for name in wanted}
+    return {name: _read_files(files, config) for name, files in found.items() if files}
+
+
+def split_files(config: DataConfig, name: SplitName) -> list[Path]:
+    """List the files of a split; empty: there are none.
+
+    Raises:
+        ConfigError: ``data.path`` is not set.
+        DataError: There are none of training, or none where ``val_path`` or ``test_path`` says.
+    """
     if config.path is None:
-        raise ConfigError("data.name=parquet needs data.path, a Parquet file or a folder with train*.parquet")
+        raise ConfigError(f"data.name={config.name} needs data.path, a Parquet file or a folder with train*.parquet")
     root = Path(config.path).expanduser()
-    own = {"val": config.val_path, "test": config.test_path}
-    splits: dict[SplitName, RawSplit] = {}
-    for name in wanted:
-        if name != "train" and (path := own[name]) is not None:
-            files = find_files(Path(path).expanduser(), name) or find_files(Path(path).expanduser(), "")
-        else:
-            files = find_files(root, name)
-        if files:
-            splits[name] = _read_files(files, config)
-        elif name == "train":
-            raise DataError(_no_files(root))
-        elif own[name] is not None:
-            raise DataError(f"{own[name]}: no *.parquet files in it; correct data.{name}_path")
-    return splits
+    own = {"train": None, "val": config.val_path, "test": config.test_path}[name]
+    if own is None:
+        files = find_files(root, name)
+    else:
+        files = find_files(Path(own).expanduser(), name) or find_files(Path(own).expanduser(), "")
+        if not files:
+            raise DataError(f"{own}: no *.parquet files in it; correct data.{name}_path")
+    if not files and name == "train":
+        raise DataError(_no_files(root))
+    return files
 
 
 def find_files(root: Path, split: str) -> list[Path]:
@@ -63,26 +93,45 @@ def _no_files(root: Path) -> str:
     return f"{root}: no train*.parquet in it; {found}; set data.path to a file, or to the folder with train*.parquet"
 
 
-def _read_files(files: list[Path], config: DataConfig) -> RawSplit:
+def read_table(files: Sequence[Path], choose: Callable[[Any, str], tuple[str, str]]) -> Table:
+    """Read two columns of Parquet files.
+
+    Args:
+        files: The files, one or more.
+        choose: (schema of the first file, its name) -> the two columns.
+
+    Raises:
+        DataError: A file is not Parquet, or lacks a column.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    origin = str(files[0] if len(files) == 1 else files[0].parent)
     tables: list[pa.Table] = []
     reading = files[0]
     try:
         schema = pq.read_schema(reading)
-        features = features_of(schema)
-        image, label = choose_columns(schema, features, config, str(reading))
+        columns = choose(schema, str(reading))
         for reading in files:
-            if missing := {image, label} - set(pq.read_schema(reading).names):
+            if missing := set(columns) - set(pq.read_schema(reading).names):
                 raise DataError(f"{reading}: no column {missing.pop()!r}, which {files[0].name} has")
             with pq.ParquetFile(reading) as file:
                 # No Arrow threads: they can abort a process that exits soon after (see storage/parquet.py).
-                tables.append(file.read(columns=[image, label], use_threads=False))
+                tables.append(file.read(columns=list(columns), use_threads=False))
         table = pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{reading}: cannot be read as Parquet ({' '.join(str(error).split())})") from None
     starts = accumulate((len(part) for part in tables[:-1]), initial=0)
-    names = RowNames(files=tuple(str(file) for file in files), starts=tuple(starts), total=len(table))
-    return raw_split(table, image, label, features, origin, names=names, base=files[0].parent)
+    return Table(
+        table=table,
+        schema=schema,
+        columns=columns,
+        origin=str(files[0] if len(files) == 1 else files[0].parent),
+        names=RowNames(files=tuple(str(file) for file in files), starts=tuple(starts), total=len(table)),
+        base=files[0].parent,
+    )
+
+
+def _read_files(files: list[Path], config: DataConfig) -> RawSplit:
+    found = read_table(files, lambda schema, origin: choose_columns(schema, features_of(schema), config, origin))
+    features = features_of(found.schema)
+    return raw_split(found.table, *found.columns, features, found.origin, names=found.names, base=found.base)

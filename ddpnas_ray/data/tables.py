@@ -44,6 +44,68 @@ def choose_columns(schema: Any, features: Features, config: DataConfig, origin: 
     return image, _choose("label_column", config.label_column, able, schema, origin)
 
 
+def choose_image_columns(schema: Any, config: DataConfig, origin: str) -> tuple[str, str]:
+    """Choose the column of images and that of masks, both of images: as configured, else by name, else the only ones.
+
+    Args:
+        schema: Arrow schema of the table.
+        config: Gives ``image_column``, and ``label_column`` for the masks.
+        origin: The file, for errors.
+
+    Raises:
+        DataError: A column does not exist, has the wrong type, or is ambiguous.
+    """
+    able = [field.name for field in schema if _is_image(field.type)]
+    image, mask = config.image_column, config.label_column
+    if image is None and "image" in able and mask != "image":
+        image = "image"
+    image = _choose("image_column", image, [name for name in able if name != mask], schema, origin)
+    if mask is not None and mask not in able and mask in schema.names:
+        columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
+        raise DataError(f"{origin}: data.label_column={mask} cannot hold masks (bytes); its columns are {columns}")
+    rest = [name for name in able if name != image]
+    if mask is None and len(rest) != 1:
+        columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
+        found = f"columns {', '.join(rest)}" if rest else "no column beside the images"
+        raise DataError(
+            f"{origin}: {found} could hold masks (bytes of PNG files); set data.label_column; its columns are {columns}"
+        )
+    return image, rest[0] if mask is None else _choose("label_column", mask, rest, schema, origin)
+
+
+def image_pairs(
+    table: Any, image: str, mask: str, names: Sequence[str], base: Path
+) -> tuple[Sequence[ImageSource], Sequence[ImageSource], Sequence[str], Problems]:
+    """Extract images and their masks from a table.
+
+    Args:
+        table: Arrow table.
+        image: Name of the image column.
+        mask: Name of the mask column.
+        names: Names of the rows in errors.
+        base: Base folder of relative paths.
+
+    Returns:
+        Images, masks and names of the rows that have both; the others are problems.
+    """
+    import pyarrow as pa
+
+    columns = {what: table.column(name) for what, name in (("image", image), ("mask", mask))}
+    problems, whole_N = Problems(), np.ones(len(table), dtype=bool)
+    for (what, column), name in zip(columns.items(), (image, mask), strict=True):
+        there_N = _has_image(column)
+        problems.add(
+            f"{names[row]}: no {what} (column {name!r} is null); drop such rows"
+            for row in np.flatnonzero(~there_N).tolist()
+        )
+        whole_N &= there_N
+    found = list(columns.values())
+    if not whole_N.all():
+        found = [column.filter(pa.array(whole_N)) for column in found]
+        names = Picked(names, np.flatnonzero(whole_N))
+    return _sources(found[0], base), _sources(found[1], base), names, problems
+
+
 def raw_split(
     table: Any, image: str, label: str, features: Features, origin: str, *, names: Sequence[str], base: Path
 ) -> RawSplit:

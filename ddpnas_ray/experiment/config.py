@@ -26,7 +26,7 @@ from ddpnas_ray.spaces.target import TargetConfig
 from ddpnas_ray.strategies import registry
 from ddpnas_ray.strategies.base import Context, Strategy
 from ddpnas_ray.strategies.pruning import PruningConfig
-from ddpnas_ray.tasks.base import find_task
+from ddpnas_ray.tasks.base import find_task, own_data_sets
 from ddpnas_ray.tasks.recipe import FinalsConfig, RetrainingConfig
 from ddpnas_ray.training.config import TrainingConfig
 
@@ -260,7 +260,8 @@ def check(values: Mapping[str, Any], source: str, overrides: Sequence[str] = ())
             f"{where}: evaluation.probe is {evaluation.probe}; it compares a supernet with a table: set "
             "evaluation.kind=supernet and evaluation.table, or remove it"
         )
-    find_reader(config.data.name, f"{origin.of('data.name')}: data.name")
+    if config.data.name not in own_data_sets(config.task.name):
+        find_reader(config.data.name, f"{origin.of('data.name')}: data.name")
     if config.strategy is None:
         config = dataclasses.replace(config, strategy="pruning" if config.trains else "surrogate")
     predicts = config.strategy == "pruning" and config.pruning.result == "predicted"

@@ -15,7 +15,7 @@ def score(outputs: Iterable[tuple[Tensor, Tensor]]) -> float:
     """Return the F1 of class 1 of two, as GLUE; of more classes the mean over those that occur or were found.
 
     Args:
-        outputs: Per batch, the logits, shape (B, C), and the class numbers, shape (B,).
+        outputs: As of ``confusion``.
 
     Raises:
         ValueError: There are no batches.

@@ -14,7 +14,7 @@ def score(outputs: Iterable[tuple[Tensor, Tensor]]) -> float:
     """Return the coefficient, in [-1, 1]; 0 if all labels, or all found classes, are one class.
 
     Args:
-        outputs: Per batch, the logits, shape (B, C), and the class numbers, shape (B,).
+        outputs: As of ``confusion``.
 
     Raises:
         ValueError: There are no batches.
@@ -28,12 +28,27 @@ def score(outputs: Iterable[tuple[Tensor, Tensor]]) -> float:
 
 
 def confusion(outputs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-    """Count the examples by true and by found class, shape (C, C); arguments and errors as of ``score``."""
+    """Count the examples, or pixels, by true and by found class, shape (C, C).
+
+    Args:
+        outputs: Per batch, the logits, shape (B, C, ...), and the class numbers, shape (B, ...), of which those outside
+            of 0 to C - 1 are not counted; or the counts of a batch already, integers of shape (C, C), and anything.
+
+    Raises:
+        ValueError: There are no batches.
+    """
     count = None
     for logits, labels in outputs:
-        classes = logits.shape[1]
-        pairs_CC = (labels * classes + logits.argmax(dim=1)).bincount(minlength=classes**2).reshape(classes, classes)
+        pairs_CC = counted(logits, labels) if logits.is_floating_point() else logits
         count = pairs_CC if count is None else count + pairs_CC
     if count is None:
         raise ValueError("a score of classes needs at least one batch")
     return count
+
+
+def counted(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the counts of one batch; see ``confusion``."""
+    classes = logits.shape[1]
+    pairs = labels * classes + logits.argmax(dim=1)
+    pairs = pairs.where((labels >= 0) & (labels < classes), classes**2)
+    return pairs.flatten().bincount(minlength=classes**2 + 1)[:-1].reshape(classes, classes)

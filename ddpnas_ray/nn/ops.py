@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from ddpnas_ray.costs.convnet import CONVOLUTIONS
 
 
-def build_op(name: str, channels: int, stride: int, *, affine: bool) -> nn.Module:
+def build_op(
+    name: str, channels: int, stride: int, *, affine: bool, dilation: int = 1, keeps_size: bool = False
+) -> nn.Module:
     """Build one candidate operation of an edge.
 
     Args:
@@ -23,19 +25,26 @@ def build_op(name: str, channels: int, stride: int, *, affine: bool) -> nn.Modul
         channels: C, the same in and out.
         stride: 1, or 2 on the edges of a reduction cell that start at its inputs.
         affine: True builds the deploy form, False the search form.
+        dilation: Of the image: convolutions are dilated that many times as much as usual, pools are not.
+        keeps_size: The operation of stride 2 with all of its parameters, but applied at every pixel.
 
     Returns:
-        A module (B, C, H, W) -> (B, C, ceil(H / stride), ceil(W / stride)).
+        A module (B, C, H, W) -> (B, C, ceil(H / stride), ceil(W / stride)); with ``keeps_size``, (B, C, H, W).
     """
     if name == "skip_connect":
-        return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine=affine)
+        if stride == 1:
+            return nn.Identity()
+        return (FactorizedConv if keeps_size else FactorizedReduce)(channels, channels, affine=affine)
+    step = 1 if keeps_size else stride
     if name == "max_pool_3x3":
-        return _pool(nn.MaxPool2d(3, stride, padding=1), channels, affine)
+        return _pool(nn.MaxPool2d(3, step, padding=1), channels, affine)
     if name == "avg_pool_3x3":
-        return _pool(nn.AvgPool2d(3, stride, padding=1, count_include_pad=False), channels, affine)
-    kernel, dilation, repeats = CONVOLUTIONS[name]
-    strides = (stride, *(1,) * (repeats - 1))
-    return nn.Sequential(*(m for s in strides for m in _separable(channels, kernel, s, dilation, affine)))
+        return _pool(nn.AvgPool2d(3, step, padding=1, count_include_pad=False), channels, affine)
+    kernel, own_dilation, repeats = CONVOLUTIONS[name]
+    strides = (step, *(1,) * (repeats - 1))
+    return nn.Sequential(
+        *(m for s in strides for m in _separable(channels, kernel, s, dilation * own_dilation, affine))
+    )
 
 
 class ReLUConvBN(nn.Sequential):
@@ -75,6 +84,19 @@ class FactorizedReduce(nn.Module):
         odd_h, odd_w = x.shape[2] % 2, x.shape[3] % 2
         shifted = F.pad(x, (0, odd_w, 0, odd_h)) if odd_h or odd_w else x
         return self.bn(torch.cat([self.conv_1(x), self.conv_2(shifted[:, :, 1:, 1:])], dim=1))
+
+
+class FactorizedConv(FactorizedReduce):
+    """``FactorizedReduce`` that keeps the resolution: both convolutions at every pixel, neither shifted."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, affine: bool) -> None:
+        super().__init__(in_channels, out_channels, affine=affine)
+        self.conv_1.stride = self.conv_2.stride = (1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, H, W)."""
+        x = F.relu(x)
+        return self.bn(torch.cat([self.conv_1(x), self.conv_2(x)], dim=1))
 
 
 class AuxiliaryHead(nn.Module):

@@ -18,7 +18,8 @@ from ddpnas_ray.core.errors import GenotypeError, did_you_mean
 from ddpnas_ray.core.generation.solve import most_likely
 from ddpnas_ray.core.plugins import Kind
 from ddpnas_ray.core.space import BoolArray, CostFunction, Edge, FloatArray, Gate, IntArray, SearchSpace
-from ddpnas_ray.spaces.target import Example, Inputs, Target, TargetDefaults
+from ddpnas_ray.costs.convnet import Size, height_and_width
+from ddpnas_ray.spaces.target import Example, Head, Inputs, Target, TargetDefaults, size_text
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -56,6 +57,19 @@ def module_of(module: str, function: str, *arguments: Any, **options: Any) -> nn
     """Import a module that needs torch and call its function; partials of this are picklable."""
     made: nn.Module = getattr(importlib.import_module(module), function)(*arguments, **options)
     return made
+
+
+def head_part(head: Head, features: Mapping[int, tuple[int, Size]], classes: int, size: Size) -> Part:
+    """Return a head as a part: it takes the deepest features, given by stride with channels and sizes of all."""
+    channels, deepest = features[max(features)]
+    shape = (channels, *height_and_width(deepest))
+    arguments = (head.name, dict(features), head.width, classes, size)
+    return Part(
+        edge=None,
+        key=f"{head} to {classes} classes of {size_text(size)} from {'x'.join(map(str, shape))}",
+        example=Example(shape=shape),
+        build=partial(module_of, "ddpnas_ray.nn.heads", "HeadAlone", *arguments),
+    )
 
 
 class Supernet(Protocol):

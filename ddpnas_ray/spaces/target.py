@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 
 from ddpnas_ray.core.errors import ConfigError
-from ddpnas_ray.costs.convnet import Size
+from ddpnas_ray.costs.convnet import Size, height_and_width
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +98,12 @@ class Inputs(Example):
         return width if height == width else (height, width)
 
     def takes(self, other: Inputs) -> bool:
-        """Return whether a network for these inputs can be trained on others: shorter texts, or the same."""
+        """Return whether a network for these inputs can be trained on others: shorter texts, or the same.
+
+        Networks with a head take images of any size.
+        """
+        if self.head is not None and len(other.shape) == len(self.shape):
+            return dataclasses.replace(other, shape=(other.shape[0], *self.shape[1:])) == self
         if self.vocabulary is None or other.vocabulary is None:
             return other == self
         return other.shape[0] <= self.shape[0] and dataclasses.replace(other, shape=self.shape) == self
@@ -106,7 +111,7 @@ class Inputs(Example):
     def __str__(self) -> str:
         shape = "x".join(map(str, self.shape))
         of = shape if self.vocabulary is None else f"up to {shape} tokens of a vocabulary of {self.vocabulary:,}"
-        return f"{of}, {self.outputs} outputs"
+        return f"{of}, {self.outputs} outputs" + ("" if self.head is None else f", {self.head}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +123,8 @@ class TargetConfig:
     per stage)"""
     channels: Annotated[int, Ge(1)] | None = None
     """Initial channels of the deploy network; null: the space's default (cell: 36; nasbench201: 16)"""
-    image_size: Annotated[int, Ge(1)] | None = None
-    """Side in pixels; null: that of the data"""
+    image_size: Annotated[int, Ge(1)] | tuple[Annotated[int, Ge(1)], Annotated[int, Ge(1)]] | None = None
+    """Side in pixels, or [height, width]; null: that of the data"""
     sequence_length: Annotated[int, Ge(1)] | None = None
     """Tokens of a text; null: task.max_length"""
     classes: Annotated[int, Ge(1)] | None = None
@@ -142,6 +147,7 @@ class TargetDefaults:
         cells: Default number of cells; None: not an option.
         channels: Default width; None: the space defines the widths.
         stem: Whether there is a choice of stems.
+        head: Whether networks can have a head, for outputs of every pixel.
     """
 
     text: bool = False
@@ -150,6 +156,7 @@ class TargetDefaults:
     cells: int | None = None
     channels: int | None = None
     stem: bool = False
+    head: bool = False
 
     @property
     def sizes(self) -> dict[str, int | None]:
@@ -158,12 +165,12 @@ class TargetDefaults:
             return {"sequence_length": None, "vocabulary": None, "classes": None}
         return {"image_size": None, "input_channels": 3, "classes": None}
 
-    def inputs(self, sizes: Mapping[str, int]) -> Inputs:
-        """Return the inputs of a network for data of the given ``sizes``, all of them."""
+    def inputs(self, sizes: Mapping[str, Any]) -> Inputs:
+        """Return the inputs of a network for data of the given ``sizes``, all of them; that of images is a ``Size``."""
         if self.text:
             return Inputs(shape=(sizes["sequence_length"],), vocabulary=sizes["vocabulary"], outputs=sizes["classes"])
-        side = sizes["image_size"]
-        return Inputs(shape=(sizes["input_channels"], side, side), outputs=sizes["classes"])
+        height, width = height_and_width(sizes["image_size"])
+        return Inputs(shape=(sizes["input_channels"], height, width), outputs=sizes["classes"])
 
     @property
     def kind(self) -> str:
@@ -173,9 +180,12 @@ class TargetDefaults:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A deploy network in full, of images or of texts. Every printed cost names it."""
+    """A deploy network in full, of images or of texts. Every printed cost names it.
 
-    image_size: int | None = None
+    What ``dataclasses.asdict`` makes of it is plain JSON, and ``Target(**asdict)`` the same target again.
+    """
+
+    image_size: Size | None = None
     classes: int
     input_channels: int | None = 3
     cells: int | None = None
@@ -183,6 +193,14 @@ class Target:
     stem: Literal["cifar", "imagenet"] | None = None
     sequence_length: int | None = None
     vocabulary: int | None = None
+    head: Head | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.image_size, list | tuple):
+            height, width = self.image_size
+            object.__setattr__(self, "image_size", height if height == width else (height, width))
+        if isinstance(self.head, dict):
+            object.__setattr__(self, "head", Head(**self.head))
 
     @classmethod
     def resolve(cls, config: TargetConfig, inputs: Inputs, defaults: TargetDefaults) -> Target:
@@ -207,6 +225,11 @@ class Target:
                 )
         if config.stem != "auto" and not defaults.stem:
             raise ConfigError(f"target.stem is {config.stem}; networks of this space have one stem: set it to auto")
+        if inputs.head is not None and not defaults.head:
+            raise ConfigError(
+                f"networks of this space have no head for outputs of every pixel, which the task needs ({inputs}); set "
+                "space.name to cell or mobile, or choose another task.name"
+            )
         if inputs.vocabulary is not None:
             _refuse_other_tokens(config.sequence_length, inputs, defaults)
             return cls(
@@ -225,6 +248,7 @@ class Target:
             classes=config.classes or inputs.outputs,
             stem=resolve_stem(config.stem, image_size) if defaults.stem else None,
             input_channels=inputs.channels,
+            head=inputs.head,
         )
 
     @property
@@ -234,7 +258,17 @@ class Target:
             assert self.sequence_length is not None  # see ``resolve``
             return Inputs(shape=(self.sequence_length,), outputs=self.classes, vocabulary=self.vocabulary)
         assert self.image_size is not None and self.input_channels is not None
-        return Inputs(shape=(self.input_channels, self.image_size, self.image_size), outputs=self.classes)
+        shape = (self.input_channels, *height_and_width(self.image_size))
+        return Inputs(shape=shape, outputs=self.classes, head=self.head)
+
+    def refuse_head(self, what: str) -> None:
+        """Refuse a head where only classifiers are known.
+
+        Raises:
+            ConfigError: The network has one.
+        """
+        if self.head is not None:
+            raise ConfigError(f"there is no {what} of a network with an {self.head.name} head (task.head)")
 
     def __str__(self) -> str:
         return target_text(dataclasses.asdict(self))
@@ -253,10 +287,10 @@ def _refuse_other_tokens(length: int | None, inputs: Inputs, defaults: TargetDef
         )
 
 
-def resolve_stem(stem: str, image_size: int) -> Literal["cifar", "imagenet"]:
-    """Resolve ``auto``: ``imagenet`` from 128 pixels on."""
+def resolve_stem(stem: str, image_size: Size) -> Literal["cifar", "imagenet"]:
+    """Resolve ``auto``: ``imagenet`` from 128 pixels on, on the shorter side."""
     if stem == "auto":
-        return "imagenet" if image_size >= 128 else "cifar"
+        return "imagenet" if min(height_and_width(image_size)) >= 128 else "cifar"
     return "imagenet" if stem == "imagenet" else "cifar"
 
 
@@ -264,6 +298,27 @@ def target_text(target: Mapping[str, Any]) -> str:
     """Describe the deploy network of a cost, as all printed costs do."""
     parts = [f"{target[key]} {key}" for key in ("cells", "channels") if target.get(key) is not None]
     text = target.get("sequence_length") is not None
-    parts += [f"{target['sequence_length']} tokens" if text else f"{target['image_size']} px"]
+    parts += [f"{target['sequence_length']} tokens" if text else f"{size_text(target['image_size'])} px"]
     parts += [f"{target['classes']} classes"]
-    return ", ".join(parts + ([f"{target['stem']} stem"] if target.get("stem") else []))
+    parts += [f"{target['stem']} stem"] if target.get("stem") else []
+    if (head := target.get("head")) is not None:
+        parts.append(str(Head(**head)))
+    return ", ".join(parts)
+
+
+def size_text(size: Size | Sequence[int]) -> str:
+    """Write a size as ``generate --target`` takes it: ``32`` or, height first, ``1024x2048``."""
+    return str(size) if isinstance(size, int) else "x".join(map(str, size))
+
+
+def size_of(text: str) -> Size:
+    """Read a size as ``size_text`` writes it, every side from 1 to a million pixels.
+
+    Raises:
+        ValueError: It is not one.
+    """
+    sides = text.split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and 1 <= int(side) <= 10**6 for side in sides):
+        raise ValueError(f"{text!r} is not a size such as 32 or, height first, 1024x2048")
+    height, width = int(sides[0]), int(sides[-1])
+    return height if height == width else (height, width)

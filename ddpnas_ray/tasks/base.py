@@ -6,6 +6,7 @@ A new task is one module with a function that returns a ``Task``, named ``module
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
@@ -285,3 +286,14 @@ def find_metric(name: str, key: str = "task.metric") -> Metric:
         ConfigError: The name cannot be imported.
     """
     return Metric(name.partition(":")[0].rpartition(".")[2], METRICS.find(name, key))
+
+
+def own_data_sets(name: str) -> tuple[str, ...]:
+    """Return the values of ``data.name`` that only a task itself can read: ``DATA_SETS`` of the module of its ``make``.
+
+    Others are those of the readers in ``ddpnas_ray/data``.
+
+    Raises:
+        ConfigError: See ``find_task``.
+    """
+    return tuple(getattr(sys.modules[find_task(name).__module__], "DATA_SETS", ()))

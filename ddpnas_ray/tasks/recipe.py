@@ -15,7 +15,8 @@ Probability = Annotated[float, Ge(0.0), Lt(1.0)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrainingConfig:
-    """How a found network is trained. ``workers`` changes BatchNorm's statistics, which are each worker's own."""
+    """How a found network is trained. ``workers`` changes BatchNorm's statistics, which are each worker's own, unless
+    ``sync_batch_norm`` is on."""
 
     budgets: tuple[str, ...] = ()
     """Budgets of the networks to retrain, as for `generate --budget`; empty: the search's own result"""
@@ -34,8 +35,11 @@ class RetrainingConfig:
     """sgd: with momentum; adamw: betas 0.9 and 0.999"""
     lr: Annotated[float, Gt(0.0)] = 0.025
     """Learning rate after the warm-up"""
-    schedule: Literal["cosine", "linear", "step"] = "cosine"
-    """cosine, linear: to zero at the end; step: times lr_factor every lr_epochs"""
+    schedule: Literal["cosine", "linear", "poly", "step"] = "cosine"
+    """cosine, linear: to zero at the end; poly: so too, by the power lr_power of what is left; step: times lr_factor
+    every lr_epochs"""
+    lr_power: Annotated[float, Gt(0.0)] = 0.9
+    """Power of schedule poly (DeepLab: 0.9, with lr_per: step)"""
     lr_factor: Annotated[float, Gt(0.0), Le(1.0)] = 0.97
     """Factor of schedule step"""
     lr_epochs: Annotated[int, Ge(1)] = 1
@@ -95,6 +99,8 @@ class RetrainingConfig:
     workers: Annotated[int, Ge(1)] | None = None
     """Ray Train workers, with a share of each batch; null: one per GPU, or one if there are no GPUs. In a cluster with
     GPUs no more than there are, unless execution.gpus_per_worker is given"""
+    sync_batch_norm: bool = False
+    """Compute BatchNorm's statistics over the shares of all workers, not over each worker's own"""
     min_workers: Annotated[int, Ge(1)] | None = None
     """Go on with as few as this when nodes leave (elastic; not bit-equal); null: wait for all workers"""
     threads: Annotated[int, Ge(1), Le(1024)] = 1

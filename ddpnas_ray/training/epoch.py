@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ddpnas_ray.nn.weights import Layout, Shadow
-from ddpnas_ray.tasks.base import Batch
+from ddpnas_ray.tasks.base import Batch, Compacts, Predicts, Task
 from ddpnas_ray.training.config import TrainingConfig
 from ddpnas_ray.training.group import Shards
 
@@ -115,18 +115,30 @@ def outputs(
     batches: Iterable[Batch],
     precision: str,
     device: torch.device,
+    task: Task,
     recorded: Callable[[Step], Step] = unrecorded,
-) -> Iterator[tuple[Tensor, Batch]]:
-    """Yield the network's outputs in evaluation mode, batch by batch; ``recorded`` is how they are computed."""
+) -> Iterator[tuple[Tensor, Any]]:
+    """Yield the network's outputs in evaluation mode, and the targets, batch by batch.
+
+    Args:
+        network: The network.
+        batches: Validation batches, on its device.
+        precision: Of the forward passes.
+        device: The device.
+        task: May predict in its own way, and compact what it is to be scored on.
+        recorded: How outputs are computed.
+    """
     network.eval()
+    predicts = task.predict if isinstance(task, Predicts) else None
 
     def forward(batch: Batch) -> Any:
         with autocast(device, precision):
-            return network(batch.inputs)
+            return network(batch.inputs) if predicts is None else predicts(network, batch.inputs)
 
     run = recorded(forward)
     for batch in batches:
-        yield run(batch), batch
+        found = run(batch)
+        yield task.compact(found, batch.targets) if isinstance(task, Compacts) else (found, batch.targets)
 
 
 @contextmanager

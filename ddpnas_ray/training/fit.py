@@ -18,7 +18,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ddpnas_ray.core.errors import ConfigError, DataError, DivergedError
 from ddpnas_ray.core.sampling import rng_for
 from ddpnas_ray.nn.kernels.fast import accelerate
-from ddpnas_ray.tasks.base import Batch, Distils, ScoresTasks, Task
+from ddpnas_ray.nn.sync_norm import share_statistics
+from ddpnas_ray.tasks.base import Batch, Compacts, Distils, ScoresTasks, Task
 from ddpnas_ray.tasks.recipe import RetrainingConfig
 from ddpnas_ray.training.batches import each, on_device, size
 from ddpnas_ray.training.device import find_device, set_precision
@@ -126,9 +127,8 @@ def score(
     batches = on_device(
         task.validation_batches(config.batch_size, rank, world), device, channels_last=config.channels_last
     )
-    mine = (
-        (out.float(), batch.targets) for out, batch in outputs(network, batches, config.precision, torch.device(device))
-    )
+    found_of = outputs(network, batches, config.precision, torch.device(device), task)
+    mine = ((out if isinstance(task, Compacts) else out.float(), targets) for out, targets in found_of)
     count = -(-task.val_examples // config.batch_size)
     every: Iterable[tuple[Tensor, Any]] = gathered(mine, count, ALONE if world == 1 else ProcessGroup())
     by_task = {}
@@ -165,6 +165,8 @@ class _Training:
         self._rank, self._world, self._seed, self._device = rank, world, seed, device
         if config.kernels == "fast" and device == "cpu" and not config.compile:
             accelerate(network)
+        if config.sync_batch_norm and world > 1:
+            share_statistics(network, device)
         memory = torch.channels_last if config.channels_last else torch.contiguous_format
         self._network = network.to(device, memory_format=memory)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(network, config)
@@ -320,15 +322,16 @@ def _parts(batch: Batch, count: int) -> list[Batch]:
 
 
 def refuse_small_shares(task: Task, config: RetrainingConfig, world: int) -> None:
-    """Refuse a recipe that gives a worker fewer than two examples at a time.
+    """Refuse a recipe that gives a worker fewer than two examples at a time, or one with shared statistics.
 
     Raises:
         ConfigError: It does.
     """
+    least = 1 if config.sync_batch_norm and world > 1 else 2
     share = min(config.batch_size, task.train_examples) // world // config.accumulate
-    if share < 2:
+    if share < least:
         raise ConfigError(
             f"retraining.batch_size is {config.batch_size} on {task.train_examples} examples: {world} worker(s) with "
-            f"retraining.accumulate={config.accumulate} get {share} example(s) at a time, and BatchNorm needs 2; raise "
-            "batch_size, or lower workers or accumulate"
+            f"retraining.accumulate={config.accumulate} get {share} example(s) at a time, and BatchNorm needs {least}; "
+            "raise batch_size, or lower workers or accumulate"
         )

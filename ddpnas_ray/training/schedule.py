@@ -33,4 +33,6 @@ def learning_rate(config: RetrainingConfig, epoch: int, step: int, steps: int) -
     left = config.epochs - config.warmup_epochs
     if config.schedule == "linear":
         return config.lr * (1 - at / left)
+    if config.schedule == "poly":
+        return config.lr * (1 - at / left) ** config.lr_power
     return config.lr * 0.5 * (1 + math.cos(math.pi * at / left))

@@ -43,6 +43,7 @@ def test_the_built_in_metrics_are_the_files_that_define_score() -> None:
         "f1",
         "likelihood",
         "matthews",
+        "miou",
         "pearson",
         "spearman",
     )

@@ -11,9 +11,19 @@ from torch import Tensor, nn
 
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.core.space import IntArray
-from ddpnas_ray.nn.ops import AuxiliaryHead, Concat, FactorizedReduce, ReLUConvBN, build_op, drop_path
+from ddpnas_ray.costs.convnet import height_and_width
+from ddpnas_ray.nn.ops import (
+    AuxiliaryHead,
+    Concat,
+    FactorizedConv,
+    FactorizedReduce,
+    ReLUConvBN,
+    build_op,
+    drop_path,
+)
 from ddpnas_ray.nn.weights import Piece
-from ddpnas_ray.spaces.cell.costs import CellGeometry, CellNetShape
+from ddpnas_ray.spaces.cell.costs import CellGeometry, CellNetShape, first_layer
+from ddpnas_ray.spaces.target import size_text
 
 
 class Cell(nn.Module):
@@ -21,15 +31,15 @@ class Cell(nn.Module):
 
     def __init__(self, g: CellGeometry, candidates: Sequence[Sequence[str]], *, nodes: int, affine: bool) -> None:
         super().__init__()
-        self.nodes, self.width, self.reduction = nodes, g.channels, g.reduction
-        first = "FactorizedReduce" if g.reduction_before else "ReLUConvBN"
-        self.preprocess0 = preprocess(first, g.channels_before_previous, g.channels, affine=affine)
+        self.nodes, self.width, self.reduction, self.lowers = nodes, g.channels, g.reduction, g.lowers
+        self.preprocess0 = preprocess(first_layer(g), g.channels_before_previous, g.channels, affine=affine)
         self.preprocess1 = preprocess("ReLUConvBN", g.channels_previous, g.channels, affine=affine)
         self.edges = nn.ModuleList()
         inputs = [i for node in range(nodes) for i in range(2 + node)]
         for source, names in zip(inputs, candidates, strict=True):
-            stride = 2 if g.reduction and source < 2 else 1
-            ops = {name: build_op(name, g.channels, stride, affine=affine) for name in names if name != "none"}
+            stride, kept = (2, not g.lowers) if g.reduction and source < 2 else (1, False)
+            form = {"affine": affine, "dilation": g.dilation, "keeps_size": kept}
+            ops = {name: build_op(name, g.channels, stride, **form) for name in names if name != "none"}
             self.edges.append(nn.ModuleDict(ops))
         self.concat = Concat()
 
@@ -55,7 +65,7 @@ class Cell(nn.Module):
         return found
 
     def _zeros(self, x: Tensor) -> Tensor:
-        stride = 2 if self.reduction else 1
+        stride = 2 if self.lowers else 1
         return x.new_zeros(x.shape[0], self.width, -(-x.shape[2] // stride), -(-x.shape[3] // stride))
 
 
@@ -75,12 +85,19 @@ class CellNetwork(nn.Module):
         super().__init__()
         self.shape, self.candidates, self.drop_path = shape, list(candidates), 0.0
         half, affine = len(candidates) // 2, shape.deploy
+        self._strides = [g.stride for g in shape.geometry()]
         self.stem0, self.stem1 = build_stem(shape.stem, shape.input_channels, shape.channels, affine=affine)
         self.cells = nn.ModuleList(
             Cell(g, candidates[half:] if g.reduction else candidates[:half], nodes=shape.nodes, affine=affine)
             for g in shape.geometry()
         )
-        self.classifier = nn.Linear(shape.geometry()[-1].channels * shape.nodes, shape.classes)
+        if (head := shape.head) is None:
+            self.classifier = nn.Linear(shape.geometry()[-1].channels * shape.nodes, shape.classes)
+        else:
+            from ddpnas_ray.nn.heads import build_head
+
+            channels = {stride: width for stride, (width, _) in shape.features().items()}
+            self.head = build_head(head.name, channels, head.width, shape.classes)
         self.register_module("auxiliary", None)
         self._names_by_choice: dict[tuple[int, str], list[tuple[int, Piece]]] | None = None
 
@@ -88,21 +105,26 @@ class CellNetwork(nn.Module):
         """Add a second classifier after the second reduction cell, as DARTS.
 
         Raises:
-            ConfigError: The head pools 5x5 pixels, and images this small have too few there.
+            ConfigError: The network has no classifier; or the auxiliary head pools 5x5 pixels, and images this small
+                have too few there.
         """
         shape, at = self.shape, self.shape.reductions[-1]
-        g, cifar = shape.geometry()[at], shape.stem == "cifar"
-        stride = 3 if cifar else 2
-        if g.size_out < (needed := 5 + stride):
+        if shape.head is not None:
             raise ConfigError(
-                f"retraining.auxiliary: images of {shape.image_size} px have {g.size_out}x{g.size_out} pixels after "
+                f"retraining.auxiliary: networks with an {shape.head.name} head have no auxiliary classifier: set it to 0"
+            )
+        g, cifar = shape.geometry()[at], shape.stem == "cifar"
+        stride, (height, width) = 3 if cifar else 2, height_and_width(g.size_out)
+        if min(height, width) < (needed := 5 + stride):
+            raise ConfigError(
+                f"retraining.auxiliary: images of {size_text(shape.image_size)} px have {height}x{width} pixels after "
                 f"cell {at + 1} of {shape.cells}; the auxiliary head needs {needed}x{needed}: set it to 0"
             )
         head = AuxiliaryHead(shape.nodes * g.channels, shape.classes, stride=stride, last_norm=cifar)
         self.auxiliary = head.to(self.classifier.weight)
 
     def forward(self, x: Tensor, alpha_E: IntArray | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """Images (B, C, H, W) -> logits (B, classes), computing one operation per edge.
+        """Images (B, C, H, W) -> logits (B, classes), computing one operation per edge; with a head (B, classes, H, W).
 
         Args:
             x: Images.
@@ -111,6 +133,22 @@ class CellNetwork(nn.Module):
         Returns:
             The logits; in training mode with an auxiliary head, a pair with that head's logits.
         """
+        maps, auxiliary = self._run(x, alpha_E)
+        if self.shape.head is not None:
+            found: Tensor = self.head(maps, x.shape[-2:])
+            return found
+        logits = self.classifier(maps[max(maps)].mean(dim=(2, 3)))
+        return logits if auxiliary is None else (logits, auxiliary)
+
+    def features(self, x: Tensor, alpha_E: IntArray | None = None) -> dict[int, Tensor]:
+        """Images (B, C, H, W) -> the last feature map of every stride, (B, width, ceil(H / stride), ceil(W / stride)).
+
+        Strides are powers of 2 from that of the stem on, ascending; the last is the output stride.
+        """
+        return self._run(x, alpha_E)[0]
+
+    def _run(self, x: Tensor, alpha_E: IntArray | None) -> tuple[dict[int, Tensor], Tensor | None]:
+        """Return the feature maps, and the auxiliary logits, if there are any."""
         if alpha_E is None:
             chosen = [names[0] for names in self.candidates]
         else:
@@ -118,13 +156,14 @@ class CellNetwork(nn.Module):
         half, dropped = len(chosen) // 2, self.drop_path if self.training else 0.0
         before = self.stem0(x)
         last = self.stem1(before)
+        maps = {1: last} if self.shape.stem == "cifar" else {4: before, 8: last}
         auxiliary: Tensor | None = None
-        for c, cell in enumerate(self.cells):
+        for c, (cell, stride) in enumerate(zip(self.cells, self._strides, strict=True)):
             before, last = last, cell(before, last, chosen[half:] if cell.reduction else chosen[:half], dropped)
+            maps[stride] = last
             if self.auxiliary is not None and self.training and c == self.shape.reductions[-1]:
                 auxiliary = self.auxiliary(last)
-        logits = self.classifier(last.mean(dim=(2, 3)))
-        return logits if auxiliary is None else (logits, auxiliary)
+        return maps, auxiliary
 
     def pieces(self, alpha_E: IntArray) -> list[Piece]:
         """Return the parameters that an architecture uses, in the order of its stand-alone network.
@@ -172,13 +211,13 @@ def build_stem(stem: str, input_channels: int, channels: int, *, affine: bool = 
 
 def preprocess(kind: str, in_channels: int, out_channels: int, *, affine: bool = True) -> nn.Module:
     """Build the layer that brings a cell's input to its width, and to the size of the other input."""
-    reduce_or_not = FactorizedReduce if kind == "FactorizedReduce" else ReLUConvBN
-    return reduce_or_not(in_channels, out_channels, affine=affine)
+    layers = {"FactorizedReduce": FactorizedReduce, "FactorizedConv": FactorizedConv, "ReLUConvBN": ReLUConvBN}
+    return layers[kind](in_channels, out_channels, affine=affine)
 
 
-def deploy_op(name: str, channels: int, stride: int) -> nn.Module:
+def deploy_op(name: str, channels: int, stride: int, dilation: int = 1, keeps_size: bool = False) -> nn.Module:
     """Build one operation in deploy form."""
-    return build_op(name, channels, stride, affine=True)
+    return build_op(name, channels, stride, affine=True, dilation=dilation, keeps_size=keeps_size)
 
 
 def classifier(width: int, classes: int) -> nn.Module:

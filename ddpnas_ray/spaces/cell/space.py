@@ -17,10 +17,10 @@ from annotated_types import Ge, Le
 
 from ddpnas_ray.core.errors import GenotypeError, did_you_mean
 from ddpnas_ray.core.space import CostTable, Edge, IntArray, LongestPath, Op, SearchSpace
-from ddpnas_ray.costs.convnet import CELL_OPS, CONVOLUTIONS, Kind
+from ddpnas_ray.costs.convnet import CELL_OPS, CONVOLUTIONS, Kind, Size, height_and_width
 from ddpnas_ray.costs.convnet import KINDS as COST_KINDS
-from ddpnas_ray.spaces.base import Genotype, Part, SpaceSpec, Supernet, module_of
-from ddpnas_ray.spaces.cell.costs import CellGeometry, CellNetShape, cost_table
+from ddpnas_ray.spaces.base import Genotype, Part, SpaceSpec, Supernet, head_part, module_of
+from ddpnas_ray.spaces.cell.costs import CellGeometry, CellNetShape, cost_table, first_layer
 from ddpnas_ray.spaces.cell.plain import network_source
 from ddpnas_ray.spaces.target import Example, Inputs, Target, TargetDefaults, resolve_stem
 
@@ -64,7 +64,7 @@ def make(
             **{f"nonparametric.{kind}": partial(_nonparametric, half, nodes) for half, kind in enumerate(KINDS)},
             **{f"height.{kind}": partial(_height, half, nodes) for half, kind in enumerate(KINDS)},
         },
-        target=TargetDefaults(cells=20, channels=36, stem=True),
+        target=TargetDefaults(cells=20, channels=36, stem=True, head=True),
         parts=partial(_parts, nodes),
         effort=partial(_effort, search),
         inherit=partial(_inherit, search),
@@ -148,36 +148,39 @@ def _cost(kind: Kind, nodes: int, target: Target) -> CostTable:
 def _parts(nodes: int, target: Target) -> list[Part]:
     """Return all timed parts of the deploy network; additions, concatenations and stride-1 skips are not timed."""
     shape = _deploy_shape(nodes, target)
-    c, size = shape.channels, shape.image_size
-    stem = (shape.stem, shape.input_channels, c)
-    parts = [_part("stem", (shape.input_channels, size, size), "build_stem", *stem)]
+    stem = (shape.stem, shape.input_channels, shape.channels)
+    parts = [_part("stem", (shape.input_channels, shape.image_size), "build_stem", *stem)]
     inputs = [i for node in range(nodes) for i in range(2 + node)]
     for g in shape.geometry():
         before, previous = g.channels_before_previous, g.channels_previous
-        first = "FactorizedReduce" if g.reduction_before else "ReLUConvBN"
-        parts.append(_part(first, (before, g.size_before, g.size_before), "preprocess", first, before, g.channels))
-        parts.append(
-            _part("ReLUConvBN", (previous, g.size_in, g.size_in), "preprocess", "ReLUConvBN", previous, g.channels)
-        )
+        first = first_layer(g)
+        parts.append(_part(first, (before, g.size_before), "preprocess", first, before, g.channels))
+        parts.append(_part("ReLUConvBN", (previous, g.size_in), "preprocess", "ReLUConvBN", previous, g.channels))
         for edge, source in enumerate(inputs, start=len(inputs) if g.reduction else 0):
-            stride, side = (2, g.size_in) if g.reduction and source < 2 else (1, g.size_out)
+            stride, size = (2, g.size_in) if g.reduction and source < 2 else (1, g.size_out)
+            form = (g.dilation, not g.lowers) if g.dilation > 1 else ()
             for k, name in enumerate(CELL_OPS):
                 if name == "none" or (name == "skip_connect" and stride == 1):
                     continue
-                part = _part(f"{name} stride {stride}", (g.channels, side, side), "deploy_op", name, g.channels, stride)
+                part = _part(
+                    f"{name} stride {stride}", (g.channels, size), "deploy_op", name, g.channels, stride, *form
+                )
                 parts.append(replace(part, edge=edge, candidate=k))
+    if shape.head is not None:
+        return [*parts, head_part(shape.head, shape.features(), shape.classes, shape.image_size)]
     last = shape.geometry()[-1]
     width = nodes * last.channels
-    return [*parts, _part("classifier", (width, last.size_out, last.size_out), "classifier", width, shape.classes)]
+    return [*parts, _part("classifier", (width, last.size_out), "classifier", width, shape.classes)]
 
 
-def _part(name: str, input_shape: tuple[int, int, int], function: str, *arguments: Any) -> Part:
-    """Return a part common to all networks, built by a function of ``spaces.cell.network``."""
-    key = f"{name} {'x'.join(map(str, input_shape))} ({', '.join(map(str, arguments))})"
+def _part(name: str, of: tuple[int, Size], function: str, *arguments: Any) -> Part:
+    """Return a part common to all networks, of channels and size, built by a function of ``spaces.cell.network``."""
+    shape = (of[0], *height_and_width(of[1]))
+    key = f"{name} {'x'.join(map(str, shape))} ({', '.join(map(str, arguments))})"
     return Part(
         edge=None,
         key=key,
-        example=Example(shape=input_shape),
+        example=Example(shape=shape),
         build=partial(module_of, "ddpnas_ray.spaces.cell.network", function, *arguments),
     )
 
@@ -249,6 +252,7 @@ def _search_shape(search: dict[str, int], inputs: Inputs) -> CellNetShape:
         stem=resolve_stem("auto", inputs.image_size),
         reductions=_search_reductions(search["cells"]),
         deploy=False,
+        head=inputs.head,
     )
 
 
@@ -264,6 +268,7 @@ def _deploy_shape(nodes: int, target: Target) -> CellNetShape:
         stem=target.stem,
         reductions=_deploy_reductions(target.cells),
         deploy=True,
+        head=target.head,
     )
 
 
@@ -287,4 +292,5 @@ def _deploy(nodes: int, alpha_E: IntArray, target: Target) -> CellNetwork:
 
 
 def _source(nodes: int, alpha_E: IntArray, target: Target) -> str:
+    target.refuse_head("plain source")
     return network_source(_deploy_shape(nodes, target), alpha_E)

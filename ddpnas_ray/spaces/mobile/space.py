@@ -17,11 +17,11 @@ from annotated_types import Ge, MinLen
 
 from ddpnas_ray.core.errors import ConfigError, GenotypeError, did_you_mean
 from ddpnas_ray.core.space import CostTable, Edge, IntArray, Op, SearchSpace, each_edge_alone
-from ddpnas_ray.costs.convnet import KINDS, Kind
-from ddpnas_ray.spaces.base import Genotype, Part, SpaceSpec, Supernet, module_of
+from ddpnas_ray.costs.convnet import KINDS, Kind, Size, height_and_width
+from ddpnas_ray.spaces.base import Genotype, Part, SpaceSpec, Supernet, head_part, module_of
 from ddpnas_ray.spaces.mobile.costs import ZERO, Backbone, chosen, cost_table
 from ddpnas_ray.spaces.mobile.plain import network_source
-from ddpnas_ray.spaces.target import Example, Inputs, Target, TargetDefaults
+from ddpnas_ray.spaces.target import Example, Head, Inputs, Target, TargetDefaults
 
 if TYPE_CHECKING:
     from ddpnas_ray.spaces.mobile.network import MobileNetwork
@@ -80,10 +80,10 @@ def make(
             "nonparametric": partial(_count_blocks, shape, left_out=True),
             "height": partial(_count_blocks, shape, left_out=False),
         },
-        target=TargetDefaults(),
+        target=TargetDefaults(head=True),
         parts=partial(_parts, shape),
         effort=partial(_effort, shape),
-        source=partial(network_source, shape),
+        source=partial(_source, shape),
     )
 
 
@@ -170,12 +170,14 @@ def _why_not(name: Any, allowed: tuple[str, ...]) -> str:
 
 
 def _cost(kind: Kind, backbone: Backbone, target: Target) -> CostTable:
+    inputs = target.inputs
     return cost_table(
         kind,
-        backbone,
-        image_size=target.inputs.image_size,
-        input_channels=target.inputs.channels,
+        _of_head(backbone, inputs.head),
+        image_size=inputs.image_size,
+        input_channels=inputs.channels,
         classes=target.classes,
+        head=inputs.head,
     )
 
 
@@ -190,61 +192,77 @@ def _count_blocks(backbone: Backbone, target: Target, *, left_out: bool) -> Cost
 
 def _parts(backbone: Backbone, target: Target) -> list[Part]:
     """Return all timed parts of the network; blocks include their residual addition, and ``zero`` has none."""
-    widths, sizes, kernel = backbone.widths, backbone.sizes(target.inputs.image_size), backbone.first_kernel
     inputs, stem_stride = target.inputs, backbone.stem_stride
-    image = (inputs.channels, inputs.image_size, inputs.image_size)
+    backbone = _of_head(backbone, inputs.head)
+    widths, sizes, kernel = backbone.widths, backbone.sizes(inputs.image_size), backbone.first_kernel
+    image = (inputs.channels, inputs.image_size)
     parts = [
         _part(
             f"conv_3x3 stride {stem_stride} to {widths[0]}", image, "conv_bn_relu",
             inputs.channels, widths[0], kernel=3, stride=stem_stride,
         ),
         _part(
-            f"mbconv_k{kernel}_e1 stride 1 to {widths[1]}", (widths[0], sizes[0], sizes[0]), "MBConv",
+            f"mbconv_k{kernel}_e1 stride 1 to {widths[1]}", (widths[0], sizes[0]), "MBConv",
             backbone.first, kernel=kernel, expand=1,
         ),
     ]  # fmt: skip
     for e, (block, names, size) in enumerate(zip(backbone.blocks(), backbone.candidates(), sizes, strict=False)):
         for k, name in enumerate(names):
             if name != ZERO:
-                key, shape = f"{name} stride {block.stride} to {block.out_channels}", (block.in_channels, size, size)
-                part = _part(key, shape, "build_mbconv", name, block)
+                key = f"{name} stride {block.step} to {block.out_channels}"
+                key += f" dilation {block.dilation}" if block.dilation > 1 else ""
+                part = _part(key, (block.in_channels, size), "build_mbconv", name, block)
                 parts.append(replace(part, edge=e, candidate=k) if e < backbone.searched else part)
     last, width, classes = sizes[-1], widths[-1], target.classes
+    if inputs.head is not None:
+        return [*parts, head_part(inputs.head, backbone.features(inputs.image_size), classes, inputs.image_size)]
     return [
         *parts,
-        _part(f"conv_1x1 to {width}", (widths[-2], last, last), "conv_bn_relu", widths[-2], width, kernel=1),
-        _part(f"classifier to {classes}", (width, last, last), "classifier", width, classes),
+        _part(f"conv_1x1 to {width}", (widths[-2], last), "conv_bn_relu", widths[-2], width, kernel=1),
+        _part(f"classifier to {classes}", (width, last), "classifier", width, classes),
     ]
 
 
-def _part(key: str, input_shape: tuple[int, int, int], function: str, *arguments: Any, **options: Any) -> Part:
-    """Return a part common to all networks, built by a function of ``spaces.mobile.network``."""
+def _part(key: str, of: tuple[int, Size], function: str, *arguments: Any, **options: Any) -> Part:
+    """Return a part common to all networks, of channels and size, built by a function of ``spaces.mobile.network``."""
     build = partial(module_of, "ddpnas_ray.spaces.mobile.network", function, *arguments, **options)
-    example = Example(shape=input_shape)
-    return Part(edge=None, key=f"{key} from {'x'.join(map(str, input_shape))}", example=example, build=build)
+    shape = (of[0], *height_and_width(of[1]))
+    return Part(edge=None, key=f"{key} from {'x'.join(map(str, shape))}", example=Example(shape=shape), build=build)
+
+
+def _of_head(backbone: Backbone, head: Head | None) -> Backbone:
+    """Return the backbone at the output stride that a head wants."""
+    return backbone if head is None else replace(backbone, output_stride=head.output_stride)
 
 
 def _effort(backbone: Backbone, alpha_E: IntArray, inputs: Inputs) -> float:
-    network = Target(image_size=inputs.image_size, classes=inputs.outputs, input_channels=inputs.channels)
+    network = Target(
+        image_size=inputs.image_size, classes=inputs.outputs, input_channels=inputs.channels, head=inputs.head
+    )
     return float(_cost("macs", backbone, network)(alpha_E))
 
 
 def _supernet(backbone: Backbone, inputs: Inputs) -> Supernet:
-    from ddpnas_ray.spaces.mobile.network import MobileNetwork
-
-    return MobileNetwork(backbone, backbone.candidates(), input_channels=inputs.channels, classes=inputs.outputs)
+    return _network(backbone, backbone.candidates(), inputs)
 
 
 def _build(backbone: Backbone, alpha_E: IntArray, inputs: Inputs) -> MobileNetwork:
-    return _network(backbone, alpha_E, inputs.channels, inputs.outputs)
+    return _network(backbone, [(name,) for name in chosen(backbone.candidates(), alpha_E)], inputs)
 
 
 def _deploy(backbone: Backbone, alpha_E: IntArray, target: Target) -> MobileNetwork:
-    return _network(backbone, alpha_E, target.inputs.channels, target.classes)
+    return _build(backbone, alpha_E, target.inputs)
 
 
-def _network(backbone: Backbone, alpha_E: IntArray, input_channels: int, classes: int) -> MobileNetwork:
+def _network(backbone: Backbone, candidates: list[tuple[str, ...]], inputs: Inputs) -> MobileNetwork:
     from ddpnas_ray.spaces.mobile.network import MobileNetwork
 
-    candidates = [(name,) for name in chosen(backbone.candidates(), alpha_E)]
-    return MobileNetwork(backbone, candidates, input_channels=input_channels, classes=classes)
+    head = inputs.head
+    return MobileNetwork(
+        _of_head(backbone, head), candidates, input_channels=inputs.channels, classes=inputs.outputs, head=head
+    )
+
+
+def _source(backbone: Backbone, alpha_E: IntArray, target: Target) -> str:
+    target.refuse_head("plain source")
+    return network_source(backbone, alpha_E, target)
