@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from ddpnas_ray.deploy.folder import write_model
 from ddpnas_ray.deploy.kinds.masks import MaskInterface
 from ddpnas_ray.deploy.trained import TrainedNetwork
-from ddpnas_ray.spaces.base import find_space
-from ddpnas_ray.spaces.target import Target
+from ddpnas_ray.spaces.base import SpaceSpec, find_space
+from ddpnas_ray.spaces.target import Head, Target
+from tests.deploy.making import trained
 
 CLASSES = ("sky", "ro|ad", "it's")
 PALETTE = ((0, 0, 255), (128, 64, 128), (255, 200, 0))
@@ -59,6 +60,22 @@ class Small(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.interpolate(self.head(self.stem(x)), size=x.shape[2:], mode="bilinear", align_corners=False)
+
+
+def headed(
+    spec: SpaceSpec,
+    name: Any,
+    output_stride: Any,
+    alpha_E: np.ndarray | None = None,
+    *,
+    size: tuple[int, int] = (24, 32),
+    width: int = 6,
+    **options: Any,
+) -> TrainedNetwork:
+    """A network of a space with a head, random weights and a random architecture if none is given."""
+    head = Head(name=name, width=width, output_stride=output_stride)
+    data = interface(height=size[0], width=size[1])
+    return trained(spec, alpha_E, classes=CLASSES, size=size, head=head, preprocessing=data, **options)
 
 
 def interface(**changes: Any) -> MaskInterface:
