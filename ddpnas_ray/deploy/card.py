@@ -167,7 +167,7 @@ def _verified(rows: Sequence[Row], kind: str, forms: Sequence[Form]) -> str:
     text = (
         f"Each form was loaded without the package that wrote it and run on {rows[0].examples} {kind}. The largest "
         f"logit is {rows[0].largest_logit:.3g}; a difference of {TOLERANCE:g} times that is allowed."
-        + (" Every pixel has a label; a part of the images was compared too." if _per_pixel(rows[0]) else "")
+        + (" Every pixel has a label; images of another size were compared too." if _per_pixel(rows[0]) else "")
     )
     for form in forms:
         if form.labels is not None:

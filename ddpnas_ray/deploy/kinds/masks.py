@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 MOST_LOGITS = 2**24  # of a batch: 64 MB
 MOST_BATCH = 64
 MOST_CLASSES = 256  # a label map has 8 bits
-TRACED = 96  # largest side of the images that a network is traced on
+COARSEST = 32  # pixels of the image per deep feature, at most
+TRACED = (96, 128)  # height and width of the images that a network is traced on
 ALLOWED: dict[str, Callable[[Any, dict[str, Any]], bool]] = {  # by metadata key: value, all values -> whether it can be
     "classes": lambda value, _: 1 <= len(value) <= MOST_CLASSES and all(isinstance(name, str) for name in value),
     "channels": lambda value, _: value == 3,
@@ -134,10 +135,13 @@ class MaskInterface:
             yield (images[start : start + size],)
 
     def trials(self, inputs: Arrays) -> Iterator[Arrays]:
-        """See ``Interface``: then the corners of two images, with odd sides."""
+        """See ``Interface``: then two images of another size, cut or enlarged."""
         yield from self.batches(inputs, MOST_BATCH)
-        height, width = (max(1, (side * 3 // 4) | 1) for side in inputs[0].shape[2:])
-        yield (np.ascontiguousarray(inputs[0][:2, :, :height, :width], dtype=np.float32),)
+        images = inputs[0][:2]
+        for axis, odd in ((2, 65), (3, 97)):
+            other = _other(images.shape[axis], odd)
+            images = images.take(np.arange(other).clip(max=images.shape[axis] - 1), axis=axis)
+        yield (np.ascontiguousarray(images, dtype=np.float32),)
 
     def logits_shape(self, inputs: Arrays) -> tuple[int, ...]:
         """See ``Interface``: of the size of the images."""
@@ -149,8 +153,12 @@ class MaskInterface:
         return network
 
     def blank(self) -> Arrays:
-        """See ``Interface``: two small black images, of different sides."""
-        return (np.zeros((2, 3, min(self.height, TRACED), min(self.width, TRACED + 32)), np.float32),)
+        """See ``Interface``: two small black images.
+
+        Where an image has a single deep feature, a traced network takes only such images, and else none of them.
+        """
+        sides = [side if side <= COARSEST else traced for side, traced in zip((self.height, self.width), TRACED)]
+        return (np.zeros((2, 3, *sides), np.float32),)
 
     def random(self, count: int) -> Arrays:
         """See ``Interface``."""
@@ -287,6 +295,19 @@ def from_metadata(metadata: Mapping[str, str], file: str) -> MaskInterface:
         raise ModelError(
             f"{file}: no metadata with {', '.join(KEYS)}; give a model that ddpnas wrote, or write it again"
         ) from None
+
+
+def _other(side: int, odd: int) -> int:
+    """Return another side, with odd sides of features at all strides if the given one has not, and as many where few.
+
+    Example:
+        >>> _other(24, 65), _other(17, 65), _other(360, 65), _other(65, 65)
+        (17, 32, 65, 64)
+    """
+    if side > COARSEST:
+        return odd if side != odd else odd - 1
+    most = 1 << (side - 1).bit_length()
+    return most // 2 + 1 if side != most // 2 + 1 else most
 
 
 def _is_colour(value: Any) -> bool:

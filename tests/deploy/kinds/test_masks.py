@@ -19,12 +19,14 @@ from ddpnas_ray.deploy.interface import from_metadata
 from ddpnas_ray.deploy.loaded import load_model
 from ddpnas_ray.deploy.registry import FORMS
 from ddpnas_ray.deploy.verify import TOLERANCE, logits_of, rows_of
+from ddpnas_ray.spaces.base import find_space
 from ddpnas_ray.spaces.target import Target
-from tests.deploy.making import elsewhere
+from tests.deploy.making import MOBILE, elsewhere
 from tests.deploy.mask_making import (
     CLASSES,
     PALETTE,
     VALUES,
+    headed,
     interface,
     labels_of,
     picture,
@@ -33,6 +35,7 @@ from tests.deploy.mask_making import (
     small_folder,
 )
 
+CELLS: dict[str, Any] = {"cells": 6, "channels": 4, "stem": "imagenet"}
 WITH_TRANSFORMERS = """
 import json, sys
 import numpy as np
@@ -109,10 +112,18 @@ def test_batches_are_small_where_images_are_large() -> None:
 
 
 def test_forms_are_compared_on_another_size_too() -> None:
-    *whole, (corner,) = interface().trials((prepared(3),))
+    *whole, (other,) = interface().trials((prepared(3),))
     assert [batch[0].shape for batch in whole] == [(3, 3, 24, 32)]
-    assert corner.shape == (2, 3, 19, 25)
-    np.testing.assert_array_equal(corner, whole[0][0][:2, :, :19, :25])
+    assert other.shape == (2, 3, 17, 17)
+    np.testing.assert_array_equal(other, whole[0][0][:2, :, :17, :17])
+    for (height, width), expected in {(360, 480): (65, 97), (48, 97): (65, 96), (17, 1): (32, 1)}.items():
+        *_, (other,) = interface().trials((np.zeros((1, 3, height, width), np.float32),))
+        assert other.shape[2:] == expected
+
+
+def test_networks_are_traced_on_small_images_with_as_many_features_as_they_need() -> None:
+    assert interface(height=1024, width=2048).blank()[0].shape == (2, 3, 96, 128)
+    assert interface(height=24, width=40).blank()[0].shape == (2, 3, 24, 128)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +182,7 @@ def test_the_card_names_classes_with_colours_and_the_size() -> None:
     assert "| 1 | ro\\|ad | `#804080` |" in card
     assert "3 classes, RGB images, evaluated at 24 x 32 pixels" in card
     assert "run on 3 images. The largest" in card and "Every pixel has a label" in card
-    assert f"| torch | network.py | 0.01 MB | 0 | {3 * 24 * 32 + 2 * 19 * 25} of {3 * 24 * 32 + 2 * 19 * 25} |" in card
+    assert f"| torch | network.py | 0.01 MB | 0 | {3 * 24 * 32 + 2 * 17 * 17} of {3 * 24 * 32 + 2 * 17 * 17} |" in card
 
 
 def test_a_form_that_differs_at_one_pixel_is_not_written(tmp_path: Path) -> None:
@@ -210,7 +221,7 @@ def test_every_form_runs_without_this_package(tmp_path: Path) -> None:
     assert written.notes == () and read_model(written.folder).forms == FORMS.names()
     for row in written.rows:
         assert row.largest_difference <= TOLERANCE * row.largest_logit
-        assert (row.examples, row.labels) == (3, 3 * 24 * 32 + 2 * 19 * 25) and row.labels_agree == row.labels
+        assert (row.examples, row.labels) == (3, 3 * 24 * 32 + 2 * 17 * 17) and row.labels_agree == row.labels
     session = onnxruntime.InferenceSession(written.folder / "model.onnx")
     assert session.get_inputs()[0].shape == ["batch", 3, "height", "width"]
     assert session.get_outputs()[0].shape == ["batch", 3, "height", "width"]
@@ -229,3 +240,28 @@ def test_every_form_runs_without_this_package(tmp_path: Path) -> None:
     counts = np.bincount(labels_HW.ravel(), minlength=3)
     assert told["masks"] == {name: int(count) for name, count in zip(CLASSES, counts, strict=True) if count}
     assert told["size"] == [47, 29] and told["wide"] == [2, 3, 33, 21]
+
+
+NETWORKS = {
+    "cell, dilated": lambda: headed(
+        find_space("cell")(nodes=2), "decoder", 16, np.arange(10) % 7 + 1, size=(48, 64), **CELLS
+    ),
+    "cell": lambda: headed(find_space("cell")(nodes=2), "aspp", 32, size=(33, 70), **CELLS),
+    "mobile": lambda: headed(find_space("mobile")(**MOBILE), "lraspp", 8, size=(48, 64)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_of_both_spaces_have_every_form_at_any_size(name: str, tmp_path: Path) -> None:
+    network = NETWORKS[name]()
+    data = network.preprocessing
+    images = np.stack([data.prepare(picture(i)) for i in range(2)])  # type: ignore[attr-defined]
+    written = write_model(network, tmp_path / "model", examples=images)
+    assert written.notes == () and read_model(written.folder).forms == FORMS.names()
+    for size in ((80, 50), (97, 65), (64, 128)):
+        images = np.random.default_rng(0).normal(size=(1, 3, *size)).astype(np.float32)
+        expected = logits_of(network.module(), images)
+        for form in ("torch", "pt2", "onnx"):
+            found = load_model(written.folder, form).logits(images)
+            assert np.abs(found - expected).max() <= TOLERANCE * np.abs(expected).max(), (size, form)
