@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ddpnas_ray.console.command import OK, Parser, guarded
-from ddpnas_ray.console.options import add_config_options, positive
+from ddpnas_ray.console.options import add_config_options, image_size, positive
 from ddpnas_ray.console.progress import duration
 from ddpnas_ray.core.scaling import (
     Constants,
@@ -21,6 +21,7 @@ from ddpnas_ray.core.scaling import (
     predict,
     read_constants,
 )
+from ddpnas_ray.costs.convnet import Size
 from ddpnas_ray.data.cache import bytes_text, refuse_full_disk
 from ddpnas_ray.data.cached import Forecast
 from ddpnas_ray.data.images import forecast
@@ -76,13 +77,19 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--network", metavar="NAME", help=f"one of {', '.join(known_networks())}")
     g.add_argument("--channels", type=int, help="initial channels of the deploy network (default 36; nasbench201: 16)")
     g.add_argument("--cells", type=int, help="cells of the deploy network (default 20; nasbench201: 5 per stage)")
-    g.add_argument("--image-size", type=int, help="side in pixels (default 32; --network: as published)")
+    g.add_argument(
+        "--image-size", type=_size, help="side in pixels, or HEIGHTxWIDTH (default 32; --network: as published)"
+    )
     g.add_argument("--classes", type=int, help="number of classes (default 10; --network: as published)")
     g.add_argument("--input-channels", type=int, default=3, help="colour channels (default 3)")
     g.add_argument(
         "--stem", choices=("auto", "cifar", "imagenet"), help="(cell space) auto, the default: imagenet from 128 px on"
     )
     return p
+
+
+def _size(text: str) -> Size:
+    return image_size(text) if "x" in text else int(text)
 
 
 @guarded
@@ -96,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.gpus is not None:
             p.error("--gpus estimates a search; --genotype and --network name one network: give one or the other")
         for name in ("channels", "cells", "image_size", "classes", "input_channels"):
-            if (value := getattr(args, name)) is not None and value < 1:
+            if isinstance(value := getattr(args, name), int) and value < 1:
                 p.error(f"--{name.replace('_', '-')} is {value}; it must be at least 1")
         print(json.dumps(count_genotype(args) if args.network is None else count_network(args)))
         return OK

@@ -146,7 +146,8 @@ def _add_budget_options(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--target",
         metavar="KEY=V,...",
-        help="count costs of another deploy network, such as image_size=224,classes=1000",
+        help="count costs of another deploy network, such as image_size=224,classes=1000, or "
+        "image_size=1024x2048,classes=19,head=aspp,head_width=64,output_stride=16",
     )
     p.add_argument(
         "--costs",
@@ -277,6 +278,7 @@ def _latency(path: str, run: FinishedRun) -> tuple[CostTable, TimingOptions]:
 
         if run.config.space.name != "mobile":
             raise DataError(f"{path}: published tables cover the mobile space; this run is of {run.config.space.name}")
+        run.target.refuse_head("published latency")
         published = read_published(path)
         if published.note != EXACT:
             say(f"{path}: {published.note}")

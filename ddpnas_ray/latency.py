@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddpnas_ray.console.cluster import checked_address, cluster
 from ddpnas_ray.console.command import OK, Parser, guarded, say
-from ddpnas_ray.console.options import add_address_option, add_set_option, count, positive
+from ddpnas_ray.console.options import add_address_option, add_set_option, count, image_size, positive
 from ddpnas_ray.console.progress import counting, duration
 from ddpnas_ray.core.errors import ConfigError, DataError
 from ddpnas_ray.devices.config import TimingOptions, device_label
@@ -72,7 +72,9 @@ def parser() -> argparse.ArgumentParser:
     of.add_argument("--config", metavar="FILE", help="take sections space and target from a YAML file")
     of.add_argument("--run", metavar="RUN", help="take space and target from a finished search")
     add_set_option(build, "override one key of space or target: --set space.nodes=3")
-    build.add_argument("--image-size", metavar="N", type=positive, help="side in pixels, as no data set is read")
+    build.add_argument(
+        "--image-size", metavar="N", type=image_size, help="side in pixels, or HEIGHTxWIDTH, as no data set is read"
+    )
     build.add_argument("--classes", metavar="N", type=positive, help="number of classes")
     build.add_argument("--input-channels", metavar="N", type=positive, help="colour channels (default 3)")
     build.add_argument("--sequence-length", metavar="N", type=positive, help="tokens of a text")
@@ -201,7 +203,7 @@ def _resolved(args: argparse.Namespace) -> tuple[dict[str, Any], SpaceSpec, Targ
 
 def _sizes(
     args: argparse.Namespace, config: SearchConfig, defaults: Mapping[str, int | None], source: str
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Return the sizes of the data: of section ``target``, of the options, or the space's defaults."""
     for key in SIZES:
         if key not in defaults and getattr(args, key):

@@ -103,6 +103,15 @@ def test_what_does_not_fit_a_known_network(words: list[str], message: str) -> No
     assert message in said.err
 
 
+def test_images_may_be_rectangles() -> None:
+    words = ["--network", "mobilenet_v2", "--classes", "10", "--image-size"]
+    tall, wide, square = (json.loads(run(check.main, *words, size).out) for size in ("64x128", "128x64", "64"))
+    assert tall == wide
+    assert tall["params"] == square["params"]
+    pooled = 1280 * 10
+    assert tall["macs"] - pooled == 2 * (square["macs"] - pooled)
+
+
 def test_options_of_the_mobile_space_may_come_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "g.json").write_text(json.dumps({"stages": [["mbconv_k3_e6", "zero"]]}))
     (tmp_path / "a.yaml").write_text(

@@ -166,9 +166,24 @@ def test_costs_of_another_target(finished: Path) -> None:
     network = json.loads(run(generate.main, finished, "--budget", "params=90%", *words).out)[0]
     assert network["target"] == {
         "cells": 5, "channels": 6, "image_size": 16, "classes": 3, "input_channels": 1, "stem": "cifar",
-        "sequence_length": None, "vocabulary": None,
+        "sequence_length": None, "vocabulary": None, "head": None,
     }  # fmt: skip
     assert_counted(network)
+
+
+def test_costs_of_a_target_of_rectangles_with_a_head(finished: Path) -> None:
+    words = ["--target", "image_size=48x64,classes=3,head=decoder,output_stride=8", "--json"]
+    network = json.loads(run(generate.main, finished, *words).out)[0]
+    assert network["target"]["image_size"] == [48, 64]
+    assert network["target"]["head"] == {"name": "decoder", "width": 64, "output_stride": 8}
+    spec, target = make(nodes=2), Target(**network["target"])
+    with torch.device("meta"):
+        deployed = spec.deploy(np.array(network["alpha"]), target).eval()
+        macs = count_macs(deployed, torch.empty(1, 1, 48, 64))
+    assert (network["costs"]["params"], network["costs"]["macs"]) == (
+        sum(p.numel() for p in deployed.parameters()),
+        macs,
+    )
 
 
 def test_the_costs_that_can_be_bounded_are_listed(finished: Path) -> None:
@@ -253,6 +268,9 @@ def refused(finished: Path, *words: str) -> Said:
         (["--verify", "0"], ["not an integer of at least 1"]),
         (["--target", "image_sise=8"], ["'image_sise' is not a key of this target; did you mean image_size?"]),
         (["--target", "cells=many"], ["cells is 'many'; it must be an integer"]),
+        (["--target", "image_size=8x"], ["image_size: '8x' is not a size such as 32 or, height first, 1024x2048"]),
+        (["--target", "head=fcn"], ["head is 'fcn'; use aspp or decoder or lraspp"]),
+        (["--target", "head=aspp,output_stride=4"], ["output_stride is '4'; use 8 or 16 or 32"]),
         (["--method", "guess"], ["invalid choice: 'guess'"]),
     ],
 )

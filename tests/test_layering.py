@@ -200,6 +200,7 @@ ELSEWHERE = {
     "tasks.base": ("tasks/test_registry.py", "how tasks are found"),
     "testing.counting": ("spaces/cell/test_space.py", "a contract is tested by what passes it"),
     "testing.executor_contract": ("execution/test_local.py", "a contract is tested by what passes it"),
+    "testing.head_contract": ("spaces/cell/test_heads.py", "a contract is tested by what passes it"),
     "testing.retraining_contract": ("spaces/cell/test_network.py", "a contract is tested by what passes it"),
     "testing.space_contract": ("spaces/cell/test_space.py", "a contract is tested by what passes it"),
     "testing.states": ("runs/test_checkpoint.py", "a contract is tested by what passes it"),

@@ -14,6 +14,7 @@ from ddpnas_ray.api.arguments import Config, Overrides, config_of, display_of, p
 from ddpnas_ray.api.network import Network, TrainedRun
 from ddpnas_ray.api.run import Run
 from ddpnas_ray.core.errors import RunDirError
+from ddpnas_ray.costs.convnet import height_and_width
 from ddpnas_ray.launch import search as launch
 from ddpnas_ray.retraining.choice import of_known
 from ddpnas_ray.runs.directory import existing_run
@@ -110,7 +111,7 @@ def known_network(name: str) -> Network:
 
     def target(spec: SpaceSpec) -> Target:
         config = found.target
-        side, classes = config.image_size or 32, config.classes or 10
-        return Target.resolve(config, Inputs(shape=(3, side, side), outputs=classes), spec.target)
+        size, classes = config.image_size or 32, config.classes or 10
+        return Target.resolve(config, Inputs(shape=(3, *height_and_width(size)), outputs=classes), spec.target)
 
     return Network(of_known(found, target))

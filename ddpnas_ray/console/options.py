@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 
+from ddpnas_ray.costs.convnet import Size
+from ddpnas_ray.spaces.target import size_of
+
 
 def add_config_options(parser: argparse.ArgumentParser, default: str = "the digits quick start") -> None:
     """Add ``--config`` and ``--set``; ``default`` is the configuration without them."""
@@ -46,6 +49,16 @@ def seconds(text: str) -> float:
 def positive(text: str) -> int:
     """Parse an integer of at least 1."""
     return _whole(text, 1)
+
+
+def image_size(text: str) -> Size:
+    """Parse the side of square images, or height and width such as ``1024x2048``."""
+    if "x" not in text:
+        return _whole(text, 1)
+    try:
+        return size_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def at_least_two(text: str) -> int:

@@ -16,8 +16,9 @@ import numpy as np
 
 from ddpnas_ray.core.errors import DataError
 from ddpnas_ray.core.space import CostTable
-from ddpnas_ray.costs.convnet import strided
+from ddpnas_ray.costs.convnet import Size, height_and_width, strided
 from ddpnas_ray.spaces.mobile.costs import MBCONVS, ZERO, Backbone, Block
+from ddpnas_ray.spaces.target import size_text
 
 COLUMNS = ("op", "input", "output", "expand", "kernel", "stride", "mean_ms")
 OFA_FEATURES = 1536  # Once-for-All has one more layer before its classifier
@@ -41,12 +42,12 @@ class PublishedTable:
     by_resolution: bool
     ns: Mapping[_Row, int]
 
-    def cost(self, backbone: Backbone, *, image_size: int, classes: int) -> CostTable:
+    def cost(self, backbone: Backbone, *, image_size: Size, classes: int) -> CostTable:
         """Return the latency of every choice in a network, in nanoseconds.
 
         Args:
             backbone: The network.
-            image_size: Side in pixels.
+            image_size: Size in pixels.
             classes: Number of classes.
 
         Returns:
@@ -56,7 +57,7 @@ class PublishedTable:
             DataError: A row that the network needs is missing.
         """
         widths, sizes, candidates = backbone.widths, backbone.sizes(image_size), backbone.candidates()
-        resolution, last = str(image_size) if self.by_resolution else "", sizes[-1]
+        resolution, last = size_text(image_size) if self.by_resolution else "", sizes[-1]
 
         def row(op: str, before: str, after: str, *block: str) -> int:
             """Return the nanoseconds of one row."""
@@ -67,8 +68,8 @@ class PublishedTable:
                 raise DataError(f"{self.path}: no row {op} {before} -> {after}{', ' + named if named else ''}{where}")
             return self.ns[key]
 
-        def mbconv(block: Block, kernel: int, expand: int, size: int) -> int:
-            """Return the nanoseconds of an inverted residual block whose input has size x size pixels."""
+        def mbconv(block: Block, kernel: int, expand: int, size: Size) -> int:
+            """Return the nanoseconds of an inverted residual block; ``size`` is that of its input."""
             side = strided(size, block.stride)
             hidden = block.in_channels * expand if self.by_resolution else expand
             before, after = _image(size, block.in_channels), _image(side, block.out_channels)
@@ -131,5 +132,5 @@ def read_published(path: str) -> PublishedTable:
     return PublishedTable(path, note, "resolution" in columns, ns)
 
 
-def _image(size: int, channels: int) -> str:
-    return f"{size}x{size}x{channels}"
+def _image(size: Size, channels: int) -> str:
+    return "x".join(map(str, (*height_and_width(size), channels)))

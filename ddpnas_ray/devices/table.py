@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from ddpnas_ray.core.errors import DataError, RunDirError
 from ddpnas_ray.core.space import CostTable, IntArray, SearchSpace
-from ddpnas_ray.spaces.target import target_text
+from ddpnas_ray.spaces.target import same_target, target_text
 from ddpnas_ray.storage.folder import place
 from ddpnas_ray.storage.parquet import parquet_bytes, read_parquet
 
@@ -162,7 +162,7 @@ class LatencyTable:
         Raises:
             DataError: The table is for another target.
         """
-        if _set(self.target) != _set(target):
+        if not same_target(self.target, target):
             raise DataError(
                 f"latency table: it is for the target {_text(self.target)}, not {_text(target)}; "
                 "build a table for that one with `ddpnas latency build`"
@@ -244,11 +244,6 @@ def _cell(row: LatencyRow, column: str) -> Any:
 def _row(row: Mapping[str, Any]) -> LatencyRow:
     latency = Latency(**{name: row[name] for name in Latency.__slots__})
     return LatencyRow(row["edge"], row["operation"], row["key"], row["count"], latency)
-
-
-def _set(target: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a target sets; tables of earlier versions lack some options."""
-    return {key: value for key, value in target.items() if value is not None}
 
 
 def _text(target: Mapping[str, Any]) -> str:

@@ -23,11 +23,18 @@ from ddpnas_ray.experiment.yaml_text import parse
 from ddpnas_ray.runs.directory import existing_run, parsed, read_config, read_result, refuse_other_data
 from ddpnas_ray.runs.files import SCHEMA_VERSION, json_file, read_costs, read_space
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
-from ddpnas_ray.spaces.target import Target
+from ddpnas_ray.spaces.target import Head, Target, size_of
 from ddpnas_ray.storage.folder import Folder
 
 if TYPE_CHECKING:
     from ddpnas_ray.experiment.experiment import Experiment
+
+HEAD_KEYS = {"head": "name", "head_width": "width", "output_stride": "output_stride"}  # of --target, and of ``Head``
+WORDS = {
+    "stem": ("cifar", "imagenet"),
+    "head": ("aspp", "decoder", "lraspp"),
+    "output_stride": ("8", "16", "32"),
+}  # values that --target takes
 
 
 @dataclass(frozen=True)
@@ -51,12 +58,12 @@ class FinishedRun:
     fingerprint: str
 
     @classmethod
-    def load(cls, out: str, *, target: str | None = None, include_pruned: bool = False) -> FinishedRun:
+    def load(cls, out: str, *, target: str | Target | None = None, include_pruned: bool = False) -> FinishedRun:
         """Read a run directory without importing torch or ray.
 
         Args:
             out: The run directory.
-            target: Changes to the run's deploy network, ``key=value,...``.
+            target: Another deploy network, or changes to the run's, ``key=value,...``.
             include_pruned: Whether pruned operations may be chosen.
 
         Raises:
@@ -70,7 +77,9 @@ class FinishedRun:
         spec = find_space(config.space.name)(**config.space.options)
         space = parsed(folder, "space.json", read_space)
         theta_EK, live_EK, own_target = parsed(folder, "result.json", _decision)
-        network = own_target if target is None else _other_target(own_target, target)
+        if isinstance(target, str):
+            target = _other_target(own_target, target, head=spec.target.head)
+        network = own_target if target is None else target
         counted = parsed(folder, "space.json", read_costs)
         known = {} if target else counted
         costs = {name: cost(network) for name, cost in spec.costs.items() if name not in known}
@@ -198,26 +207,41 @@ class Generated:
         )
 
 
-def _other_target(target: Target, text: str) -> Target:
-    """Apply changes such as ``image_size=224,classes=1000`` to a target.
+def _other_target(target: Target, text: str, *, head: bool) -> Target:
+    """Apply changes such as ``image_size=1024x2048,classes=19,head=aspp`` to a target.
+
+    Args:
+        target: The target.
+        text: The changes.
+        head: Whether its space has networks with a head.
 
     Raises:
         ConfigError: The target has no such key, or the value is invalid.
     """
-    known = {key: value for key, value in dataclasses.asdict(target).items() if value is not None}
+    known = {key: value for key, value in dataclasses.asdict(target).items() if value is not None and key != "head"}
+    of_head = HEAD_KEYS if head else {}
     changes: dict[str, Any] = {}
     for item in text.split(","):
         key, _, value = item.strip().partition("=")
-        if key not in known:
-            raise ConfigError(f"--target {text}: {key!r} is not a key of this target{did_you_mean(key, known)}")
-        if key == "stem":
-            if value not in ("cifar", "imagenet"):
-                raise ConfigError(f"--target {text}: stem is {value!r}; use cifar or imagenet")
-            changes[key] = value
+        if key not in known and key not in of_head:
+            hint = did_you_mean(key, [*known, *of_head])
+            raise ConfigError(f"--target {text}: {key!r} is not a key of this target{hint}")
+        if (allowed := WORDS.get(key)) is not None:
+            if value not in allowed:
+                raise ConfigError(f"--target {text}: {key} is {value!r}; use {' or '.join(allowed)}")
+            changes[key] = int(value) if value.isdecimal() else value
+        elif key == "image_size":
+            try:
+                changes[key] = size_of(value)
+            except ValueError as error:
+                raise ConfigError(f"--target {text}: image_size: {error}") from None
         elif not value.isdecimal() or not 1 <= int(value) <= 10**6:
             raise ConfigError(f"--target {text}: {key} is {value!r}; it must be an integer of at least 1")
         else:
             changes[key] = int(value)
+    heads = {HEAD_KEYS[key]: changes.pop(key) for key in HEAD_KEYS if key in changes}
+    if heads:
+        changes["head"] = dataclasses.replace(target.head or Head(name="aspp", width=64, output_stride=16), **heads)
     return dataclasses.replace(target, **changes)
 
 

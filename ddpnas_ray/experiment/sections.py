@@ -88,8 +88,11 @@ def validated(hint: Any, value: Any, origin: Origin, key: str) -> Any:
     try:
         return TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False)).validate_python(_tuples(value), strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"{origin.of(key)}: {key} is {value!r}; {_lower_first(first['msg'])}") from None
+        errors = error.errors()
+        of_lists = [e for e in errors if isinstance(value, list) and str(*e["loc"][:1]).startswith("tuple")]
+        first = (of_lists or errors)[0]  # of a number or a list, what is wrong with the list
+        why = "too few items" if first["type"] == "missing" else _lower_first(first["msg"])
+        raise ConfigError(f"{origin.of(key)}: {key} is {value!r}; {why}") from None
 
 
 def _tuples(value: Any) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ddpnas_ray.core.errors import ConfigError, GenotypeError
 from ddpnas_ray.core.space import IntArray
+from ddpnas_ray.costs.convnet import height_and_width
 from ddpnas_ray.experiment.config import load
 from ddpnas_ray.experiment.sections import Origin
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
@@ -74,7 +75,7 @@ def _costs(args: argparse.Namespace, spec: SpaceSpec, alpha_E: IntArray, default
     given = {key: getattr(args, key) for key in ("cells", "channels", "image_size", "classes", "stem")}
     config = dataclasses.replace(default, **{key: value for key, value in given.items() if value is not None})
     assert config.image_size is not None and config.classes is not None
-    inputs = Inputs(shape=(args.input_channels, config.image_size, config.image_size), outputs=config.classes)
+    inputs = Inputs(shape=(args.input_channels, *height_and_width(config.image_size)), outputs=config.classes)
     target = Target.resolve(config, inputs, spec.target)
     return {name: cost(target)(alpha_E) for name, cost in spec.costs.items()}
 

@@ -144,7 +144,7 @@ def _table_estimate(table: LatencyTable, path: str, folder: Path, preprocessing:
         raise DataError(f"{path}: a table of space {table.space['name']!r}, but the model is not ({error})") from None
     targets = list(_targets(folder.absolute().parent, genotype))
     if targets:
-        if dict(table.target) not in targets:
+        if asdict(Target(**table.target)) not in targets:
             table.require_target(targets[0])
     else:  # a model folder alone
         try:

@@ -25,8 +25,9 @@ def build_op(
         channels: C, the same in and out.
         stride: 1, or 2 on the edges of a reduction cell that start at its inputs.
         affine: True builds the deploy form, False the search form.
-        dilation: Of the image: convolutions are dilated that many times as much as usual, pools are not.
-        keeps_size: The operation of stride 2 with all of its parameters, but applied at every pixel.
+        dilation: Convolutions are dilated that many times as much as usual; pools are not.
+        keeps_size: An operation of stride 2 is applied at every pixel, with the same parameters. Convolutions before
+            the stride that is left out are dilated half as much.
 
     Returns:
         A module (B, C, H, W) -> (B, C, ceil(H / stride), ceil(W / stride)); with ``keeps_size``, (B, C, H, W).
@@ -40,11 +41,10 @@ def build_op(
         return _pool(nn.MaxPool2d(3, step, padding=1), channels, affine)
     if name == "avg_pool_3x3":
         return _pool(nn.AvgPool2d(3, step, padding=1, count_include_pad=False), channels, affine)
-    kernel, own_dilation, repeats = CONVOLUTIONS[name]
-    strides = (step, *(1,) * (repeats - 1))
-    return nn.Sequential(
-        *(m for s in strides for m in _separable(channels, kernel, s, dilation * own_dilation, affine))
-    )
+    kernel, own, repeats = CONVOLUTIONS[name]
+    first = dilation // 2 if keeps_size else dilation
+    pairs = [(step, own * first), (1, own * dilation)][:repeats]
+    return nn.Sequential(*(m for s, d in pairs for m in _separable(channels, kernel, s, d, affine)))
 
 
 class ReLUConvBN(nn.Sequential):
@@ -81,8 +81,11 @@ class FactorizedReduce(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) -> (B, C_out, ceil(H / 2), ceil(W / 2))."""
         x = F.relu(x)
-        odd_h, odd_w = x.shape[2] % 2, x.shape[3] % 2
-        shifted = F.pad(x, (0, odd_w, 0, odd_h)) if odd_h or odd_w else x
+        if isinstance(x.shape[2], torch.SymInt):  # exported for any size: the same without a branch on the parity
+            shifted = F.pad(x, (0, 1, 0, 1))
+        else:
+            odd_h, odd_w = x.shape[2] % 2, x.shape[3] % 2
+            shifted = F.pad(x, (0, odd_w, 0, odd_h)) if odd_h or odd_w else x
         return self.bn(torch.cat([self.conv_1(x), self.conv_2(shifted[:, :, 1:, 1:])], dim=1))
 
 

@@ -21,7 +21,7 @@ from ddpnas_ray.reporting import charts
 from ddpnas_ray.reporting.explain import RoundStory, edge_story
 from ddpnas_ray.reporting.runfiles import RunFiles, keep_per_group
 from ddpnas_ray.reporting.summary import spent_on
-from ddpnas_ray.spaces.target import target_text
+from ddpnas_ray.spaces.target import same_target, target_text
 from ddpnas_ray.tabular.probe import tau_by_epoch
 
 COLOURS = 10  # of operations, reused cyclically
@@ -275,7 +275,7 @@ def generated(run: RunFiles) -> dict[str, Any] | None:
     """Return the networks of all budgets, and a chart for each cost that varies; None without networks."""
     if not run.generated:
         return None
-    own = [network for network in run.generated if network["target"] == run.result["target"]]
+    own = [network for network in run.generated if same_target(network["target"], run.result["target"])]
     names = list(dict.fromkeys(name for network in run.generated for name in network["costs"]))
     figures = []
     for name in sorted(names, key=lambda name: PREFERRED.index(name) if name in PREFERRED else len(PREFERRED)):
@@ -300,7 +300,7 @@ def _notes(run: RunFiles, network: Mapping[str, Any]) -> list[str]:
     notes = list(network.get("flags", ()))
     if network.get("search_fingerprint", run.result["fingerprint"]) != run.result["fingerprint"]:
         notes.append("from another search than this run's")
-    if network["target"] != run.result["target"]:
+    if not same_target(network["target"], run.result["target"]):
         notes.append(f"for another target: {target_text(network['target'])}")
     return notes
 

@@ -216,8 +216,7 @@ def choose(wish: Wish, run: FinishedRun | None, config: SearchConfig, inputs: In
             return wish.chosen
         return wish.chosen.retargeted(target)
     if target != run.target:
-        changed = {k: v for k, v in dataclasses.asdict(target).items() if v != getattr(run.target, k)}
-        run = FinishedRun.load(run.folder.uri, target=",".join(f"{key}={value}" for key, value in changed.items()))
+        run = FinishedRun.load(run.folder.uri, target=target)
     return of_search(run, wish.budget)
 
 

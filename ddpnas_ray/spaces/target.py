@@ -294,6 +294,11 @@ def resolve_stem(stem: str, image_size: Size) -> Literal["cifar", "imagenet"]:
     return "imagenet" if stem == "imagenet" else "cifar"
 
 
+def same_target(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Return whether two deploy networks, as files have them, are the same; earlier versions lack some options."""
+    return Target(**first) == Target(**second)
+
+
 def target_text(target: Mapping[str, Any]) -> str:
     """Describe the deploy network of a cost, as all printed costs do."""
     parts = [f"{target[key]} {key}" for key in ("cells", "channels") if target.get(key) is not None]

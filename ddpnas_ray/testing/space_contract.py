@@ -29,6 +29,7 @@ from ddpnas_ray.nn.weights import Float32Array, Layout, Weights, bind
 from ddpnas_ray.spaces.base import SpaceSpec, Supernet
 from ddpnas_ray.spaces.target import Inputs, Target, TargetConfig
 from ddpnas_ray.testing.counting import count_bn_relu, count_macs
+from ddpnas_ray.testing.head_contract import HeadContract
 from ddpnas_ray.testing.retraining_contract import RetrainingContract
 
 EQUAL = 1e-12  # expectations that differ by less are equal
@@ -36,7 +37,7 @@ TRIED = 512  # combinations tried per block: all, or that many at random
 _NOT_COUNTED = (nn.Identity, nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
-class SpaceContract(RetrainingContract):
+class SpaceContract(RetrainingContract, HeadContract):
     """Tests of a search space. A subclass names the function that creates it::
 
         class TestTinySpace(SpaceContract):

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import pytest
 
-from ddpnas_ray.spaces.target import Example, Inputs, TargetDefaults
+from ddpnas_ray.core.errors import ConfigError
+from ddpnas_ray.costs.convnet import Size
+from ddpnas_ray.spaces.base import find_space
+from ddpnas_ray.spaces.target import (
+    Example,
+    Head,
+    Inputs,
+    Target,
+    TargetConfig,
+    TargetDefaults,
+    resolve_stem,
+    same_target,
+    size_of,
+    size_text,
+    target_text,
+)
 
 IMAGES = Inputs(shape=(3, 32, 32), outputs=10)
 TEXTS = Inputs(shape=(128,), outputs=2, vocabulary=8000)
@@ -54,3 +70,72 @@ def test_sizes_of_the_data_are_those_of_images_or_texts() -> None:
     found = texts.inputs({"sequence_length": 6, "vocabulary": 50, "classes": 4})
     assert texts.sizes.keys() == {"sequence_length", "vocabulary", "classes"}
     assert found == Inputs(shape=(6,), vocabulary=50, outputs=4)
+
+
+# --- rectangles and heads -------------------------------------------------------------------------------------------
+
+HEAD = Head(name="aspp", width=64, output_stride=16)
+STREETS = Inputs(shape=(3, 1024, 2048), outputs=19, head=HEAD)
+
+
+@pytest.mark.parametrize(
+    ("data", "taken"),
+    [
+        (STREETS, True),
+        (replace(STREETS, shape=(3, 97, 65)), True),
+        (replace(STREETS, shape=(1, 1024, 2048)), False),
+        (replace(STREETS, outputs=11), False),
+        (replace(STREETS, head=None), False),
+        (replace(STREETS, head=replace(HEAD, width=32)), False),
+        (TEXTS, False),
+    ],
+)
+def test_networks_with_a_head_take_images_of_any_size(data: Inputs, taken: bool) -> None:
+    assert STREETS.takes(data) is taken
+    assert not replace(STREETS, head=None).takes(replace(STREETS, head=None, shape=(3, 97, 65)))
+
+
+def test_a_target_of_rectangles_with_a_head_says_so_and_comes_back_from_a_file() -> None:
+    target = Target.resolve(TargetConfig(), STREETS, TargetDefaults(cells=20, channels=36, stem=True, head=True))
+    assert str(target) == (
+        "20 cells, 36 channels, 1024x2048 px, 19 classes, imagenet stem, aspp head of 64 channels at stride 16"
+    )
+    assert target.inputs == STREETS
+    saved = json.loads(json.dumps(asdict(target)))
+    assert Target(**saved) == target
+    assert target_text(saved) == str(target)
+    assert str(STREETS) == "3x1024x2048, 19 outputs, aspp head of 64 channels at stride 16"
+
+
+def test_a_target_of_an_earlier_version_has_no_head() -> None:
+    saved = {"image_size": 32, "classes": 10, "cells": 20, "channels": 36, "stem": "cifar"}
+    assert Target(**saved).head is None  # type: ignore[arg-type]
+    assert same_target(saved, asdict(Target(**saved)))  # type: ignore[arg-type]
+    assert not same_target(saved, saved | {"head": asdict(HEAD)})
+    assert same_target(saved | {"image_size": [64, 96]}, saved | {"image_size": (64, 96)})
+
+
+def test_equal_sides_are_a_square() -> None:
+    assert Target(image_size=(64, 64), classes=2) == Target(image_size=64, classes=2)
+    assert replace(STREETS, shape=(3, 64, 64)).image_size == 64
+
+
+@pytest.mark.parametrize(("size", "stem"), [((127, 2048), "cifar"), ((128, 500), "imagenet"), (128, "imagenet")])
+def test_the_shorter_side_decides_on_the_stem(size: Size, stem: str) -> None:
+    assert resolve_stem("auto", size) == stem
+
+
+def test_spaces_without_a_head_refuse_one_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"no head for outputs of every pixel.*; set space\.name to cell or mobile"):
+        Target.resolve(TargetConfig(), STREETS, find_space("nasbench201")().target)
+
+
+@pytest.mark.parametrize("size", [32, (1024, 2048), 1])
+def test_sizes_are_read_as_they_are_written(size: Size) -> None:
+    assert size_of(size_text(size)) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "0x5", "1x2x3", "x", "3x", "-1", "1.5", "a", "1000001"])
+def test_what_is_not_a_size(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a size such as 32 or, height first, 1024x2048"):
+        size_of(text)

@@ -43,7 +43,7 @@ class CellGeometry:
         size_out: Size of its output.
         lowers: Whether it halves the resolution.
         lowered_before: Whether the cell before it does (its first input is then twice as large).
-        dilation: Of its convolutions, beside their own.
+        dilation: Of its convolutions, beside their own; see ``nn.ops.build_op``.
         stride: Pixels of the image per pixel of its output.
     """
 
@@ -73,8 +73,8 @@ def geometry(
 ) -> list[CellGeometry]:
     """Compute widths and sizes of all cells: reductions double the width and halve the side (rounded up).
 
-    The ``imagenet`` stem outputs a quarter and an eighth of the side, so the first cell follows a reduction. A reduction
-    that would exceed ``output_stride`` keeps the size; from that cell on convolutions are dilated by twice as much.
+    The ``imagenet`` stem outputs a quarter and an eighth of the side, so the first cell follows a reduction. Reductions
+    that would exceed ``output_stride`` keep the size; after each of them, convolutions are dilated by twice as much.
     """
     imagenet = stem == "imagenet"
     size_before, size = stem_sizes(stem, image_size)

@@ -6,6 +6,7 @@ One class serves all of them: it holds the given candidates, and a forward pass 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -38,8 +39,8 @@ class Cell(nn.Module):
         inputs = [i for node in range(nodes) for i in range(2 + node)]
         for source, names in zip(inputs, candidates, strict=True):
             stride, kept = (2, not g.lowers) if g.reduction and source < 2 else (1, False)
-            form = {"affine": affine, "dilation": g.dilation, "keeps_size": kept}
-            ops = {name: build_op(name, g.channels, stride, **form) for name in names if name != "none"}
+            build = partial(build_op, affine=affine, dilation=g.dilation, keeps_size=kept)
+            ops = {name: build(name, g.channels, stride) for name in names if name != "none"}
             self.edges.append(nn.ModuleDict(ops))
         self.concat = Concat()
 
@@ -111,7 +112,7 @@ class CellNetwork(nn.Module):
         shape, at = self.shape, self.shape.reductions[-1]
         if shape.head is not None:
             raise ConfigError(
-                f"retraining.auxiliary: networks with an {shape.head.name} head have no auxiliary classifier: set it to 0"
+                f"retraining.auxiliary: networks with an {shape.head.name} head take no auxiliary one: set it to 0"
             )
         g, cifar = shape.geometry()[at], shape.stem == "cifar"
         stride, (height, width) = 3 if cifar else 2, height_and_width(g.size_out)
@@ -124,7 +125,7 @@ class CellNetwork(nn.Module):
         self.auxiliary = head.to(self.classifier.weight)
 
     def forward(self, x: Tensor, alpha_E: IntArray | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """Images (B, C, H, W) -> logits (B, classes), computing one operation per edge; with a head (B, classes, H, W).
+        """Images (B, C, H, W) -> logits (B, classes), with a head (B, classes, H, W); computes one operation per edge.
 
         Args:
             x: Images.

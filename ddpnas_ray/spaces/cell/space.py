@@ -158,7 +158,7 @@ def _parts(nodes: int, target: Target) -> list[Part]:
         parts.append(_part("ReLUConvBN", (previous, g.size_in), "preprocess", "ReLUConvBN", previous, g.channels))
         for edge, source in enumerate(inputs, start=len(inputs) if g.reduction else 0):
             stride, size = (2, g.size_in) if g.reduction and source < 2 else (1, g.size_out)
-            form = (g.dilation, not g.lowers) if g.dilation > 1 else ()
+            form = (g.dilation, stride == 2 and not g.lowers) if g.dilation > 1 else ()
             for k, name in enumerate(CELL_OPS):
                 if name == "none" or (name == "skip_connect" and stride == 1):
                     continue

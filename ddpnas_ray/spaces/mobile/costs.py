@@ -62,8 +62,8 @@ class Backbone:
         stem_stride: Stride of the stem.
         first_kernel: Kernel of the first block, which has expansion 1 and stride 1.
         fixed_last: Operation of every block of the last stage; None: they are searched like the others.
-        output_stride: Blocks of stride 2 that would exceed it keep the size; from each of them on, depthwise
-            convolutions are dilated by twice as much. None: no limit.
+        output_stride: Blocks of stride 2 that would exceed it keep the size; after each of them, depthwise convolutions
+            are dilated by twice as much. None: no limit.
     """
 
     widths: tuple[int, ...]
@@ -89,8 +89,9 @@ class Backbone:
         blocks, before, total, dilation = [], self.widths[1], self.stem_stride, 1
         for width, depth, stride in zip(self.widths[2:-1], self.depths, self.strides, strict=True):
             kept = self.output_stride is not None and total * stride > self.output_stride
+            first = Block(before, width, stride, dilation, kept)
             total, dilation = (total, dilation * stride) if kept else (total * stride, dilation)
-            blocks += [Block(before, width, stride, dilation, kept), *[Block(width, width, 1, dilation)] * (depth - 1)]
+            blocks += [first, *[Block(width, width, 1, dilation)] * (depth - 1)]
             before = width
         return blocks
 

@@ -88,7 +88,7 @@ class MobileNetwork(nn.Module):
             self.head = build_head(head.name, channels, head.width, classes)
 
     def forward(self, x: Tensor, alpha_E: Iterable[int] = ()) -> Tensor:
-        """Images (B, C, H, W) -> logits (B, classes), computing one operation per block; with a head (B, classes, H, W).
+        """Images (B, C, H, W) -> logits (B, classes), with a head (B, classes, H, W); computes one operation per block.
 
         Args:
             x: Images.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ddpnas_ray.core.space import CostTable
-from ddpnas_ray.costs.convnet import Cost, Kind, batch_norm, conv, linear, relu, relu_conv_bn, strided
+from ddpnas_ray.costs.convnet import Cost, Kind, Size, batch_norm, conv, linear, relu, relu_conv_bn, strided
 
 KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
 OPERATIONS = ("none", "skip_connect", *KERNELS, "avg_pool_3x3")  # the benchmark's order
@@ -25,19 +25,19 @@ class Skeleton:
     Args:
         cells: N, cells of each of the three stages.
         channels: C of the first stage; the second has twice and the third four times as many.
-        image_size: Side in pixels.
+        image_size: Size in pixels.
         input_channels: Colour channels.
         classes: Number of classes.
     """
 
     cells: int
     channels: int
-    image_size: int
+    image_size: Size
     input_channels: int
     classes: int
 
-    def stages(self) -> list[tuple[int, int]]:
-        """Return channels and side of each stage; reductions double channels and halve the side, rounded up."""
+    def stages(self) -> list[tuple[int, Size]]:
+        """Return channels and size of each stage; reductions double channels and halve the side, rounded up."""
         half = strided(self.image_size, 2)
         return [(self.channels, self.image_size), (2 * self.channels, half), (4 * self.channels, strided(half, 2))]
 
@@ -64,7 +64,7 @@ def cost_table(kind: Kind, skeleton: Skeleton) -> CostTable:
     return CostTable(getattr(base, kind), entries_EK)
 
 
-def reduction(channels: int, *, size: int) -> Cost:
+def reduction(channels: int, *, size: Size) -> Cost:
     """Cost of the residual block between two stages; ``channels`` and ``size`` are those of its input."""
     out = strided(size, 2)
     return (
@@ -74,6 +74,6 @@ def reduction(channels: int, *, size: int) -> Cost:
     )
 
 
-def op_cost(name: str, channels: int, *, size: int) -> Cost:
+def op_cost(name: str, channels: int, *, size: Size) -> Cost:
     """Cost of one operation of a cell."""
     return relu_conv_bn(channels, channels, size=size, kernel=KERNELS[name]) if name in KERNELS else Cost()

@@ -155,12 +155,12 @@ def _parts(target: Target) -> list[Part]:
     *halved, (width, side) = stages = skeleton.stages()
     colours, c, size, classes = skeleton.input_channels, skeleton.channels, skeleton.image_size, skeleton.classes
     parts = [
-        _part(f"stem to {c}", (colours, size, size), "build_stem", colours, c),
-        *(_part("reduction", (c, size, size), "Reduction", c) for c, size in halved),
-        _part(f"head to {classes}", (width, side, side), "build_head", width, classes),
+        _part(f"stem to {c}", (colours, size), "build_stem", colours, c),
+        *(_part("reduction", (c, size), "Reduction", c) for c, size in halved),
+        _part(f"head to {classes}", (width, side), "build_head", width, classes),
     ]
     for c, size in stages:
-        shape = (c, size, size)
+        shape = (c, size)
         for e, (source, _) in enumerate(EDGES):
             for k, name in enumerate(OPERATIONS[1:], start=1):
                 own = [_part(name, shape, "build_op", name, c)] if name != "skip_connect" else []
@@ -169,11 +169,11 @@ def _parts(target: Target) -> list[Part]:
     return parts
 
 
-def _part(key: str, input_shape: tuple[int, int, int], function: str, *arguments: Any) -> Part:
-    """Return a part common to all networks, built by ``spaces.nasbench201.network``."""
+def _part(key: str, of: tuple[int, Size], function: str, *arguments: Any) -> Part:
+    """Return a part common to all networks, of channels and size, built by ``spaces.nasbench201.network``."""
     build = partial(module_of, "ddpnas_ray.spaces.nasbench201.network", function, *arguments)
-    example = Example(shape=input_shape)
-    return Part(edge=None, key=f"{key} from {'x'.join(map(str, input_shape))}", example=example, build=build)
+    shape = (of[0], *height_and_width(of[1]))
+    return Part(edge=None, key=f"{key} from {'x'.join(map(str, shape))}", example=Example(shape=shape), build=build)
 
 
 def _effort(search: dict[str, int], alpha_E: IntArray, inputs: Inputs) -> float:

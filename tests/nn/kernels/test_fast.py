@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,8 +13,8 @@ from ddpnas_ray.costs.convnet import CELL_OPS
 from ddpnas_ray.nn.kernels.depthwise import DepthwiseConv2d
 from ddpnas_ray.nn.kernels.fast import FastConcat, FastFactorizedReduce, accelerate
 from ddpnas_ray.nn.ops import build_op
-from ddpnas_ray.spaces.base import find_space
-from ddpnas_ray.spaces.target import Inputs
+from ddpnas_ray.spaces.base import SpaceSpec, find_space
+from ddpnas_ray.spaces.target import Head, Inputs
 from tests.nn.kernels.same import assert_equal, nhwc, passed
 
 NAMES = [name for name in CELL_OPS if name != "none"]
@@ -50,6 +51,27 @@ def test_whole_networks_keep_their_parameters_and_have_the_same_gradients(space:
     assert (whole - other).norm() < 1e-3 * whole.norm()
     reference.eval(), fast.eval()
     torch.testing.assert_close(fast(x), reference(x), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("space", ["cell", "mobile"])
+def test_dilated_networks_with_a_head_compute_the_same(space: str) -> None:
+    options = {"cell": {"cells": 3, "nodes": 1, "channels": 4}, "mobile": {}}[space]
+    spec, head = find_space(space)(**options), Head(name="decoder", width=4, output_stride=8)
+    inputs = Inputs(shape=(3, 128, 140), outputs=3, head=head)  # dilations of 2 and 4
+    alpha_E = np.array([edge.index("sep_conv_3x3" if space == "cell" else "mbconv_k3_e3") for edge in names_of(spec)])
+    reference = spec.build(alpha_E, inputs).to(memory_format=torch.channels_last).eval()
+    fast = copy.deepcopy(reference)
+    accelerate(fast)
+    assert any(isinstance(m, DepthwiseConv2d) and m.dilation == (2, 2) for m in fast.modules())
+    x = nhwc(2, 3, 128, 140)
+    (wanted, gradients), (found, others) = passed(reference, x), passed(fast, x)
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)
+    whole, other = (torch.cat([g.flatten() for g in every]) for every in (gradients, others))
+    assert (whole - other).norm() < 1e-3 * whole.norm()
+
+
+def names_of(spec: SpaceSpec) -> list[list[str]]:
+    return [[op.name for op in edge.candidates] for edge in spec.space.edges]
 
 
 def test_a_network_has_every_fast_form_once_and_other_modules_as_they_were() -> None:
