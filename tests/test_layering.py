@@ -198,6 +198,7 @@ ELSEWHERE = {
     "tabular.executor": ("tabular/test_table.py", "looking up"),
     "tabular.nats_bench": ("test_table.py", TESTED_BY_COMMAND),
     "tasks.base": ("tasks/test_registry.py", "how tasks are found"),
+    "tasks.segmentation.pairs": ("tasks/segmentation/test_reading.py", "what is read"),
     "testing.counting": ("spaces/cell/test_space.py", "a contract is tested by what passes it"),
     "testing.executor_contract": ("execution/test_local.py", "a contract is tested by what passes it"),
     "testing.head_contract": ("spaces/cell/test_heads.py", "a contract is tested by what passes it"),

@@ -26,7 +26,7 @@ class DataConfig:
 
     name: str = "digits"
     """digits (ships with scikit-learn) or cifar10; for your own data folder, parquet, huggingface, or module:function
-    of your own reader."""
+    of your own reader. Of images with masks: cityscapes, camvid, folder or parquet."""
 
     path: str | None = None
     """Location of the data: a folder, a Parquet file, or a Hugging Face name. cifar10 looks here before downloading."""
@@ -35,7 +35,7 @@ class DataConfig:
     """Image column (parquet, huggingface); null: the only one that holds images."""
 
     label_column: str | None = None
-    """Label column (parquet, huggingface); null: the only one that can be a label."""
+    """Label column (parquet, huggingface), or column of masks; null: the only one that can be it."""
 
     image_size: Annotated[int, Ge(1)] | None = None
     """Side in pixels: the shorter side is resized to it, then the centre is cropped. null: keep the size of the images,

@@ -25,8 +25,9 @@ class _Shared(_BatchNorm):
         self._check_input_dim(input)
         return self._together(input)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @torch.compiler.disable
     def _together(self, x: Tensor) -> Tensor:
+        found: Tensor
         found, mean_C, var_C, count = _Norm.apply(x, self.weight, self.bias, self.eps)
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             assert self.num_batches_tracked is not None  # as the other two
@@ -34,7 +35,7 @@ class _Shared(_BatchNorm):
             share = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean_C, share)
             self.running_var.lerp_(var_C * (count / (count - 1)), share)  # unbiased, as BatchNorm's
-        return found  # type: ignore[no-any-return]
+        return found
 
 
 class SharedBatchNorm1d(_Shared, nn.BatchNorm1d):
@@ -106,7 +107,7 @@ class _Norm(torch.autograd.Function):
         return found.to(x.dtype), mean_C, var_C, count
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         x, weight, mean_C, rate_C, count = ctx.saved_tensors
         axes, shape = _axes(x), _shape(x)

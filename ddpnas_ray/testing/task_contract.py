@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ddpnas_ray.core.errors import DataError
 from ddpnas_ray.deploy.interface import interface_of
-from ddpnas_ray.tasks.base import Batch, Deploys, Task
+from ddpnas_ray.tasks.base import Batch, Compacts, Deploys, Task
 from ddpnas_ray.tasks.recipe import RetrainingConfig
 
 
@@ -36,10 +36,14 @@ class TaskContract:
         return type(self).make()
 
     def outputs(self, task: Task, batch: Batch) -> Tensor:
-        """Return random outputs, shape (examples, ``task.inputs.outputs``); override for tasks with other shapes."""
+        """Return random outputs, shape (examples, ``task.inputs.outputs``); override for tasks with other shapes.
+
+        If networks have a head there are as many for every pixel, as there are targets.
+        """
         generator = torch.Generator().manual_seed(0)
-        count = len(next(tensors(batch.targets)))
-        return torch.randn(count, task.inputs.outputs, generator=generator, requires_grad=True)
+        count, *pixels = next(tensors(batch.targets)).shape
+        shape = (count, task.inputs.outputs, *(pixels if task.inputs.head is not None else ()))
+        return torch.randn(shape, generator=generator, requires_grad=True)
 
     def test_it_describes_itself(self, task: Task) -> None:
         """Name, digest and sizes."""
@@ -110,9 +114,10 @@ class TaskContract:
         outputs = self.outputs(task, whole[0]).detach()
         rows = outputs.split(batch_size)
         targets = [batch.targets for batch in task.validation_batches(batch_size)]
-        score = task.metric.score(zip(rows, targets, strict=True))
+        compact = task.compact if isinstance(task, Compacts) else lambda outputs, targets: (outputs, targets)
+        score = task.metric.score(compact(*pair) for pair in zip(rows, targets, strict=True))
         assert isinstance(score, float) and math.isfinite(score) and -1 <= score <= 1
-        assert score == pytest.approx(task.metric.score([(outputs, whole[0].targets)]), abs=1e-5)
+        assert score == pytest.approx(task.metric.score([compact(outputs, whole[0].targets)]), abs=1e-5)
 
     def test_chance_is_a_score_or_nothing(self, task: Task) -> None:
         """Used for the warning that nothing was learned."""

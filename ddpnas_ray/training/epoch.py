@@ -115,8 +115,8 @@ def outputs(
     batches: Iterable[Batch],
     precision: str,
     device: torch.device,
-    task: Task,
     recorded: Callable[[Step], Step] = unrecorded,
+    task: Task | None = None,
 ) -> Iterator[tuple[Tensor, Any]]:
     """Yield the network's outputs in evaluation mode, and the targets, batch by batch.
 
@@ -125,11 +125,12 @@ def outputs(
         batches: Validation batches, on its device.
         precision: Of the forward passes.
         device: The device.
-        task: May predict in its own way, and compact what it is to be scored on.
         recorded: How outputs are computed.
+        task: May predict in its own way, and compact what it is to be scored on; None: neither.
     """
     network.eval()
     predicts = task.predict if isinstance(task, Predicts) else None
+    compact = task.compact if isinstance(task, Compacts) else None
 
     def forward(batch: Batch) -> Any:
         with autocast(device, precision):
@@ -138,7 +139,7 @@ def outputs(
     run = recorded(forward)
     for batch in batches:
         found = run(batch)
-        yield task.compact(found, batch.targets) if isinstance(task, Compacts) else (found, batch.targets)
+        yield (found, batch.targets) if compact is None else compact(found, batch.targets)
 
 
 @contextmanager

@@ -127,8 +127,8 @@ def score(
     batches = on_device(
         task.validation_batches(config.batch_size, rank, world), device, channels_last=config.channels_last
     )
-    found_of = outputs(network, batches, config.precision, torch.device(device), task)
-    mine = ((out if isinstance(task, Compacts) else out.float(), targets) for out, targets in found_of)
+    found_of = outputs(network, batches, config.precision, torch.device(device), task=task)
+    mine = found_of if isinstance(task, Compacts) else ((out.float(), targets) for out, targets in found_of)
     count = -(-task.val_examples // config.batch_size)
     every: Iterable[tuple[Tensor, Any]] = gathered(mine, count, ALONE if world == 1 else ProcessGroup())
     by_task = {}

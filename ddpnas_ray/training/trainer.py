@@ -169,7 +169,7 @@ class Trainer:
         else:
             recorded = unrecorded
             batches = self._streamed(task.validation_batches(config.batch_size, group.rank, group.world))
-        mine = outputs(network, batches, config.precision, device, task, recorded)
+        mine = outputs(network, batches, config.precision, device, recorded, task)
         score = float(task.metric.score(gathered(mine, -(-task.val_examples // config.batch_size), group)))
         if abs(score) > 1:
             raise ConfigError(f"task.metric: {task.metric.name} gave {score:g}; scores must lie in [-1, 1]: rescale it")

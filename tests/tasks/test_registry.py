@@ -12,7 +12,7 @@ from ddpnas_ray import search, tasks
 from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.experiment.config import TaskConfig, check, dump, load
 from ddpnas_ray.experiment.yaml_text import parse
-from ddpnas_ray.tasks.base import TASKS
+from ddpnas_ray.tasks.base import TASKS, own_data_sets
 from tests.commands import LOCAL, options, run
 
 HALVES = '''
@@ -49,7 +49,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_the_built_in_tasks_are_the_folders_that_define_make() -> None:
-    assert TASKS.names() == ("classification", "text")
+    assert TASKS.names() == ("classification", "segmentation", "text")
 
 
 def test_a_new_folder_is_a_new_task_and_nothing_else_changes(
@@ -92,3 +92,13 @@ def test_what_is_wrong_with_the_section_takes_one_line(lab: Path, text: str, mes
     with pytest.raises(ConfigError, match=message) as error:
         check(parse(text, "here"), "here")
     assert "\n" not in str(error.value)
+
+
+def test_a_tasks_module_names_the_data_sets_that_it_reads_itself(lab: Path) -> None:
+    with (lab / "own_halves.py").open("a") as file:
+        file.write("\nDATA_SETS = ('moons',)\n")
+    assert own_data_sets("own_halves:make") == ("moons",)
+    assert check(parse("{task: own_halves:make, data: {name: moons}}", "here"), "here").data.name == "moons"
+    assert own_data_sets("classification") == ()
+    with pytest.raises(ConfigError, match=r"data.name: 'moons' is not a built-in data set"):
+        check(parse("data: {name: moons}", "here"), "here")

@@ -230,10 +230,11 @@ def test_outputs_come_in_evaluation_mode_with_the_running_statistics_one_batch_a
             yield batch
 
     found = outputs(module.train(), given(), CONFIG, CPU)
-    first, batch = next(found)
+    first, targets = next(found)
     assert asked == [0], "memory holds one batch"
     assert not module.training and not first.requires_grad
-    assert torch.equal(first, module(batch.inputs))
+    batch = batches(2)[0]
+    assert torch.equal(first, module(batch.inputs)) and torch.equal(targets, batch.targets)
 
 
 # --- global state ---

@@ -286,6 +286,36 @@ def test_weight_decay_may_spare_biases_and_norms() -> None:
         assert np.abs(end.tensors["network/path.weight"]).max() < 0.1
 
 
+class Compact(ClassificationTask):
+    """Sees every image mirrored too, and is scored on counts of hits alone."""
+
+    def predict(self, network: Any, inputs: Any) -> Tensor:
+        found: Tensor = (network(inputs) + network(inputs.flip(3))) / 2
+        return found
+
+    def compact(self, outputs: Tensor, targets: Any) -> tuple[Tensor, Any]:
+        return (outputs.argmax(dim=1) == targets).sum(), torch.tensor(len(targets))
+
+
+def hits(outputs: Any) -> float:
+    counts = [(int(right), int(every)) for right, every in outputs]
+    assert len(counts) == 3, "40 images in batches of 16"
+    return sum(right for right, _ in counts) / sum(every for _, every in counts)
+
+
+def test_a_task_predicts_in_its_own_way_and_is_scored_on_what_it_keeps() -> None:
+    task = task_of(RECIPE)
+    own = Compact(**{field.name: getattr(task, field.name) for field in fields(task)})
+    own = replace(own, metric=Metric("hits", hits))
+    recipe = replace(RECIPE, epochs=1)
+    net = network(recipe)
+    end = fit(net, own, recipe, 0, 1, lambda: None, lambda _: None, seed=1)
+    net.eval()
+    with torch.no_grad():
+        every = [(own.predict(net, batch.inputs).argmax(1) == batch.targets) for batch in own.validation_batches(16)]
+    assert end.history[0]["val"] == pytest.approx(float(torch.cat(every).float().mean()))
+
+
 def test_a_diverged_training_says_what_to_change() -> None:
     with pytest.raises(DivergedError, match=r"loss of epoch \d is not finite: .* lower retraining.lr"):
         trained(replace(RECIPE, lr=1e30, grad_clip=0.0))
@@ -349,6 +379,22 @@ def test_two_processes_take_the_step_of_one_but_for_batch_norm(tmp_path: Any) ->
     assert 0 < apart < 1e-6
     assert two.history[0]["loss"] == pytest.approx(one.history[0]["loss"], rel=1e-5)
     assert two.history[0]["val"] == one.history[0]["val"]
+
+
+@pytest.mark.slow
+def test_with_shared_statistics_two_processes_train_what_one_trains(tmp_path: Any) -> None:
+    """Odd batches too; running statistics and names in checkpoints are those of BatchNorm."""
+    recipe = replace(RECIPE, epochs=1, batch_size=15, sync_batch_norm=True)
+    two = in_processes(recipe, tmp_path / "two")
+    net = network(recipe)
+    one = fit(net, task_of(recipe), recipe, 0, 1, lambda: None, lambda snapshot: None, seed=1)
+    assert one.tensors.keys() == two.tensors.keys()
+    apart = {name: np.abs(one.tensors[name] - two.tensors[name]).max() for name in one.tensors}
+    assert 0 < max(apart.values()) < 1e-5, apart
+    assert two.history[0]["loss"] == pytest.approx(one.history[0]["loss"], rel=1e-5)
+    assert two.history[0]["val"] == one.history[0]["val"]
+    alone = in_processes(replace(recipe, sync_batch_norm=False), tmp_path / "alone")
+    assert max(np.abs(one.tensors[name] - alone.tensors[name]).max() for name in one.tensors) > 1e-4
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ def test_it_is_torchs_own_schedule(schedule: str) -> None:
     warmup=st.integers(0, 30) | st.integers(0, 300).map(lambda tenths: tenths / 10),
     steps=st.integers(1, 9),
     per=st.sampled_from(["epoch", "step"]),
-    schedule=st.sampled_from(["cosine", "linear", "step"]),
+    schedule=st.sampled_from(["cosine", "linear", "poly", "step"]),
 )
 def test_it_rises_to_lr_then_falls_and_is_never_negative(
     epochs: int, warmup: float, steps: int, per: str, schedule: str
@@ -65,3 +65,14 @@ def test_berts_schedule_rises_for_a_tenth_of_the_steps_then_falls_in_a_line_to_z
 def test_a_cosine_by_steps_ends_near_zero() -> None:
     config = replace(DARTS, epochs=10, lr_per="step")
     assert rates(config, 50)[-1] == pytest.approx(config.lr * 0.5 * (1 + math.cos(math.pi * (1 - 1 / 500))))
+
+
+def test_poly_is_torchs_polynomial_schedule_step_by_step() -> None:
+    config = replace(DARTS, epochs=5, lr=0.1, schedule="poly", lr_per="step")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], config.lr)
+    own = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=20, power=0.9)
+    for rate in rates(config, 4):
+        assert rate == pytest.approx(own.get_last_lr()[0], rel=1e-6)
+        optimizer.step()
+        own.step()
+    assert rates(replace(config, lr_power=1.0), 4) == pytest.approx(rates(replace(config, schedule="linear"), 4))

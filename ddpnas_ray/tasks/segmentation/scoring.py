@@ -110,5 +110,5 @@ def starts(side: int, window: int) -> list[int]:
     """
     if window >= side:
         return [0]
-    count = 1 + int(np.ceil((side - window) / (STEP * window)))
+    count = 1 + int(np.ceil((side - window) / max(1, int(STEP * window))))
     return [round(i * (side - window) / (count - 1)) for i in range(count)]
