@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
         "--masks",
         metavar="FOLDER",
         help="of a network that labels pixels: print mIoU and pixel accuracy; the mask of a/NAME.jpg is NAME.png below "
-        "this folder, with class numbers or the classes' colours",
+        "this folder, with the ids of training or the classes' colours",
     )
     p.add_argument(
         "--form", metavar="NAME", help="torch, pt2, onnx, huggingface, onnx_int8; default: the first that is there"

@@ -205,11 +205,11 @@ def test_unreadable_images_take_a_line_each_and_the_others_are_labelled(photos: 
         ),
         (
             ("photos/a.png", "--masks", "unknown"),
-            "DataError: unknown/a.png: label 7 is not a class of the model (0 to 2; 255 does not count)",
+            "DataError: unknown/a.png: id 7 is not of a class of the model (0, 1, 2), and not one that does not count",
         ),
         (
             ("photos/a.png", "--masks", "coloured"),
-            "DataError: coloured/a.png: colour #010203 is not one of the model's classes; write class numbers",
+            "DataError: coloured/a.png: colour #010203 is not one of the model's classes; write ids of classes",
         ),
         (
             ("photos/a.png", "--masks", "deep"),

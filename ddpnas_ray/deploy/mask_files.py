@@ -10,11 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ddpnas_ray.core.errors import DataError
-from ddpnas_ray.data.decoding import ByteArray, native_shape, open_image, read_source
+from ddpnas_ray.core.space import IntArray
+from ddpnas_ray.data.decoding import native_shape, open_image, read_source
 from ddpnas_ray.data.folder import image_files
 from ddpnas_ray.deploy.image_files import ImageFile, ImageQuestions
+
+GREY = ("L", "P", "1")  # modes of masks of ids
+VOID, UNKNOWN = -1, -2
+SHOWN = 12  # ids
 
 Palette = Sequence[tuple[int, int, int]]
 
@@ -25,28 +31,35 @@ class MaskQuestions(ImageQuestions):
 
     Args:
         palette: Colour of every class.
-        void: Label of pixels that do not count.
+        ids: What stands for every class in masks.
+        void_ids: What stands there for pixels that do not count; None: every other id.
     """
 
     palette: Palette = ()
-    void: int = -1
+    ids: Sequence[int] = ()
+    void_ids: Sequence[int] | None = ()
 
-    def mask(self, number: int, size: tuple[int, int]) -> ByteArray:
-        """Read the expected labels of an image of the given (height, width).
+    def mask(self, number: int, size: tuple[int, int]) -> IntArray:
+        """Read the expected class numbers of an image of the given (height, width); -1: a pixel that does not count.
 
         Raises:
-            DataError: The mask cannot be read, or has another size or unknown labels.
+            DataError: The mask cannot be read, or has another size or unknown ids.
         """
         assert self.expected is not None
         path = self.expected[number]
-        labels_HW = _labels(path, self.palette)
-        _check_size(path, labels_HW.shape, self.images[number].path, size)
-        known = [*range(len(self.palette)), *([self.void] if 0 <= self.void < 256 else [])]
-        found = np.flatnonzero(np.bincount(labels_HW.ravel(), minlength=256))
-        if unknown := sorted(set(found.tolist()) - set(known)):
+        image = open_image(read_source(path, path), path)
+        _check_size(path, (image.height, image.width), self.images[number].path, size)
+        if image.mode not in GREY:
+            return _of_colours(image, self.palette, path)
+        ids_HW = np.asarray(image).astype(np.int64)
+        table = np.full(2**16, VOID if self.void_ids is None else UNKNOWN, dtype=np.int64)
+        table[[i for i in self.void_ids or () if i >= 0]] = VOID
+        table[list(self.ids)] = np.arange(len(self.ids))
+        labels_HW: IntArray = table[ids_HW]
+        if (unknown := ids_HW[labels_HW == UNKNOWN]).size:
+            known = f"{', '.join(map(str, self.ids[:SHOWN]))}{', ...' if len(self.ids) > SHOWN else ''}"
             raise DataError(
-                f"{path}: label {unknown[0]} is not a class of the model (0 to {len(self.palette) - 1}; {self.void} "
-                "does not count)"
+                f"{path}: id {unknown.min()} is not of a class of the model ({known}), and not one that does not count"
             )
         return labels_HW
 
@@ -96,19 +109,15 @@ def _check_size(mask: str, found: tuple[int, ...], image: str, expected: tuple[i
         raise DataError(f"{mask}: a mask of {sizes[0]} pixels (height x width), but {image} has {sizes[1]}")
 
 
-def _labels(path: str, palette: Palette) -> ByteArray:
-    """Read a mask of class numbers (grey, or with a palette), or of the classes' colours; shape (H, W)."""
-    image = open_image(read_source(path, path), path)
-    if image.mode in ("L", "P", "1"):
-        labels_HW: ByteArray = np.asarray(image).astype(np.uint8)
-        return labels_HW
+def _of_colours(image: Image.Image, palette: Palette, path: str) -> IntArray:
+    """Return the classes of the colours of a mask."""
     if image.mode not in ("RGB", "RGBA"):
-        raise DataError(f"{path}: image mode {image.mode!r} has no class numbers; write an 8-bit grey or palette PNG")
-    colours = np.asarray(image.convert("RGB")).astype(np.int64) @ np.array([65536, 256, 1])
+        raise DataError(f"{path}: image mode {image.mode!r} has no ids of classes; write an 8-bit grey or palette PNG")
+    colours_HW = np.asarray(image.convert("RGB")).astype(np.int64) @ np.array([65536, 256, 1])
     numbers = np.array([(red << 16) + (green << 8) + blue for red, green, blue in palette])
     order = np.argsort(numbers, kind="stable")
-    place = np.minimum(np.searchsorted(numbers[order], colours), len(palette) - 1)
-    if (unknown := colours[numbers[order][place] != colours]).size:
-        raise DataError(f"{path}: colour #{unknown[0]:06x} is not one of the model's classes; write class numbers")
-    found: ByteArray = order[place].astype(np.uint8)
+    place_HW = np.minimum(np.searchsorted(numbers[order], colours_HW), len(palette) - 1)
+    if (unknown := colours_HW[numbers[order][place_HW] != colours_HW]).size:
+        raise DataError(f"{path}: colour #{unknown[0]:06x} is not one of the model's classes; write ids of classes")
+    found: IntArray = order[place_HW]
     return found

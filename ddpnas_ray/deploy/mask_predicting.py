@@ -106,15 +106,15 @@ def predict_masks(
         )
 
 
-def confusion(expected_HW: ByteArray, labels_HW: ByteArray, classes: int) -> IntArray:
+def confusion(expected_HW: IntArray, labels_HW: ByteArray, classes: int) -> IntArray:
     """Count pixels by true class (row) and predicted class; those that are not of a class are left out.
 
     Example:
-        >>> confusion(np.array([[0, 1, 1, 255]]), np.array([[0, 0, 1, 1]]), 2).tolist()
+        >>> confusion(np.array([[0, 1, 1, -1]]), np.array([[0, 0, 1, 1]]), 2).tolist()
         [[1, 0], [1, 1]]
     """
-    counted_HW = expected_HW < classes
-    pairs = expected_HW[counted_HW].astype(np.int64) * classes + labels_HW[counted_HW]
+    counted_HW = (expected_HW >= 0) & (expected_HW < classes)
+    pairs = expected_HW[counted_HW] * classes + labels_HW[counted_HW]
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 

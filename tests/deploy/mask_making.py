@@ -34,6 +34,8 @@ VALUES: dict[str, Any] = {
     "void": 255,
     "palette": [list(colour) for colour in PALETTE],
     "hub_task": "image-segmentation",
+    "ids": [0, 1, 2],
+    "void_ids": [255],
 }
 SOURCE = '''
 class Network(nn.Module):

@@ -146,5 +146,7 @@ def test_no_experiment_of_ours_is_warned_of() -> None:
         config = load(None if path is None else str(path), ["evaluation.table=a.parquet"] * (path is not None))
         if not config.trains:
             continue
-        images = {"digits": 719, "cifar10": 25_000, "folder": 640_000}[config.data.name]
+        images = {"digits": 719, "cifar10": 25_000, "folder": 640_000, "camvid": 367, "cityscapes": 2975}[
+            config.data.name
+        ]
         assert few_steps(min(images, config.data.train_limit or images), config.training.batch_size) == [], path

@@ -46,8 +46,11 @@ ALLOWED: dict[str, Callable[[Any, dict[str, Any]], bool]] = {  # by metadata key
     "void": lambda value, every: type(value) is int and not 0 <= value < len(every["classes"]),
     "palette": lambda value, every: len(value) == len(every["classes"]) and all(map(_is_colour, value)),
     "hub_task": lambda value, _: isinstance(value, str) and bool(value.rpartition("-")[2].isalpha()),
+    "ids": lambda value, every: len(set(value)) == len(every["classes"]) and all(map(_is_id, value)),
+    "void_ids": lambda value, _: value is None or all(map(_is_id, value)),
 }
 KEYS = tuple(ALLOWED)
+OPTIONAL = ("ids", "void_ids")  # the numbers of classes, and ``void``
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +63,11 @@ class MaskInterface:
         width: W.
         mean: Subtracted from pixel fractions (0 to 1), one per channel (RGB).
         std: Divides them afterwards, one per channel.
-        void: Label of pixels that do not count.
+        void: Label of pixels that do not count, beside the numbers of classes.
         palette: Colour of every class, (red, green, blue), 0 to 255.
         hub_task: Task on the Hugging Face hub.
+        ids: What stands for every class in the masks of the data.
+        void_ids: What stands there for pixels that do not count; None: every other id.
     """
 
     kind: ClassVar = "masks"
@@ -83,6 +88,8 @@ class MaskInterface:
     void: int
     palette: tuple[tuple[int, int, int], ...]
     hub_task: str
+    ids: tuple[int, ...]
+    void_ids: tuple[int, ...] | None
 
     @property
     def batch(self) -> int:
@@ -157,7 +164,7 @@ class MaskInterface:
 
         Where an image has a single deep feature, a traced network takes only such images, and else none of them.
         """
-        sides = [side if side <= COARSEST else traced for side, traced in zip((self.height, self.width), TRACED)]
+        sides = [side if side <= COARSEST else traced for side, traced in zip((self.height, self.width), TRACED, strict=True)]
         return (np.zeros((2, 3, *sides), np.float32),)
 
     def random(self, count: int) -> Arrays:
@@ -259,7 +266,8 @@ class MaskInterface:
             images=images,
             outputs=Outputs(classes=self.classes, metrics=()),
             palette=self.palette,
-            void=self.void,
+            ids=self.ids,
+            void_ids=self.void_ids,
             prepare=self.prepare,
             expected=expected,
         )
@@ -277,7 +285,8 @@ def from_metadata(metadata: Mapping[str, str], file: str) -> MaskInterface:
         ModelError: A key is missing, damaged, or has a value that no network has.
     """
     try:
-        values = {key: json.loads(metadata[key]) for key in KEYS}
+        values = {key: json.loads(metadata[key]) for key in KEYS if key in metadata or key not in OPTIONAL}
+        values = {"ids": list(range(len(values["classes"]))), "void_ids": [values["void"]]} | values
         for key, allowed in ALLOWED.items():
             if not allowed(values[key], values):
                 raise ModelError(f"{file}: its metadata have {key} {values[key]!r}; export the network again")
@@ -290,6 +299,8 @@ def from_metadata(metadata: Mapping[str, str], file: str) -> MaskInterface:
             void=values["void"],
             palette=tuple((red, green, blue) for red, green, blue in values["palette"]),
             hub_task=values["hub_task"],
+            ids=tuple(values["ids"]),
+            void_ids=None if values["void_ids"] is None else tuple(values["void_ids"]),
         )
     except (KeyError, ValueError, TypeError, OverflowError):
         raise ModelError(
@@ -308,6 +319,10 @@ def _other(side: int, odd: int) -> int:
         return odd if side != odd else odd - 1
     most = 1 << (side - 1).bit_length()
     return most // 2 + 1 if side != most // 2 + 1 else most
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and -1 <= value < 2**16
 
 
 def _is_colour(value: Any) -> bool:

@@ -17,7 +17,7 @@ from annotated_types import Ge, Le
 
 from ddpnas_ray.core.errors import GenotypeError, did_you_mean
 from ddpnas_ray.core.space import CostTable, Edge, IntArray, LongestPath, Op, SearchSpace, each_edge_alone
-from ddpnas_ray.costs.convnet import KINDS, Kind
+from ddpnas_ray.costs.convnet import KINDS, Kind, Size, height_and_width
 from ddpnas_ray.spaces.base import Genotype, Part, SpaceSpec, Supernet, module_of
 from ddpnas_ray.spaces.nasbench201.costs import EDGES, KERNELS, NODES, OPERATIONS, Skeleton, cost_table
 from ddpnas_ray.spaces.nasbench201.paths import embed

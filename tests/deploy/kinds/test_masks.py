@@ -91,6 +91,8 @@ def test_metadata_hold_the_whole_interface() -> None:
         ("palette", [[0, 0, 0]]),
         ("palette", [[0, 0, 0], [0, 0, 0], [0, 0, 256]]),
         ("hub_task", 7),
+        ("ids", [0, 1, 1]),
+        ("void_ids", [1.5]),
     ],
 )
 def test_values_that_no_network_has_are_one_line(key: str, value: object) -> None:
@@ -98,6 +100,9 @@ def test_values_that_no_network_has_are_one_line(key: str, value: object) -> Non
     with pytest.raises(ModelError, match=rf"m\.onnx: its metadata have {key} .*; export the network again$"):
         from_metadata(metadata, "m.onnx")
     del metadata[key]
+    if key in ("ids", "void_ids"):
+        assert from_metadata(metadata, "m.onnx") == interface(), "class numbers, and void"
+        return
     with pytest.raises(ModelError, match=r"m\.onnx: no metadata with classes, .*; give a model that ddpnas wrote"):
         from_metadata(metadata, "m.onnx")
 

@@ -57,7 +57,7 @@ def test_with_a_scale_they_part_at_edges_only(seed: int, factor: float, flip: bo
     pixels, labels = changed(Changes(crop=(24, 24), scale=(factor, factor), flip=flip, color=0.0), seed)
     inside = labels != VOID
     off = np.abs(pixels[:, 0].astype(int) - 50 * labels.astype(int)) > 25
-    assert off[inside].mean() < 0.15 / factor, "edges"
+    assert off[inside].mean() < 0.2 / factor, "edges; 0.8 if they were not moved together"
     shares = inside.mean(axis=(1, 2))
     if factor < 1:
         assert (shares < 1).all() and shares == pytest.approx(
