@@ -1,4 +1,4 @@
-"""Predict images or texts with an exported network, or time it: ``python -m ddpnas_ray.predict``."""
+"""Predict images, their pixels, or texts with an exported network, or time it: ``python -m ddpnas_ray.predict``."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ddpnas_ray.launch.predicting import find_model
 
 if TYPE_CHECKING:
     from ddpnas_ray.deploy.benchmark import Speed
-    from ddpnas_ray.deploy.predicting import Prediction
     from ddpnas_ray.launch.predicting import Benchmark
 
 DESCRIPTION = """\
-Predict the classes of images, or the classes or numbers of texts, with an exported network. They are prepared as in
-training; the search's data are not read. What cannot be read takes one line on stderr; the others are predicted.
+Predict the classes of images or of their pixels, or the classes or numbers of texts, with an exported network. They
+are prepared as in training; the search's data are not read. What cannot be read takes one line on stderr; the others
+are predicted.
 
 examples:
   python -m ddpnas_ray.predict RUN photos                     every image below a folder, with RUN/model
@@ -30,6 +30,8 @@ examples:
   python -m ddpnas_ray.predict RUN photos/test --labelled     sub-folders are classes: accuracy and mistakes
   python -m ddpnas_ray.predict RUN photos --json | jq -r .label
   python -m ddpnas_ray.predict RUN --benchmark --threads 2    latency and images/s of every form on this machine
+  python -m ddpnas_ray.predict RUN photos --out labelled      a network that labels pixels: NAME.png, NAME.overlay.png
+  python -m ddpnas_ray.predict RUN photos --masks masks       the same: mIoU, pixel accuracy, and the IoU of classes
   python -m ddpnas_ray.predict RUN sentences.tsv --out predictions.parquet      a network of texts: a row per text
   python -m ddpnas_ray.predict RUN pairs.csv --task mrpc --labelled             one of its tasks: its metrics
 
@@ -40,9 +42,11 @@ the columns of training, or .txt with one text per line.
 --json prints JSON Lines, one object per image: {"path", "label", "probability", "top": [{"label", "probability"}]}, or
 {"path", "error"}. --out has the columns path, label, probability, probabilities (a list; the class names are in the
 schema's metadata), with --labelled also expected. Of texts there are row (file and line) and the text columns instead
-of path, and value where a number is predicted. --benchmark --json prints one object.
+of path, and value where a number is predicted. Where pixels are labelled, there are height, width and shares instead of
+label and probability, with --out FOLDER also label_map and overlay, with --masks also miou and pixel_accuracy; the
+table is FOLDER/predictions.parquet. A label map is an 8-bit PNG of the image's size with class numbers and a palette.
+--benchmark --json prints one object.
 """
-MOST_CLASSES = 10  # shown by --labelled
 
 
 class _Intermixed(Parser):
@@ -64,11 +68,22 @@ def parser() -> argparse.ArgumentParser:
         help="image files, folders, or patterns such as '*.png'; of networks of texts, text files",
     )
     p.add_argument("--task", metavar="NAME", help="of a network of several tasks of texts, this one")
-    p.add_argument("--top", metavar="K", type=positive, default=3, help="classes shown per example (default 3)")
+    p.add_argument(
+        "--top",
+        metavar="K",
+        type=positive,
+        help="classes shown per example (default 3; where pixels are labelled, all that occur)",
+    )
     p.add_argument(
         "--labelled",
         action="store_true",
         help="print the accuracy: images lie in folders named as classes, text files have the label column of training",
+    )
+    p.add_argument(
+        "--masks",
+        metavar="FOLDER",
+        help="of a network that labels pixels: print mIoU and pixel accuracy; the mask of a/NAME.jpg is NAME.png below "
+        "this folder, with the ids of training or the classes' colours",
     )
     p.add_argument(
         "--form", metavar="NAME", help="torch, pt2, onnx, huggingface, onnx_int8; default: the first that is there"
@@ -77,12 +92,16 @@ def parser() -> argparse.ArgumentParser:
         "--batch",
         metavar="N",
         type=positive,
-        default=64,
         help="examples in memory at once, up to 256 images or 64 texts per forward pass; with --benchmark, per forward "
-        "pass (default 64)",
+        "pass (default 64; where pixels are labelled, fewer if images are large)",
     )
     p.add_argument("--force", action="store_true", help="use a model folder that was edited since it was written")
-    p.add_argument("--out", metavar="FILE", help="write predictions to a Parquet file instead of the screen")
+    p.add_argument(
+        "--out",
+        metavar="PLACE",
+        help="write predictions to this Parquet file instead of the screen; of a network that labels pixels also to a "
+        "new folder, label maps and overlays with them",
+    )
     p.add_argument("--json", action="store_true", help="print JSON Lines; the summary goes to stderr")
     g = p.add_argument_group("benchmark")
     g.add_argument(
@@ -100,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p = parser()
     args = p.parse_args(argv)
     if args.benchmark:
-        for option in ("labelled", "out"):
+        for option in ("labelled", "masks", "out"):
             if getattr(args, option):
                 p.error(f"--{option} is not for --benchmark, which predicts nothing; remove it")
         return _benchmark(args)
@@ -115,19 +134,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
+    from ddpnas_ray.console.predictions import answers_of
     from ddpnas_ray.core.errors import DataError
     from ddpnas_ray.deploy.loaded import load_model
-    from ddpnas_ray.deploy.predicting import check_out, predict, write_predictions
     from ddpnas_ray.deploy.questions import Unreadable
 
-    path = find_model(args.model)
-    if args.out:
-        check_out(args.out)
-    model = load_model(path, args.form, verify=not args.force)
+    model = load_model(find_model(args.model), args.form, verify=not args.force)
     data = model.preprocessing
-    questions = data.questions(args.examples, labelled=args.labelled, task=args.task)
+    questions = data.questions(args.examples, labelled=args.labelled, task=args.task, masks=args.masks)
+    answers, batch = answers_of(questions), args.batch or data.batch
+    if args.out:
+        answers.check_out(args.out)
     total = len(questions) + len(questions.unread)
-    predictions: list[Prediction] = []
+    predictions: list[Any] = []
     unread: list[str] = []
 
     def left_out(found: Unreadable) -> None:
@@ -139,29 +158,28 @@ def _predict(args: argparse.Namespace) -> int:
 
     for row in questions.unread:
         left_out(row)
-    with counting(data.kind, len(questions), sys.stderr) as advance:
-        for number, found in enumerate(predict(model, questions, batch=args.batch), start=1):
-            if number % args.batch == 0:
-                advance(args.batch)
+    with counting(f"{data.one}s", len(questions), sys.stderr) as advance:
+        for number, found in enumerate(answers.predict(model, batch, args.out), start=1):
+            if number % batch == 0:
+                advance(batch)
             if isinstance(found, Unreadable):
                 left_out(found)
                 continue
             predictions.append(found)
             if args.json:
-                print(json.dumps(_line(found, args.top)), flush=True)
+                print(json.dumps(answers.line(found, args.top)), flush=True)
     if not predictions:
-        raise DataError(unread[0] if total == 1 else f"none of the {total} {data.kind} can be read")
+        raise DataError(unread[0] if total == 1 else f"none of the {total} {data.one}s can be read")
     if args.out:
-        write_predictions(args.out, predictions, model, questions.outputs.task)
+        answers.write(args.out, predictions, model)
     lines = sys.stderr if args.json else sys.stdout
-    if not args.json and not args.out:
-        _print_predictions(predictions, data.one, args.top, sys.stdout)
-    if args.labelled:
-        _print_scores(predictions, data.kind, questions.outputs.metrics, lines)
+    if not args.json and not (args.out or "").endswith(".parquet"):
+        answers.print(predictions, args.top, sys.stdout)
+    answers.print_scores(predictions, lines)
     if args.out:
-        print(f"predictions of {len(predictions)} {data.kind}: {args.out}", file=lines)
+        print(f"predictions of {len(predictions)} {data.one}s: {args.out}", file=lines)
     if unread:
-        say(f"{len(unread)} of {total} {data.kind} cannot be read; the others were predicted")
+        say(f"{len(unread)} of {total} {data.one}s cannot be read; the others were predicted")
         return FAILED
     return OK
 
@@ -193,63 +211,6 @@ def _benchmark(args: argparse.Namespace) -> int:
     return FAILED if failed else OK
 
 
-def _line(found: Prediction, k: int) -> dict[str, object]:
-    """Return one line of ``--json``."""
-    line: dict[str, object] = dict(found.fields)
-    if found.classes:
-        top = [{"label": name, "probability": value} for name, value in found.top(k)]
-        line |= {"label": found.label, "probability": found.probability, "top": top}
-    else:
-        line["value"] = float(found.values_O[0])
-    return line if found.expected is None else {**line, "expected": found.expected}
-
-
-def _print_predictions(predictions: Sequence[Prediction], one: str, k: int, out: TextIO) -> None:
-    """Print one row per example."""
-    first = predictions[0]
-    labelled, others = first.expected is not None, k > 1 and len(first.classes) > 1
-    answer = ["label", "probability"] if first.classes else ["value"]
-    rows = []
-    for prediction in predictions:
-        row = [_shown(prediction.name), *[_shown(str(prediction.expected))] * labelled]
-        if first.classes:
-            (label, probability), *rest = prediction.top(k)
-            row += [_shown(label), f"{probability:.3f}"]
-            row += [", ".join(f"{_shown(name)} {value:.3f}" for name, value in rest)] * others
-        else:
-            row += [f"{prediction.values_O[0]:.3f}"]
-        rows.append(row)
-    names = [one, *["expected"] * labelled, *answer, *["runners-up"] * others]
-    _print_table(names, rows, ("probability", "value"), out)
-
-
-def _print_scores(predictions: Sequence[Prediction], kind: str, metrics: Sequence[str], out: TextIO) -> None:
-    """Print the accuracy and the task's other metrics, and the classes with the most mistakes."""
-    from ddpnas_ray.deploy.predicting import class_scores, metric_scores
-
-    scores = class_scores(predictions) if predictions[0].classes else []
-    if scores:
-        right = sum(score.right for score in scores)
-        print(f"accuracy {right / len(predictions):.4f} ({right} of {len(predictions)} {kind})", file=out)
-    others = metric_scores(predictions, [name for name in metrics if name != "accuracy"])
-    for name, value in others.items():
-        print(f"{name} {value:.4f} ({len(predictions)} {kind})", file=out)
-    worst = sorted((score for score in scores if score.right < score.examples), key=lambda s: s.right - s.examples)
-    rows = [
-        [
-            _shown(score.name),
-            str(score.examples),
-            f"{score.right / score.examples:.3f}",
-            f"{_shown(score.mistaken_for or '')} ({score.times})",
-        ]
-        for score in worst[:MOST_CLASSES]
-    ]
-    if rows:
-        _print_table(["class", kind, "correct", "mostly mistaken for"], rows, (kind, "correct"), out)
-    if len(worst) > MOST_CLASSES:
-        print(f"{len(worst) - MOST_CLASSES} more classes with mistakes", file=out)
-
-
 def _benchmark_json(found: Benchmark) -> dict[str, object]:
     from ddpnas_ray.runs.environment import machine
 
@@ -271,6 +232,7 @@ def _speed_json(speed: Speed, kind: str) -> dict[str, object]:
 
 def _print_benchmark(found: Benchmark, out: TextIO) -> None:
     """Print one row per form, and the search's estimate."""
+    from ddpnas_ray.console.predictions import print_table
     from ddpnas_ray.runs.environment import machine
 
     names = ["form", "file", "size", "load", "latency", "90 % below", f"{found.kind}/s, batch {found.batch}"]
@@ -287,7 +249,7 @@ def _print_benchmark(found: Benchmark, out: TextIO) -> None:
         for speed in found.speeds
     ]
     if rows:
-        _print_table(names, rows, names[2:], out)
+        print_table(names, rows, names[2:], out)
     if found.estimate is not None:
         estimate = found.estimate
         print(
@@ -299,24 +261,6 @@ def _print_benchmark(found: Benchmark, out: TextIO) -> None:
             print(f"no form {form.form}: {form.reason}", file=out)
     here, given = machine(), f"{'random' if found.random else 'given'} {found.kind} of shape {found.shape}"
     print(f"{here['cpu']}, {found.threads} thread(s); {given}, one for the latency (median)", file=out)
-
-
-def _print_table(names: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str], out: TextIO) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for name in names:
-        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    width = None if out.isatty() else 200
-    Console(file=out, markup=False, emoji=False, highlight=False, width=width).print(table)
-
-
-def _shown(name: str) -> str:
-    """Return a class or file name that fits on a line."""
-    return name if name and name.isprintable() else repr(name)
 
 
 if __name__ == "__main__":

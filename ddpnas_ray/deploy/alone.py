@@ -47,7 +47,7 @@ def main() -> None:
             exec(compile("from __future__ import annotations\n" + source, f"form {number}", "exec"), namespace)
             logits = namespace[name](folder)
             load_s = time.perf_counter() - began
-            parts = [np.asarray(logits(*batch), np.float32) for batch in batches]
+            parts = [rows_of(np.asarray(logits(*batch), np.float32)) for batch in batches]
             np.save(os.path.join(job, f"{number}.npy"), np.concatenate(parts))
             logits(*(array[:1] for array in batches[0]))  # any batch size
             found.append({"load_s": load_s, "error": None})
@@ -64,6 +64,14 @@ def main() -> None:
         prepare: dict[str, Any] = {}
         exec(compile("from __future__ import annotations\n" + source, "samples", "exec"), prepare)
         np.savez(os.path.join(job, "prepared.npz"), *prepare[name](module, job))
+
+
+def rows_of(logits: Any) -> Any:
+    """Return logits with a row per label: (N, O) as they are, (N, O, H, W) as (N H W, O)."""
+    import numpy as np
+
+    count, outputs = logits.shape[:2]
+    return np.moveaxis(logits.reshape(count, outputs, -1), 1, 2).reshape(-1, outputs)
 
 
 def batches_of(job: str) -> Iterator[list[Any]]:

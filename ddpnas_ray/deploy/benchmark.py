@@ -73,14 +73,14 @@ class Untimed:
 
 
 def benchmark_examples(preprocessing: Interface, questions: Questions | None) -> Arrays:
-    """Return prepared examples to time a network on, at most ``MOST_EXAMPLES``; random ones if none are given.
+    """Return prepared examples to time a network on, a few batches at most; random ones if none are given.
 
     Raises:
         DataError: One cannot be read.
     """
     if questions is None:
         return preprocessing.random(RANDOM_EXAMPLES)
-    inputs, unreadable = questions.read(0, MOST_EXAMPLES)
+    inputs, unreadable = questions.read(0, max(RANDOM_EXAMPLES, min(MOST_EXAMPLES, 4 * preprocessing.batch)))
     if unread := [*unreadable.values(), *questions.unread]:
         raise DataError(unread[0].reason)
     assert inputs is not None

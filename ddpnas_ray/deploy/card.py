@@ -50,7 +50,7 @@ def model_card(network: TrainedNetwork, forms: Sequence[Form], rows: Sequence[Ro
         _section("Recipe", _table(("setting", "value"), list((facts.get("recipe") or {}).items()))),
         _section("Genotype", f"```json\n{_json(network.genotype)}\n```"),
         _loading(sections["Load it"], data, forms).replace(CODE, "" if network.stock else CODE),
-        _verified(rows, data.kind, forms),
+        _verified(rows, f"{data.one}s", forms),
         _section("Limits", sections["Limits"]),
         _section(
             "Upload",
@@ -158,7 +158,7 @@ def _verified(rows: Sequence[Row], kind: str, forms: Sequence[Form]) -> str:
             row.file,
             f"{row.file_bytes / 1e6:.2f} MB",
             f"{row.largest_difference:.2g}",
-            f"{row.labels_agree} of {row.examples}",
+            f"{row.labels_agree} of {row.labels}",
         )
         for row in rows
     ]
@@ -167,11 +167,16 @@ def _verified(rows: Sequence[Row], kind: str, forms: Sequence[Form]) -> str:
     text = (
         f"Each form was loaded without the package that wrote it and run on {rows[0].examples} {kind}. The largest "
         f"logit is {rows[0].largest_logit:.3g}; a difference of {TOLERANCE:g} times that is allowed."
+        + (" Every pixel has a label; images of another size were compared too." if _per_pixel(rows[0]) else "")
     )
     for form in forms:
         if form.labels is not None:
             text += f" Of `{form.name}` {100 * form.labels:g} % of the labels must be the same."
     return _section("Verified", f"{text}\n\n{_table(('form', 'file', 'size', 'largest difference', 'labels'), table)}")
+
+
+def _per_pixel(row: Row) -> bool:
+    return row.labels != row.examples
 
 
 def _json(genotype: Mapping[str, Any]) -> str:

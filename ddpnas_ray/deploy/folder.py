@@ -26,7 +26,7 @@ from ddpnas_ray.deploy.card import model_card
 from ddpnas_ray.deploy.questions import Arrays
 from ddpnas_ray.deploy.registry import Form, choose, writable
 from ddpnas_ray.deploy.trained import TrainedNetwork
-from ddpnas_ray.deploy.verify import BATCH, Row, fresh_process, logits_of
+from ddpnas_ray.deploy.verify import Row, fresh_process, logits_of, rows_of
 from ddpnas_ray.deploy.weights import NAME as WEIGHTS
 from ddpnas_ray.deploy.weights import write_weights
 
@@ -102,7 +102,7 @@ def write_model(
             raise ValueError
     except ValueError:
         raise ConfigError(
-            f"{data.kind} of shape {inputs[0].shape} to verify with; the network takes (N, "
+            f"{data.one}s of shape {inputs[0].shape} to verify with; the network takes (N, "
             f"{', '.join(map(str, network.input_shape))}), one or more"
         ) from None
     check_replaceable(folder)
@@ -125,7 +125,7 @@ def write_model(
             write_weights(building, module.state_dict(), network.metadata)
         _write_json(building / "genotype.json", network.genotype)
         called = data.positional(module)
-        expected_NO = np.concatenate([logits_of(called, *batch) for batch in data.batches(inputs, BATCH)])
+        expected_NO = np.concatenate([rows_of(logits_of(called, *batch)) for batch in data.trials(inputs)])
         rows = process.check(building, inputs, expected_NO, data, failed)
         for form in [form for form in chosen if failed.get(form.name)]:
             notes.append(f"no form {form.name}: {failed[form.name]}")
@@ -136,7 +136,7 @@ def write_model(
         _write_json(building / MANIFEST, _manifest(building, chosen, str(network.facts.get("fingerprint", ""))))
         check_replaceable(target)
         _put_in_place(building, target)
-    return Written(folder=Path(folder), rows=tuple(rows), seconds=seconds, notes=tuple(notes), kind=data.kind)
+    return Written(folder=Path(folder), rows=tuple(rows), seconds=seconds, notes=tuple(notes), kind=f"{data.one}s")
 
 
 def read_model(folder: str | Path, *, verify: bool = True) -> ModelFolder:

@@ -59,6 +59,7 @@ class ImageQuestions:
     expected: Sequence[str] | None = None
     unread: Sequence[Unreadable] = ()
     key: str = "path"
+    one: str = "image"
 
     def __len__(self) -> int:
         return len(self.images)

@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy.typing as npt
 
-from ddpnas_ray.core.errors import ModelError
+from ddpnas_ray.core.errors import ConfigError, ModelError
 from ddpnas_ray.core.plugins import Kind
 from ddpnas_ray.data.batches import Float32Array
 from ddpnas_ray.deploy.questions import Arrays, Questions
@@ -28,17 +28,38 @@ KINDS = Kind("kind of example", "ddpnas_ray.deploy.kinds", function="from_metada
 IMAGES = "images"  # whose files do not name it
 TOLERANCE = 1e-5  # of the largest logit
 MOST_CLASSES = 50  # listed on a card
+BATCH = 256  # most examples per forward pass of those with one label
+COMPARED = 200  # examples of that kind that every form is compared on
+
+
+class Axis(NamedTuple):
+    """An axis of an input that may have any size.
+
+    Args:
+        name: Its name.
+        most: Its largest size; None: no limit.
+        bounded: Whether the network sets a smallest size, as where it halves an image's sides.
+    """
+
+    name: str
+    most: int | None = None
+    bounded: bool = False
+
+
+BATCH_AXIS = Axis("batch")
 
 
 class Interface(Protocol):
     """Preprocessing, outputs and words of one kind of example.
 
     Attributes:
-        kind: Its file in ``kinds/``, and the word for several examples.
-        one: The word for one.
+        kind: Its file in ``kinds/``.
+        one: The word for an example; with an s for several.
         hub_task: Task on the Hugging Face hub, and of transformers' pipeline.
         inputs: Names of the network's inputs.
-        axes: Names of their axes that may have any size, from the first one on, each with the largest; None: no limit.
+        axes: Those of each input that may have any size, by number.
+        batch: Examples per forward pass, and in memory, where nothing else is asked for.
+        compared: Most examples that exported forms are compared on.
         usage: Lines of Python that load a form and end with logits or labels, by its name; others have their own.
         template: Jinja template of ``network.py``.
     """
@@ -52,7 +73,11 @@ class Interface(Protocol):
     @property
     def inputs(self) -> tuple[str, ...]: ...
     @property
-    def axes(self) -> Mapping[str, int | None]: ...
+    def axes(self) -> Mapping[int, Axis]: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def compared(self) -> int: ...
     @property
     def usage(self) -> Mapping[str, str]: ...
     @property
@@ -89,6 +114,14 @@ class Interface(Protocol):
 
     def batches(self, inputs: Arrays, size: int) -> Iterator[Arrays]:
         """Cut inputs into batches as they are used."""
+        ...
+
+    def trials(self, inputs: Arrays) -> Iterator[Arrays]:
+        """Return the batches that forms are compared on: the inputs, and other sizes if the network takes them."""
+        ...
+
+    def logits_shape(self, inputs: Arrays) -> tuple[int, ...]:
+        """Return the shape of a network's outputs for inputs: (N, O), or (N, O, H, W) of every pixel."""
         ...
 
     def positional(self, network: nn.Module) -> nn.Module:
@@ -135,7 +168,7 @@ class Interface(Protocol):
         ...
 
     def agree(self, found_NO: Float32Array, expected_NO: Float32Array) -> int:
-        """Return the number of examples that two networks answer alike."""
+        """Return the number of examples, or of pixels, that two networks answer alike."""
         ...
 
     def summary(self) -> str:
@@ -146,17 +179,20 @@ class Interface(Protocol):
         """Return text of the card's sections ``Classes``, ``Load it`` (how examples are prepared) and ``Limits``."""
         ...
 
-    def questions(self, given: Sequence[str], *, labelled: bool, task: str | None) -> Questions:
+    def questions(
+        self, given: Sequence[str], *, labelled: bool = False, task: str | None = None, masks: str | None = None
+    ) -> Questions:
         """Find what is to be predicted.
 
         Args:
             given: Files, folders or patterns.
-            labelled: Whether the right outputs are given too.
+            labelled: Whether the right outputs are given too, by folders or a column.
             task: One of several tasks of the network; None: the only one.
+            masks: Folder of the right outputs of every pixel; None: not given.
 
         Raises:
             DataError: A file cannot be found or used.
-            ConfigError: There is no such task, or several and none is named.
+            ConfigError: There is no such task, or several and none is named; or the right outputs are given otherwise.
         """
         ...
 
@@ -202,3 +238,13 @@ def listed(names: Sequence[str]) -> str:
     if len(names) > MOST_CLASSES:
         text += f"\n\nand {len(names) - MOST_CLASSES} more; every file with weights names all of them."
     return text
+
+
+def refuse_masks(masks: str | None) -> None:
+    """Check that no masks are given for a network with one label per example.
+
+    Raises:
+        ConfigError: They are.
+    """
+    if masks is not None:
+        raise ConfigError(f"--masks {masks}: the model's outputs are not those of every pixel; use --labelled")

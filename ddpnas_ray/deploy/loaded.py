@@ -16,11 +16,10 @@ import numpy.typing as npt
 from ddpnas_ray.core.errors import ConfigError, ModelError, did_you_mean
 from ddpnas_ray.data.batches import Float32Array
 from ddpnas_ray.deploy.folder import MANIFEST, read_model, reading, sha256
-from ddpnas_ray.deploy.interface import Interface, from_metadata
+from ddpnas_ray.deploy.interface import BATCH, Interface, from_metadata
 from ddpnas_ray.deploy.registry import Form, find_form, form_names
 
 ORDER = ("torch", "pt2", "onnx")  # of preference where no form is named
-BATCH = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +43,24 @@ class LoadedModel:
         return self.preprocessing.classes
 
     def logits(self, *inputs: npt.NDArray[Any]) -> Float32Array:
-        """Compute logits, shape (N, O), of prepared examples, in batches.
+        """Compute logits of prepared examples, in batches: (N, O), or of every pixel (N, O, H, W).
 
         Raises:
             ValueError: The inputs have another shape than the network's.
             ModelError: The model fails, or returns another number of outputs than it has classes.
         """
         self.preprocessing.check(inputs)
-        empty_NO = np.zeros((0, len(self.classes)), np.float32)
+        shape = self.preprocessing.logits_shape(inputs)
         try:
             parts = [self._run(*batch) for batch in self.preprocessing.batches(inputs, BATCH)]
-            logits_NO: Float32Array = np.concatenate(parts or [empty_NO])
+            logits: Float32Array = np.concatenate(parts) if parts else np.zeros(shape, np.float32)
         except Exception as error:  # each form raises its own kinds
             raise ModelError(f"{self.path}: form {self.form} fails ({_reason(error)}); export it again") from error
-        if logits_NO.shape != (len(inputs[0]), len(self.classes)):
+        if logits.shape != shape:
             raise ModelError(
-                f"{self.path}: {logits_NO.shape[1:]} outputs for {len(self.classes)} classes; export the network again"
+                f"{self.path}: {logits.shape[1:]} outputs for {len(self.classes)} classes; export the network again"
             )
-        return logits_NO
+        return logits
 
 
 def load_model(path: str | Path, form: str | None = None, *, verify: bool = True) -> LoadedModel:

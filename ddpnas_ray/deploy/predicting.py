@@ -92,24 +92,30 @@ def predict(model: LoadedModel, questions: Questions, *, batch: int = 64) -> Ite
         One result per example.
     """
     asked, expected = questions.outputs, questions.expected
+    for number, found in logits_of_each(model, questions, batch):
+        if isinstance(found, Unreadable):
+            yield found
+            continue
+        own_O = found[asked.first : asked.first + asked.count]
+        yield Prediction(
+            name=questions.name(number),
+            fields=questions.fields(number),
+            classes=asked.classes,
+            values_O=probabilities(own_O[None])[0] if asked.classes else own_O,
+            expected=None if expected is None else expected[number],
+        )
+
+
+def logits_of_each(
+    model: LoadedModel, questions: Questions, batch: int
+) -> Iterator[tuple[int, Float32Array | Unreadable]]:
+    """Yield the number of every question with its logits, (O,) or (O, H, W), a batch in memory at a time."""
     for start in range(0, len(questions), batch):
         stop = min(start + batch, len(questions))
         inputs, unreadable = questions.read(start, stop)
-        answers: Iterator[Float32Array] = iter(())
-        if inputs is not None:
-            own_NO = model.logits(*inputs)[:, asked.first : asked.first + asked.count]
-            answers = iter(probabilities(own_NO) if asked.classes else own_NO)
+        answers = iter(()) if inputs is None else iter(model.logits(*inputs))
         for number in range(start, stop):
-            if number in unreadable:
-                yield unreadable[number]
-            else:
-                yield Prediction(
-                    name=questions.name(number),
-                    fields=questions.fields(number),
-                    classes=asked.classes,
-                    values_O=next(answers),
-                    expected=None if expected is None else expected[number],
-                )
+            yield number, unreadable[number] if number in unreadable else next(answers)
 
 
 def probabilities(logits_NO: Float32Array) -> Float32Array:
@@ -196,7 +202,7 @@ def write_predictions(out: str, predictions: Sequence[Prediction], model: Loaded
         RunDirError: It cannot be written.
     """
     first = predictions[0]
-    columns = {name: pa.array([_utf8(p.fields[name]) for p in predictions], pa.string()) for name in first.fields}
+    columns = {name: pa.array([utf8(p.fields[name]) for p in predictions], pa.string()) for name in first.fields}
     if first.classes:
         columns["label"] = pa.array([p.label for p in predictions], pa.string())
         columns["probability"] = pa.array([p.probability for p in predictions], pa.float32())
@@ -213,6 +219,6 @@ def write_predictions(out: str, predictions: Sequence[Prediction], model: Loaded
     folder.write(name, parquet_bytes(table))
 
 
-def _utf8(path: str) -> str:
+def utf8(path: str) -> str:
     """Escape bytes of a file name that are not UTF-8."""
     return path.encode("utf-8", "backslashreplace").decode()

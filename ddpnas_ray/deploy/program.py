@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ddpnas_ray.core.errors import ExportError
+from ddpnas_ray.deploy.interface import Axis
 from ddpnas_ray.deploy.questions import Arrays
 
 if TYPE_CHECKING:
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
 TRACES = ("stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack", "from_node")  # paths and source lines
 
 
-def export(network: nn.Module, blank: Arrays, axes: Mapping[str, int | None], name: str) -> ExportedProgram:
-    """Export a network in eval mode with a free batch size.
+def export(network: nn.Module, blank: Arrays, axes: Mapping[int, Axis], name: str) -> ExportedProgram:
+    """Export a network in eval mode with a free batch size, and other free axes.
 
     Args:
-        network: Tensors of B examples -> (B, outputs).
+        network: Tensors of B examples -> (B, outputs), or of every pixel (B, outputs, H, W).
         blank: Inputs of two examples, which are stored with the program: they should hold none of the user's.
-        axes: Names of the first axes of every input, which may have any size up to the one given.
+        axes: Those of every input that may have any size, by number.
         name: Its name, for messages.
 
     Raises:
@@ -31,7 +32,10 @@ def export(network: nn.Module, blank: Arrays, axes: Mapping[str, int | None], na
     import torch
 
     example = tuple(map(torch.from_numpy, blank))  # of two: a batch of 1 would be taken for a constant
-    free = {axis: torch.export.Dim(label, max=most) for axis, (label, most) in enumerate(axes.items())}
+    free = {
+        number: torch.export.Dim.DYNAMIC(max=axis.most) if axis.bounded else torch.export.Dim(axis.name, max=axis.most)
+        for number, axis in axes.items()
+    }
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

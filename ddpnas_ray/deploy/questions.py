@@ -55,10 +55,14 @@ class Questions(Protocol):
 
     Attributes:
         key: Name of the field that finds a question again, such as ``path``.
+        one: The word for one.
     """
 
     @property
     def key(self) -> str: ...
+
+    @property
+    def one(self) -> str: ...
 
     @property
     def outputs(self) -> Outputs:

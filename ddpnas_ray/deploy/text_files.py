@@ -84,6 +84,7 @@ class TextQuestions:
     unread: Sequence[Unreadable] = ()
     expected: Sequence[Any] | None = None
     key: str = "row"
+    one: str = "text"
 
     def __len__(self) -> int:
         return len(self.examples)

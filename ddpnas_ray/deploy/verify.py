@@ -14,7 +14,7 @@ import tempfile
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +23,12 @@ import numpy.typing as npt
 
 from ddpnas_ray.core.errors import ExportError
 from ddpnas_ray.data.batches import Float32Array
-from ddpnas_ray.deploy.interface import TOLERANCE, Interface
+from ddpnas_ray.deploy.interface import BATCH, TOLERANCE, Interface
 from ddpnas_ray.deploy.questions import Arrays
 from ddpnas_ray.deploy.registry import Form
 
 if TYPE_CHECKING:
     from torch import nn
-
-BATCH = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +43,8 @@ class Row:
         examples: N.
         largest_difference: Largest absolute difference of a logit.
         largest_logit: Largest absolute logit of the network.
-        labels_agree: Examples with the same largest logit.
+        labels: Labels that were compared: one per example, or per pixel.
+        labels_agree: Those that are the same.
     """
 
     form: str
@@ -55,11 +54,12 @@ class Row:
     examples: int
     largest_difference: float
     largest_logit: float
+    labels: int
     labels_agree: int
 
 
 def logits_of(network: nn.Module, *inputs: npt.NDArray[Any]) -> Float32Array:
-    """Compute the logits of a network of tensors, shape (N, O), in batches.
+    """Compute the logits of a network of tensors, shape (N, O) or (N, O, H, W), in batches.
 
     Raises:
         ExportError: One is not finite.
@@ -75,6 +75,15 @@ def logits_of(network: nn.Module, *inputs: npt.NDArray[Any]) -> Float32Array:
     if not np.isfinite(logits_NO).all():
         raise ExportError("the network's own logits are not finite: its training diverged; train it with a smaller lr")
     return logits_NO
+
+
+def rows_of(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return logits with a row per label: (N, O) as they are, (N, O, H, W) as (N H W, O).
+
+    ``alone.py`` does the same.
+    """
+    count, outputs = logits.shape[:2]
+    return np.moveaxis(logits.reshape(count, outputs, -1), 1, 2).reshape(-1, outputs)
 
 
 def compare(form: str, found_NO: Float32Array, expected_NO: Float32Array) -> tuple[float, float, int]:
@@ -99,10 +108,10 @@ def compare(form: str, found_NO: Float32Array, expected_NO: Float32Array) -> tup
     if found_NO.shape != expected_NO.shape:
         raise ExportError(f"form {form} returns shape {found_NO.shape}, the network {expected_NO.shape}; report this")
     largest = float(np.abs(expected_NO).max())
-    difference = float(np.abs(found_NO.astype(np.float64) - expected_NO).max())
+    difference = float(np.abs(found_NO - expected_NO).max())
     differs_N = found_NO.argmax(axis=1) != expected_NO.argmax(axis=1)
-    first_N, second_N = expected_NO.max(axis=1), np.sort(expected_NO, axis=1)[:, -2:][:, 0]
-    clear_N = differs_N & (first_N - second_N > TOLERANCE * largest)
+    margins = np.sort(expected_NO[differs_N], axis=1)[:, -2:]
+    clear_N = margins[:, -1] - margins[:, 0] > TOLERANCE * largest
     agree = len(expected_NO) - int(differs_N.sum())
     if not difference <= TOLERANCE * largest or clear_N.any():  # a NaN differs
         raise ExportError(
@@ -148,7 +157,7 @@ class FreshProcess:
         Args:
             folder: Model folder.
             inputs: Prepared examples.
-            expected_NO: The network's logits.
+            expected_NO: The network's logits, a row per label; see ``rows_of``.
             preprocessing: What ``preprocess`` of ``network.py`` must do, if it is there; cuts the batches.
             failed: Of the forms that may fail, by name: why they have; empty: they have not. Those that fail are added.
             timeout_s: Limit of all forms together.
@@ -160,7 +169,7 @@ class FreshProcess:
             ExportError: A form cannot be loaded or differs, or the process dies or takes too long.
         """
         given = inputs if isinstance(inputs, tuple) else (inputs,)
-        for number, batch in enumerate(preprocessing.batches(given, BATCH)):
+        for number, batch in enumerate(preprocessing.trials(given)):
             np.savez(self._job / f"batch-{number:06}.npz", *batch)
         preprocessing.write_samples(self._job)
         names = ", ".join(form.name for form in self._forms)
@@ -178,7 +187,8 @@ class FreshProcess:
             if failed and failed.get(form.name):
                 continue
             try:
-                rows.append(self._row(number, form, found, folder, expected_NO, preprocessing))
+                row = self._row(number, form, found, folder, expected_NO, preprocessing)
+                rows.append(replace(row, examples=len(given[0])))
             except ExportError as error:
                 if failed is None or form.name not in failed:
                     raise
@@ -213,6 +223,7 @@ class FreshProcess:
             file_bytes=form.file_bytes(folder),
             load_s=found["load_s"],
             examples=len(expected_NO),
+            labels=len(expected_NO),
             largest_difference=difference,
             largest_logit=largest,
             labels_agree=agree,
@@ -222,7 +233,7 @@ class FreshProcess:
         if not (self._job / "prepared.npz").is_file():
             last = (errors.strip().splitlines() or ["it died"])[-1]
             raise ExportError(
-                f"network.py cannot prepare {preprocessing.kind}: {last}; leave out torch and huggingface"
+                f"network.py cannot prepare {preprocessing.one}s: {last}; leave out torch and huggingface"
             )
         with np.load(self._job / "prepared.npz") as found:
             preprocessing.check_samples([found[name] for name in found.files])

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from ddpnas_ray.deploy.folder import Written
     from ddpnas_ray.deploy.trained import TrainedNetwork
 
-EXAMPLES = 200  # that every form is compared on
-
 
 def find_retrained(run: str, label: str | None = None) -> Folder:
     """Find a finished retraining: the folder itself, or one of a run.
@@ -131,7 +129,7 @@ def export(
     check_replaceable(out)
     network, task = load_trained(retrained, overrides)
     assert isinstance(task, Deploys)  # see ``load_trained``
-    return write_model(network, out, examples=task.prepared(EXAMPLES), forms=forms)
+    return write_model(network, out, examples=task.prepared(network.preprocessing.compared), forms=forms)
 
 
 def is_exported(retrained: Folder, out: str) -> bool:

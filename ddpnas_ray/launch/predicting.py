@@ -163,7 +163,7 @@ def benchmark(
     *,
     form: str | None = None,
     table: str | None = None,
-    batch: int = 64,
+    batch: int | None = None,
     threads: int | None = None,
     verify: bool = True,
     task: str | None = None,
@@ -177,7 +177,7 @@ def benchmark(
         examples: Files of examples; none: random ones.
         form: Form to time; None: all that are there.
         table: Latency table to estimate by; None: see ``generated_estimate``.
-        batch: Batch size of the throughput.
+        batch: Batch size of the throughput; None: that of the kind of examples.
         threads: CPU threads; None: those of the table, else one.
         verify: False accepts files that were edited since they were written.
         task: Task of the text files; see ``Interface.questions``.
@@ -193,8 +193,9 @@ def benchmark(
     usable = [form for form in forms if not form.missing(loading_only=True)] or forms
     usable[0].require(loading_only=True)
     preprocessing = preprocessing_of(folder, usable[0])
-    questions = preprocessing.questions(examples, labelled=False, task=task) if examples else None
+    questions = preprocessing.questions(examples, task=task) if examples else None
     inputs = benchmark_examples(preprocessing, questions)
+    batch = batch or preprocessing.batch
     if table is None:
         estimate = generated_estimate(folder)
     else:
@@ -218,7 +219,7 @@ def benchmark(
         batch=batch,
         threads=threads,
         random=questions is None,
-        kind=preprocessing.kind,
+        kind=f"{preprocessing.one}s",
         shape=preprocessing.shape_text(inputs),
     )
 

@@ -27,7 +27,7 @@ def written_text(written: Written) -> str:
             f"{row.load_s:.1f} s",
             f"{row.largest_difference:.1e}",
             f"{row.largest_logit:.1f}",
-            f"{row.labels_agree}/{row.examples}",
+            f"{row.labels_agree}/{row.labels}",
         )
     out = io.StringIO()
     Console(file=out, markup=False, emoji=False, highlight=False, width=200).print(table)

@@ -10,7 +10,7 @@ examples, and of tokens up to ``target.sequence_length``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,10 @@ from jinja2 import Environment, StrictUndefined
 
 from ddpnas_ray.core.errors import GenotypeError
 from ddpnas_ray.core.space import IntArray
+from ddpnas_ray.costs.heads import inputs_of, low_width, rates
+from ddpnas_ray.spaces.target import Head
+
+HEADS = Path(__file__).with_name("heads.py.j2")
 
 
 def render(template: Path, **values: Any) -> str:
@@ -32,6 +36,36 @@ def render(template: Path, **values: Any) -> str:
     )
     environment.filters["literal"] = repr
     return environment.from_string(template.read_text(encoding="utf-8")).render(**values)
+
+
+def head_source(head: Head | None, channels: Mapping[int, int], classes: int) -> str:
+    """Write a head as Python source: class ``Head``, whose ``forward`` takes deep and fine features, and ``resize``.
+
+    Args:
+        head: The head; None: empty.
+        channels: Stride -> channels of the last feature map of that stride.
+        classes: Outputs per pixel.
+    """
+    if head is None:
+        return ""
+    deep, *low = inputs_of(head.name, channels)
+    return render(
+        HEADS,
+        head=head,
+        deep=channels[deep],
+        low=channels[low[0]] if low else None,
+        low_width=low_width(head.width),
+        rates=rates(deep),
+        classes=classes,
+    ).strip("\n")
+
+
+def fine_stride(head: Head | None, channels: Mapping[int, int]) -> int | None:
+    """Return the stride of the fine features that a head takes beside the deepest; None: it takes none."""
+    if head is None:
+        return None
+    _, *low = inputs_of(head.name, channels)
+    return low[0] if low else None
 
 
 def operations_of(

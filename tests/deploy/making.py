@@ -19,7 +19,9 @@ from PIL import Image
 from torch import nn
 
 from ddpnas_ray.core.space import IntArray
+from ddpnas_ray.costs.convnet import Size
 from ddpnas_ray.deploy.folder import write_model
+from ddpnas_ray.deploy.interface import Interface
 from ddpnas_ray.deploy.trained import Preprocessing, TrainedNetwork
 from ddpnas_ray.spaces.base import SpaceSpec, find_space
 from ddpnas_ray.spaces.target import Target
@@ -55,8 +57,9 @@ def trained(
     seed: int = 0,
     classes: tuple[str, ...] = AWKWARD,
     facts: Mapping[str, Any] = FACTS,
-    size: int = 8,
+    size: Size = 8,
     colours: int = 3,
+    preprocessing: Interface | None = None,
     **target: Any,
 ) -> TrainedNetwork:
     """A network with random weights and BatchNorm statistics; a random architecture if none is given."""
@@ -82,10 +85,16 @@ def trained(
         alpha_E=alpha_E,
         target=full,
         tensors={name: tensor.numpy() for name, tensor in network.state_dict().items()},
-        preprocessing=Preprocessing(
-            classes=classes, channels=colours, image_size=size, mean=(0.5, 0.4, 0.3)[:colours], std=(0.25,) * colours
-        ),
+        preprocessing=preprocessing or images_of(classes, colours, size),
         facts=facts,
+    )
+
+
+def images_of(classes: tuple[str, ...], colours: int, size: Size) -> Preprocessing:
+    """The preprocessing of square images."""
+    assert isinstance(size, int)
+    return Preprocessing(
+        classes=classes, channels=colours, image_size=size, mean=(0.5, 0.4, 0.3)[:colours], std=(0.25,) * colours
     )
 
 

@@ -21,7 +21,7 @@ from tests.deploy.making import AWKWARD, FACTS, tiny
 FORMS_HERE = [find_form(name) for name in FORMS.names()]
 ROW = Row(
     form="onnx", file="model.onnx", file_bytes=1_500_000, load_s=0.1, examples=100, largest_difference=4.8e-6,
-    largest_logit=9.3, labels_agree=100,
+    largest_logit=9.3, labels=100, labels_agree=100,
 )  # fmt: skip
 
 

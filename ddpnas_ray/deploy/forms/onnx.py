@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ images = numpy.zeros((2, *session.get_inputs()[0].shape[1:]), numpy.float32)  # 
 
 
 def write(network: TrainedNetwork, folder: Path) -> None:
-    """Write ``model.onnx``: the inputs with a free batch size, of texts also a free length; output ``logits``.
+    """Write ``model.onnx``: the inputs with free axes (``Interface.axes``), and output ``logits``.
 
     Raises:
         ExportError: The exporter cannot translate an operation of the network.
@@ -60,7 +60,7 @@ def write(network: TrainedNetwork, folder: Path) -> None:
     model = exported.model
     for node in model.graph.all_nodes():
         node.metadata_props.clear()  # names and paths of the machine that exported
-    _name_axes(model, tuple(network.preprocessing.axes))
+    _name_axes(model, {number: axis.name for number, axis in network.preprocessing.axes.items()})
     model.metadata_props.update(network.metadata)
     exported.save(folder / "model.onnx", external_data=False)
 
@@ -103,11 +103,11 @@ def metadata_of(path: Path) -> Mapping[str, str]:
     return found
 
 
-def _name_axes(model: Any, axes: Sequence[str]) -> None:
+def _name_axes(model: Any, axes: Mapping[int, str]) -> None:
     """Call the free dimensions by name, such as ``batch``, instead of by symbols of torch's."""
     import onnx_ir
 
-    names = {model.graph.inputs[0].shape[axis].value: name for axis, name in enumerate(axes)}
+    names = {model.graph.inputs[0].shape[axis].value: name for axis, name in axes.items()}
     values = {*model.graph.inputs, *model.graph.outputs, *(v for node in model.graph.all_nodes() for v in node.outputs)}
     for value in values:
         if value.shape is not None and any(getattr(side, "value", None) in names for side in value.shape):

@@ -22,7 +22,7 @@ from ddpnas_ray.core.errors import ConfigError, ExportError, ModelError
 from ddpnas_ray.data.batches import Float32Array, normalise
 from ddpnas_ray.data.decoding import EXIF_ORIENTATION, LONGEST, fit_image, open_image
 from ddpnas_ray.deploy.image_files import ImageQuestions, expected_labels, find_images
-from ddpnas_ray.deploy.interface import TOLERANCE, listed
+from ddpnas_ray.deploy.interface import BATCH, BATCH_AXIS, COMPARED, TOLERANCE, Axis, listed, refuse_masks
 from ddpnas_ray.deploy.questions import Arrays, Outputs
 from ddpnas_ray.spaces.target import Target
 
@@ -56,7 +56,9 @@ class Preprocessing:
     one: ClassVar = "image"
     hub_task: ClassVar = "image-classification"
     inputs: ClassVar = ("images",)
-    axes: ClassVar[Mapping[str, int | None]] = {"batch": None}
+    axes: ClassVar[Mapping[int, Axis]] = {0: BATCH_AXIS}
+    batch: ClassVar = 64
+    compared: ClassVar = COMPARED
     usage: ClassVar[Mapping[str, str]] = {}  # the forms' own
     template: ClassVar = Path(__file__).with_name("images.py.j2")
 
@@ -94,6 +96,14 @@ class Preprocessing:
         images_NCHW = np.ascontiguousarray(inputs[0], dtype=np.float32)
         for start in range(0, len(images_NCHW), size):
             yield (images_NCHW[start : start + size],)
+
+    def trials(self, inputs: Arrays) -> Iterator[Arrays]:
+        """See ``Interface``."""
+        return self.batches(inputs, BATCH)
+
+    def logits_shape(self, inputs: Arrays) -> tuple[int, ...]:
+        """See ``Interface``."""
+        return len(inputs[0]), len(self.classes)
 
     def positional(self, network: nn.Module) -> nn.Module:
         """See ``Interface``: it takes images as it is."""
@@ -201,10 +211,13 @@ class Preprocessing:
             "Limits": "\n".join(f"- {line}" for line in limits),
         }
 
-    def questions(self, given: Sequence[str], *, labelled: bool, task: str | None) -> ImageQuestions:
+    def questions(
+        self, given: Sequence[str], *, labelled: bool = False, task: str | None = None, masks: str | None = None
+    ) -> ImageQuestions:
         """See ``Interface``: paths and patterns of image files."""
         if task is not None:
             raise ConfigError(f"--task {task}: the model has one task; leave out --task")
+        refuse_masks(masks)
         images = find_images(given)
         expected = expected_labels(images, self.classes) if labelled else None
         return ImageQuestions(images, Outputs(classes=self.classes), self.prepare, expected)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ddpnas_ray.core.errors import ConfigError, ExportError, ModelError, did_you_mean
 from ddpnas_ray.data.batches import Float32Array
+from ddpnas_ray.deploy.interface import BATCH_AXIS, COMPARED, Axis, refuse_masks
 from ddpnas_ray.deploy.questions import Arrays, Outputs
 from ddpnas_ray.deploy.text_card import TextTask, classes_of, has_pairs, summary_of, usage_of, words_of
 from ddpnas_ray.deploy.text_files import INPUTS, TextQuestions, padded, read_rows
@@ -67,6 +68,8 @@ class TextInterface:
     hub_task: ClassVar = "text-classification"
     inputs: ClassVar = INPUTS
     template: ClassVar = Path(__file__).with_name("texts.py.j2")
+    batch: ClassVar = 64
+    compared: ClassVar = COMPARED
 
     tasks: tuple[TextTask, ...]
     max_length: int
@@ -75,9 +78,9 @@ class TextInterface:
     tokenizer_json: str
 
     @property
-    def axes(self) -> dict[str, int | None]:
+    def axes(self) -> dict[int, Axis]:
         """See ``Interface``."""
-        return {"batch": None, "length": self.max_length}
+        return {0: BATCH_AXIS, 1: Axis("length", self.max_length)}
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -145,6 +148,14 @@ class TextInterface:
             part = [array[start : start + size] for array in inputs]
             width = max(1, int(part[1].sum(axis=1).max()))
             yield tuple(np.ascontiguousarray(array[:, :width]) for array in part)
+
+    def trials(self, inputs: Arrays) -> Iterator[Arrays]:
+        """See ``Interface``."""
+        return self.batches(inputs, BATCH)
+
+    def logits_shape(self, inputs: Arrays) -> tuple[int, ...]:
+        """See ``Interface``."""
+        return len(inputs[0]), len(self.classes)
 
     def positional(self, network: nn.Module) -> nn.Module:
         """See ``Interface``: it takes a dictionary of them."""
@@ -260,8 +271,11 @@ class TextInterface:
         """See ``Interface``."""
         return {"Classes": classes_of(self.tasks, self.classes), **words_of(self.tasks, self.max_length)}
 
-    def questions(self, given: Sequence[str], *, labelled: bool, task: str | None) -> TextQuestions:
+    def questions(
+        self, given: Sequence[str], *, labelled: bool = False, task: str | None = None, masks: str | None = None
+    ) -> TextQuestions:
         """See ``Interface``: text files."""
+        refuse_masks(masks)
         known = {one.name: one for one in self.tasks}
         if task is None and len(known) > 1:
             raise ConfigError(f"the model has several tasks; give --task, one of {', '.join(known)}")

@@ -292,5 +292,4 @@ def _deploy(nodes: int, alpha_E: IntArray, target: Target) -> CellNetwork:
 
 
 def _source(nodes: int, alpha_E: IntArray, target: Target) -> str:
-    target.refuse_head("plain source")
     return network_source(_deploy_shape(nodes, target), alpha_E)

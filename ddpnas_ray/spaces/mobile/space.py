@@ -83,7 +83,7 @@ def make(
         target=TargetDefaults(head=True),
         parts=partial(_parts, shape),
         effort=partial(_effort, shape),
-        source=partial(_source, shape),
+        source=partial(network_source, shape),
     )
 
 
@@ -261,8 +261,3 @@ def _network(backbone: Backbone, candidates: list[tuple[str, ...]], inputs: Inpu
     return MobileNetwork(
         _of_head(backbone, head), candidates, input_channels=inputs.channels, classes=inputs.outputs, head=head
     )
-
-
-def _source(backbone: Backbone, alpha_E: IntArray, target: Target) -> str:
-    target.refuse_head("plain source")
-    return network_source(backbone, alpha_E, target)

@@ -321,6 +321,8 @@ class SegmentationTask:
             "std": self.options.std,
             "void": VOID if void is None or void < len(self.classes) else void,
             "palette": self.data.palette,
+            "ids": self.data.labelling.ids,
+            "void_ids": None if self.data.labelling.lenient else [] if void is None else [void],
         }
 
     def prepared(self, examples: int) -> tuple[np.ndarray, ...]:

@@ -165,7 +165,9 @@ def test_damaged_metadata_are_one_line(damage: dict[str, str | None], tmp_path: 
 
 def test_an_unknown_kind_of_example_is_one_line() -> None:
     for kind in ('"audio"', "7", "{"):
-        with pytest.raises(ModelError, match=r"m\.onnx: its metadata have examples of kind .* knows images, texts$"):
+        with pytest.raises(
+            ModelError, match=r"m\.onnx: its metadata have examples of kind .* knows images, masks, texts$"
+        ):
             from_metadata({"kind": kind}, "m.onnx")
 
 
