@@ -109,7 +109,9 @@ class SearchConfig:
         """Short name of the data, as used in run directory names."""
         if not self.trains:
             return "table"
-        return self.data.name if self.task.name == TaskConfig().name else registry.section_name(self.task.name)
+        if self.task.name == TaskConfig().name or self.data.name in own_data_sets(self.task.name):
+            return self.data.name
+        return registry.section_name(self.task.name)
 
     @property
     def unit(self) -> str:
