@@ -64,10 +64,11 @@ class Labelling:
         wrong = [i for i in pixels if self.table[i] == UNKNOWN]
         if not wrong:
             return []
-        more = f" and {len(wrong) - 1} other unknown ids" if len(wrong) > 1 else ""
+        others = len(wrong) - 1
+        more = f", nor {'is 1 other id' if others == 1 else f'are {others} other ids'}" if others else ""
         void = "none is void" if self.void is None else f"{self.void} is void"
         return [
-            f"{name}: id {wrong[0]} ({pixels[wrong[0]]:,} pixels){more} is not a class; classes are "
+            f"{name}: id {wrong[0]} ({pixels[wrong[0]]:,} pixels) is not a class{more}; classes are "
             f"{_ranges(self.ids)}, {void}: correct the mask, name every class in task.classes, or set task.void"
         ]
 

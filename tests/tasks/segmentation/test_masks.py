@@ -68,7 +68,7 @@ def test_labels_are_numbers_of_classes_void_or_unknown(ids: list[int]) -> None:
 
 def test_an_unknown_id_is_named_with_what_is_allowed_and_the_way_out() -> None:
     assert OWN.unknown({0: 5, 4: 1200, 17: 1}, "masks/a.png") == [
-        "masks/a.png: id 4 (1,200 pixels) and 1 other unknown ids is not a class; classes are 0, 3, 255 is void: "
+        "masks/a.png: id 4 (1,200 pixels) is not a class, nor is 1 other id; classes are 0, 3, 255 is void: "
         "correct the mask, name every class in task.classes, or set task.void"
     ]
 
