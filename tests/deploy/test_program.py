@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ddpnas_ray.core.errors import ExportError
+from ddpnas_ray.deploy.interface import BATCH_AXIS
 from ddpnas_ray.deploy.program import TRACES, export
 from ddpnas_ray.deploy.trained import TrainedNetwork
 from ddpnas_ray.deploy.verify import logits_of
@@ -34,7 +35,7 @@ class Moody(nn.Module):
 
 def test_a_network_that_cannot_be_traced_is_one_line() -> None:
     with pytest.raises(ExportError, match=r"moody: torch.export cannot trace the network .* leave out the forms") as e:
-        export(Moody(), (np.zeros((2, 1, 4, 4), np.float32),), {"batch": None}, "moody")
+        export(Moody(), (np.zeros((2, 1, 4, 4), np.float32),), {0: BATCH_AXIS}, "moody")
     assert "\n" not in str(e.value)
 
 
