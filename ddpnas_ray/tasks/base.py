@@ -258,8 +258,8 @@ class Deploys(Protocol):
     def preprocessing(self) -> Mapping[str, Any]:
         """Return how an example is prepared and what the outputs mean, as plain JSON.
 
-        ``kind`` is a file of ``ddpnas_ray/deploy/kinds``, ``images`` or ``texts``; the other values are those of the
-        class in it.
+        ``kind`` is a file of ``ddpnas_ray/deploy/kinds``, ``images``, ``masks`` or ``texts``; the other values
+        are those of the class in it.
         """
         ...
 

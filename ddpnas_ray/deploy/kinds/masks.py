@@ -164,9 +164,8 @@ class MaskInterface:
 
         Where an image has a single deep feature, a traced network takes only such images, and else none of them.
         """
-        sides = [
-            side if side <= COARSEST else traced for side, traced in zip((self.height, self.width), TRACED, strict=True)
-        ]
+        own = zip((self.height, self.width), TRACED, strict=True)
+        sides = [side if side <= COARSEST else traced for side, traced in own]
         return (np.zeros((2, 3, *sides), np.float32),)
 
     def random(self, count: int) -> Arrays:

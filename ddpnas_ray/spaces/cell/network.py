@@ -67,7 +67,8 @@ class Cell(nn.Module):
 
     def _zeros(self, x: Tensor) -> Tensor:
         stride = 2 if self.lowers else 1
-        return x.new_zeros(x.shape[0], self.width, -(-x.shape[2] // stride), -(-x.shape[3] // stride))
+        height, width = ((side + stride - 1) // stride for side in x.shape[2:])  # ONNX rounds negatives towards zero
+        return x.new_zeros(x.shape[0], self.width, height, width)
 
 
 class CellNetwork(nn.Module):
