@@ -96,11 +96,3 @@ def test_an_auxiliary_head_is_refused_beside_a_head() -> None:
     network = make(nodes=1).deploy(np.ones(4, dtype=np.int64), target)
     with pytest.raises(ConfigError, match=r"^retraining\.auxiliary: networks with an aspp head .*: set it to 0$"):
         network.add_auxiliary_head()  # type: ignore[operator]
-
-
-def test_no_source_is_written_for_a_head_as_if_it_were_a_classifier() -> None:
-    spec = make(nodes=1)
-    head = Head(name="aspp", width=4, output_stride=8)
-    target = Target(cells=3, channels=4, image_size=(64, 96), classes=5, stem="cifar", head=head)
-    with pytest.raises(ConfigError, match="aspp head"):
-        spec.source(np.ones(4, dtype=np.int64), target)  # type: ignore[misc]

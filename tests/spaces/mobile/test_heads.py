@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 import pytest
 
-from ddpnas_ray.core.errors import ConfigError
 from ddpnas_ray.spaces.inherit import inherited
 from ddpnas_ray.spaces.mobile.costs import Backbone
 from ddpnas_ray.spaces.mobile.space import make
@@ -66,9 +65,3 @@ def test_the_backbone_inherits_from_a_classifier_and_the_head_from_a_head() -> N
         values, _ = inherited(spec, alpha_E, target, inputs, tensors)
         assert list(values) == wanted
     assert not any(name.startswith(("last.", "classifier.")) for name in names)
-
-
-def test_no_source_is_written_for_a_head_as_if_it_were_a_classifier() -> None:
-    target = Target(image_size=(64, 96), classes=5, head=Head(name="lraspp", width=8, output_stride=16))
-    with pytest.raises(ConfigError, match="lraspp head"):
-        make(**DEEP).source(np.zeros(8, dtype=np.int64), target)  # type: ignore[arg-type, misc]
