@@ -63,16 +63,7 @@ def open_image(stored: bytes | ByteArray, name: str, *, load: bool = True) -> Im
     """
     if not isinstance(stored, bytes):
         return Image.fromarray(stored)
-    try:
-        image: Image.Image = Image.open(io.BytesIO(stored))
-        if load:
-            image.load()
-    except UnidentifiedImageError:
-        raise DataError(f"{name}: not an image that Pillow can read ({len(stored)} bytes)") from None
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, zlib.error, ...
-        raise DataError(f"{name}: damaged image ({' '.join(str(error).split())})") from None
+    image = decoded(stored, name, load=load)
     if image.mode.partition(";")[0] in DEEP_MODES:
         raise DataError(f"{name}: image mode {image.mode!r} has more than 8 bits per channel; convert it to 8 bits")
     if load and (turn := UPRIGHT.get(_orientation(image))) is not None:
@@ -142,3 +133,28 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(EXIF_ORIENTATION, 1))
     except Exception:  # a damaged EXIF block leaves the pixels intact
         return 1
+
+
+def decoded(stored: bytes, name: str, *, load: bool = True, what: str = "image") -> Image.Image:
+    """Open the bytes of an image file as they are, neither turned nor converted.
+
+    Args:
+        stored: The file's content.
+        name: Its name in errors.
+        load: Decode the pixels too, not only the header.
+        what: The word for it in errors.
+
+    Raises:
+        DataError: Not an image, or damaged.
+    """
+    try:
+        image: Image.Image = Image.open(io.BytesIO(stored))
+        if load:
+            image.load()
+    except UnidentifiedImageError:
+        raise DataError(f"{name}: not an image that Pillow can read ({len(stored)} bytes)") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, zlib.error, ...
+        raise DataError(f"{name}: damaged {what} ({' '.join(str(error).split())})") from None
+    return image

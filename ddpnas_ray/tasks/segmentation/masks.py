@@ -5,7 +5,6 @@ Axes: H height, W width, C classes.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ddpnas_ray.core.errors import DataError
 from ddpnas_ray.core.space import IntArray
-from ddpnas_ray.data.decoding import ByteArray, ImageSource, read_source
+from ddpnas_ray.data.decoding import ByteArray, ImageSource, decoded, read_source
 
 VOID = 255  # label of pixels that count nowhere, whatever their id
 UNKNOWN = 254
@@ -87,7 +86,7 @@ def read_ids(source: ImageSource, name: str) -> tuple[npt.NDArray[np.integer[Any
         DataError: It cannot be read, or has colours instead of ids.
     """
     stored = read_source(source, name)
-    image = _opened(stored, name) if isinstance(stored, bytes) else Image.fromarray(stored)
+    image = decoded(stored, name, what="mask") if isinstance(stored, bytes) else Image.fromarray(stored)
     if image.mode not in ID_MODES:
         raise DataError(
             f"{name}: a mask of mode {image.mode} has colours, not ids; save it as a grey PNG whose values are ids, or "
@@ -135,19 +134,6 @@ def own_classes(ids: Sequence[int], void: int | None, origin: str) -> Labelling:
             "classes, or of objects, or grey values of a photo? Set task.masks to masks of classes"
         )
     return Labelling(tuple(f"class-{i}" for i in found), found, void)
-
-
-def _opened(stored: bytes, name: str) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(stored))
-        image.load()
-    except UnidentifiedImageError:
-        raise DataError(f"{name}: not an image that Pillow can read ({len(stored)} bytes)") from None
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error, zlib.error, ...
-        raise DataError(f"{name}: damaged mask ({' '.join(str(error).split())})") from None
-    return image
 
 
 def _ranges(ids: Sequence[int]) -> str:
